@@ -1,0 +1,74 @@
+# Every target sets up what it needs by itself. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# What the installed environment and the built extension are made of: they are renewed when one of these changes.
+RUST := Cargo.toml Cargo.lock clippy.toml $(shell find rust -name '*.rs' -o -name Cargo.toml | grep -v '^rust/fuzz/')
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -t -s $$'\t'
+
+# --- set-up -----------------------------------------------------------------------------------------------------------
+
+$(VENV)/uv:
+	$(PYTHON) -c 'import sys; sys.exit("rsprune needs Python 3.10 or newer") if sys.version_info < (3, 10) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv maturin==1.16.0
+	@touch $@
+
+$(VENV)/demo: $(VENV)/uv pyproject.toml
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -r pyproject.toml --extra demo
+	@touch $@
+
+$(VENV)/dev: $(VENV)/demo
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --group test --group lint
+	@touch $@
+
+$(VENV)/extension: $(VENV)/uv pyproject.toml $(RUST)
+	VIRTUAL_ENV=$(VENV) PATH="$(CURDIR)/$(BIN):$$PATH" maturin develop --release --uv --quiet
+	@touch $@
+
+.PHONY: build
+build: $(VENV)/extension ## Build the release extension and install the package, editable
+
+.PHONY: dev
+dev: $(VENV)/dev build ## Set up everything that development needs
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+.PHONY: test
+test: lint test-rust test-python ## Everything that CI runs
+
+.PHONY: lint
+lint: dev ## clippy, rustfmt, ruff, mypy, and the stub against the built module
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest rsprune._core
+
+.PHONY: test-rust
+test-rust: ## Tests of the Rust core
+	cargo test --workspace --quiet
+
+.PHONY: test-python
+test-python: dev ## Tests of the package
+	$(BIN)/python -m pytest
+
+.PHONY: test-slow
+test-slow: dev ## The tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+.PHONY: format
+format: dev ## Format Rust and Python
+	cargo fmt --all
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: clean
+clean: ## Remove everything that was built
+	rm -rf $(VENV) target demo

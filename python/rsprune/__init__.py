@@ -1,0 +1,7 @@
+"""rsprune: choose the few percent of a remote-sensing image collection that a diffusion model should be trained on."""
+
+from rsprune import errors
+from rsprune._core import VERSION as __version__
+from rsprune._core import cpu_features
+
+__all__ = ["__version__", "cpu_features", "errors"]

@@ -1,0 +1,149 @@
+"""Every error that rsprune raises, one class a cause.
+
+All derive from :class:`RspruneError`, and from the built-in class that a Python programmer would expect
+(``ValueError``, ``TypeError``), so that ``except ValueError`` keeps working. Files that cannot be opened raise the
+built-in ``FileNotFoundError``, ``PermissionError`` and so on. The compiled core raises these same classes.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArgumentError",
+    "BandsError",
+    "BudgetError",
+    "ConfigMismatchError",
+    "CorruptImageError",
+    "DtypeError",
+    "DuplicateKeyError",
+    "EmptyImageError",
+    "EmptyInputError",
+    "EncoderError",
+    "EncoderMismatchError",
+    "FormatError",
+    "ImageError",
+    "ImageTooLargeError",
+    "InvalidRowError",
+    "MissingDependencyError",
+    "NoValidPixelsError",
+    "RspruneError",
+    "ShapeError",
+    "SourceError",
+    "TruncatedImageError",
+    "UnknownImageFormatError",
+    "UnsupportedImageError",
+    "WeightsError",
+]
+
+
+class RspruneError(Exception):
+    """Base of all errors of rsprune."""
+
+
+class ArgumentError(RspruneError, ValueError):
+    """An option has a value that it cannot have."""
+
+
+class ShapeError(RspruneError, ValueError):
+    """An array has the wrong number of dimensions or the wrong extent."""
+
+
+class DtypeError(RspruneError, TypeError):
+    """An array holds numbers of a kind that is not read."""
+
+
+class BudgetError(RspruneError, ValueError):
+    """A budget that is not a number of rows, or that cannot be met."""
+
+
+class EmptyInputError(RspruneError, ValueError):
+    """Nothing to work on: no rows, no images, an empty folder."""
+
+
+class InvalidRowError(RspruneError, ValueError):
+    """An embedding without a direction: NaN, infinite or all zero."""
+
+
+class FormatError(RspruneError, ValueError):
+    """A file whose content is not what its format demands."""
+
+
+class SourceError(RspruneError, ValueError):
+    """A collection of images that cannot be read as what it was given as."""
+
+
+class DuplicateKeyError(SourceError):
+    """Two images of a collection share one key."""
+
+
+class ConfigMismatchError(RspruneError, ValueError):
+    """A run folder that was started with a different configuration."""
+
+
+class EncoderError(RspruneError, ValueError):
+    """An encoder that is not known or cannot be built."""
+
+
+class WeightsError(EncoderError):
+    """A weights file that is missing, or that is not the encoder's."""
+
+
+class EncoderMismatchError(RspruneError, ValueError):
+    """Embeddings and centroids that come from different encoders."""
+
+
+class MissingDependencyError(RspruneError, ImportError):
+    """An optional dependency that is not installed; the message names the extra that brings it."""
+
+
+class ImageError(RspruneError, ValueError):
+    """An image that yields no samples. ``kind`` names the cause in the quarantine table."""
+
+    kind = "image"
+
+
+class EmptyImageError(ImageError):
+    """No bytes at all."""
+
+    kind = "empty"
+
+
+class UnknownImageFormatError(ImageError):
+    """The first bytes belong to no format that is read."""
+
+    kind = "unknown_format"
+
+
+class TruncatedImageError(ImageError):
+    """The data ends before the image does."""
+
+    kind = "truncated"
+
+
+class CorruptImageError(ImageError):
+    """The data contradicts its format."""
+
+    kind = "corrupt"
+
+
+class UnsupportedImageError(ImageError):
+    """A valid image of a variant that is not read."""
+
+    kind = "unsupported"
+
+
+class ImageTooLargeError(ImageError):
+    """More declared pixels than the limit."""
+
+    kind = "too_large"
+
+
+class NoValidPixelsError(ImageError):
+    """Every pixel is nodata."""
+
+    kind = "no_valid_pixels"
+
+
+class BandsError(ImageError):
+    """The bands that were asked for are not there."""
+
+    kind = "bands"

@@ -1,0 +1,1 @@
+//! Stage II: the nearest centroid of every row.

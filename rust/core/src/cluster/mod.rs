@@ -1,0 +1,1 @@
+//! Reference centroids by spherical K-means.

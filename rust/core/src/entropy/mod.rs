@@ -1,0 +1,1 @@
+//! Stage I: histograms and their entropy.

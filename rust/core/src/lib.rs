@@ -1,0 +1,27 @@
+//! The algorithms of rsprune, without Python.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`image`] | decoding of encoded images to samples, and their reduction to gray |
+//! | [`entropy`] | Stage I: histograms and their entropy |
+//! | [`rows`] | embeddings where they lie: arrays, memory maps, `.npy` files, shards |
+//! | [`assign`] | Stage II: the nearest centroid of every row, exactly |
+//! | [`select`] | Stage II: which rows a budget keeps |
+//! | [`cluster`] | reference centroids by spherical K-means |
+//! | [`par`], [`cpu`], [`seed`], [`error`] | threads, CPU features, seeded draws, errors |
+//!
+//! Every result is a function of its input and seed alone: no thread count, block size or instruction set shows in it.
+
+pub mod assign;
+pub mod cluster;
+pub mod cpu;
+pub mod entropy;
+pub mod error;
+pub mod image;
+pub mod par;
+pub mod rows;
+pub mod seed;
+pub mod select;
+
+pub use error::{Error, Result};
+pub use par::Par;

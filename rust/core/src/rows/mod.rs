@@ -1,0 +1,1 @@
+//! Embeddings where they lie.

@@ -1,0 +1,1 @@
+//! Stage II: which rows a budget keeps.

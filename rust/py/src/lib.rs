@@ -1,0 +1,20 @@
+//! `rsprune._core`: conversions between Python and rsprune-core, one file a core module, and nothing else.
+#![allow(missing_docs, reason = "the docstrings that users read are those of the Python package")]
+
+mod cpu;
+#[allow(dead_code)]
+mod door;
+#[allow(dead_code)]
+mod errors;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use super::cpu::cpu_features;
+
+    /// The version of the compiled core.
+    #[pymodule_export]
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+}

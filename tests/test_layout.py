@@ -1,0 +1,68 @@
+"""The package's structure: imports run one way, and importing it stays cheap."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rsprune
+
+PACKAGE = Path(rsprune.__file__).parent
+
+# A module may import what stands before it, and its own parts.
+ORDER = [
+    "_core",
+    "errors",
+    "sources",
+    "entropy",
+    "encoders",
+    "embeddings",
+    "centroids",
+    "selection",
+    "strategies",
+    "manifest",
+    "runners",
+    "pipeline",
+    "report",
+    "diffusion",
+    "evaluation",
+    "experiments",
+    "cli",
+]
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """The top-level rooms of rsprune that a file imports, wherever in the file."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            parts = node.module.split(".")
+            if parts == ["rsprune"]:
+                rooms |= {alias.name for alias in node.names}
+            elif parts[0] == "rsprune":
+                rooms.add(parts[1])
+        elif isinstance(node, ast.Import):
+            rooms |= {a.name.split(".")[1] for a in node.names if a.name.startswith("rsprune.")}
+        elif isinstance(node, ast.ImportFrom) and node.level > 0:
+            pytest.fail(f"{path} uses a relative import")
+    return rooms - {"__version__"}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_run_one_way(path):
+    parts = path.relative_to(PACKAGE).parts
+    room = Path(parts[0]).stem
+    if room in ("__init__", "__main__"):
+        return
+    assert room in ORDER, f"{room} has no place in the order of imports"
+    for other in imported_rooms(path):
+        assert other == room or ORDER.index(other) < ORDER.index(room), f"{path} imports {other}, which stands above it"
+
+
+def test_import_brings_in_nothing_heavy():
+    heavy = ["torch", "pyarrow", "PIL", "typer", "rich", "fsspec", "timm"]
+    code = f"import rsprune, sys; print([m for m in {heavy!r} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
