@@ -1,6 +1,6 @@
 """The compiled core. Its users are the modules of rsprune; everybody else calls those."""
 
-__all__: list[str]
+__all__ = ["VERSION", "cpu_features"]
 
 VERSION: str
 
