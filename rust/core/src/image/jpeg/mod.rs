@@ -1,1 +1,362 @@
-//! JPEG.
+//! JPEG (ITU-T T.81): baseline, extended and progressive Huffman coding, 8 bits a sample.
+//!
+//! The samples are those of libjpeg-turbo with its default settings, bit for bit, because entropies have to be those of
+//! Pillow, which decodes with it. Where the standard leaves a choice (the inverse DCT's arithmetic, upsampling, colour
+//! conversion) that library's choice is taken; block smoothing, which it applies to images whose last scans are missing, is
+//! not needed: such images are refused here.
+//!
+//! From the file to pixels: [`markers`] reads the headers into a [`frame`], [`scan`] and [`progressive`] fill blocks of
+//! coefficients with the help of [`huffman`] and [`bits`], [`rows`] makes rows of the image from them by [`idct`] and
+//! [`upsample`], and hands them to a [`rows::Sink`]. The usual one converts them by [`color`] and collects them.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod bits;
+mod color;
+mod frame;
+mod huffman;
+mod idct;
+mod markers;
+mod progressive;
+mod rows;
+mod scan;
+mod simd;
+mod upsample;
+
+use bits::next_marker;
+use frame::MAX_COMPONENTS;
+use huffman::Table;
+use markers::{Markers, Next, Scan};
+use progressive::{AcFirst, AcRefine, DcFirst, DcRefine, Progress};
+use rows::{Plan, Strips};
+use scan::{Block, Layout, Reader, Sequential};
+use simd::Simd;
+
+pub use frame::Colour;
+pub use rows::Sink;
+
+use super::{Image, Limits, Result, Samples};
+use crate::error::ImageError;
+
+/// What to decode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// All of the picture: one band for grayscale, else red, green and blue.
+    Native,
+    /// Only the luminance that the file stores: one band. Pictures without it come as with [`Output::Native`].
+    Luma,
+}
+
+/// Scratch that is larger than this is given back after the image that needed it.
+const KEPT_BYTES: usize = 32 << 20;
+
+/// Memory that one image leaves to the next: decoding many allocates nothing but their samples.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    tables: Tables,
+    blocks: Vec<Block>,
+    strips: Strips,
+}
+
+/// Decodes a file.
+///
+/// # Errors
+/// [`ImageError::Truncated`] if it ends before the image does, [`ImageError::Corrupt`] if it contradicts the standard,
+/// [`ImageError::Unsupported`] for arithmetic, lossless, hierarchical and 12-bit coding, [`ImageError::TooLarge`] above
+/// the limit.
+pub fn decode(bytes: &[u8], output: Output, limits: &Limits, scratch: &mut Scratch) -> Result<Image> {
+    let mut samples = Vec::new();
+    let (width, height, bands) = decode_into(bytes, output, limits, scratch, &mut samples)?;
+    Ok(Image { width, height, bands, samples: Samples::U8(samples) })
+}
+
+/// Decodes a file into `samples`, whose memory is used again. Returns width, height and bands.
+///
+/// # Errors
+/// As [`decode`]; then the content of `samples` has no meaning.
+pub fn decode_into(
+    bytes: &[u8],
+    output: Output,
+    limits: &Limits,
+    scratch: &mut Scratch,
+    samples: &mut Vec<u8>,
+) -> Result<(usize, usize, usize)> {
+    let mut sink = Interleave::new(Simd::detect(), samples);
+    decode_rows(bytes, output, limits, scratch, &mut sink)?;
+    Ok((sink.width, sink.height, sink.bands))
+}
+
+/// Decodes a file row by row.
+///
+/// # Errors
+/// As [`decode`]; rows may have been handed out before.
+pub fn decode_rows(
+    bytes: &[u8],
+    output: Output,
+    limits: &Limits,
+    scratch: &mut Scratch,
+    sink: &mut impl Sink,
+) -> Result<()> {
+    decode_rows_with(Simd::detect(), bytes, output, limits, scratch, sink)
+}
+
+fn decode_rows_with(
+    simd: Simd,
+    bytes: &[u8],
+    output: Output,
+    limits: &Limits,
+    scratch: &mut Scratch,
+    sink: &mut impl Sink,
+) -> Result<()> {
+    let mut markers = Markers::new(bytes, limits)?;
+    let scan = match markers.next_scan()? {
+        Next::Scan(scan) => scan,
+        Next::EndOfImage => return Err(corrupt("there is no image before the end-of-image marker")),
+        Next::EndOfFile => return Err(truncated("the file ends before the image starts")),
+    };
+    let frame = markers.frame()?;
+    // No block takes less than a bit: this bounds what memory a small file can ask for.
+    if frame.blocks().div_ceil(8) > bytes.len() - markers.position() {
+        return Err(truncated("the data is too short for the declared size"));
+    }
+    let plan = Plan::new(frame, output)?;
+    scratch.strips.prepare(frame, &plan);
+    let decoding = Decoding { simd, bytes, plan };
+    if !frame.progressive && scan.selectors().len() == frame.components().len() {
+        decoding.single_scan(&markers, &scan, scratch, sink)?;
+    } else {
+        decoding.many_scans(&mut markers, scan, scratch, sink)?;
+    }
+    if size_of_val(&scratch.blocks[..]) > KEPT_BYTES {
+        scratch.blocks = Vec::new();
+    }
+    Ok(())
+}
+
+/// One image being decoded.
+struct Decoding<'a> {
+    simd: Simd,
+    bytes: &'a [u8],
+    plan: Plan,
+}
+
+impl Decoding<'_> {
+    /// All components in one sequential scan: each row of MCUs becomes rows of the image at once.
+    fn single_scan(
+        &self,
+        markers: &Markers<'_>,
+        scan: &Scan,
+        scratch: &mut Scratch,
+        sink: &mut impl Sink,
+    ) -> Result<()> {
+        let Scratch { tables, blocks, strips } = scratch;
+        let frame = markers.frame()?;
+        tables.prepare(markers, scan)?;
+        let (places, count) = self.plan.places(frame, 1);
+        // Rows of MCUs are read to the same place, whether the scan is interleaved or of one component of any height.
+        let layout = Layout::new(frame, scan, &places)?;
+        let rows_in_strip = if scan.selectors().len() == 1 { frame.components()[0].v } else { 1 };
+        let mut reader = Reader::new(self.bytes, markers.position(), markers.restart_interval());
+        let mut coder = Sequential::new(tables.of(false, scan), tables.of(true, scan));
+        sink.start(frame.width, frame.height, self.plan.colour);
+        for mcu_row in 0..frame.mcus_down {
+            blocks.clear();
+            blocks.resize(count, [0; 64]);
+            let mut layout = layout.clone();
+            for _ in 0..rows_in_strip.min(layout.down - mcu_row * rows_in_strip) {
+                reader.row(self.simd, &mut coder, &layout, blocks)?;
+                layout.next_row();
+            }
+            strips.emit(self.simd, frame, &self.plan, mcu_row, blocks, &places, sink);
+        }
+        Ok(())
+    }
+
+    /// Several scans: their coefficients are collected first.
+    fn many_scans(
+        &self,
+        markers: &mut Markers<'_>,
+        first: Scan,
+        scratch: &mut Scratch,
+        sink: &mut impl Sink,
+    ) -> Result<()> {
+        let Scratch { tables, blocks, strips } = scratch;
+        let frame = markers.frame()?;
+        let (places, count) = self.plan.places(frame, frame.mcus_down);
+        blocks.clear();
+        blocks.resize(count, [0; 64]);
+        let mut progress = Progress::new();
+        let mut next = Next::Scan(first);
+        while let Next::Scan(scan) = next {
+            let position = self.scan(markers, &scan, &places, &mut progress, tables, blocks)?;
+            markers.seek(position);
+            next = markers.next_scan()?;
+        }
+        let frame = markers.frame()?;
+        if !(0..frame.components().len()).all(|i| !self.plan.wants(i) || progress.complete(i)) {
+            return Err(truncated(match next {
+                Next::EndOfImage => "scans are missing before the end-of-image marker",
+                _ => "the file ends before its last scan",
+            }));
+        }
+        sink.start(frame.width, frame.height, self.plan.colour);
+        for mcu_row in 0..frame.mcus_down {
+            let mut row = places;
+            for (place, component) in row.iter_mut().zip(frame.components()) {
+                *place = place.map(|place| place + mcu_row * component.v * component.padded_across);
+            }
+            strips.emit(self.simd, frame, &self.plan, mcu_row, blocks, &row, sink);
+        }
+        Ok(())
+    }
+
+    /// Reads one scan of several. Returns where the next marker is to be looked for.
+    fn scan(
+        &self,
+        markers: &Markers<'_>,
+        scan: &Scan,
+        places: &[Option<usize>; MAX_COMPONENTS],
+        progress: &mut Progress,
+        tables: &mut Tables,
+        blocks: &mut [Block],
+    ) -> Result<usize> {
+        let frame = markers.frame()?;
+        let layout = Layout::new(frame, scan, places)?;
+        if frame.progressive {
+            progress.advance(scan)?;
+        } else {
+            progress.advance_whole(scan)?;
+        }
+        if !scan.selectors().iter().any(|selector| self.plan.wants(selector.component)) {
+            return self.end_of_scan(markers.position());
+        }
+        tables.prepare(markers, scan)?;
+        let mut reader = Reader::new(self.bytes, markers.position(), markers.restart_interval());
+        let (dc, ac) = (tables.of(false, scan), tables.of(true, scan));
+        let &Scan { first, last, low, .. } = scan;
+        match (frame.progressive, first, scan.high) {
+            (false, ..) => reader.rows(self.simd, &mut Sequential::new(dc, ac), layout, blocks)?,
+            (true, 0, 0) => reader.rows(self.simd, &mut DcFirst::new(dc, low), layout, blocks)?,
+            (true, 0, _) => reader.rows(self.simd, &mut DcRefine::new(low), layout, blocks)?,
+            (true, _, 0) => reader.rows(self.simd, &mut AcFirst::new(ac[0], first, last, low), layout, blocks)?,
+            (true, ..) => reader.rows(self.simd, &mut AcRefine::new(ac[0], first, last, low), layout, blocks)?,
+        }
+        Ok(reader.position())
+    }
+
+    /// Where the marker stands that ends the scan whose data starts at `position`.
+    fn end_of_scan(&self, mut position: usize) -> Result<usize> {
+        loop {
+            match next_marker(self.bytes, position) {
+                Some((0xd0..=0xd7, behind)) => position = behind,
+                Some((_, behind)) => return Ok(behind - 2),
+                None => return Err(truncated("the file ends within a scan")),
+            }
+        }
+    }
+}
+
+/// The tables of the last scan by class and slot, kept: many files share them, and to make them ready takes its time.
+#[derive(Debug, Default)]
+struct Tables(Box<[[Table; 4]; 2]>);
+
+impl Tables {
+    /// Makes ready what `scan` needs.
+    fn prepare(&mut self, markers: &Markers<'_>, scan: &Scan) -> Result<()> {
+        let progressive = markers.frame()?.progressive;
+        let needed = [!progressive || (scan.first == 0 && scan.high == 0), !progressive || scan.first > 0];
+        for selector in scan.selectors() {
+            for (ac, slot) in [(false, selector.dc), (true, selector.ac)] {
+                if needed[usize::from(ac)] {
+                    let spec = markers.huffman(ac, slot, !progressive)?;
+                    let table = &mut self.0[usize::from(ac)][slot & 3];
+                    if !table.is(&spec) {
+                        *table = Table::new(&spec, !ac)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// By selector: the table of a class.
+    fn of(&self, ac: bool, scan: &Scan) -> [&Table; MAX_COMPONENTS] {
+        let tables = &self.0[usize::from(ac)];
+        std::array::from_fn(|i| &tables[scan.selectors().get(i).map_or(0, |s| if ac { s.ac } else { s.dc }) & 3])
+    }
+}
+
+/// The sink that collects the picture: gray, or red, green and blue, interleaved.
+struct Interleave<'a> {
+    simd: Simd,
+    colour: Colour,
+    width: usize,
+    height: usize,
+    bands: usize,
+    /// The next row.
+    y: usize,
+    samples: &'a mut Vec<u8>,
+}
+
+impl<'a> Interleave<'a> {
+    fn new(simd: Simd, samples: &'a mut Vec<u8>) -> Self {
+        Interleave { simd, colour: Colour::Gray, width: 0, height: 0, bands: 0, y: 0, samples }
+    }
+}
+
+impl Sink for Interleave<'_> {
+    fn start(&mut self, width: usize, height: usize, colour: Colour) {
+        (self.width, self.height, self.colour) = (width, height, colour);
+        self.bands = if colour == Colour::Gray { 1 } else { 3 };
+        // What is there already is overwritten, not cleared.
+        self.samples.resize(width * height * self.bands, 0);
+    }
+
+    fn row(&mut self, [a, b, c, d]: [&[u8]; MAX_COMPONENTS]) {
+        let length = self.width * self.bands;
+        let out = &mut self.samples[self.y * length..][..length];
+        self.y += 1;
+        match self.colour {
+            Colour::Gray => out.copy_from_slice(a),
+            Colour::Rgb => color::rgb_from_planes(a, b, c, out),
+            Colour::YCbCr => color::rgb_from_ycbcr(self.simd, a, b, c, out),
+            Colour::Cmyk => color::rgb_from_cmyk(a, b, c, d, out),
+            Colour::Ycck => color::rgb_from_ycck(a, b, c, d, out),
+        }
+    }
+}
+
+/// Why a block's data has no meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Invalid {
+    /// Bits that are no code of the table.
+    Code,
+    /// A run of zeros that leads out of the block.
+    Run,
+    /// A coefficient that is refined by more than a bit.
+    Refinement,
+}
+
+impl Invalid {
+    fn detail(self) -> &'static str {
+        match self {
+            Self::Code => "image data that is no Huffman code",
+            Self::Run => "a run of zero coefficients that leads out of its block",
+            Self::Refinement => "a coefficient that one scan refines by more than a bit",
+        }
+    }
+}
+
+const FORMAT: &str = "JPEG";
+
+fn corrupt(detail: impl Into<String>) -> ImageError {
+    ImageError::Corrupt { format: FORMAT, detail: detail.into() }
+}
+
+fn truncated(detail: impl Into<String>) -> ImageError {
+    ImageError::Truncated { format: FORMAT, detail: detail.into() }
+}
+
+fn unsupported(detail: impl Into<String>) -> ImageError {
+    ImageError::Unsupported { format: FORMAT, detail: detail.into() }
+}

@@ -1,0 +1,119 @@
+//! Colour conversion of rows: planes to interleaved RGB, in libjpeg's 16-bit fixed point.
+
+use super::simd::Simd;
+
+/// The factors of ITU-R BT.601, full range (JFIF 1.02), with 16 bits behind the point.
+const RED_BY_CR: i32 = 91_881;
+const GREEN_BY_CB: i32 = -22_554;
+const GREEN_BY_CR: i32 = -46_802;
+const BLUE_BY_CB: i32 = 116_130;
+
+/// Red, green and blue of one pixel.
+#[inline(always)]
+fn rgb(y: u8, cb: u8, cr: u8) -> [u8; 3] {
+    let (y, cb, cr) = (i32::from(y), i32::from(cb) - 128, i32::from(cr) - 128);
+    let sample = |x: i32| (y + ((x + 0x8000) >> 16)).clamp(0, 255) as u8;
+    [sample(RED_BY_CR * cr), sample(GREEN_BY_CB * cb + GREEN_BY_CR * cr), sample(BLUE_BY_CB * cb)]
+}
+
+/// YCbCr to RGB. `out` holds three bytes a pixel.
+pub fn rgb_from_ycbcr(simd: Simd, y: &[u8], cb: &[u8], cr: &[u8], out: &mut [u8]) {
+    #[cfg(target_arch = "x86_64")]
+    if simd.avx2() {
+        // SAFETY: `avx2` says that this CPU has AVX2.
+        return unsafe { super::avx2::color::rgb_from_ycbcr(y, cb, cr, out) };
+    }
+    let _ = simd;
+    for (((pixel, &y), &cb), &cr) in out.chunks_exact_mut(3).zip(y).zip(cb).zip(cr) {
+        pixel.copy_from_slice(&rgb(y, cb, cr));
+    }
+}
+
+/// Planes of red, green and blue to pixels.
+pub fn rgb_from_planes(r: &[u8], g: &[u8], b: &[u8], out: &mut [u8]) {
+    for (((pixel, &r), &g), &b) in out.chunks_exact_mut(3).zip(r).zip(g).zip(b) {
+        pixel.copy_from_slice(&[r, g, b]);
+    }
+}
+
+/// Four inks to RGB, as Pillow does it: the file's values are taken for inverted, whatever its markers say.
+pub fn rgb_from_cmyk(c: &[u8], m: &[u8], y: &[u8], k: &[u8], out: &mut [u8]) {
+    let inks = c.iter().zip(m).zip(y).zip(k);
+    for (pixel, (((&c, &m), &y), &k)) in out.chunks_exact_mut(3).zip(inks) {
+        pixel.copy_from_slice(&[c, m, y].map(|ink| under_black(255 - ink, k)));
+    }
+}
+
+/// Four inks of which three are coded as YCbCr to RGB.
+pub fn rgb_from_ycck(y: &[u8], cb: &[u8], cr: &[u8], k: &[u8], out: &mut [u8]) {
+    let inks = y.iter().zip(cb).zip(cr).zip(k);
+    for (pixel, (((&y, &cb), &cr), &k)) in out.chunks_exact_mut(3).zip(inks) {
+        pixel.copy_from_slice(&rgb(y, cb, cr).map(|ink| under_black(ink, k)));
+    }
+}
+
+/// What `ink` leaves of the light `white` that black ink leaves: `white - ink * white / 255`, rounded.
+fn under_black(ink: u8, white: u8) -> u8 {
+    let product = u32::from(ink) * u32::from(white) + 128;
+    let absorbed = ((product >> 8) + product) >> 8;
+    white.saturating_sub(absorbed as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_those_of_the_real_formula() {
+        for y in (0..=255).step_by(5) {
+            for cb in 0..=255u8 {
+                for cr in 0..=255u8 {
+                    let (u, v) = (f64::from(cb) - 128.0, f64::from(cr) - 128.0);
+                    let real = [1.402 * v, -0.344136 * u - 0.714136 * v, 1.772 * u].map(|x| f64::from(y) + x);
+                    for (got, real) in rgb(y, cb, cr).into_iter().zip(real) {
+                        let off = (f64::from(got) - real.clamp(0.0, 255.0)).abs();
+                        assert!(off < 0.51, "{y} {cb} {cr}: {got} for {real}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn kernels_agree_on_all_colours() {
+        let all: Vec<u8> = (0..=255).collect();
+        for y in 0..=255u8 {
+            for cb in 0..=255u8 {
+                let (ys, cbs) = ([y; 256], [cb; 256]);
+                let mut rows = [[0; 768]; 2];
+                for (simd, row) in [Simd::PORTABLE, Simd::detect()].into_iter().zip(&mut rows) {
+                    rgb_from_ycbcr(simd, &ys, &cbs, &all, row);
+                }
+                assert_eq!(rows[0], rows[1], "y {y} cb {cb}");
+            }
+        }
+    }
+
+    #[test]
+    fn kernels_agree_at_every_width() {
+        let plane = |step: usize| -> Vec<u8> { (0..100).map(|i| (i * step) as u8).collect() };
+        let (y, cb, cr) = (plane(7), plane(31), plane(57));
+        for width in 0..100 {
+            let mut rows = [vec![0; 3 * width], vec![0; 3 * width]];
+            for (simd, row) in [Simd::PORTABLE, Simd::detect()].into_iter().zip(&mut rows) {
+                rgb_from_ycbcr(simd, &y[..width], &cb[..width], &cr[..width], row);
+            }
+            assert_eq!(rows[0], rows[1], "width {width}");
+        }
+    }
+
+    #[test]
+    fn inks_absorb_light() {
+        assert_eq!([under_black(0, 200), under_black(255, 200), under_black(128, 255)], [200, 0, 127]);
+        let mut pixel = [0; 3];
+        rgb_from_cmyk(&[255], &[0], &[255], &[255], &mut pixel);
+        assert_eq!(pixel, [255, 0, 255]);
+        rgb_from_ycck(&[90], &[128], &[128], &[0], &mut pixel);
+        assert_eq!(pixel, [0, 0, 0]);
+    }
+}

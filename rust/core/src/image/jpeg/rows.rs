@@ -1,0 +1,132 @@
+//! Rows of the image out of coefficients, MCU row by MCU row.
+
+use super::Output;
+use super::frame::{Colour, Frame, MAX_COMPONENTS};
+use super::idct;
+use super::scan::Block;
+use super::simd::Simd;
+use super::upsample::{self, Upsampling};
+use crate::image::Result;
+
+/// Takes an image's rows as they are finished.
+pub trait Sink {
+    /// Called once, before the first row.
+    fn start(&mut self, width: usize, height: usize, colour: Colour);
+
+    /// Takes the next row: one slice of `width` samples for each component of the colour space.
+    fn row(&mut self, planes: [&[u8]; MAX_COMPONENTS]);
+}
+
+/// What is asked for of a frame: which components, at which places, in which colour space.
+#[derive(Debug)]
+pub struct Plan {
+    /// The colour space of the rows.
+    pub colour: Colour,
+    /// By component: how it is upsampled, if it is wanted.
+    wanted: [Option<Upsampling>; MAX_COMPONENTS],
+}
+
+impl Plan {
+    /// Plans for `frame`.
+    pub fn new(frame: &Frame, output: Output) -> Result<Self> {
+        let (colour, count) = match (output, frame.colour) {
+            (Output::Luma, Colour::YCbCr) => (Colour::Gray, 1),
+            (_, colour) => (colour, frame.components().len()),
+        };
+        let mut wanted = [None; MAX_COMPONENTS];
+        for (wanted, component) in wanted.iter_mut().zip(&frame.components()[..count]) {
+            *wanted = Some(Upsampling::of(component, frame)?);
+        }
+        Ok(Plan { colour, wanted })
+    }
+
+    /// Whether a component is asked for.
+    pub fn wants(&self, component: usize) -> bool {
+        self.wanted[component].is_some()
+    }
+
+    /// By component: where its blocks start if each holds `mcu_rows` rows of MCUs, and the number of blocks in all. The
+    /// first block is spare.
+    pub fn places(&self, frame: &Frame, mcu_rows: usize) -> ([Option<usize>; MAX_COMPONENTS], usize) {
+        let (mut places, mut end) = ([None; MAX_COMPONENTS], 1);
+        for (i, component) in frame.components().iter().enumerate().filter(|&(i, _)| self.wants(i)) {
+            places[i] = Some(end);
+            end += component.padded_across * component.v * mcu_rows;
+        }
+        (places, end)
+    }
+}
+
+/// The samples of one row of MCUs, and what of the row above is still needed.
+#[derive(Debug, Default)]
+pub struct Strips {
+    /// By component: the last row of the strip above, then the rows of this one.
+    samples: [Vec<u8>; MAX_COMPONENTS],
+    /// By component: one row, upsampled.
+    row: [Vec<u8>; MAX_COMPONENTS],
+}
+
+impl Strips {
+    /// Makes room for `plan`.
+    pub fn prepare(&mut self, frame: &Frame, plan: &Plan) {
+        for (i, component) in frame.components().iter().enumerate() {
+            let Some(upsampling) = plan.wanted[i] else { continue };
+            self.samples[i].resize((1 + 8 * component.v) * component.padded_across * 8, 0);
+            if upsampling != Upsampling::None {
+                self.row[i].resize(component.width * (frame.max_h / component.h), 0);
+            }
+        }
+    }
+
+    /// Turns the `mcu_row`-th row of MCUs, whose blocks start at `places`, into rows of the image, and hands out those
+    /// that do not wait for the next one.
+    #[allow(clippy::too_many_arguments, reason = "the state of one decode, of which each piece has its owner")]
+    pub fn emit(
+        &mut self,
+        simd: Simd,
+        frame: &Frame,
+        plan: &Plan,
+        mcu_row: usize,
+        blocks: &[Block],
+        places: &[Option<usize>; MAX_COMPONENTS],
+        sink: &mut impl Sink,
+    ) {
+        for (i, component) in frame.components().iter().enumerate() {
+            let (Some(place), Some(quantizer)) = (places[i], &component.quantizer) else { continue };
+            let stride = component.padded_across * 8;
+            let samples = &mut self.samples[i];
+            samples.copy_within(8 * component.v * stride.., 0);
+            for y in 0..component.v.min(component.blocks_down - mcu_row * component.v) {
+                let blocks = &blocks[place + y * component.padded_across..][..component.blocks_across];
+                idct::row_of_blocks(simd, blocks, quantizer, &mut samples[(1 + 8 * y) * stride..], stride);
+            }
+        }
+
+        // The last row waits for the strip below if that is interpolated with.
+        let lag = usize::from(plan.wanted.iter().flatten().any(|upsampling| upsampling.interpolates_rows()));
+        let rows_of_mcu = 8 * frame.max_v;
+        let start = (mcu_row * rows_of_mcu).saturating_sub(lag);
+        let below = (mcu_row + 1) * rows_of_mcu;
+        let end = if below >= frame.height { frame.height } else { below - lag };
+        for y in start..end {
+            for (i, component) in frame.components().iter().enumerate() {
+                let Some(upsampling) = plan.wanted[i].filter(|&u| u != Upsampling::None) else { continue };
+                let (near, far) = upsampling.rows(y, component.height);
+                let slice = |row| &self.samples[i][at(frame, i, mcu_row, row)..][..component.width];
+                upsample::row(simd, upsampling, y, slice(near), slice(far), &mut self.row[i]);
+            }
+            let planes = std::array::from_fn(|i| match plan.wanted[i] {
+                None => &[][..],
+                Some(Upsampling::None) => &self.samples[i][at(frame, i, mcu_row, y)..][..frame.width],
+                Some(_) => &self.row[i][..frame.width],
+            });
+            sink.row(planes);
+        }
+    }
+}
+
+/// Where row `row` of component `i` starts in its strip.
+fn at(frame: &Frame, i: usize, mcu_row: usize, row: usize) -> usize {
+    let component = &frame.components()[i];
+    (row + 1 - mcu_row * 8 * component.v) * component.padded_across * 8
+}

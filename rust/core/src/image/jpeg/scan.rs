@@ -1,0 +1,283 @@
+//! Scans: the blocks that entropy-coded data fills, MCU by MCU (T.81 A.2, E.2, F.2).
+
+use super::bits::{Bits, End};
+use super::frame::{Frame, MAX_COMPONENTS};
+use super::huffman::Table;
+use super::markers::{Scan, ZIGZAG};
+use super::simd::Simd;
+use super::{Invalid, corrupt, truncated};
+use crate::error::ImageError;
+use crate::image::Result;
+
+/// The coefficients of 8 x 8 samples in natural order.
+pub type Block = [i16; 64];
+
+/// The most blocks in an MCU of several components (T.81 B.2.3).
+const MAX_UNITS: usize = 10;
+
+/// One block of an MCU.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unit {
+    /// Which of the scan's components it belongs to.
+    pub selector: usize,
+    /// Whether its coefficients are asked for. Otherwise it is only read over.
+    pub wanted: bool,
+    /// Its place in a row of MCUs.
+    first: usize,
+    /// From its place in one MCU to that in the next.
+    step: usize,
+}
+
+/// How a scan's MCUs lie in the coefficients.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    units: [Unit; MAX_UNITS],
+    count: usize,
+    /// MCUs in a row.
+    pub across: usize,
+    /// Rows of MCUs.
+    pub down: usize,
+    /// By selector: from one row of MCUs to the next.
+    row_steps: [usize; MAX_COMPONENTS],
+}
+
+impl Layout {
+    /// Lays out `scan`. `places` tells for each component of the frame where its blocks start; components without a
+    /// place are read over.
+    pub fn new(frame: &Frame, scan: &Scan, places: &[Option<usize>; MAX_COMPONENTS]) -> Result<Self> {
+        let selectors = scan.selectors();
+        let mut layout = Layout {
+            units: Default::default(),
+            count: 0,
+            across: frame.mcus_across,
+            down: frame.mcus_down,
+            row_steps: [0; MAX_COMPONENTS],
+        };
+        for (i, selector) in selectors.iter().enumerate() {
+            let component = &frame.components()[selector.component];
+            let place = places[selector.component];
+            let mut push = |first: usize, step: usize| {
+                let slot = layout.units.get_mut(layout.count).ok_or_else(|| {
+                    corrupt(format!("a scan whose sampling factors give more than {MAX_UNITS} blocks an MCU"))
+                })?;
+                // What is read over goes to the spare block that stands before all others.
+                *slot = match place {
+                    Some(place) => Unit { selector: i, wanted: true, first: place + first, step },
+                    None => Unit { selector: i, wanted: false, first: 0, step: 0 },
+                };
+                layout.count += 1;
+                Ok(())
+            };
+            if selectors.len() == 1 {
+                // A scan of one component leaves out the blocks that only fill MCUs (T.81 A.2.2).
+                push(0, 1)?;
+                (layout.across, layout.down) = (component.blocks_across, component.blocks_down);
+            } else {
+                for y in 0..component.v {
+                    for x in 0..component.h {
+                        push(y * component.padded_across + x, component.h)?;
+                    }
+                }
+            }
+            let rows = if selectors.len() == 1 { 1 } else { component.v };
+            layout.row_steps[i] = if place.is_some() { rows * component.padded_across } else { 0 };
+        }
+        Ok(layout)
+    }
+
+    /// Moves on by a row of MCUs.
+    pub fn next_row(&mut self) {
+        for unit in &mut self.units[..self.count] {
+            unit.first += self.row_steps[unit.selector];
+        }
+    }
+}
+
+/// What the data of one kind of scan does to a block.
+pub trait Coder {
+    /// Reads the data of one block.
+    fn block(&mut self, bits: &mut Bits<'_>, unit: &Unit, block: &mut Block) -> Result<(), Invalid>;
+    /// Forgets what does not reach over a restart marker.
+    fn restart(&mut self);
+}
+
+/// A scan's data, read row by row.
+pub struct Reader<'a> {
+    bits: Bits<'a>,
+    interval: usize,
+    /// MCUs before the next restart marker.
+    left: usize,
+    /// Its number.
+    number: u8,
+}
+
+impl<'a> Reader<'a> {
+    /// Starts at `position` of `data`, with a restart marker behind every `interval` MCUs, or none if that is 0.
+    pub fn new(data: &'a [u8], position: usize, interval: usize) -> Self {
+        Reader { bits: Bits::new(data, position), interval, left: interval, number: 0 }
+    }
+
+    /// Where to look for the next marker.
+    pub fn position(&self) -> usize {
+        self.bits.position()
+    }
+
+    /// Reads all rows of MCUs.
+    pub fn rows<C: Coder>(
+        &mut self,
+        simd: Simd,
+        coder: &mut C,
+        mut layout: Layout,
+        blocks: &mut [Block],
+    ) -> Result<()> {
+        for _ in 0..layout.down {
+            self.row(simd, coder, &layout, blocks)?;
+            layout.next_row();
+        }
+        Ok(())
+    }
+
+    /// Reads one row of MCUs.
+    pub fn row<C: Coder>(&mut self, simd: Simd, coder: &mut C, layout: &Layout, blocks: &mut [Block]) -> Result<()> {
+        let outcome = {
+            #[cfg(target_arch = "x86_64")]
+            if simd.avx2() {
+                // SAFETY: `avx2` says that this CPU has BMI2.
+                unsafe { self.row_bmi2(coder, layout, blocks) }
+            } else {
+                self.row_inline(coder, layout, blocks)
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            {
+                let _ = simd;
+                self.row_inline(coder, layout, blocks)
+            }
+        };
+        // Where the data has run out, whatever was read behind its end is a consequence of that.
+        if self.bits.overrun() { Err(premature(self.bits.end())) } else { outcome }
+    }
+
+    /// The same code with the shifts of BMI2, which spare the loop's longest chain an instruction a shift.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "bmi1,bmi2")]
+    fn row_bmi2<C: Coder>(&mut self, coder: &mut C, layout: &Layout, blocks: &mut [Block]) -> Result<()> {
+        self.row_inline(coder, layout, blocks)
+    }
+
+    #[inline(always)]
+    fn row_inline<C: Coder>(&mut self, coder: &mut C, layout: &Layout, blocks: &mut [Block]) -> Result<()> {
+        let mut bits = self.bits;
+        let mut outcome = Ok(());
+        'row: for mcu in 0..layout.across {
+            if self.interval > 0 {
+                if self.left == 0 {
+                    match self.restarted(bits) {
+                        Ok(next) => bits = next,
+                        Err(error) => {
+                            outcome = Err(error);
+                            break 'row;
+                        }
+                    }
+                    coder.restart();
+                }
+                self.left -= 1;
+            }
+            for unit in &layout.units[..layout.count] {
+                let Some(block) = blocks.get_mut(unit.first + mcu * unit.step) else {
+                    outcome = Err(corrupt("a block outside the image"));
+                    break 'row;
+                };
+                if let Err(invalid) = coder.block(&mut bits, unit, block) {
+                    outcome = Err(corrupt(invalid.detail()));
+                    break 'row;
+                }
+            }
+        }
+        self.bits = bits;
+        outcome
+    }
+
+    /// Goes over a restart marker. By value, so that the caller's bits stay in registers.
+    #[cold]
+    #[inline(never)]
+    fn restarted(&mut self, bits: Bits<'a>) -> Result<Bits<'a>> {
+        if bits.overrun() {
+            return Err(premature(bits.end()));
+        }
+        let next = bits.restarted(self.number).map_err(premature)?;
+        self.number = (self.number + 1) % 8;
+        self.left = self.interval;
+        Ok(next)
+    }
+}
+
+/// The error for data that `end` cuts off.
+fn premature(end: End) -> ImageError {
+    match end {
+        End::File => truncated("the file ends before the image does"),
+        End::Marker(0xd9) => truncated("the end-of-image marker stands before the image is complete"),
+        End::Marker(code) => corrupt(format!("the marker FF{code:02X} stands where image data should")),
+    }
+}
+
+/// The coder of sequential scans: whole blocks (T.81 F.2.2).
+pub struct Sequential<'t> {
+    /// By selector.
+    dc: [&'t Table; MAX_COMPONENTS],
+    /// By selector.
+    ac: [&'t Table; MAX_COMPONENTS],
+    /// By selector: the last block's DC coefficient.
+    predictions: [i32; MAX_COMPONENTS],
+}
+
+impl<'t> Sequential<'t> {
+    /// With the tables of each selector.
+    pub fn new(dc: [&'t Table; MAX_COMPONENTS], ac: [&'t Table; MAX_COMPONENTS]) -> Self {
+        Sequential { dc, ac, predictions: [0; MAX_COMPONENTS] }
+    }
+}
+
+impl Coder for Sequential<'_> {
+    #[inline(always)]
+    fn block(&mut self, bits: &mut Bits<'_>, unit: &Unit, block: &mut Block) -> Result<(), Invalid> {
+        let (dc, ac) = (self.dc[unit.selector & 3], self.ac[unit.selector & 3]);
+        let mut k = 1;
+        if unit.wanted {
+            bits.refill();
+            let (_, difference) = dc.coefficient(bits)?;
+            let prediction = &mut self.predictions[unit.selector & 3];
+            *prediction = prediction.wrapping_add(difference);
+            block[0] = *prediction as i16;
+            while k < 64 {
+                bits.refill();
+                let (symbol, value) = ac.coefficient(bits)?;
+                k += symbol.run() as usize;
+                if symbol.size() == 0 {
+                    if symbol.run() != 15 {
+                        return Ok(());
+                    }
+                } else {
+                    block[usize::from(ZIGZAG[k])] = value as i16;
+                }
+                k += 1;
+            }
+        } else {
+            bits.refill();
+            dc.skip(bits)?;
+            while k < 64 {
+                bits.refill();
+                let symbol = ac.skip(bits)?;
+                if symbol.size() == 0 && symbol.run() != 15 {
+                    return Ok(());
+                }
+                k += symbol.run() as usize + 1;
+            }
+        }
+        // A run of zeros may lead past the end only if no coefficient follows.
+        if k > 64 { Err(Invalid::Run) } else { Ok(()) }
+    }
+
+    fn restart(&mut self) {
+        self.predictions = [0; MAX_COMPONENTS];
+    }
+}
