@@ -1,21 +1,20 @@
-//! Bits of an entropy-coded segment, without its stuffed bytes, up to the marker that ends it (T.81 F.2.2.5).
+//! The bits of a scan's entropy-coded data (T.81 B.1.1.5, F.2.2.5).
 
-/// Bits are taken from the front of `buffer`, most significant first. Past the end come zeros, which are counted.
-///
-/// The state is `Copy` and refilled by value: a loop that works on its own copy keeps it in registers.
-#[derive(Debug, Clone, Copy)]
-pub struct Bits<'a> {
-    data: &'a [u8],
-    /// The next byte to load; never past a marker.
-    position: usize,
-    buffer: u64,
-    /// Bits in `buffer`, padding included.
-    count: u32,
-    /// Zero bits that were fed because the data had ended.
-    padding: u64,
+/// A scan's data without its stuffed bytes: segments that restart markers end, the last one some other marker.
+#[derive(Debug, Default)]
+pub struct Segments {
+    bytes: Vec<u8>,
+    segments: Vec<Segment>,
 }
 
-/// What stands where the entropy-coded data stops.
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    start: usize,
+    length: usize,
+    end: End,
+}
+
+/// What stands where a segment stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// The marker with this code.
@@ -24,67 +23,88 @@ pub enum End {
     File,
 }
 
-impl<'a> Bits<'a> {
-    /// Starts at byte `position` of `data`.
-    pub fn new(data: &'a [u8], position: usize) -> Self {
-        Bits { data, position, buffer: 0, count: 0, padding: 0 }
+/// Zeros behind each segment: what a load of eight bytes may reach.
+const PADDING: usize = 8;
+
+impl Segments {
+    /// Reads the scan whose data starts at `position` of `data` and has `most` segments at most. Returns where to look
+    /// for the marker behind it.
+    pub fn read(&mut self, data: &[u8], mut position: usize, most: usize) -> usize {
+        self.bytes.clear();
+        self.segments.clear();
+        self.bytes.reserve(data.len() - position + PADDING);
+        loop {
+            let start = self.bytes.len();
+            let (end, next) = self.unstuff(data, position);
+            self.segments.push(Segment { start, length: self.bytes.len() - start, end });
+            self.bytes.extend([0; PADDING]);
+            match end {
+                End::File => return next,
+                End::Marker(0xd0..=0xd7) if self.segments.len() < most => position = next,
+                // The marker itself takes two bytes.
+                End::Marker(_) => return next - 2,
+            }
+        }
     }
 
-    /// Where the bytes end that were loaded: no marker stands before it.
-    pub fn position(&self) -> usize {
-        self.position
+    /// Copies the data up to the next marker. Returns that, and the position behind it.
+    fn unstuff(&mut self, data: &[u8], mut position: usize) -> (End, usize) {
+        loop {
+            let plain = find_ff(&data[position..]);
+            self.bytes.extend_from_slice(&data[position..position + plain]);
+            position += plain;
+            // Any number of 0xFF may stand before a marker's code, or before the zero that makes one of them data.
+            let Some(fill) = data[position..].iter().position(|&byte| byte != 0xff) else {
+                return (End::File, data.len());
+            };
+            position += fill + 1;
+            match data[position - 1] {
+                0 => self.bytes.push(0xff),
+                code => return (End::Marker(code), position),
+            }
+        }
     }
 
-    /// Whether more bits were taken than the data holds.
+    /// The bits of the `number`-th segment. There is always a first.
+    pub fn bits(&self, number: usize) -> Option<Bits<'_>> {
+        let &Segment { start, length, .. } = self.segments.get(number)?;
+        let data = self.bytes.get(start..start + length + PADDING)?;
+        Some(Bits { data, position: 0, buffer: 0, count: 0 })
+    }
+
+    /// What ends the `number`-th segment.
+    pub fn end(&self, number: usize) -> End {
+        self.segments.get(number).map_or(End::File, |segment| segment.end)
+    }
+}
+
+/// Bits are taken from the front of `buffer`, most significant first. Behind the data come zeros.
+///
+/// The state is `Copy`: a loop that works on its own copy keeps it in registers.
+#[derive(Debug, Clone, Copy)]
+pub struct Bits<'a> {
+    /// A segment and its padding.
+    data: &'a [u8],
+    /// The next byte to load; past the end when bits were taken that are not there.
+    position: usize,
+    buffer: u64,
+    /// Bits in `buffer`. Those behind them are either zero or already what they will be.
+    count: u32,
+}
+
+impl Bits<'_> {
+    /// Whether more bits were taken than there are.
     pub fn overrun(&self) -> bool {
-        self.padding > u64::from(self.count)
+        self.position * 8 > (self.data.len() - PADDING) * 8 + self.count as usize
     }
 
-    /// Makes 32 bits available: a code (16 at most) and its extra bits (15 at most).
+    /// Makes 56 bits available: two codes of up to 10 bits with up to 15 bits behind each, or one of any length.
     #[inline(always)]
     pub fn refill(&mut self) {
-        if self.count >= 32 {
-            return;
-        }
-        if let Some(chunk) = self.data.get(self.position..).and_then(<[u8]>::first_chunk) {
-            let word = u64::from_be_bytes(*chunk);
-            if !has_ff(word) {
-                // The bits behind the last whole byte are loaded again later, to the same place.
-                self.buffer |= word >> self.count;
-                let bytes = (64 - self.count) / 8;
-                self.position += bytes as usize;
-                self.count += bytes * 8;
-                return;
-            }
-        }
-        *self = self.refilled_bytewise();
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn refilled_bytewise(mut self) -> Self {
-        self.buffer &= !(u64::MAX >> self.count);
-        while self.count <= 56 {
-            let mut next = self.position + 1;
-            let byte = match self.data.get(self.position) {
-                Some(0xff) => {
-                    while self.data.get(next) == Some(&0xff) {
-                        next += 1;
-                    }
-                    if self.data.get(next) == Some(&0) { Some(0xff) } else { None }
-                }
-                other => other.copied(),
-            };
-            match byte {
-                Some(byte) => {
-                    self.position = if byte == 0xff { next + 1 } else { next };
-                    self.buffer |= u64::from(byte) << (56 - self.count);
-                }
-                None => self.padding += 8,
-            }
-            self.count += 8;
-        }
-        self
+        let loaded = self.data.get(self.position..).and_then(<[u8]>::first_chunk);
+        self.buffer |= loaded.map_or(0, |&bytes| u64::from_be_bytes(bytes)) >> self.count;
+        self.position += (63 - self.count as usize) / 8;
+        self.count |= 56;
     }
 
     /// The next `n` bits, 1 to 32, still in place.
@@ -107,23 +127,6 @@ impl<'a> Bits<'a> {
         self.consume(n);
         bits
     }
-
-    /// What follows the entropy-coded data: bytes before the next marker are skipped.
-    pub fn end(&self) -> End {
-        match next_marker(self.data, self.position) {
-            Some((code, _)) => End::Marker(code),
-            None => End::File,
-        }
-    }
-
-    /// The bits behind the next marker if that is restart marker `number`; otherwise what stands there.
-    pub fn restarted(&self, number: u8) -> Result<Self, End> {
-        match next_marker(self.data, self.position) {
-            Some((code, next)) if code == 0xd0 + number => Ok(Bits::new(self.data, next)),
-            Some((code, _)) => Err(End::Marker(code)),
-            None => Err(End::File),
-        }
-    }
 }
 
 /// The code of the first marker at or behind `position`, and the position behind it. Fill bytes and bytes that belong to
@@ -140,13 +143,25 @@ pub fn next_marker(data: &[u8], mut position: usize) -> Option<(u8, usize)> {
     }
 }
 
-/// Whether one of the eight bytes is 0xFF.
+/// The place of the first 0xFF, or the length.
+fn find_ff(data: &[u8]) -> usize {
+    let (words, rest) = data.as_chunks();
+    for (i, word) in words.iter().enumerate() {
+        let ones = bytes_of_ones(u64::from_le_bytes(*word));
+        if ones != 0 {
+            return 8 * i + ones.trailing_zeros() as usize / 8;
+        }
+    }
+    8 * words.len() + rest.iter().position(|&byte| byte == 0xff).unwrap_or(rest.len())
+}
+
+/// Not zero if one of the eight bytes is 0xFF; the lowest bit that is set is the top bit of the first such byte.
 #[inline(always)]
-fn has_ff(word: u64) -> bool {
+fn bytes_of_ones(word: u64) -> u64 {
     const LOW: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
-    // A byte of the complement is zero exactly when a borrow or its own top bit shows in it.
-    (!word).wrapping_sub(LOW) & word & HIGH != 0
+    // A byte of the complement is zero exactly when a borrow but not its own top bit shows in it.
+    (!word).wrapping_sub(LOW) & word & HIGH
 }
 
 #[cfg(test)]
@@ -184,7 +199,9 @@ mod tests {
         ) {
             let bytes = unstuffed(&data);
             let bit = |i: usize| bytes.get(i / 8).map_or(0, |b| u32::from(b >> (7 - i % 8) & 1));
-            let mut bits = Bits::new(&data, 0);
+            let mut segments = Segments::default();
+            segments.read(&data, 0, 1);
+            let mut bits = segments.bits(0).unwrap();
             let mut at = 0;
             for n in sizes {
                 bits.refill();
@@ -199,13 +216,26 @@ mod tests {
         }
 
         #[test]
-        fn a_byte_of_ones_is_found_wherever_it_stands(word in any::<u64>(), at in 0usize..9) {
-            let mut bytes = word.to_le_bytes();
-            if let Some(byte) = bytes.get_mut(at) {
+        fn the_first_byte_of_ones_is_found(mut data in prop::collection::vec(any::<u8>(), 0..40), at in 0usize..80) {
+            if let Some(byte) = data.get_mut(at) {
                 *byte = 0xff;
             }
-            prop_assert_eq!(has_ff(u64::from_le_bytes(bytes)), bytes.contains(&0xff));
+            let want = data.iter().position(|&byte| byte == 0xff).unwrap_or(data.len());
+            prop_assert_eq!(find_ff(&data), want);
         }
+    }
+
+    #[test]
+    fn restart_markers_end_segments() {
+        let data = [1, 0xff, 0, 2, 0xff, 0xff, 0xd3, 4, 0xff, 0xd9, 5];
+        let mut segments = Segments::default();
+        assert_eq!(segments.read(&data, 0, 2), 8);
+        assert_eq!(segments.bytes, [&[1, 0xff, 2][..], &[0; 8], &[4], &[0; 8]].concat());
+        assert_eq!([segments.end(0), segments.end(1)], [End::Marker(0xd3), End::Marker(0xd9)]);
+        assert!(segments.bits(2).is_none());
+        assert_eq!(segments.read(&data, 0, 1), 5, "no more segments than MCUs need");
+        assert_eq!(segments.read(&data[..9], 7, 1), 9);
+        assert_eq!((segments.end(0), &segments.bytes[..1]), (End::File, &[4][..]));
     }
 
     #[test]

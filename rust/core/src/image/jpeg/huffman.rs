@@ -103,11 +103,15 @@ impl Table {
         self.spec == *spec
     }
 
-    /// The symbol of the next code, which stays in place.
+    /// The symbol of the next code, which stays in place. Needs 25 bits, and finds more by itself.
     #[inline(always)]
-    fn look(&self, bits: &Bits<'_>) -> Result<Symbol, Invalid> {
+    fn look(&self, bits: &mut Bits<'_>) -> Result<Symbol, Invalid> {
         let symbol = self.lookup[bits.peek(LOOKUP_BITS) as usize];
-        if symbol.total() != 0 { Ok(symbol) } else { self.look_long(bits.peek(16)) }
+        if symbol.total() != 0 {
+            return Ok(symbol);
+        }
+        bits.refill();
+        self.look_long(bits.peek(16))
     }
 
     #[cold]
@@ -120,7 +124,7 @@ impl Table {
         symbol.map(|&symbol| Symbol::new(symbol, length)).ok_or(Invalid::Code)
     }
 
-    /// Takes one code. Needs a refilled `bits`.
+    /// Takes one code.
     #[inline(always)]
     pub fn symbol(&self, bits: &mut Bits<'_>) -> Result<Symbol, Invalid> {
         let symbol = self.look(bits)?;
@@ -128,7 +132,7 @@ impl Table {
         Ok(symbol)
     }
 
-    /// Takes one code and the coefficient behind it. Needs a refilled `bits`, and leaves one that need not be.
+    /// Takes one code and the coefficient behind it. [`Bits::refill`] makes enough bits available for two of them.
     #[inline(always)]
     pub fn coefficient(&self, bits: &mut Bits<'_>) -> Result<(Symbol, i32), Invalid> {
         let symbol = self.look(bits)?;
@@ -203,6 +207,7 @@ const CHROMA_AC_SYMBOLS: [u8; 162] = [
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::bits::Segments;
     use super::*;
 
     /// Codes by the book: T.81 figures C.1 to C.3.
@@ -227,7 +232,9 @@ mod tests {
             // Stuff the bytes, as a file has them.
             let data: Vec<u8> =
                 word.to_be_bytes().into_iter().flat_map(|b| if b == 0xff { vec![b, 0] } else { vec![b] }).collect();
-            let mut bits = Bits::new(&data, 0);
+            let mut segments = Segments::default();
+            segments.read(&data, 0, 1);
+            let mut bits = segments.bits(0).unwrap();
             bits.refill();
             let mut whole = bits;
             let got = table.symbol(&mut bits).unwrap();
@@ -260,7 +267,9 @@ mod tests {
     fn codes_that_no_table_holds_are_refused() {
         let mut spec = Spec { counts: [0; 16], symbols: [0; 256] };
         let empty = Table::new(&spec, false).unwrap();
-        let mut bits = Bits::new(&[0; 8], 0);
+        let mut segments = Segments::default();
+        segments.read(&[0; 8], 0, 1);
+        let mut bits = segments.bits(0).unwrap();
         bits.refill();
         assert!(empty.symbol(&mut bits).is_err());
         spec.counts[0] = 2;

@@ -23,7 +23,7 @@ mod scan;
 mod simd;
 mod upsample;
 
-use bits::next_marker;
+use bits::{Segments, next_marker};
 use frame::MAX_COMPONENTS;
 use huffman::Table;
 use markers::{Markers, Next, Scan};
@@ -54,6 +54,7 @@ const KEPT_BYTES: usize = 32 << 20;
 #[derive(Debug, Default)]
 pub struct Scratch {
     tables: Tables,
+    segments: Segments,
     blocks: Vec<Block>,
     strips: Strips,
 }
@@ -149,14 +150,16 @@ impl Decoding<'_> {
         scratch: &mut Scratch,
         sink: &mut impl Sink,
     ) -> Result<()> {
-        let Scratch { tables, blocks, strips } = scratch;
+        let Scratch { tables, segments, blocks, strips } = scratch;
         let frame = markers.frame()?;
         tables.prepare(markers, scan)?;
         let (places, count) = self.plan.places(frame, 1);
         // Rows of MCUs are read to the same place, whether the scan is interleaved or of one component of any height.
         let layout = Layout::new(frame, scan, &places)?;
         let rows_in_strip = if scan.selectors().len() == 1 { frame.components()[0].v } else { 1 };
-        let mut reader = Reader::new(self.bytes, markers.position(), markers.restart_interval());
+        let interval = markers.restart_interval();
+        segments.read(self.bytes, markers.position(), layout.segments(interval));
+        let mut reader = Reader::new(segments, interval)?;
         let mut coder = Sequential::new(tables.of(false, scan), tables.of(true, scan));
         sink.start(frame.width, frame.height, self.plan.colour);
         for mcu_row in 0..frame.mcus_down {
@@ -180,7 +183,7 @@ impl Decoding<'_> {
         scratch: &mut Scratch,
         sink: &mut impl Sink,
     ) -> Result<()> {
-        let Scratch { tables, blocks, strips } = scratch;
+        let Scratch { tables, segments, blocks, strips } = scratch;
         let frame = markers.frame()?;
         let (places, count) = self.plan.places(frame, frame.mcus_down);
         blocks.clear();
@@ -188,7 +191,7 @@ impl Decoding<'_> {
         let mut progress = Progress::new();
         let mut next = Next::Scan(first);
         while let Next::Scan(scan) = next {
-            let position = self.scan(markers, &scan, &places, &mut progress, tables, blocks)?;
+            let position = self.scan(markers, &scan, &places, &mut progress, (&mut *tables, &mut *segments), blocks)?;
             markers.seek(position);
             next = markers.next_scan()?;
         }
@@ -217,7 +220,7 @@ impl Decoding<'_> {
         scan: &Scan,
         places: &[Option<usize>; MAX_COMPONENTS],
         progress: &mut Progress,
-        tables: &mut Tables,
+        (tables, segments): (&mut Tables, &mut Segments),
         blocks: &mut [Block],
     ) -> Result<usize> {
         let frame = markers.frame()?;
@@ -231,7 +234,9 @@ impl Decoding<'_> {
             return self.end_of_scan(markers.position());
         }
         tables.prepare(markers, scan)?;
-        let mut reader = Reader::new(self.bytes, markers.position(), markers.restart_interval());
+        let interval = markers.restart_interval();
+        let end = segments.read(self.bytes, markers.position(), layout.segments(interval));
+        let mut reader = Reader::new(segments, interval)?;
         let (dc, ac) = (tables.of(false, scan), tables.of(true, scan));
         let &Scan { first, last, low, .. } = scan;
         match (frame.progressive, first, scan.high) {
@@ -241,7 +246,7 @@ impl Decoding<'_> {
             (true, _, 0) => reader.rows(self.simd, &mut AcFirst::new(ac[0], first, last, low), layout, blocks)?,
             (true, ..) => reader.rows(self.simd, &mut AcRefine::new(ac[0], first, last, low), layout, blocks)?,
         }
-        Ok(reader.position())
+        Ok(end)
     }
 
     /// Where the marker stands that ends the scan whose data starts at `position`.

@@ -1,6 +1,6 @@
 //! Scans: the blocks that entropy-coded data fills, MCU by MCU (T.81 A.2, E.2, F.2).
 
-use super::bits::{Bits, End};
+use super::bits::{Bits, End, Segments};
 use super::frame::{Frame, MAX_COMPONENTS};
 use super::huffman::Table;
 use super::markers::{Scan, ZIGZAG};
@@ -85,6 +85,11 @@ impl Layout {
         Ok(layout)
     }
 
+    /// Segments that the data consists of with a restart marker behind every `interval` MCUs, if that is not 0.
+    pub fn segments(&self, interval: usize) -> usize {
+        if interval == 0 { 1 } else { (self.across * self.down).div_ceil(interval) }
+    }
+
     /// Moves on by a row of MCUs.
     pub fn next_row(&mut self) {
         for unit in &mut self.units[..self.count] {
@@ -103,23 +108,20 @@ pub trait Coder {
 
 /// A scan's data, read row by row.
 pub struct Reader<'a> {
+    segments: &'a Segments,
+    /// The number of the current segment.
+    segment: usize,
     bits: Bits<'a>,
     interval: usize,
     /// MCUs before the next restart marker.
     left: usize,
-    /// Its number.
-    number: u8,
 }
 
 impl<'a> Reader<'a> {
-    /// Starts at `position` of `data`, with a restart marker behind every `interval` MCUs, or none if that is 0.
-    pub fn new(data: &'a [u8], position: usize, interval: usize) -> Self {
-        Reader { bits: Bits::new(data, position), interval, left: interval, number: 0 }
-    }
-
-    /// Where to look for the next marker.
-    pub fn position(&self) -> usize {
-        self.bits.position()
+    /// Starts with the first of `segments`, which restart markers end behind every `interval` MCUs, if that is not 0.
+    pub fn new(segments: &'a Segments, interval: usize) -> Result<Self> {
+        let bits = segments.bits(0).ok_or_else(|| premature(End::File))?;
+        Ok(Reader { segments, segment: 0, bits, interval, left: interval })
     }
 
     /// Reads all rows of MCUs.
@@ -154,7 +156,7 @@ impl<'a> Reader<'a> {
             }
         };
         // Where the data has run out, whatever was read behind its end is a consequence of that.
-        if self.bits.overrun() { Err(premature(self.bits.end())) } else { outcome }
+        if self.bits.overrun() { Err(premature(self.segments.end(self.segment))) } else { outcome }
     }
 
     /// The same code with the shifts of BMI2, which spare the loop's longest chain an instruction a shift.
@@ -197,17 +199,18 @@ impl<'a> Reader<'a> {
         outcome
     }
 
-    /// Goes over a restart marker. By value, so that the caller's bits stay in registers.
+    /// Goes over a restart marker.
     #[cold]
     #[inline(never)]
     fn restarted(&mut self, bits: Bits<'a>) -> Result<Bits<'a>> {
-        if bits.overrun() {
-            return Err(premature(bits.end()));
-        }
-        let next = bits.restarted(self.number).map_err(premature)?;
-        self.number = (self.number + 1) % 8;
+        let end = self.segments.end(self.segment);
+        let expected = End::Marker(0xd0 + (self.segment % 8) as u8);
+        self.segment += 1;
         self.left = self.interval;
-        Ok(next)
+        match self.segments.bits(self.segment) {
+            Some(next) if end == expected && !bits.overrun() => Ok(next),
+            _ => Err(premature(end)),
+        }
     }
 }
 
@@ -252,12 +255,10 @@ impl Coder for Sequential<'_> {
                 bits.refill();
                 let (symbol, value) = ac.coefficient(bits)?;
                 k += symbol.run() as usize;
-                if symbol.size() == 0 {
-                    if symbol.run() != 15 {
-                        return Ok(());
-                    }
-                } else {
+                if symbol.size() != 0 {
                     block[usize::from(ZIGZAG[k])] = value as i16;
+                } else if symbol.run() != 15 {
+                    return Ok(());
                 }
                 k += 1;
             }

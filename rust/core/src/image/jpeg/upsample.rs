@@ -4,6 +4,8 @@
 //! "fancy" upsampling): 3/4 of the nearer sample and 1/4 of the farther. The rounding alternates from pixel to pixel, so
 //! that no bias is left. Other factors repeat samples.
 
+use std::ops::Range;
+
 use super::frame::{Component, Frame};
 use super::simd::Simd;
 use super::unsupported;
@@ -90,7 +92,7 @@ fn across(simd: Simd, samples: &[u8], out: &mut [u8]) {
         return unsafe { super::avx2::upsample::across(samples, out) };
     }
     let _ = simd;
-    across_from(samples, out, 0);
+    across_outside(samples, out, 0..0);
 }
 
 fn both(simd: Simd, near: &[u8], far: &[u8], out: &mut [u8]) {
@@ -100,28 +102,28 @@ fn both(simd: Simd, near: &[u8], far: &[u8], out: &mut [u8]) {
         return unsafe { super::avx2::upsample::both(near, far, out) };
     }
     let _ = simd;
-    both_from(near, far, out, 0);
+    both_outside(near, far, out, 0..0);
 }
 
-/// The pixels of all samples from the `start`-th on. Past the row's ends its first and last sample are repeated.
-pub fn across_from(samples: &[u8], out: &mut [u8], start: usize) {
+/// The pixels of the samples that are not in `done`. Past the row's ends its first and last sample are repeated.
+pub fn across_outside(samples: &[u8], out: &mut [u8], done: Range<usize>) {
     let last = samples.len() - 1;
     let sample = |i: usize| u16::from(samples[i]);
-    for (x, pair) in out.chunks_exact_mut(2).enumerate().skip(start) {
+    for x in (0..done.start).chain(done.end..=last) {
         let near = 3 * sample(x);
-        pair[0] = ((near + sample(x.saturating_sub(1)) + 1) >> 2) as u8;
-        pair[1] = ((near + sample((x + 1).min(last)) + 2) >> 2) as u8;
+        out[2 * x] = ((near + sample(x.saturating_sub(1)) + 1) >> 2) as u8;
+        out[2 * x + 1] = ((near + sample((x + 1).min(last)) + 2) >> 2) as u8;
     }
 }
 
 /// The same for two rows, whose weighted sum is interpolated.
-pub fn both_from(near: &[u8], far: &[u8], out: &mut [u8], start: usize) {
+pub fn both_outside(near: &[u8], far: &[u8], out: &mut [u8], done: Range<usize>) {
     let last = near.len() - 1;
     let sum = |i: usize| 3 * u16::from(near[i]) + u16::from(far[i]);
-    for (x, pair) in out.chunks_exact_mut(2).enumerate().skip(start) {
+    for x in (0..done.start).chain(done.end..=last) {
         let mid = 3 * sum(x);
-        pair[0] = ((mid + sum(x.saturating_sub(1)) + 8) >> 4) as u8;
-        pair[1] = ((mid + sum((x + 1).min(last)) + 7) >> 4) as u8;
+        out[2 * x] = ((mid + sum(x.saturating_sub(1)) + 8) >> 4) as u8;
+        out[2 * x + 1] = ((mid + sum((x + 1).min(last)) + 7) >> 4) as u8;
     }
 }
 
