@@ -7,6 +7,9 @@ built-in ``FileNotFoundError``, ``PermissionError`` and so on. The compiled core
 
 from __future__ import annotations
 
+import errno
+import os
+
 __all__ = [
     "ArgumentError",
     "BandsError",
@@ -32,6 +35,7 @@ __all__ = [
     "UnknownImageFormatError",
     "UnsupportedImageError",
     "WeightsError",
+    "failure",
 ]
 
 
@@ -147,3 +151,30 @@ class BandsError(ImageError):
     """The bands that were asked for are not there."""
 
     kind = "bands"
+
+
+_IMAGE_ERRORS: dict[str, type[ImageError]] = {error.kind: error for error in ImageError.__subclasses__()}
+_SYSTEM_ERRORS = {"not_found": errno.ENOENT, "permission": errno.EACCES, "is_directory": errno.EISDIR}
+
+
+def failure(kind: str, message: str, name: str) -> Exception:
+    """Return the exception for an image that the core reports as failed.
+
+    Parameters
+    ----------
+    kind, message
+        Of the core's list of failures, or of the quarantine table: the ``kind`` of a subclass of :class:`ImageError`,
+        or ``"not_found"``, ``"permission"``, ``"is_directory"`` or ``"io"`` of a file that could not be read.
+    name
+        The image: its path or its place in the input.
+
+    Returns
+    -------
+    Exception
+        A subclass of :class:`ImageError` or of :class:`OSError`, to be raised.
+    """
+    if kind in _IMAGE_ERRORS:
+        return _IMAGE_ERRORS[kind](f"{name}: {message}")
+    if kind in _SYSTEM_ERRORS:
+        return OSError(_SYSTEM_ERRORS[kind], os.strerror(_SYSTEM_ERRORS[kind]), name)
+    return OSError(message)

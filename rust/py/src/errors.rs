@@ -1,5 +1,7 @@
 //! The one table from core errors to Python classes. The classes themselves are defined in `rsprune.errors`.
 
+use std::io::ErrorKind;
+
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 use rsprune_core::Error;
@@ -44,6 +46,20 @@ pub fn image_class(cause: &ImageError) -> &'static str {
         ImageError::TooLarge { .. } => "ImageTooLargeError",
         ImageError::NoValidPixels => "NoValidPixelsError",
         ImageError::Bands(_) => "BandsError",
+    }
+}
+
+/// Why an image failed, in one stable word: the `kind` of its class in `rsprune.errors`, or what the system said of its file.
+pub fn failure_kind(error: &Error) -> &'static str {
+    match error {
+        Error::Image(cause) => cause.kind(),
+        Error::Io { source, .. } => match source.kind() {
+            ErrorKind::NotFound => "not_found",
+            ErrorKind::PermissionDenied => "permission",
+            ErrorKind::IsADirectory => "is_directory",
+            _ => "io",
+        },
+        _ => "other",
     }
 }
 

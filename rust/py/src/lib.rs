@@ -2,10 +2,10 @@
 #![allow(missing_docs, reason = "the docstrings that users read are those of the Python package")]
 
 mod cpu;
-#[allow(dead_code)]
 mod door;
-#[allow(dead_code)]
+mod entropy;
 mod errors;
+mod images;
 
 use pyo3::prelude::*;
 
@@ -13,6 +13,10 @@ use pyo3::prelude::*;
 mod _core {
     #[pymodule_export]
     use super::cpu::cpu_features;
+    #[pymodule_export]
+    use super::entropy::{entropy_arrays, entropy_images};
+    #[pymodule_export]
+    use super::images::decode_images;
 
     /// The version of the compiled core.
     #[pymodule_export]

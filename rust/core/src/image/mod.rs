@@ -1,6 +1,18 @@
-//! Decoding of encoded images to samples, one file a codec.
+//! Decoding of encoded images to samples, one file a codec, and their reduction to gray levels.
 
+pub mod bands;
+pub mod gray;
+mod input;
 pub mod jpeg;
+mod png;
+pub mod quantise;
+mod reduce;
+mod tiff;
+mod webp;
+
+pub use input::{Input, Rgb, rgb_from_inputs};
+pub use jpeg::Output;
+pub use reduce::Reduction;
 
 use crate::error::ImageError;
 
@@ -29,10 +41,44 @@ pub enum Samples {
     U16(Vec<u16>),
 }
 
+/// An image's samples, borrowed from wherever they lie.
+#[derive(Debug, Clone, Copy)]
+pub struct ImageRef<'a> {
+    /// Pixels in a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// Samples in a pixel.
+    pub bands: usize,
+    /// The samples, interleaved.
+    pub samples: SamplesRef<'a>,
+}
+
+/// Borrowed samples.
+#[derive(Debug, Clone, Copy)]
+pub enum SamplesRef<'a> {
+    /// 8 bits a sample.
+    U8(&'a [u8]),
+    /// 16 bits a sample.
+    U16(&'a [u16]),
+}
+
+impl Image {
+    /// The image, borrowed.
+    pub fn as_ref(&self) -> ImageRef<'_> {
+        let samples = match &self.samples {
+            Samples::U8(samples) => SamplesRef::U8(samples),
+            Samples::U16(samples) => SamplesRef::U16(samples),
+        };
+        ImageRef { width: self.width, height: self.height, bands: self.bands, samples }
+    }
+}
+
 /// What a file may declare before it is refused.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// The largest number of pixels, width times height.
+    /// The largest number of pixels, width times height, of an image of up to four bands. More bands are allowed fewer
+    /// pixels: an image holds no more than four times as many samples.
     pub max_pixels: u64,
 }
 
@@ -46,9 +92,108 @@ impl Default for Limits {
 impl Limits {
     /// Fails when `width` x `height` is more than the limit.
     pub fn check(&self, width: u64, height: u64) -> Result<()> {
+        self.check_bands(width, height, 1)
+    }
+
+    /// Fails when `width` x `height` is more than the limit for an image of that many bands.
+    pub fn check_bands(&self, width: u64, height: u64, bands: u64) -> Result<()> {
+        let limit = if bands <= 4 { self.max_pixels } else { self.max_pixels.saturating_mul(4) / bands };
         match width.checked_mul(height) {
-            Some(pixels) if pixels <= self.max_pixels => Ok(()),
-            _ => Err(ImageError::TooLarge { width, height, limit: self.max_pixels }),
+            Some(pixels) if pixels <= limit => Ok(()),
+            _ => Err(ImageError::TooLarge { width, height, limit }),
         }
+    }
+}
+
+/// What decoding an image leaves to the next one, so that a long row of them asks for little memory anew.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    jpeg: jpeg::Scratch,
+    samples: Vec<u8>,
+}
+
+impl Scratch {
+    /// Samples that take more memory than this are given back at once.
+    const KEPT_BYTES: usize = 16 << 20;
+
+    /// Takes back the memory of an image that is done with.
+    fn recycle(&mut self, image: Image) {
+        if let Samples::U8(samples) = image.samples
+            && samples.capacity() <= Self::KEPT_BYTES
+        {
+            self.samples = samples;
+        }
+    }
+}
+
+/// The formats that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// JPEG.
+    Jpeg,
+    /// PNG.
+    Png,
+    /// TIFF and BigTIFF.
+    Tiff,
+    /// WebP.
+    WebP,
+}
+
+impl Format {
+    /// The format that the first bytes belong to. A file's name plays no part.
+    pub fn sniff(bytes: &[u8]) -> Result<Self> {
+        match bytes {
+            [] => Err(ImageError::Empty),
+            [0xff, 0xd8, 0xff, ..] => Ok(Self::Jpeg),
+            [0x89, b'P', b'N', b'G', 0x0d, 0x0a, 0x1a, 0x0a, ..] => Ok(Self::Png),
+            [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Ok(Self::Tiff),
+            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Ok(Self::WebP),
+            _ => Err(ImageError::UnknownFormat { start: bytes[..bytes.len().min(12)].escape_ascii().to_string() }),
+        }
+    }
+}
+
+/// Decodes an image of any format that is read. `output` matters to JPEG alone.
+///
+/// # Errors
+///
+/// Every [`ImageError`] but those of reduction: nodata and bands.
+pub fn decode(bytes: &[u8], output: Output, limits: &Limits, scratch: &mut Scratch) -> Result<Image> {
+    match Format::sniff(bytes)? {
+        Format::Jpeg => {
+            let mut samples = std::mem::take(&mut scratch.samples);
+            let (width, height, bands) = jpeg::decode_into(bytes, output, limits, &mut scratch.jpeg, &mut samples)?;
+            Ok(Image { width, height, bands, samples: Samples::U8(samples) })
+        }
+        Format::Png => png::decode(bytes, limits),
+        Format::Tiff => tiff::decode(bytes, limits),
+        Format::WebP => webp::decode(bytes, limits),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_content_decides_the_format() {
+        assert_eq!(Format::sniff(b"\xff\xd8\xff\xe0"), Ok(Format::Jpeg));
+        assert_eq!(Format::sniff(b"II\x2a\0...."), Ok(Format::Tiff));
+        assert_eq!(Format::sniff(b"MM\0\x2b...."), Ok(Format::Tiff));
+        assert_eq!(Format::sniff(b"RIFF\0\0\0\0WEBPVP8 "), Ok(Format::WebP));
+        assert_eq!(Format::sniff(b""), Err(ImageError::Empty));
+        let text = Format::sniff(b"<html>\n<body>").unwrap_err();
+        assert_eq!(text, ImageError::UnknownFormat { start: r"<html>\n<body".into() });
+    }
+
+    #[test]
+    fn limits_hold_for_pixels_and_for_bands() {
+        let limits = Limits { max_pixels: 100 };
+        assert!(limits.check(10, 10).is_ok());
+        assert!(limits.check(10, 11).is_err());
+        assert!(limits.check(u64::MAX, u64::MAX).is_err());
+        assert!(limits.check_bands(10, 10, 4).is_ok());
+        assert!(limits.check_bands(10, 10, 5).is_err());
+        assert!(limits.check_bands(10, 8, 5).is_ok());
     }
 }

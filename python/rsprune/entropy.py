@@ -1,0 +1,253 @@
+"""Stage I: the entropy of an image's gray levels."""
+
+from __future__ import annotations
+
+import operator
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsprune import _core
+from rsprune.errors import ArgumentError, DtypeError, NoValidPixelsError, ShapeError, failure
+
+__all__ = ["Gray", "entropy"]
+
+Gray = Literal["bt601", "luma", "mean"]
+_Item = str | bytes | NDArray[np.uint8] | NDArray[np.uint16]
+
+# Images handed to the core at a time: enough to keep every core busy, few enough that an iterator of encoded images is
+# never held whole.
+_CHUNK = 4096
+
+
+class _Options(TypedDict):
+    gray: str
+    bands: list[int] | None
+    nodata: int | None
+    valid_range: tuple[int, int] | None
+    threads: int | None
+
+
+def entropy(
+    images: Iterable[Any],
+    *,
+    gray: Gray = "bt601",
+    bands: Iterable[int] | None = None,
+    nodata: int | None = None,
+    valid_range: tuple[int, int] | None = None,
+    on_error: Literal["raise", "nan"] = "raise",
+    max_pixels: int | None = None,
+    threads: int | None = None,
+) -> NDArray[np.float64]:
+    """Return the entropy of each image's gray levels, in bits.
+
+    ``H = -sum_k p_k log2 p_k`` over the histogram of the 256 gray levels of all pixels: Stage I of RS-Prune
+    (arXiv 2512.23239, eq. 1).
+
+    Parameters
+    ----------
+    images
+        One of
+
+        - an iterable of paths, of encoded images (``bytes``; JPEG, PNG, TIFF or WebP, told by their content), of
+          arrays (H, W) or (H, W, C), of Pillow images, or of any mixture of these;
+        - an array (N, H, W) or (N, H, W, C) of uint8 or uint16, which is read where it lies.
+
+        The alpha channel of a PNG, WebP or Pillow image is dropped without blending. All bands of a TIFF or an array
+        are bands: a fourth one is never taken for alpha. Of a TIFF of several pages the first is read.
+    gray
+        How a pixel's bands become one level. ``"bt601"``: ``(19595 R + 38470 G + 7471 B + 32768) >> 16``, bit for bit
+        Pillow's ``convert("L")``; one band is taken as it is. ``"mean"``: the mean of any number of bands, rounded half
+        up. ``"luma"``: a JPEG's own Y plane, without decoding its colours, which is much faster and differs a little
+        from ``"bt601"``; every other image, and any image with ``bands``, falls back to ``"bt601"``.
+    bands
+        The bands to look at, counted from 0. By default the first three of an image of three or more, or the only one;
+        an image of two bands needs a choice.
+    nodata
+        Pixels whose chosen bands all hold this value, as stored, are left out (with ``"luma"``, whose Y does).
+    valid_range
+        The lowest and highest value ``(lo, hi)`` that 16-bit samples take: they become the levels
+        ``floor((v - lo) * 256 / (hi - lo + 1))``, saturated at both ends. By default the whole range, which makes the
+        level the high byte. An error for 8-bit samples, which are levels already.
+    on_error
+        What to do with an image that cannot be read or decoded, that lacks the bands, or that is all nodata:
+        ``"raise"`` the error of the first one, or put ``"nan"`` in its place.
+    max_pixels
+        The largest image to decode, by its header, in pixels; 178,956,970 by default, as in Pillow. Images of more than
+        four bands may have proportionally fewer.
+    threads
+        The number of threads; all cores by default. It does not show in the result.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 (N,), each in [0, 8]. No images give an array of none.
+
+    Raises
+    ------
+    ImageError
+        The subclass that names what is wrong with an image; its message names the image. With ``on_error="raise"``.
+    OSError
+        Its subclass for a file that cannot be read. With ``on_error="raise"``.
+    ArgumentError, DtypeError, ShapeError
+        Options, arrays or items that cannot be worked with, whatever ``on_error`` says.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> two_levels = np.array([[[0, 255], [255, 0]]], dtype=np.uint8)
+    >>> float(entropy(two_levels)[0])
+    1.0
+    """
+    if on_error not in ("raise", "nan"):
+        msg = f'on_error={on_error!r} is unknown: it is "raise" or "nan"'
+        raise ArgumentError(msg)
+    options = _Options(
+        gray=gray,
+        bands=_bands(bands),
+        nodata=None if nodata is None else _integer("nodata", nodata, 0, 65535),
+        valid_range=_range(valid_range),
+        threads=None if threads is None else _integer("threads", threads, 1, 65535),
+    )
+    if max_pixels is not None:
+        max_pixels = _integer("max_pixels", max_pixels, 1, 2**63 - 1)
+    if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike)) or not isinstance(images, Iterable):
+        msg = f"images is a single {type(images).__name__}; pass a list: entropy([image])"
+        raise ArgumentError(msg)
+    if hasattr(images, "__array__"):
+        array = np.asarray(images)
+        if array.dtype.kind not in "OU":
+            return _of_stack(array, options, raises=on_error == "raise")
+        images = array.ravel().tolist()
+    return _of_items(iter(images), options, max_pixels, raises=on_error == "raise")
+
+
+def _of_items(images: Iterator[Any], options: _Options, max_pixels: int | None, *, raises: bool) -> NDArray[np.float64]:
+    done = [np.empty(0)]
+    start = 0
+    while chunk := list(islice(images, _CHUNK)):
+        items = [_item(image, i, options) for i, image in enumerate(chunk, start)]
+        entropies, failures = _core.entropy_images(items, max_pixels=max_pixels, **options)
+        if failures and raises:
+            i, kind, message = failures[0]
+            name = items[i] if isinstance(items[i], str) else f"images[{start + i}]"
+            raise failure(kind, message, str(name))
+        done.append(entropies)
+        start += len(chunk)
+    return np.concatenate(done)
+
+
+def _of_stack(array: NDArray[Any], options: _Options, *, raises: bool) -> NDArray[np.float64]:
+    _check_dtype(array, "images", options)
+    if array.ndim not in (3, 4):
+        msg = (
+            f"images has shape {array.shape}; a stack of images is (N, H, W) or (N, H, W, C): one image is image[None]"
+        )
+        raise ShapeError(msg)
+    _check_extent(array.shape[1:], "images", options)
+    done = [np.empty(0)]
+    for start in range(0, len(array), _CHUNK):
+        entropies = _core.entropy_arrays(_native(array[start : start + _CHUNK]), **options)
+        missing = np.flatnonzero(np.isnan(entropies))
+        if len(missing) and raises:
+            msg = f"images[{start + missing[0]}]: every pixel is nodata ({options['nodata']})"
+            raise NoValidPixelsError(msg)
+        done.append(entropies)
+    return np.concatenate(done)
+
+
+def _item(image: Any, i: int, options: _Options) -> _Item:
+    """Return the image as the core reads it."""
+    if isinstance(image, (str, bytes)):
+        return image
+    if isinstance(image, os.PathLike):
+        return os.fsdecode(image)
+    if isinstance(image, (bytearray, memoryview)):
+        return bytes(image)
+    name = f"images[{i}]"
+    pillow = sys.modules.get("PIL.Image")
+    if pillow is not None and isinstance(image, pillow.Image):
+        image = _without_alpha(image)
+    elif not isinstance(image, np.ndarray):
+        msg = f"{name} is a {type(image).__name__}; expected a path, bytes, an array or a Pillow image"
+        raise ArgumentError(msg)
+    _check_dtype(image, name, options)
+    if image.ndim not in (2, 3):
+        msg = f"{name} has shape {image.shape}; an image is (H, W) or (H, W, C)"
+        raise ShapeError(msg)
+    _check_extent(image.shape, name, options)
+    return np.ascontiguousarray(_native(image))
+
+
+def _without_alpha(image: Any) -> NDArray[Any]:
+    """Return the samples of a Pillow image, palettes and rare modes as RGB."""
+    if image.mode in ("1", "LA", "La"):
+        image = image.convert("L")
+    elif image.mode in ("P", "PA", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"):
+        image = image.convert("RGB")
+    return np.asarray(image)
+
+
+def _native(array: NDArray[Any]) -> NDArray[Any]:
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _check_dtype(array: NDArray[Any], name: str, options: _Options) -> None:
+    if array.dtype.kind != "u" or array.dtype.itemsize > 2:
+        msg = f"{name} is an array of {array.dtype}; expected uint8 or uint16: scale it first"
+        raise DtypeError(msg)
+    if array.dtype.itemsize > 1:
+        return
+    nodata = options["nodata"]
+    if nodata is not None and nodata > 255:
+        msg = f"nodata={nodata} does not occur in {name}, an array of uint8"
+        raise ArgumentError(msg)
+    if options["valid_range"] is not None:
+        msg = f"valid_range={options['valid_range']} is for uint16, but {name} is an array of uint8: leave it out"
+        raise ArgumentError(msg)
+
+
+def _check_extent(shape: tuple[int, ...], name: str, options: _Options) -> None:
+    if 0 in shape:
+        msg = f"{name}: an image of shape {shape} has no pixels"
+        raise ShapeError(msg)
+    # Arrays from PyTorch come with channels first. No image has so few rows and so many bands.
+    if options["bands"] is None and len(shape) == 3 and shape[0] <= 4 < shape[2]:
+        msg = f"{name}: an image of shape {shape} seems to be (C, H, W), not (H, W, C); use np.moveaxis(images, -3, -1)"
+        raise ShapeError(msg)
+
+
+def _bands(bands: Iterable[int] | None) -> list[int] | None:
+    if bands is None:
+        return None
+    if isinstance(bands, str) or not isinstance(bands, Iterable):
+        msg = f"bands={bands!r} is not a sequence of band numbers, such as (0, 1, 2)"
+        raise ArgumentError(msg)
+    return [_integer("bands", band, 0, 65535) for band in bands]
+
+
+def _range(valid_range: tuple[int, int] | None) -> tuple[int, int] | None:
+    if valid_range is None:
+        return None
+    try:
+        lo, hi = valid_range
+    except (TypeError, ValueError):
+        msg = f"valid_range={valid_range!r} is not a pair (lo, hi)"
+        raise ArgumentError(msg) from None
+    return _integer("valid_range", lo, 0, 65535), _integer("valid_range", hi, 0, 65535)
+
+
+def _integer(name: str, value: Any, lowest: int, highest: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or not lowest <= number <= highest:
+        msg = f"{name}={value!r} is not a whole number from {lowest} to {highest}"
+        raise ArgumentError(msg)
+    return number

@@ -1,0 +1,150 @@
+//! Decompression of strips and tiles.
+
+use flate2::{Decompress, FlushDecompress, Status};
+use weezl::decode::Decoder;
+use weezl::{BitOrder, LzwStatus};
+
+use super::{Result, corrupt, unsupported};
+
+/// How strips and tiles are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// LZW.
+    Lzw,
+    /// zlib.
+    Deflate,
+    /// Run lengths of bytes.
+    PackBits,
+}
+
+impl Compression {
+    /// The compression that the tag's value stands for.
+    pub fn from_code(code: u64) -> Result<Self> {
+        let name = match code {
+            1 => return Ok(Self::None),
+            5 => return Ok(Self::Lzw),
+            8 | 32946 => return Ok(Self::Deflate),
+            32773 => return Ok(Self::PackBits),
+            2..=4 => "fax",
+            6 | 7 => "JPEG",
+            34887 => "LERC",
+            34925 => "LZMA",
+            50000 => "ZSTD",
+            50001 => "WebP",
+            _ => return Err(unsupported(format!("compression {code}; use DEFLATE, LZW or none"))),
+        };
+        Err(unsupported(format!("{name} compression inside TIFF; use DEFLATE, LZW or none")))
+    }
+
+    /// Whether samples may be stored as differences.
+    pub fn predicts(self) -> bool {
+        matches!(self, Self::Lzw | Self::Deflate)
+    }
+
+    /// The `size` bytes that `data` holds; `buffer` is where they are unpacked.
+    pub fn decompress<'a>(self, data: &'a [u8], size: usize, buffer: &'a mut Vec<u8>) -> Result<&'a [u8]> {
+        if self == Self::None {
+            return Ok(&data[..size]);
+        }
+        buffer.clear();
+        buffer.resize(size, 0);
+        let filled = match self {
+            Self::Lzw => unpack_lzw(data, buffer)?,
+            Self::Deflate => unpack_deflate(data, buffer)?,
+            _ => unpack_packbits(data, buffer),
+        };
+        if filled < size {
+            return Err(corrupt(format!("a strip or tile of {filled} bytes in place of {size}")));
+        }
+        Ok(buffer)
+    }
+}
+
+fn unpack_lzw(mut data: &[u8], out: &mut [u8]) -> Result<usize> {
+    // Before TIFF 6.0 codes were written from the low bit: such streams start with a clear code in that order.
+    if let [0, second, ..] = data
+        && second & 1 == 1
+    {
+        return Err(unsupported("LZW compression as it was before TIFF 6.0"));
+    }
+    let mut decoder = Decoder::with_tiff_size_switch(BitOrder::Msb, 8);
+    let mut filled = 0;
+    while filled < out.len() {
+        let step = decoder.decode_bytes(data, &mut out[filled..]);
+        data = &data[step.consumed_in..];
+        filled += step.consumed_out;
+        match step.status {
+            Ok(LzwStatus::Ok) => {}
+            Ok(LzwStatus::Done | LzwStatus::NoProgress) => break,
+            Err(error) => return Err(corrupt(format!("LZW data: {error}"))),
+        }
+    }
+    Ok(filled)
+}
+
+fn unpack_deflate(data: &[u8], out: &mut [u8]) -> Result<usize> {
+    let mut decoder = Decompress::new(true);
+    loop {
+        let (read, filled) = (decoder.total_in() as usize, decoder.total_out() as usize);
+        match decoder.decompress(&data[read..], &mut out[filled..], FlushDecompress::Finish) {
+            Err(error) => return Err(corrupt(format!("DEFLATE data: {error}"))),
+            Ok(Status::StreamEnd) => return Ok(decoder.total_out() as usize),
+            Ok(_) if (read, filled) == (decoder.total_in() as usize, decoder.total_out() as usize) => {
+                return Ok(filled);
+            }
+            Ok(_) => {}
+        }
+    }
+}
+
+fn unpack_packbits(data: &[u8], out: &mut [u8]) -> usize {
+    let mut filled = 0;
+    let mut rest = data;
+    while let [length, tail @ ..] = rest {
+        let room = &mut out[filled..];
+        match (*length as i8, tail) {
+            (-128, _) => rest = tail,
+            (length @ 0.., _) => {
+                let count = (length as usize + 1).min(tail.len());
+                let copied = count.min(room.len());
+                room[..copied].copy_from_slice(&tail[..copied]);
+                filled += copied;
+                rest = &tail[count..];
+            }
+            (length, [value, tail @ ..]) => {
+                let count = (1 - isize::from(length)) as usize;
+                let repeated = count.min(room.len());
+                room[..repeated].fill(*value);
+                filled += repeated;
+                rest = tail;
+            }
+            (_, []) => break,
+        }
+    }
+    filled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packbits_unpacks_the_example_of_the_specification() {
+        let packed = b"\xfe\xaa\x02\x80\x00\x2a\xfd\xaa\x03\x80\x00\x2a\x22\xf7\xaa";
+        let expected =
+            b"\xaa\xaa\xaa\x80\x00\x2a\xaa\xaa\xaa\xaa\x80\x00\x2a\x22\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa";
+        let mut buffer = Vec::new();
+        assert_eq!(Compression::PackBits.decompress(packed, 24, &mut buffer), Ok(&expected[..]));
+    }
+
+    #[test]
+    fn short_data_is_corrupt() {
+        for packed in [&b""[..], b"\xfe", b"\x05ab"] {
+            assert!(Compression::PackBits.decompress(packed, 24, &mut Vec::new()).is_err());
+        }
+        assert!(Compression::Deflate.decompress(b"\x78\x9c", 4, &mut Vec::new()).is_err());
+        assert!(Compression::Lzw.decompress(b"\x80", 4, &mut Vec::new()).is_err());
+    }
+}

@@ -1,0 +1,249 @@
+//! What a directory says about the image, checked: its size, its samples and where its strips or tiles lie.
+
+use super::compression::Compression;
+use super::directory::{Directory, File};
+use super::{Limits, Result, corrupt, truncated, unsupported};
+
+mod tag {
+    pub const WIDTH: u16 = 256;
+    pub const HEIGHT: u16 = 257;
+    pub const BITS: u16 = 258;
+    pub const COMPRESSION: u16 = 259;
+    pub const PHOTOMETRIC: u16 = 262;
+    pub const FILL_ORDER: u16 = 266;
+    pub const STRIP_OFFSETS: u16 = 273;
+    pub const BANDS: u16 = 277;
+    pub const ROWS_PER_STRIP: u16 = 278;
+    pub const STRIP_BYTES: u16 = 279;
+    pub const PLANAR: u16 = 284;
+    pub const PREDICTOR: u16 = 317;
+    pub const COLOUR_MAP: u16 = 320;
+    pub const TILE_WIDTH: u16 = 322;
+    pub const TILE_HEIGHT: u16 = 323;
+    pub const TILE_OFFSETS: u16 = 324;
+    pub const TILE_BYTES: u16 = 325;
+    pub const SAMPLE_FORMAT: u16 = 339;
+}
+
+/// What the samples stand for.
+#[derive(Debug)]
+pub enum Photometric {
+    /// Gray, where zero is white.
+    WhiteIsZero,
+    /// Gray or colours, or bands of any kind.
+    AsStored,
+    /// Indices of these colours.
+    Palette(Vec<[u8; 3]>),
+}
+
+/// The whole image, cut into chunks: strips or tiles.
+#[derive(Debug)]
+pub struct Layout {
+    pub width: usize,
+    pub height: usize,
+    pub bands: usize,
+    pub bits: u32,
+    pub big_endian: bool,
+    pub photometric: Photometric,
+    pub compression: Compression,
+    /// Samples are stored as differences from their left neighbours.
+    pub differenced: bool,
+    /// All bands, or one where every band has its own chunks.
+    pub bands_in_chunk: usize,
+    pub chunk_width: usize,
+    pub chunk_height: usize,
+    /// Bytes in a row of a chunk.
+    pub row_bytes: usize,
+    tiled: bool,
+    offsets: Vec<u64>,
+    /// Compressed bytes of each chunk. Old writers leave them out.
+    lengths: Option<Vec<u64>>,
+}
+
+/// A strip or tile: its number, and where its first sample belongs.
+#[derive(Debug)]
+pub struct Chunk {
+    index: usize,
+    pub plane: usize,
+    pub x: usize,
+    pub y: usize,
+}
+
+impl Layout {
+    /// Reads and checks everything but the samples.
+    pub fn read(directory: &Directory<'_>, limits: &Limits) -> Result<Self> {
+        let width = directory.require(tag::WIDTH, "ImageWidth")?;
+        let height = directory.require(tag::HEIGHT, "ImageLength")?;
+        let bands = directory.number(tag::BANDS, "SamplesPerPixel")?.unwrap_or(1);
+        if width == 0 || height == 0 || bands == 0 {
+            return Err(corrupt(format!("{width} x {height} pixels of {bands} bands")));
+        }
+        limits.check_bands(width, height, bands)?;
+
+        let bits = directory.uniform(tag::BITS, "BitsPerSample", 1)?;
+        check_samples(bits, directory.uniform(tag::SAMPLE_FORMAT, "SampleFormat", 1)?)?;
+        if directory.number(tag::FILL_ORDER, "FillOrder")?.unwrap_or(1) != 1 {
+            return Err(unsupported("bits in reverse (FillOrder 2)"));
+        }
+        let compression = Compression::from_code(directory.number(tag::COMPRESSION, "Compression")?.unwrap_or(1))?;
+        let planar = match directory.number(tag::PLANAR, "PlanarConfiguration")?.unwrap_or(1) {
+            1 => false,
+            2 => bands > 1,
+            other => return Err(corrupt(format!("PlanarConfiguration {other}"))),
+        };
+
+        let tiled = directory.number(tag::TILE_WIDTH, "TileWidth")?.is_some();
+        let (chunk_width, chunk_height) = if tiled {
+            (directory.require(tag::TILE_WIDTH, "TileWidth")?, directory.require(tag::TILE_HEIGHT, "TileLength")?)
+        } else {
+            (width, directory.number(tag::ROWS_PER_STRIP, "RowsPerStrip")?.unwrap_or(height).min(height))
+        };
+        if chunk_width == 0 || chunk_height == 0 {
+            return Err(corrupt(format!("strips or tiles of {chunk_width} x {chunk_height} pixels")));
+        }
+        // Tiles are held whole, and nothing keeps a file from declaring one far beyond its image.
+        limits.check_bands(chunk_width, chunk_height, bands)?;
+        let bands_in_chunk = if planar { 1 } else { bands };
+        // At most 16 bits of as many samples as the limits allow: no product overflows from here on.
+        let row_bytes = (chunk_width * bands_in_chunk * bits).div_ceil(8);
+
+        let (offsets, lengths, name) = if tiled {
+            (tag::TILE_OFFSETS, tag::TILE_BYTES, "tile")
+        } else {
+            (tag::STRIP_OFFSETS, tag::STRIP_BYTES, "strip")
+        };
+        let layout = Layout {
+            width: width as usize,
+            height: height as usize,
+            bands: bands as usize,
+            bits: bits as u32,
+            big_endian: directory.file().big_endian,
+            photometric: read_photometric(directory, bits, bands)?,
+            compression,
+            differenced: read_predictor(directory, bits, compression)?,
+            bands_in_chunk: bands_in_chunk as usize,
+            chunk_width: chunk_width as usize,
+            chunk_height: chunk_height as usize,
+            row_bytes: row_bytes as usize,
+            tiled,
+            offsets: directory.numbers(offsets, "offsets")?.unwrap_or_default(),
+            lengths: directory.numbers(lengths, "byte counts")?,
+        };
+        let (needed, found) = (layout.chunk_count(), layout.offsets.len());
+        if found < needed || layout.lengths.as_ref().is_some_and(|lengths| lengths.len() < needed) {
+            return Err(corrupt(format!(
+                "{needed} {name}s are needed, but offsets or byte counts are missing ({found})"
+            )));
+        }
+        Ok(layout)
+    }
+
+    /// Whether samples of fewer than 8 bits are scaled to 0..=255, as gray is and palette indices are not.
+    pub fn scales(&self) -> bool {
+        self.bits < 8 && !matches!(self.photometric, Photometric::Palette(_))
+    }
+
+    /// The value of black where zero is white.
+    pub fn white_is_zero(&self) -> Option<u16> {
+        matches!(self.photometric, Photometric::WhiteIsZero).then(|| (u32::MAX >> (32 - self.bits)) as u16)
+    }
+
+    /// All strips or tiles, in their order in the file.
+    pub fn chunks(&self) -> impl Iterator<Item = Chunk> + use<> {
+        let (across, down, planes) = self.grid();
+        let (width, height) = (self.chunk_width, self.chunk_height);
+        (0..across * down * planes).map(move |index| {
+            let place = index % (across * down);
+            Chunk { index, plane: index / (across * down), x: place % across * width, y: place / across * height }
+        })
+    }
+
+    /// Bytes that a chunk holds once it is decompressed. The last strip may be shorter than the others; tiles never are.
+    pub fn chunk_bytes(&self, chunk: &Chunk) -> usize {
+        let rows = if self.tiled { self.chunk_height } else { self.chunk_height.min(self.height - chunk.y) };
+        rows * self.row_bytes
+    }
+
+    /// The compressed bytes of a chunk. `None` of a hole in a sparse file.
+    pub fn locate<'a>(&self, file: File<'a>, chunk: &Chunk) -> Result<Option<&'a [u8]>> {
+        let offset = self.offsets[chunk.index];
+        let length = self.lengths.as_ref().map(|lengths| lengths[chunk.index]);
+        if offset == 0 && length == Some(0) {
+            return Ok(None);
+        }
+        let data = match (self.compression, length) {
+            // As libtiff does, byte counts of uncompressed data are not relied on: old writers get them wrong.
+            (Compression::None, _) => file.slice(offset, self.chunk_bytes(chunk) as u64),
+            (_, Some(length)) => file.slice(offset, length),
+            (_, None) => file.from(offset),
+        };
+        let name = if self.tiled { "tile" } else { "strip" };
+        let where_it_ends = |_| {
+            truncated(format!(
+                "{name} {} of {} reaches beyond the end of the file",
+                chunk.index + 1,
+                self.chunk_count()
+            ))
+        };
+        data.map(Some).map_err(where_it_ends)
+    }
+
+    fn chunk_count(&self) -> usize {
+        let (across, down, planes) = self.grid();
+        across * down * planes
+    }
+
+    fn grid(&self) -> (usize, usize, usize) {
+        let planes = self.bands / self.bands_in_chunk;
+        (self.width.div_ceil(self.chunk_width), self.height.div_ceil(self.chunk_height), planes)
+    }
+}
+
+fn check_samples(bits: u64, format: u64) -> Result<()> {
+    match (format, bits) {
+        // 4: undefined, which writers use for unsigned.
+        (1 | 4, 1 | 2 | 4 | 8 | 16) => Ok(()),
+        (2, _) => Err(unsupported(format!("{bits}-bit signed samples; convert it to uint8 or uint16"))),
+        (3, _) => Err(unsupported(format!("{bits}-bit floating-point samples; convert it to uint8 or uint16"))),
+        (1 | 4, _) => Err(unsupported(format!("{bits} bits a sample; convert it to uint8 or uint16"))),
+        _ => Err(unsupported(format!("samples of format {format}; convert it to uint8 or uint16"))),
+    }
+}
+
+fn read_photometric(directory: &Directory<'_>, bits: u64, bands: u64) -> Result<Photometric> {
+    let space = match directory.number(tag::PHOTOMETRIC, "PhotometricInterpretation")?.unwrap_or(1) {
+        0 => return Ok(Photometric::WhiteIsZero),
+        1 | 2 => return Ok(Photometric::AsStored),
+        3 if bands == 1 && bits <= 8 => {
+            let map = directory.numbers(tag::COLOUR_MAP, "ColorMap")?.unwrap_or_default();
+            let colours = 1 << bits;
+            if map.len() < 3 * colours {
+                return Err(corrupt(format!("a palette of {} values, not {}", map.len(), 3 * colours)));
+            }
+            // All reds, all greens, all blues, of 16 bits.
+            let colour = |i| [0, 1, 2].map(|band| (map[band * colours + i] >> 8) as u8);
+            return Ok(Photometric::Palette((0..colours).map(colour).collect()));
+        }
+        3 => "a palette of this depth",
+        4 => "a transparency mask",
+        5 => "CMYK",
+        6 => "YCbCr",
+        8..=10 => "CIE L*a*b*",
+        _ => "this colour space",
+    };
+    Err(unsupported(format!("{space}; convert it to RGB")))
+}
+
+fn read_predictor(directory: &Directory<'_>, bits: u64, compression: Compression) -> Result<bool> {
+    // As in libtiff, differences belong to the compressions that profit from them: elsewhere the tag means nothing.
+    if !compression.predicts() {
+        return Ok(false);
+    }
+    match directory.number(tag::PREDICTOR, "Predictor")?.unwrap_or(1) {
+        1 => Ok(false),
+        2 if bits >= 8 => Ok(true),
+        2 => Err(unsupported(format!("differences of {bits}-bit samples (Predictor 2)"))),
+        3 => Err(unsupported("differences of floating-point samples (Predictor 3)")),
+        other => Err(corrupt(format!("Predictor {other}"))),
+    }
+}

@@ -1,0 +1,101 @@
+//! Bindings of `rsprune_core::entropy`.
+
+use numpy::ndarray::{ArrayViewD, Axis};
+use numpy::{PyArray1, PyReadonlyArrayDyn};
+use pyo3::prelude::*;
+use rsprune_core::entropy::{entropies_from_arrays, entropies_from_inputs};
+use rsprune_core::image::gray::Gray;
+use rsprune_core::image::{ImageRef, Reduction, SamplesRef};
+use rsprune_core::{Error, Par, Result};
+
+use crate::door;
+use crate::errors::to_py;
+use crate::images::{Failure, Item, inputs, limits, split};
+
+type Entropies<'py> = Bound<'py, PyArray1<f64>>;
+
+#[pyfunction]
+#[pyo3(signature = (items, /, *, gray, bands=None, nodata=None, valid_range=None, max_pixels=None, threads=None))]
+#[allow(clippy::too_many_arguments, reason = "keywords in Python")]
+pub fn entropy_images<'py>(
+    py: Python<'py>,
+    items: Vec<Item<'py>>,
+    gray: &str,
+    bands: Option<Vec<usize>>,
+    nodata: Option<u16>,
+    valid_range: Option<(u16, u16)>,
+    max_pixels: Option<u64>,
+    threads: Option<usize>,
+) -> PyResult<(Entropies<'py>, Vec<Failure>)> {
+    let reduction = reduction(py, gray, bands, nodata, valid_range)?;
+    let (inputs, limits) = (inputs(&items)?, limits(max_pixels));
+    let outcomes = door::run(py, threads, |par| entropies_from_inputs(&inputs, &reduction, &limits, par))?;
+    let (entropies, failures) = split(outcomes);
+    let entropies = entropies.into_iter().map(|entropy| entropy.unwrap_or(f64::NAN)).collect();
+    Ok((PyArray1::from_vec(py, entropies), failures))
+}
+
+/// A stack of images of one size: (N, H, W) or (N, H, W, C).
+#[derive(FromPyObject)]
+pub enum Stack<'py> {
+    U8(PyReadonlyArrayDyn<'py, u8>),
+    U16(PyReadonlyArrayDyn<'py, u16>),
+}
+
+#[pyfunction]
+#[pyo3(signature = (array, /, *, gray, bands=None, nodata=None, valid_range=None, threads=None))]
+pub fn entropy_arrays<'py>(
+    py: Python<'py>,
+    array: Stack<'py>,
+    gray: &str,
+    bands: Option<Vec<usize>>,
+    nodata: Option<u16>,
+    valid_range: Option<(u16, u16)>,
+    threads: Option<usize>,
+) -> PyResult<Entropies<'py>> {
+    let reduction = &reduction(py, gray, bands, nodata, valid_range)?;
+    let entropies = match &array {
+        Stack::U8(array) => {
+            let stack = array.as_array();
+            door::run(py, threads, |par| entropies(&stack, |samples| SamplesRef::U8(samples), reduction, par))
+        }
+        Stack::U16(array) => {
+            let stack = array.as_array();
+            door::run(py, threads, |par| entropies(&stack, |samples| SamplesRef::U16(samples), reduction, par))
+        }
+    };
+    Ok(PyArray1::from_vec(py, entropies?))
+}
+
+/// Images that lie together are lent as they are; others are copied one at a time.
+fn entropies<T: Copy + Send + Sync>(
+    stack: &ArrayViewD<'_, T>,
+    samples: impl Fn(&[T]) -> SamplesRef<'_> + Sync + Send,
+    reduction: &Reduction,
+    par: &Par<'_>,
+) -> Result<Vec<f64>> {
+    let &[n, height, width, ref rest @ ..] = stack.shape() else {
+        return Err(Error::Shape(format!("a stack of images has 3 or 4 dimensions, not {}", stack.ndim())));
+    };
+    let bands = rest.first().copied().unwrap_or(1);
+    let with_array = |i, f: &mut dyn FnMut(ImageRef<'_>)| {
+        let image = stack.index_axis(Axis(0), i);
+        let mut lend = |slice: &[T]| f(ImageRef { width, height, bands, samples: samples(slice) });
+        match image.as_slice() {
+            Some(slice) => lend(slice),
+            None => lend(&image.iter().copied().collect::<Vec<_>>()),
+        }
+    };
+    entropies_from_arrays(n, with_array, reduction, par)
+}
+
+fn reduction(
+    py: Python<'_>,
+    gray: &str,
+    bands: Option<Vec<usize>>,
+    nodata: Option<u16>,
+    valid_range: Option<(u16, u16)>,
+) -> PyResult<Reduction> {
+    let gray = Gray::from_name(gray);
+    gray.and_then(|gray| Reduction::new(gray, bands, nodata, valid_range)).map_err(|error| to_py(py, error))
+}

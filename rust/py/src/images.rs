@@ -1,0 +1,81 @@
+//! Bindings of `rsprune_core::image`.
+
+use std::path::PathBuf;
+
+use numpy::{PyArray1, PyArray3, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use rsprune_core::image::gray::Gray;
+use rsprune_core::image::{ImageRef, Input, Limits, Reduction, SamplesRef, rgb_from_inputs};
+use rsprune_core::{Error, Result};
+
+use crate::door;
+use crate::errors::{failure_kind, to_py};
+
+/// An image that failed: its number, the kind of its failure, and the message.
+pub type Failure = (usize, &'static str, String);
+
+/// One image as Python holds it.
+#[derive(FromPyObject)]
+pub enum Item<'py> {
+    Bytes(Bound<'py, PyBytes>),
+    U8(PyReadonlyArrayDyn<'py, u8>),
+    U16(PyReadonlyArrayDyn<'py, u16>),
+    Path(PathBuf),
+}
+
+impl Item<'_> {
+    fn input(&self) -> PyResult<Input<'_>> {
+        let array = |shape: &[usize], samples| {
+            let (width, height, bands) = (shape[1], shape[0], shape.get(2).copied().unwrap_or(1));
+            Input::Array(ImageRef { width, height, bands, samples })
+        };
+        Ok(match self {
+            Item::Bytes(bytes) => Input::Bytes(bytes.as_bytes()),
+            Item::Path(path) => Input::Path(path),
+            Item::U8(samples) => array(samples.shape(), SamplesRef::U8(samples.as_slice()?)),
+            Item::U16(samples) => array(samples.shape(), SamplesRef::U16(samples.as_slice()?)),
+        })
+    }
+}
+
+/// The inputs that the items stand for.
+pub fn inputs<'a>(items: &'a [Item<'_>]) -> PyResult<Vec<Input<'a>>> {
+    items.iter().map(Item::input).collect()
+}
+
+/// The limits of a call.
+pub fn limits(max_pixels: Option<u64>) -> Limits {
+    max_pixels.map_or_else(Limits::default, |max_pixels| Limits { max_pixels })
+}
+
+/// What came of each item, and the failures among them.
+pub fn split<T>(outcomes: Vec<Result<T>>) -> (Vec<Option<T>>, Vec<Failure>) {
+    let mut failures = Vec::new();
+    let take = |(i, outcome): (usize, Result<T>)| {
+        outcome.map_err(|error: Error| failures.push((i, failure_kind(&error), error.to_string()))).ok()
+    };
+    (outcomes.into_iter().enumerate().map(take).collect(), failures)
+}
+
+type Decoded<'py> = Vec<Option<Bound<'py, PyArray3<u8>>>>;
+
+#[pyfunction]
+#[pyo3(signature = (items, /, *, bands=None, valid_range=None, max_pixels=None, threads=None))]
+pub fn decode_images<'py>(
+    py: Python<'py>,
+    items: Vec<Item<'py>>,
+    bands: Option<Vec<usize>>,
+    valid_range: Option<(u16, u16)>,
+    max_pixels: Option<u64>,
+    threads: Option<usize>,
+) -> PyResult<(Decoded<'py>, Vec<Failure>)> {
+    // The rule that takes any number of bands: how many RGB takes is checked where it is made.
+    let reduction = Reduction::new(Gray::Mean, bands, None, valid_range).map_err(|error| to_py(py, error))?;
+    let (inputs, limits) = (inputs(&items)?, limits(max_pixels));
+    let outcomes = door::run(py, threads, |par| rgb_from_inputs(&inputs, &reduction, &limits, par))?;
+    let (decoded, failures) = split(outcomes);
+    let array = |rgb: rsprune_core::image::Rgb| PyArray1::from_vec(py, rgb.samples).reshape([rgb.height, rgb.width, 3]);
+    let decoded = decoded.into_iter().map(|rgb| rgb.map(array).transpose()).collect::<PyResult<_>>()?;
+    Ok((decoded, failures))
+}
