@@ -1,0 +1,100 @@
+"""Images that are files: what a folder and a list have in common."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rsprune.sources.base import Item, Shard, Source, check_rows
+
+__all__ = ["FileSource", "NamedFile"]
+
+#: About a second of work for one core, so that little is lost with a run, and few enough files in a run folder.
+SHARD_IMAGES = 4096
+
+#: Between the names in a packed shard: the one character that no path holds.
+SEPARATOR = "\0"
+
+#: (key, label). The file lies at the key, taken from the source's root.
+NamedFile = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """Keys and labels of a shard. Ten million paths take gigabytes as strings, and some 100 MB like this."""
+
+    keys: bytes
+    labels: bytes
+
+    @classmethod
+    def of(cls, files: Sequence[NamedFile]) -> _Packed:
+        return cls(*(zlib.compress(SEPARATOR.join(column).encode(), 1) for column in zip(*files, strict=True)))
+
+    @staticmethod
+    def unpack(column: bytes) -> list[str]:
+        return zlib.decompress(column).decode().split(SEPARATOR)
+
+
+class FileSource(Source):
+    """Image files in a fixed order.
+
+    Parameters
+    ----------
+    kind : str
+        ``"folder"`` or ``"list"``, for the fingerprint.
+    root : Path
+        The folder that the keys are relative to.
+    files : iterable of (str, str)
+        Key and label of each image, in the order of the rows. An empty label stands for none, and a collection counts
+        as labelled only if every image has one.
+    """
+
+    def __init__(self, kind: str, root: Path, files: Iterable[NamedFile]) -> None:
+        self._kind = kind
+        self._root = root
+        self._packed: dict[str, _Packed] = {}
+        self._labelled = True
+        shards: list[Shard] = []
+        stream = iter(files)
+        while block := list(islice(stream, SHARD_IMAGES)):
+            shard = Shard(f"part-{len(shards):06d}", len(block))
+            self._packed[shard.name] = _Packed.of(block)
+            self._labelled = self._labelled and all(label for _, label in block)
+            shards.append(shard)
+        self._shards = tuple(shards)
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """The shards in the order of the rows."""
+        return self._shards
+
+    def read(self, shard: Shard, rows: Sequence[int] | None = None) -> Iterator[Item]:
+        """Yield the images of a shard: see :meth:`Source.read`."""
+        packed = self._packed[shard.name]
+        keys = packed.unpack(packed.keys)
+        labels = packed.unpack(packed.labels)
+        for row in check_rows(shard, rows, len(keys)):
+            yield Item(keys[row], os.path.join(self._root, keys[row]), labels[row] if self._labelled else None)  # noqa: PTH118
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Say what the input is: see :meth:`Source.fingerprint`."""
+        shards = [{"name": s.name, "images": s.images, "digest": self._digest(s)} for s in self._shards]
+        return {"kind": self._kind, "root": str(self._root), "shards": shards}
+
+    def _digest(self, shard: Shard) -> str:
+        """A digest of every file's key, size and time of modification."""
+        digest = hashlib.blake2b(digest_size=16)
+        for item in self.read(shard):
+            try:
+                stat = os.stat(item.data)  # noqa: PTH116
+                state = f"{stat.st_size} {stat.st_mtime_ns}"
+            except OSError:
+                state = "unreadable"
+            digest.update(f"{item.key}{SEPARATOR}{state}{SEPARATOR}".encode())
+        return digest.hexdigest()
