@@ -2,6 +2,8 @@
 
 use std::sync::OnceLock;
 
+use crate::error::{Error, Result};
+
 /// The instruction sets that kernels ask for, by name, and whether this CPU has each.
 pub fn features() -> &'static [(&'static str, bool)] {
     static FEATURES: OnceLock<Vec<(&'static str, bool)>> = OnceLock::new();
@@ -11,6 +13,62 @@ pub fn features() -> &'static [(&'static str, bool)] {
 /// Whether this CPU has the instruction set `name`.
 pub fn has(name: &str) -> bool {
     features().iter().any(|&(n, present)| n == name && present)
+}
+
+/// Which compilation of a kernel runs. All give the same bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// What every CPU of the target has.
+    Scalar,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512 F.
+    Avx512,
+}
+
+impl Level {
+    /// Every level, lowest first.
+    pub const ALL: [Level; 3] = [Level::Scalar, Level::Avx2, Level::Avx512];
+
+    /// Its name in `RSPRUNE_CPU`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Scalar => "scalar",
+            Level::Avx2 => "avx2",
+            Level::Avx512 => "avx512",
+        }
+    }
+
+    /// Whether this CPU can run it.
+    pub fn is_present(self) -> bool {
+        match self {
+            Level::Scalar => true,
+            Level::Avx2 => has("avx2") && has("fma"),
+            Level::Avx512 => has("avx512f"),
+        }
+    }
+}
+
+/// The highest level of this CPU, or the one that the environment variable `RSPRUNE_CPU` names; decided once.
+///
+/// # Errors
+/// [`Error::Argument`] when the variable names no level, or one that this CPU lacks.
+pub fn level() -> Result<Level> {
+    static LEVEL: OnceLock<Result<Level, String>> = OnceLock::new();
+    let choice =
+        LEVEL.get_or_init(|| choose(std::env::var_os("RSPRUNE_CPU").map(|v| v.to_string_lossy().into_owned())));
+    choice.clone().map_err(Error::Argument)
+}
+
+fn choose(forced: Option<String>) -> Result<Level, String> {
+    let Some(name) = forced.filter(|name| !name.is_empty()) else {
+        return Ok(Level::ALL.into_iter().rfind(|level| level.is_present()).unwrap_or(Level::Scalar));
+    };
+    match Level::ALL.into_iter().find(|level| level.name() == name) {
+        Some(level) if level.is_present() => Ok(level),
+        Some(_) => Err(format!("RSPRUNE_CPU is {name:?}, which this CPU lacks; unset it")),
+        None => Err(format!("RSPRUNE_CPU is {name:?}; expected scalar, avx2 or avx512")),
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -39,5 +97,13 @@ mod tests {
     fn unknown_features_are_absent() {
         assert!(!has("abacus"));
         assert!(features().iter().all(|&(name, present)| has(name) == present));
+    }
+
+    #[test]
+    fn a_level_is_forced_by_name() {
+        assert_eq!(choose(Some("scalar".into())), Ok(Level::Scalar));
+        assert_eq!(choose(Some(String::new())), choose(None));
+        assert!(choose(None).unwrap().is_present());
+        assert!(choose(Some("abacus".into())).unwrap_err().contains("abacus"));
     }
 }

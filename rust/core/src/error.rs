@@ -33,6 +33,14 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A centroid without a direction.
+    #[error("centroid {centroid} {why}")]
+    InvalidCentroid {
+        /// The centroid's number.
+        centroid: usize,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// A file that could not be read, or is not what its name says.
     #[error("{path}: {source}")]
     Io {

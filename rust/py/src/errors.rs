@@ -16,7 +16,7 @@ pub fn to_py(py: Python<'_>, error: Error) -> PyErr {
         Error::Dtype(_) => "DtypeError",
         Error::Budget(_) => "BudgetError",
         Error::Empty(_) => "EmptyInputError",
-        Error::InvalidRow { .. } => "InvalidRowError",
+        Error::InvalidRow { .. } | Error::InvalidCentroid { .. } => "InvalidRowError",
         Error::Format { .. } => "FormatError",
         Error::Image(cause) => image_class(cause),
         // An OSError built from its number becomes FileNotFoundError, PermissionError and so on by itself.

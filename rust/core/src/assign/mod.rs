@@ -1,1 +1,136 @@
 //! Stage II: the nearest centroid of every row.
+//!
+//! `label(x) = argmax_k <x, mu_k>`, ties to the lowest k, and `similarity(x) = <x, mu_label> / |x|` (RS-Prune, Eq. 4,
+//! rows normalised). Both are defined by the float64 dot product of [`lanes`], whose order of additions is fixed: every
+//! kernel, block size and thread count gives the same bits.
+//!
+//! [`Centroids`] are packed once a call, the rows block by block; [`kernel`] finds the best centroid of each packed row.
+
+mod centroids;
+mod kernel;
+pub mod lanes;
+mod scale;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+pub use centroids::Centroids;
+pub use kernel::{Best, Kernel};
+
+use crate::cpu;
+use crate::error::{Error, Result};
+use crate::par::Par;
+use crate::rows::{Dtype, Rows};
+use scale::Direction;
+
+/// The label of a row without a direction.
+pub const NO_LABEL: i32 = -1;
+
+/// A block of rows as float64 fills about this many bytes: it must stay in the second-level cache (1 MB a core, or 512
+/// KB on older machines) together with a tile of centroids.
+const BLOCK_BYTES: usize = 256 << 10;
+
+/// How to assign.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Divide by the norm of the row. Without it the similarity is the dot product: Eq. 4 to the letter.
+    pub normalize: bool,
+    /// Rows in a block; `None` chooses by the cache. Never shows in the result.
+    pub block_rows: Option<usize>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { normalize: true, block_rows: None }
+    }
+}
+
+/// What to do about rows without a direction: NaN, infinite or all zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnInvalid {
+    /// Leave them out: label -1, similarity NaN.
+    Exclude,
+    /// Fail, naming the first.
+    Raise,
+}
+
+/// The nearest centroid of every row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Assigned {
+    /// Its number, or [`NO_LABEL`].
+    pub labels: Vec<i32>,
+    /// The similarity to it, or NaN.
+    pub similarity: Vec<f32>,
+}
+
+/// Assigns every row to its nearest centroid.
+///
+/// # Errors
+/// [`Error::Shape`] when rows and centroids differ in dimension, [`Error::InvalidRow`] with [`OnInvalid::Raise`], and
+/// what reading files can raise.
+pub fn assign(
+    rows: &Rows<'_>,
+    centroids: &Centroids,
+    options: Options,
+    on_invalid: OnInvalid,
+    par: &Par<'_>,
+) -> Result<Assigned> {
+    let normalize = options.normalize;
+    let nearest = nearest(rows, centroids, options.block_rows, par, |best, direction| match direction {
+        // The one rounding to float32.
+        Some(d) if normalize => (best.label as i32, (best.dot / d.norm) as f32),
+        Some(d) => (best.label as i32, d.restore(best.dot) as f32),
+        None => (NO_LABEL, f32::NAN),
+    })?;
+    let (labels, similarity): (Vec<i32>, Vec<f32>) = nearest.into_iter().unzip();
+    if let (OnInvalid::Raise, Some(row)) = (on_invalid, labels.iter().position(|&label| label == NO_LABEL)) {
+        return Err(invalid_row(rows, row)?);
+    }
+    Ok(Assigned { labels, similarity })
+}
+
+/// `finish(best centroid, direction)` of every row; the direction is `None` for rows that have none.
+pub(crate) fn nearest<T: Clone + Default + Send>(
+    rows: &Rows<'_>,
+    centroids: &Centroids,
+    block_rows: Option<usize>,
+    par: &Par<'_>,
+    finish: impl Fn(Best, Option<Direction>) -> T + Sync + Send,
+) -> Result<Vec<T>> {
+    let dim = rows.dim();
+    if dim != centroids.dim() {
+        return Err(Error::Shape(format!(
+            "the embeddings have {dim} dimensions, but the centroids have {}: embed both with the same encoder, or fit \
+             centroids to embeddings of this one",
+            centroids.dim()
+        )));
+    }
+    // Float64 numbers have inexact products, which a fused multiply-add would not round.
+    let kernel = Kernel::new(cpu::level()?, !rows.holds(Dtype::F64));
+    let packed = kernel.pack_centroids(centroids.vectors(), dim);
+    let by_cache = || (BLOCK_BYTES / (dim * size_of::<f64>())).clamp(4, 4096).next_multiple_of(4);
+    let size = block_rows.unwrap_or_else(by_cache).max(1);
+    let mut out = vec![T::default(); rows.len()];
+    let scratch = || (rows.reader(), Vec::new(), Vec::new(), Vec::new());
+    par.for_blocks(&mut out, size, scratch, |(reader, directions, tiles, best), i, block| {
+        let range: Range<usize> = i * size..i * size + block.len();
+        let values = reader.read(range)?;
+        directions.clear();
+        directions.extend(values.chunks_exact_mut(dim).map(|row| Direction::of(row).ok()));
+        kernel.pack_rows(values, dim, tiles);
+        kernel.nearest(tiles, block.len(), &packed, best);
+        for ((out, &best), &direction) in block.iter_mut().zip(best.iter()).zip(directions.iter()) {
+            *out = finish(best, direction);
+        }
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+/// The error that names `row`, which has no direction.
+pub(crate) fn invalid_row(rows: &Rows<'_>, row: usize) -> Result<Error> {
+    let mut reader = rows.reader();
+    let why = Direction::of(reader.read(row..row + 1)?).err().unwrap_or("has no direction");
+    Ok(Error::InvalidRow { row, why })
+}

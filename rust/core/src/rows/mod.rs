@@ -1,1 +1,198 @@
-//! Embeddings where they lie.
+//! Embeddings where they lie: arrays in memory, `.npy` files, and any sequence of both, read block by block.
+//!
+//! [`Rows`] is one (N, D) matrix made of [`Block`]s, whose numbers may be float16, bfloat16, float32 or float64, a dtype
+//! a block. A [`Reader`] widens a range of rows to float64, which is exact for all four, so memory is bounded by the
+//! range that is asked for, however large the matrix.
+
+mod block;
+mod npy;
+
+use std::ops::Range;
+
+pub use block::{Block, Dtype, Element};
+
+use crate::error::{Error, Result};
+
+/// An (N, D) matrix of embeddings, in one or more blocks.
+#[derive(Debug)]
+pub struct Rows<'a> {
+    blocks: Vec<Block<'a>>,
+    /// `starts[i]..starts[i + 1]` are the rows of block `i`.
+    starts: Vec<usize>,
+    dim: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// The rows of `blocks`, one block after the other.
+    ///
+    /// # Errors
+    /// [`Error::Empty`] without a single row, [`Error::Shape`] when the blocks differ in dimension or have none.
+    pub fn new(blocks: Vec<Block<'a>>) -> Result<Self> {
+        let Some(first) = blocks.first() else {
+            return Err(Error::Empty("no embeddings: the list of arrays and files is empty".into()));
+        };
+        let dim = first.dim();
+        if let Some((i, odd)) = blocks.iter().enumerate().find(|(_, b)| b.dim() != dim) {
+            return Err(Error::Shape(format!(
+                "{} has rows of {} dimensions, but {} has {dim}: all parts must come from one encoder",
+                odd.name(i),
+                odd.dim(),
+                first.name(0),
+            )));
+        }
+        if dim == 0 {
+            return Err(Error::Shape(format!("{} has rows of 0 dimensions", first.name(0))));
+        }
+        let mut starts = vec![0];
+        let mut total = 0;
+        for block in &blocks {
+            total += block.len();
+            starts.push(total);
+        }
+        if total == 0 {
+            return Err(Error::Empty("no embeddings: 0 rows".into()));
+        }
+        Ok(Rows { blocks, starts, dim })
+    }
+
+    /// The rows of a slice in C order.
+    ///
+    /// # Errors
+    /// As [`Rows::new`].
+    pub fn from_slice<T: Element>(values: &'a [T], dim: usize) -> Result<Self> {
+        Rows::new(vec![Block::from_slice(values, dim)?])
+    }
+
+    /// Number of rows, N: at least one.
+    #[allow(clippy::len_without_is_empty, reason = "never empty")]
+    pub fn len(&self) -> usize {
+        self.starts[self.blocks.len()]
+    }
+
+    /// Numbers in a row, D.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Whether any block holds numbers of this kind.
+    pub fn holds(&self, dtype: Dtype) -> bool {
+        self.blocks.iter().any(|block| block.dtype() == dtype)
+    }
+
+    /// A reader with buffers of its own: one a thread.
+    pub fn reader(&self) -> Reader<'_> {
+        Reader { rows: self, values: Vec::new(), bytes: Vec::new() }
+    }
+}
+
+/// Reads ranges of rows as float64.
+#[derive(Debug)]
+pub struct Reader<'r> {
+    rows: &'r Rows<'r>,
+    values: Vec<f64>,
+    bytes: Vec<u64>,
+}
+
+impl Reader<'_> {
+    /// The rows of `range`, C order, widened exactly. They may be changed in place.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Format`] when a file cannot be read any more.
+    pub fn read(&mut self, range: Range<usize>) -> Result<&mut [f64]> {
+        let Rows { blocks, starts, dim } = self.rows;
+        assert!(range.start <= range.end && range.end <= self.rows.len(), "rows {range:?} of {}", self.rows.len());
+        self.values.resize((range.end - range.start) * dim, 0.0);
+        let mut rest = &mut self.values[..];
+        let mut row = range.start;
+        let mut i = starts.partition_point(|&start| start <= row) - 1;
+        while row < range.end {
+            let end = range.end.min(starts[i + 1]);
+            let (out, tail) = rest.split_at_mut((end - row) * dim);
+            blocks[i].read(row - starts[i]..end - starts[i], &mut self.bytes, out)?;
+            (rest, row, i) = (tail, end, i + 1);
+        }
+        Ok(&mut self.values)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::{bf16, f16};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Blocks of all dtypes and layouts hold the same small integers, which every dtype represents.
+    fn value(row: usize, column: usize) -> f64 {
+        ((row * 7 + column * 3) % 256) as f64 - 100.0
+    }
+
+    #[test]
+    fn blocks_of_all_dtypes_read_as_one_matrix() {
+        let dim = 5;
+        let part = |rows: Range<usize>| rows.flat_map(|r| (0..dim).map(move |c| value(r, c)));
+        let a: Vec<f16> = part(0..3).map(f16::from_f64).collect();
+        let b: Vec<bf16> = part(3..4).map(bf16::from_f64).collect();
+        let c: Vec<f32> = part(4..9).map(|v| v as f32).collect();
+        let d: Vec<f64> = part(9..11).collect();
+        let rows = Rows::new(vec![
+            Block::from_slice(&a, dim).unwrap(),
+            Block::from_slice(&[] as &[f32], dim).unwrap(),
+            Block::from_slice(&b, dim).unwrap(),
+            Block::from_slice(&c, dim).unwrap(),
+            Block::from_slice(&d, dim).unwrap(),
+        ])
+        .unwrap();
+        assert_eq!((rows.len(), rows.dim()), (11, dim));
+        assert!(rows.holds(Dtype::F64));
+        let mut reader = rows.reader();
+        for start in 0..=11 {
+            for end in start..=11 {
+                let expected: Vec<f64> = part(start..end).collect();
+                assert_eq!(reader.read(start..end).unwrap(), expected, "rows {start}..{end}");
+            }
+        }
+    }
+
+    #[test]
+    fn differing_dimensions_name_the_block() {
+        let (a, b) = ([0f32; 6], [0f32; 8]);
+        let blocks = vec![Block::from_slice(&a, 3).unwrap(), Block::from_slice(&b, 4).unwrap()];
+        let error = Rows::new(blocks).unwrap_err().to_string();
+        assert!(error.contains("part 1") && error.contains("4 dimensions") && error.contains("has 3"), "{error}");
+    }
+
+    #[test]
+    fn nothing_is_an_error() {
+        assert!(matches!(Rows::new(vec![]), Err(Error::Empty(_))));
+        assert!(matches!(Rows::from_slice(&[] as &[f32], 3), Err(Error::Empty(_))));
+        assert!(matches!(Rows::from_slice(&[] as &[f32], 0), Err(Error::Shape(_))));
+        assert!(matches!(Rows::from_slice(&[0f32; 7], 3), Err(Error::Shape(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn strides_of_any_sign_are_followed(n in 1usize..6, dim in 1usize..9, reverse_rows: bool, reverse_columns: bool) {
+            let values: Vec<f32> = (0..n * dim).map(|i| value(i / dim, i % dim) as f32).collect();
+            let first = if reverse_rows { (n - 1) * dim } else { 0 } + if reverse_columns { dim - 1 } else { 0 };
+            let sign = |reverse: bool| if reverse { -1 } else { 1 };
+            // SAFETY: the strides stay within `values`, which outlives the block.
+            let block = unsafe {
+                Block::from_raw(
+                    values.as_ptr().add(first).cast(),
+                    [n, dim],
+                    [sign(reverse_rows) * 4 * dim as isize, sign(reverse_columns) * 4],
+                    Dtype::F32,
+                )
+            };
+            let rows = Rows::new(vec![block]).unwrap();
+            let mut reader = rows.reader();
+            for (i, &v) in reader.read(0..n).unwrap().iter().enumerate() {
+                let (r, c) = (i / dim, i % dim);
+                let r = if reverse_rows { n - 1 - r } else { r };
+                let c = if reverse_columns { dim - 1 - c } else { c };
+                prop_assert_eq!(v, value(r, c));
+            }
+        }
+    }
+}
