@@ -73,43 +73,153 @@ impl Kernel {
         match (self.level, self.exact_products) {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the level was found present on this CPU.
-            (Level::Avx512, true) => unsafe { x86::nearest_avx512_fused(rows, centroids, best) },
+            (Level::Avx512, true) => unsafe { x86::nearest_avx512::<true>(rows, centroids, best) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the level was found present on this CPU.
-            (Level::Avx512, false) => unsafe { x86::nearest_avx512(rows, centroids, best) },
+            (Level::Avx512, false) => unsafe { x86::nearest_avx512::<false>(rows, centroids, best) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the level was found present on this CPU.
-            (Level::Avx2, true) => unsafe { x86::nearest_avx2_fused(rows, centroids, best) },
+            (Level::Avx2, true) => unsafe { x86::nearest_avx2::<true>(rows, centroids, best) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the level was found present on this CPU.
-            (Level::Avx2, false) => unsafe { x86::nearest_avx2(rows, centroids, best) },
-            _ => nearest::<{ SCALAR[0] }, { SCALAR[1] }, false>(rows, centroids, best),
+            (Level::Avx2, false) => unsafe { x86::nearest_avx2::<false>(rows, centroids, best) },
+            _ => nearest::<{ SCALAR[0] }, { SCALAR[1] }, Lanes>(rows, centroids, best),
+        }
+    }
+
+    /// All dot products of float32 rows in C order with a few centroids into `out`, a row after the other: for passes
+    /// so light that packing the rows would cost more.
+    pub fn dots(self, rows: &[f32], dim: usize, centroids: &Packed, out: &mut Vec<f64>) {
+        out.clear();
+        match self.level {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the level was found present on this CPU.
+            Level::Avx512 => unsafe { x86::dots_avx512(rows, dim, centroids, out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the level was found present on this CPU.
+            Level::Avx2 => unsafe { x86::dots_avx2(rows, dim, centroids, out) },
+            _ => dots::<{ SCALAR[1] }, Lanes>(rows, dim, centroids, out),
         }
     }
 }
 
+/// The partial sums of one pair, in the registers of an instruction set.
+trait Sums: Copy {
+    fn zero() -> Self;
+    /// Adds one step, lane by lane.
+    fn add(self, x: &Lanes, y: &Lanes) -> Self;
+    fn lanes(self) -> Lanes;
+}
+
+impl Sums for Lanes {
+    #[inline(always)]
+    fn zero() -> Self {
+        [0.0; LANES]
+    }
+
+    #[inline(always)]
+    fn add(mut self, x: &Lanes, y: &Lanes) -> Self {
+        for l in 0..LANES {
+            self[l] += x[l] * y[l];
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn lanes(self) -> Lanes {
+        self
+    }
+}
+
+/// Registers wider than the target's floor. Everything here is inlined into the functions at the end, which enable the
+/// instructions that it uses and are called only where those are present.
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use std::arch::x86_64::*;
+
     use super::*;
 
-    #[target_feature(enable = "avx512f")]
-    pub(super) fn nearest_avx512_fused(rows: &[Lanes], centroids: &Packed, best: &mut [Best]) {
-        nearest::<{ AVX512[0] }, { AVX512[1] }, true>(rows, centroids, best);
+    #[derive(Clone, Copy)]
+    struct Avx512<const FUSED: bool>(__m512d);
+
+    impl<const FUSED: bool> Sums for Avx512<FUSED> {
+        #[inline(always)]
+        fn zero() -> Self {
+            // SAFETY: AVX-512 F is present, see above.
+            Self(unsafe { _mm512_setzero_pd() })
+        }
+
+        #[inline(always)]
+        fn add(self, x: &Lanes, y: &Lanes) -> Self {
+            // SAFETY: AVX-512 F is present, see above; both are 8 numbers.
+            Self(unsafe {
+                let (x, y) = (_mm512_loadu_pd(x.as_ptr()), _mm512_loadu_pd(y.as_ptr()));
+                if FUSED { _mm512_fmadd_pd(x, y, self.0) } else { _mm512_add_pd(self.0, _mm512_mul_pd(x, y)) }
+            })
+        }
+
+        #[inline(always)]
+        fn lanes(self) -> Lanes {
+            let mut lanes = [0.0; LANES];
+            // SAFETY: AVX-512 F is present, see above; there is room for 8 numbers.
+            unsafe { _mm512_storeu_pd(lanes.as_mut_ptr(), self.0) };
+            lanes
+        }
+    }
+
+    #[derive(Clone, Copy)]
+    struct Avx2<const FUSED: bool>([__m256d; 2]);
+
+    impl<const FUSED: bool> Sums for Avx2<FUSED> {
+        #[inline(always)]
+        fn zero() -> Self {
+            // SAFETY: AVX2 is present, see above.
+            Self([unsafe { _mm256_setzero_pd() }; 2])
+        }
+
+        #[inline(always)]
+        fn add(self, x: &Lanes, y: &Lanes) -> Self {
+            Self(std::array::from_fn(|half| {
+                // SAFETY: AVX2 and FMA are present, see above; both are 4 numbers from 0 or 4 on.
+                unsafe {
+                    let x = _mm256_loadu_pd(x.as_ptr().add(4 * half));
+                    let y = _mm256_loadu_pd(y.as_ptr().add(4 * half));
+                    let sum = self.0[half];
+                    if FUSED { _mm256_fmadd_pd(x, y, sum) } else { _mm256_add_pd(sum, _mm256_mul_pd(x, y)) }
+                }
+            }))
+        }
+
+        #[inline(always)]
+        fn lanes(self) -> Lanes {
+            let mut lanes = [0.0; LANES];
+            // SAFETY: AVX2 is present, see above; there is room for 8 numbers.
+            unsafe {
+                _mm256_storeu_pd(lanes.as_mut_ptr(), self.0[0]);
+                _mm256_storeu_pd(lanes.as_mut_ptr().add(4), self.0[1]);
+            }
+            lanes
+        }
     }
 
     #[target_feature(enable = "avx512f")]
-    pub(super) fn nearest_avx512(rows: &[Lanes], centroids: &Packed, best: &mut [Best]) {
-        nearest::<{ AVX512[0] }, { AVX512[1] }, false>(rows, centroids, best);
+    pub(super) fn nearest_avx512<const FUSED: bool>(rows: &[Lanes], centroids: &Packed, best: &mut [Best]) {
+        nearest::<{ AVX512[0] }, { AVX512[1] }, Avx512<FUSED>>(rows, centroids, best);
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn dots_avx512(rows: &[f32], dim: usize, centroids: &Packed, out: &mut Vec<f64>) {
+        dots::<{ AVX512[1] }, Avx512<true>>(rows, dim, centroids, out);
     }
 
     #[target_feature(enable = "avx2,fma")]
-    pub(super) fn nearest_avx2_fused(rows: &[Lanes], centroids: &Packed, best: &mut [Best]) {
-        nearest::<{ AVX2[0] }, { AVX2[1] }, true>(rows, centroids, best);
+    pub(super) fn dots_avx2(rows: &[f32], dim: usize, centroids: &Packed, out: &mut Vec<f64>) {
+        dots::<{ AVX2[1] }, Avx2<true>>(rows, dim, centroids, out);
     }
 
     #[target_feature(enable = "avx2,fma")]
-    pub(super) fn nearest_avx2(rows: &[Lanes], centroids: &Packed, best: &mut [Best]) {
-        nearest::<{ AVX2[0] }, { AVX2[1] }, false>(rows, centroids, best);
+    pub(super) fn nearest_avx2<const FUSED: bool>(rows: &[Lanes], centroids: &Packed, best: &mut [Best]) {
+        nearest::<{ AVX2[0] }, { AVX2[1] }, Avx2<FUSED>>(rows, centroids, best);
     }
 }
 
@@ -131,12 +241,12 @@ fn pack<T: Copy + Into<f64>>(vectors: &[T], dim: usize, members: usize, tiles: &
 }
 
 #[inline(always)]
-fn nearest<const R: usize, const C: usize, const FUSED: bool>(rows: &[Lanes], centroids: &Packed, best: &mut [Best]) {
+fn nearest<const R: usize, const C: usize, S: Sums>(rows: &[Lanes], centroids: &Packed, best: &mut [Best]) {
     // One tile of centroids stays in the first cache while all rows of the block pass by, and labels come ascending.
     for (j, centroid_tile) in centroids.tiles.chunks_exact(centroids.steps * C).enumerate() {
         let labels = C.min(centroids.len - j * C);
         for (row_tile, best) in rows.chunks_exact(centroids.steps * R).zip(best.chunks_mut(R)) {
-            let dots = tile::<R, C, FUSED>(row_tile.as_chunks().0, centroid_tile.as_chunks().0);
+            let dots = tile::<R, C, S>(row_tile.as_chunks().0, centroid_tile.as_chunks().0);
             for (best, dots) in best.iter_mut().zip(&dots) {
                 for (c, &dot) in dots[..labels].iter().enumerate() {
                     if dot > best.dot {
@@ -150,20 +260,40 @@ fn nearest<const R: usize, const C: usize, const FUSED: bool>(rows: &[Lanes], ce
 
 /// All dot products of a tile of rows with a tile of centroids.
 #[inline(always)]
-fn tile<const R: usize, const C: usize, const FUSED: bool>(
-    rows: &[[Lanes; R]],
-    centroids: &[[Lanes; C]],
-) -> [[f64; C]; R] {
-    let mut sums = [[[0.0; LANES]; C]; R];
+fn tile<const R: usize, const C: usize, S: Sums>(rows: &[[Lanes; R]], centroids: &[[Lanes; C]]) -> [[f64; C]; R] {
+    let mut sums = [[S::zero(); C]; R];
     for (x, y) in rows.iter().zip(centroids) {
         for r in 0..R {
             for c in 0..C {
-                for l in 0..LANES {
-                    let sum = &mut sums[r][c][l];
-                    *sum = if FUSED { x[r][l].mul_add(y[c][l], *sum) } else { *sum + x[r][l] * y[c][l] };
-                }
+                sums[r][c] = sums[r][c].add(&x[r], &y[c]);
             }
         }
     }
-    sums.map(|row| row.map(tree))
+    sums.map(|row| row.map(|pair| tree(pair.lanes())))
+}
+
+#[inline(always)]
+fn dots<const C: usize, S: Sums>(rows: &[f32], dim: usize, centroids: &Packed, out: &mut Vec<f64>) {
+    for row in rows.chunks_exact(dim) {
+        let (steps, tail) = row.as_chunks::<LANES>();
+        for (j, tile) in centroids.tiles.chunks_exact(centroids.steps * C).enumerate() {
+            let tile = tile.as_chunks::<C>().0;
+            let mut sums = [S::zero(); C];
+            for (x, y) in steps.iter().zip(tile) {
+                let x = x.map(f64::from);
+                for c in 0..C {
+                    sums[c] = sums[c].add(&x, &y[c]);
+                }
+            }
+            if let (false, Some(y)) = (tail.is_empty(), tile.last()) {
+                let mut x = [0.0; LANES];
+                x.iter_mut().zip(tail).for_each(|(x, &v)| *x = v.into());
+                for c in 0..C {
+                    sums[c] = sums[c].add(&x, &y[c]);
+                }
+            }
+            let dots = sums.map(|pair| tree(pair.lanes()));
+            out.extend_from_slice(&dots[..C.min(centroids.len - j * C)]);
+        }
+    }
 }

@@ -16,13 +16,13 @@ mod tests;
 use std::ops::Range;
 
 pub use centroids::Centroids;
-pub use kernel::{Best, Kernel};
+pub use kernel::{Best, Kernel, Packed};
 
 use crate::cpu;
 use crate::error::{Error, Result};
 use crate::par::Par;
 use crate::rows::{Dtype, Rows};
-use scale::Direction;
+pub(crate) use scale::Direction;
 
 /// The label of a row without a direction.
 pub const NO_LABEL: i32 = -1;

@@ -108,6 +108,21 @@ proptest! {
     }
 
     #[test]
+    fn dots_of_unpacked_rows_have_the_same_bits((dim, rows, centroids) in matrices()) {
+        let expected: Vec<u64> = rows
+            .chunks(dim)
+            .map(|row| row.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>())
+            .flat_map(|row| centroids.chunks(dim).map(|c| dot_oracle(&row, c).to_bits()).collect::<Vec<u64>>())
+            .collect();
+        for level in levels() {
+            let kernel = Kernel::new(level, true);
+            let mut dots = Vec::new();
+            kernel.dots(&rows, dim, &kernel.pack_centroids(&centroids, dim), &mut dots);
+            prop_assert_eq!(&dots.iter().map(|d| d.to_bits()).collect::<Vec<u64>>(), &expected, "{:?}", level);
+        }
+    }
+
+    #[test]
     fn float64_rows_are_never_fused(
         (dim, rows, centroids) in matrices(),
         noise in proptest::collection::vec(-1f64..1.0, 13 * 70),

@@ -1,0 +1,102 @@
+//! Properties of a fit. The Python tests compare it with a literal Lloyd.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::seed::uniform;
+
+fn gaussian_like(n: usize, dim: usize, seed: u64) -> Vec<f32> {
+    (0..n * dim).map(|i| (uniform(seed, 2 * i as u64) - uniform(seed, 2 * i as u64 + 1)) as f32).collect()
+}
+
+fn fit_slice(values: &[f32], dim: usize, options: &Options, threads: usize) -> Result<Fit> {
+    fit(&Rows::from_slice(values, dim).unwrap(), options, OnInvalid::Exclude, &Par::new(Some(threads)))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..Default::default() })]
+    #[test]
+    fn the_objective_never_falls_and_centroids_are_unit(
+        n in 1usize..80, dim in 1usize..20, k in 1usize..12, seed: u64, tol in prop_oneof![Just(0.0), Just(1e-4)],
+    ) {
+        let values = gaussian_like(n, dim, seed);
+        let options = Options { seed, tol, ..Options::new(k) };
+        match fit_slice(&values, dim, &options, 2) {
+            Ok(fit) => {
+                prop_assert!(fit.objective.is_sorted(), "{:?}", fit.objective);
+                prop_assert_eq!(fit.centroids.len(), k);
+                for c in fit.centroids.vectors().chunks(dim) {
+                    let norm = c.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+                    prop_assert!((norm - 1.0).abs() < 1e-6, "{}", norm);
+                }
+                let mut seeds = fit.seeds.clone();
+                seeds.sort_unstable();
+                seeds.dedup();
+                prop_assert_eq!(seeds.len(), k);
+            }
+            // In one dimension there are two directions.
+            Err(error) => prop_assert!(k > n || dim == 1, "{error}"),
+        }
+    }
+}
+
+#[test]
+fn thread_counts_do_not_show() {
+    let values = gaussian_like(700, 17, 5);
+    let fits: Vec<Fit> = [1, 2, 7].map(|threads| fit_slice(&values, 17, &Options::new(9), threads).unwrap()).into();
+    for fit in &fits[1..] {
+        assert_eq!(fit.centroids, fits[0].centroids);
+        assert_eq!(fit.objective, fits[0].objective);
+        assert_eq!(fit.seeds, fits[0].seeds);
+    }
+}
+
+#[test]
+fn every_distinct_direction_becomes_a_centroid_when_k_asks_for_it() {
+    // Copies, and copies of other lengths, are no further directions.
+    let values = [1f32, 0.0, 2.0, 0.0, 0.0, 1.0, 0.0, 3.0, -1.0, 0.0, 1.0, 0.0];
+    let fit = fit_slice(&values, 2, &Options::new(3), 1).unwrap();
+    assert_eq!(fit.objective.last(), Some(&6.0));
+    let error = fit_slice(&values, 2, &Options::new(4), 1).unwrap_err().to_string();
+    assert!(error.contains("k is 4") && error.contains("only 3 of 6"), "{error}");
+    let error = fit_slice(&values, 2, &Options::new(7), 1).unwrap_err().to_string();
+    assert!(error.contains("k is 7") && error.contains("only 6 valid"), "{error}");
+}
+
+#[test]
+fn vectors_that_cancel_out_restart_their_cluster() {
+    // With one cluster, opposite rows sum to nothing whatever the start.
+    let fit = fit_slice(&[1.0, 0.0, -1.0, 0.0], 2, &Options { tol: 0.0, ..Options::new(1) }, 1).unwrap();
+    assert!(fit.objective.is_sorted());
+    assert_eq!(fit.centroids.vectors()[0].abs(), 1.0);
+}
+
+#[test]
+fn invalid_rows_are_left_out_or_raised() {
+    let values = [0.0f32, 0.0, 1.0, 0.0, f32::NAN, 1.0, 0.0, 1.0, f32::INFINITY, 0.0];
+    let fitted = fit_slice(&values, 2, &Options::new(2), 1).unwrap();
+    assert_eq!(fitted.invalid, [0, 2, 4]);
+    let mut seeds = fitted.seeds;
+    seeds.sort_unstable();
+    assert_eq!(seeds, [1, 3], "seeds are rows as given");
+    let rows = Rows::from_slice(&values, 2).unwrap();
+    let error = fit(&rows, &Options::new(2), OnInvalid::Raise, &Par::new(Some(1))).unwrap_err();
+    assert!(matches!(error, Error::InvalidRow { row: 0, .. }));
+    assert!(matches!(fit_slice(&[0f32, 0.0], 2, &Options::new(1), 1), Err(Error::Empty(_))));
+}
+
+#[test]
+fn options_out_of_range_are_named() {
+    let base = Options::new(1);
+    let cases = [
+        (Options { k: 0, ..base }, "k is 0"),
+        (Options { n_init: 0, ..base }, "n_init is 0"),
+        (Options { max_iter: 0, ..base }, "max_iter is 0"),
+        (Options { tol: -1.0, ..base }, "tol is -1"),
+        (Options { tol: f64::NAN, ..base }, "tol is NaN"),
+    ];
+    for (options, part) in cases {
+        let error = fit_slice(&[1f32, 0.0], 2, &options, 1).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+}

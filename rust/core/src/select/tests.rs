@@ -1,0 +1,58 @@
+//! Selection against one that sorts everything. The Python tests attack all options; these the core alone.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// The paper's selection by sorting.
+fn oracle(labels: &[i32], similarity: &[f32], k: usize, budget: usize) -> Vec<(i64, u8)> {
+    let mut order: Vec<usize> = (0..labels.len()).filter(|&i| labels[i] >= 0 && !similarity[i].is_nan()).collect();
+    order.sort_by(|&a, &b| similarity[b].partial_cmp(&similarity[a]).unwrap().then(a.cmp(&b)));
+    let mut taken = vec![0; k];
+    let (mut selected, mut rest) = (Vec::new(), Vec::new());
+    for row in order {
+        let count = &mut taken[labels[row] as usize];
+        if *count < budget / k {
+            *count += 1;
+            selected.push((row as i64, Phase::Quota as u8));
+        } else {
+            rest.push((row as i64, Phase::Fill as u8));
+        }
+    }
+    rest.truncate(budget - selected.len());
+    selected.extend(rest);
+    selected.sort_unstable();
+    selected
+}
+
+proptest! {
+    #[test]
+    fn the_paper_s_selection_is_that_of_sorting(
+        rows in proptest::collection::vec((-1i32..6, -3i8..4), 1..120),
+        budget in 1usize..100,
+        threads in 1usize..4,
+    ) {
+        let labels: Vec<i32> = rows.iter().map(|row| row.0).collect();
+        // Few values: ties, -0.0 beside 0.0, NaN.
+        let similarity: Vec<f32> =
+            rows.iter().map(|row| [-0.0, 0.25, 0.5, f32::NAN, 0.0, -1.0, 1.0][(row.1 + 3) as usize]).collect();
+        let valid = labels.iter().zip(&similarity).filter(|(l, s)| **l >= 0 && !s.is_nan()).count();
+        let budget = budget.min(valid);
+        prop_assume!(budget > 0);
+        let got = select(&labels, &similarity, &Options::new(6, budget), &Par::new(Some(threads))).unwrap();
+        let pairs: Vec<(i64, u8)> = got.indices.iter().copied().zip(got.phase).collect();
+        prop_assert_eq!(pairs, oracle(&labels, &similarity, 6, budget));
+        prop_assert_eq!(got.invalid.len(), labels.len() - valid);
+    }
+}
+
+#[test]
+fn preselected_rows_beyond_their_quota_lower_the_others_evenly() {
+    // Cluster 0 holds 4 of a budget of 6 already; a quota of 2 each for the others would make 8.
+    let labels = [0, 0, 0, 0, 1, 1, 1, 2, 2, 2];
+    let similarity = [0.5; 10];
+    let options = Options { preselected: &[0, 1, 2, 3], ..Options::new(3, 6) };
+    let got = select(&labels, &similarity, &options, &Par::new(Some(1))).unwrap();
+    assert_eq!(got.indices, [0, 1, 2, 3, 4, 7]);
+    assert_eq!(got.phase, [2, 2, 2, 2, 0, 0]);
+}
