@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rsprune import _core
 from rsprune.errors import ArgumentError, DtypeError, NoValidPixelsError, ShapeError, failure
 
-__all__ = ["Gray", "entropy"]
+__all__ = ["Gray", "entropy", "top_entropies"]
 
 Gray = Literal["bt601", "luma", "mean"]
 _Item = str | bytes | NDArray[np.uint8] | NDArray[np.uint16]
@@ -251,3 +251,32 @@ def _integer(name: str, value: Any, lowest: int, highest: int) -> int:
         msg = f"{name}={value!r} is not a whole number from {lowest} to {highest}"
         raise ArgumentError(msg)
     return number
+
+
+def top_entropies(entropies: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
+    """Stage I's cut: the ``count`` highest entropies, ties going to the earlier image.
+
+    Parameters
+    ----------
+    entropies
+        float64 (N,), bits; NaN where an image was not read, which is never kept.
+    count
+        How many are kept; at most the number of entropies that are not NaN.
+
+    Returns
+    -------
+    numpy.ndarray
+        bool (N,).
+    """
+    readable = np.flatnonzero(~np.isnan(entropies))
+    if not 0 <= count <= len(readable):
+        msg = f"cannot keep {count} of {len(readable)} images that were read"
+        raise ArgumentError(msg)
+    kept = np.zeros(len(entropies), np.bool_)
+    if count:
+        values = entropies[readable]
+        last = np.partition(values, len(values) - count)[len(values) - count]
+        kept[readable[values > last]] = True
+        ties = readable[values == last]
+        kept[ties[: count - np.count_nonzero(kept)]] = True
+    return kept

@@ -24,12 +24,9 @@ class Shard:
     name : str
         Unique in its source, usable as a file name, and the same on every run and machine. A source lists its shards
         by ascending name: that is the order of the rows.
-    images : int or None
-        How many images it holds; None where only reading it can tell.
     """
 
     name: str
-    images: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +76,18 @@ class Source(ABC):
         OSError
             If the shard cannot be read.
         """
+
+    @abstractmethod
+    def count(self, shard: Shard) -> int:
+        """Say how many images a shard has, reading no image for it."""
+
+    @abstractmethod
+    def size(self, shard: Shard) -> int:
+        """Say how many bytes reading a shard takes from the disk."""
+
+    def total(self) -> int:
+        """Say how many images the collection has."""
+        return sum(map(self.count, self.shards))
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:

@@ -42,6 +42,16 @@ class JoinedSource(Source):
         for item in source.read(inner, rows):
             yield replace(item, key=f"{prefix}/{item.key}")
 
+    def count(self, shard: Shard) -> int:
+        """Say how many images a shard has."""
+        _, source, inner = self._places[shard.name]
+        return source.count(inner)
+
+    def size(self, shard: Shard) -> int:
+        """Say how many bytes reading a shard takes from the disk."""
+        _, source, inner = self._places[shard.name]
+        return source.size(inner)
+
     def fingerprint(self) -> dict[str, Any]:
         """Say what the input is: see :meth:`Source.fingerprint`."""
         return {"kind": "joined", "sources": [source.fingerprint() for source in self._sources]}

@@ -53,6 +53,7 @@ class TarSource(Source):
         self._root = Path(os.path.commonpath([path.parent for path in absolute]))
         self._paths = dict(sorted(zip(_names(absolute, self._root), absolute, strict=True)))
         self._shards = tuple(map(Shard, self._paths))
+        self._counts: dict[str, int] = {}
 
     @property
     def shards(self) -> tuple[Shard, ...]:
@@ -73,14 +74,22 @@ class TarSource(Source):
                     raise FormatError(message)
                 yield Item(key, data, _folder(member.path) if labelled else None)
 
+    def count(self, shard: Shard) -> int:
+        """Say how many images a shard has: reads the headers of its file, once."""
+        if shard.name not in self._counts:
+            path = self._paths[shard.name]
+            with _opened(path) as fd:
+                self._counts[shard.name] = sum(1 for _ in _images(fd, path))
+        return self._counts[shard.name]
+
+    def size(self, shard: Shard) -> int:
+        """Say how many bytes a shard has."""
+        return self._paths[shard.name].stat().st_size
+
     def fingerprint(self) -> dict[str, Any]:
         """Say what the input is: see :meth:`Source.fingerprint`."""
-        shards = []
-        for name, path in self._paths.items():
-            stat = path.stat()
-            file = path.relative_to(self._root).as_posix()
-            shards.append({"name": name, "file": file, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns})
-        return {"kind": "webdataset", "root": str(self._root), "shards": shards}
+        shards = [{"name": shard.name, "bytes": self.size(shard)} for shard in self._shards]
+        return {"kind": "webdataset", "shards": shards}
 
 
 def expand_braces(pattern: str) -> list[str]:
