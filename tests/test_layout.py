@@ -15,6 +15,7 @@ PACKAGE = Path(rsprune.__file__).parent
 ORDER = [
     "_core",
     "errors",
+    "files",
     "sources",
     "entropy",
     "encoders",

@@ -1,11 +1,24 @@
 """The compiled core. Its users are the modules of rsprune; everybody else calls those."""
 
 from collections.abc import Sequence
+from os import PathLike
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["VERSION", "cpu_features", "decode_images", "entropy_arrays", "entropy_images"]
+__all__ = [
+    "VERSION",
+    "Centroids",
+    "Rows",
+    "assign_rows",
+    "cpu_features",
+    "decode_images",
+    "entropy_arrays",
+    "entropy_images",
+    "fit_rows",
+    "select_rows",
+]
 
 VERSION: str
 
@@ -43,3 +56,65 @@ def entropy_images(
     max_pixels: int | None = None,
     threads: int | None = None,
 ) -> tuple[NDArray[np.float64], list[tuple[int, str, str]]]: ...
+
+@final
+class Rows:
+    def __new__(cls, parts: list[NDArray[Any] | str | PathLike[str]], /) -> Rows: ...
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    def read(self, start: int, stop: int, /) -> NDArray[np.float64]: ...
+
+@final
+class Centroids:
+    def __new__(cls, vectors: Rows, /) -> Centroids: ...
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def normalized(self) -> int: ...
+    def vectors(self) -> NDArray[np.float32]: ...
+
+def assign_rows(
+    rows: Rows,
+    centroids: Centroids,
+    /,
+    *,
+    normalize: bool,
+    raise_invalid: bool,
+    first_row: int,
+    block_rows: int | None,
+    threads: int | None,
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]: ...
+def select_rows(
+    labels: NDArray[np.int32],
+    similarity: NDArray[np.float32],
+    /,
+    *,
+    k: int,
+    budget: int,
+    fill: str,
+    within: str,
+    seed: int,
+    exclude: NDArray[np.int64],
+    preselected: NDArray[np.int64],
+    strict: bool,
+    threads: int | None,
+) -> tuple[
+    NDArray[np.int64],
+    NDArray[np.int32],
+    NDArray[np.float32],
+    NDArray[np.uint8],
+    NDArray[np.int64],
+    NDArray[np.int64],
+]: ...
+def fit_rows(
+    rows: Rows,
+    /,
+    *,
+    k: int,
+    seed: int,
+    n_init: int,
+    max_iter: int,
+    tol: float,
+    raise_invalid: bool,
+    threads: int | None,
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]: ...

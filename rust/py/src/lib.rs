@@ -1,22 +1,33 @@
 //! `rsprune._core`: conversions between Python and rsprune-core, one file a core module, and nothing else.
 #![allow(missing_docs, reason = "the docstrings that users read are those of the Python package")]
 
+mod assign;
+mod cluster;
 mod cpu;
 mod door;
 mod entropy;
 mod errors;
 mod images;
+mod rows;
+mod select;
 
 use pyo3::prelude::*;
 
 #[pymodule]
 mod _core {
     #[pymodule_export]
+    use super::assign::{Centroids, assign_rows};
+    #[pymodule_export]
+    use super::cluster::fit_rows;
+    #[pymodule_export]
     use super::cpu::cpu_features;
     #[pymodule_export]
     use super::entropy::{entropy_arrays, entropy_images};
     #[pymodule_export]
     use super::images::decode_images;
+    use super::rows::Rows;
+    #[pymodule_export]
+    use super::select::select_rows;
 
     /// The version of the compiled core.
     #[pymodule_export]

@@ -1,0 +1,205 @@
+"""Embeddings where they lie: arrays, tensors, ``.npy`` files and shards, as one (N, D) matrix."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rsprune._core import Rows
+from rsprune.errors import ArgumentError, DtypeError, EmptyInputError, ShapeError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Embeddings", "as_rows", "check_threads"]
+
+# Of a tensor on another device this much is copied to the host at a time.
+_DEVICE_BLOCK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """(N, D) rows in the places where they lie; made by :func:`as_rows`.
+
+    Attributes
+    ----------
+    shape
+        Number of rows N, and of dimensions D.
+    """
+
+    shape: tuple[int, int]
+    # Consecutive parts on the host are one Rows; between them stand tensors on other devices.
+    _parts: list[Rows | torch.Tensor]
+
+    def blocks(self) -> Iterator[Rows]:
+        """All rows in order, in as few pieces as memory allows: tensors on other devices come block by block."""
+        for part in self._parts:
+            if isinstance(part, Rows):
+                yield part
+                continue
+            step = max(1, _DEVICE_BLOCK_BYTES // (part.shape[1] * part.element_size()))
+            for start in range(0, part.shape[0], step):
+                yield Rows([_host_tensor(part[start : start + step].cpu())])
+
+    def on_host(self) -> Rows:
+        """All rows at once: for reference sets, which are small. Host memory is borrowed, other devices are copied."""
+        if len(self._parts) == 1 and isinstance(self._parts[0], Rows):
+            return self._parts[0]
+        return Rows([rows.read(0, rows.shape[0]) for rows in self.blocks()])
+
+
+def as_rows(embeds: Any) -> Embeddings:
+    """See anything that holds (N, D) embeddings as rows, without copying it.
+
+    Parameters
+    ----------
+    embeds
+        Any of: an array of float16, float32 or float64, or of the bfloat16 of ``ml_dtypes``, with any strides; an
+        ``np.memmap``; the path of a ``.npy`` file; a folder of ``.npy`` shards, which are read in natural order
+        (``x_2.npy`` before ``x_10.npy``), or with such a folder ``img_emb`` in it; a torch tensor of a floating dtype
+        on any device; any object with ``__array__``; a list or tuple of these. Files are read block by block.
+
+    Returns
+    -------
+    Embeddings
+        The rows of all parts, in order.
+
+    Raises
+    ------
+    DtypeError
+        Numbers of another kind, such as integers.
+    ShapeError
+        Not two dimensions, or parts of different D.
+    EmptyInputError
+        No rows, or a folder without ``.npy`` files.
+    FormatError
+        A file that is no ``.npy``, is truncated, or is in Fortran order.
+    OSError
+        A file that cannot be opened.
+    """
+    if isinstance(embeds, Embeddings):
+        return embeds
+    parts: list[Rows | torch.Tensor] = []
+    host: list[Any] = []
+    for part in _parts(embeds):
+        if _is_tensor(part):
+            if host:
+                parts.append(Rows(host))
+                host = []
+            parts.append(part)
+        else:
+            host.append(part)
+    if host or not parts:
+        parts.append(Rows(host))
+    shapes = [(int(part.shape[0]), int(part.shape[1])) for part in parts]
+    if len({dim for _, dim in shapes}) > 1:
+        message = f"parts of different dimensions: {shapes}; all must come from one encoder"
+        raise ShapeError(message)
+    return Embeddings((sum(n for n, _ in shapes), shapes[0][1]), parts)
+
+
+def check_threads(threads: int | None) -> int | None:
+    """``threads`` itself if it is None, for all cores, or a positive number.
+
+    Raises
+    ------
+    ArgumentError
+        Anything else.
+    """
+    is_number = isinstance(threads, int | np.integer) and not isinstance(threads, bool)
+    if threads is not None and not (is_number and threads > 0):
+        message = f"threads is {threads!r}; expected a positive number, or None for all cores"
+        raise ArgumentError(message)
+    return threads if threads is None else int(threads)
+
+
+def _parts(embeds: Any) -> Iterator[Any]:
+    """Take ``embeds`` apart: arrays that the core reads, paths of files, and tensors on other devices."""
+    if isinstance(embeds, str | os.PathLike):
+        path = Path(embeds)
+        yield from _shards(path) if path.is_dir() else [path]
+    elif _is_tensor(embeds):
+        yield _tensor(embeds)
+    elif isinstance(embeds, list | tuple):
+        for part in embeds:
+            yield from _parts(part)
+    elif hasattr(embeds, "__array__") and not isinstance(embeds, np.generic):
+        yield _array(np.asarray(embeds))
+    else:
+        message = (
+            f"a {type(embeds).__name__} holds no embeddings; expected an (N, D) array or tensor of floating numbers, "
+            "the path of a .npy file or of a folder of them, or a list of these"
+        )
+        raise DtypeError(message)
+
+
+def _shards(folder: Path) -> list[Path]:
+    """List the ``.npy`` files of a folder in natural order."""
+    inner = folder / "img_emb"
+    if inner.is_dir():
+        folder = inner
+    shards = [path for path in folder.iterdir() if path.suffix == ".npy" and not path.name.startswith(".")]
+    if not shards:
+        message = f"no .npy files in the folder {folder}"
+        raise EmptyInputError(message)
+    return sorted(shards, key=_natural)
+
+
+def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Order names with their digits as numbers; the name itself decides between ``1`` and ``01``."""
+    pieces = re.split(r"(\d+)", path.name)
+    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces], path.name
+
+
+def _array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Check an array for the core: the bits of bfloat16 travel as uint16."""
+    if array.ndim != 2:
+        message = f"embeddings of shape {array.shape}; expected (rows, dimensions)"
+        raise ShapeError(message)
+    # NumPy reads the bfloat16 of a .npy file back as two bytes of nothing in particular.
+    if array.dtype.name == "bfloat16" or array.dtype == np.dtype("V2"):
+        return array.view(np.uint16)
+    if array.dtype.kind != "f":
+        message = f"embeddings of {array.dtype}; expected floating numbers: convert with .astype(numpy.float32)"
+        raise DtypeError(message)
+    if not array.dtype.isnative:
+        message = f"embeddings of {array.dtype.str}, another byte order: convert with .astype({array.dtype.name!r})"
+        raise DtypeError(message)
+    return array
+
+
+def _is_tensor(value: Any) -> bool:
+    # Whoever has a tensor has imported torch: rsprune never does so here.
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _tensor(tensor: torch.Tensor) -> Any:
+    """View a tensor on the host as an array; leave one on another device as it is."""
+    if tensor.ndim != 2:
+        message = f"embeddings of shape {tuple(tensor.shape)}; expected (rows, dimensions)"
+        raise ShapeError(message)
+    if str(tensor.dtype) not in ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64"):
+        message = f"embeddings of {tensor.dtype}; expected floating numbers of 16 bits or more: convert with .float()"
+        raise DtypeError(message)
+    if tensor.layout != sys.modules["torch"].strided:
+        message = f"embeddings as a tensor of layout {tensor.layout}: convert with .to_dense()"
+        raise DtypeError(message)
+    tensor = tensor.detach()
+    return _host_tensor(tensor) if tensor.device.type == "cpu" else tensor
+
+
+def _host_tensor(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    if str(tensor.dtype) == "torch.bfloat16":
+        # NumPy knows no bfloat16.
+        bits: np.ndarray[Any, Any] = tensor.view(sys.modules["torch"].int16).numpy()
+        return bits.view(np.uint16)
+    array: np.ndarray[Any, Any] = tensor.numpy()
+    return array

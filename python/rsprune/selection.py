@@ -1,0 +1,424 @@
+"""Stage II: assignment to centroids, and the rows that a budget keeps."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsprune import _core
+from rsprune.centroids import OnInvalid, as_core, check_on_invalid, check_whole
+from rsprune.embeddings import as_rows, check_threads
+from rsprune.errors import ArgumentError, BudgetError, DtypeError, ShapeError
+from rsprune.files import replacing
+
+__all__ = ["FILL", "PRESELECTED", "QUOTA", "Assignment", "Selection", "assign", "select", "select_assigned"]
+
+Fill = Literal["global", "waterfill", "zscore", "none"]
+Within = Literal["nearest", "far", "random", "mid"]
+
+# Values of Selection.phase.
+QUOTA, FILL, PRESELECTED = 0, 1, 2
+
+_COUNTS = np.dtype([("pool", np.int64), ("quota", np.int64), ("fill", np.int64), ("preselected", np.int64)])
+
+
+class Assignment(NamedTuple):
+    """The nearest centroid of every row.
+
+    Attributes
+    ----------
+    labels
+        int32 (N,): its number; -1 for rows that are NaN, infinite or all zero.
+    similarity
+        float32 (N,): the similarity to it; NaN for those.
+    """
+
+    labels: NDArray[np.int32]
+    similarity: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Selection:
+    """Selected rows; a sequence of ints, so that ``torch.utils.data.Subset(dataset, selection)`` works.
+
+    Attributes
+    ----------
+    indices
+        int64 (B,): row numbers, ascending.
+    cluster, similarity, phase
+        Aligned with ``indices``: int32 cluster, float32 similarity to its centroid, uint8 reason (0 by quota, 1 by
+        fill, 2 preselected).
+    counts
+        Structured array (K,), a row a cluster: ``pool`` (rows to select from, the preselected included), and how many
+        were selected by ``quota``, by ``fill`` and as ``preselected``.
+    invalid
+        int64: rows left out because they have no direction, label or similarity, ascending.
+    budget
+        Rows that were asked for.
+    k
+        Number of clusters.
+    total
+        Rows that were there, N.
+    """
+
+    indices: NDArray[np.int64]
+    cluster: NDArray[np.int32]
+    similarity: NDArray[np.float32]
+    phase: NDArray[np.uint8]
+    counts: NDArray[np.void]
+    invalid: NDArray[np.int64]
+    budget: int
+    k: int
+    total: int
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices.tolist())
+
+    @overload
+    def __getitem__(self, item: int) -> int: ...
+    @overload
+    def __getitem__(self, item: slice) -> NDArray[np.int64]: ...
+    def __getitem__(self, item: int | slice) -> int | NDArray[np.int64]:
+        return self.indices[item] if isinstance(item, slice) else int(self.indices[item])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.indices, dtype=dtype) if copy else np.asarray(self.indices, dtype=dtype)
+
+    def __repr__(self) -> str:
+        return f"Selection({self._headline()})"
+
+    def summary(self) -> str:
+        """Say in a few lines of text what was selected."""
+        pool, selected = self.counts["pool"], self._selected()
+        lines = [
+            self._headline(),
+            f"clusters: {self.k}, of which {np.count_nonzero(pool == 0)} empty and "
+            f"{np.count_nonzero((pool > 0) & (selected == 0))} without a selected row",
+        ]
+        if len(self):
+            lines += [
+                f"selected a cluster: {selected.min()} to {selected.max()}, median {np.median(selected):g}",
+                f"similarity: {self.similarity.min():.4f} to {self.similarity.max():.4f}, "
+                f"mean {self.similarity.mean(dtype=np.float64):.4f}",
+            ]
+        return "\n".join(lines)
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> None:
+        """Write a table of row, cluster, similarity and phase, beside ``path`` and then renamed.
+
+        Its metadata under ``rsprune`` holds version, budget, k, total and the number of invalid rows as JSON.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        about = {"rsprune": _core.VERSION, "budget": self.budget, "k": self.k, "total": self.total}
+        about |= {"invalid": len(self.invalid)}
+        columns = {"row": self.indices, "cluster": self.cluster, "similarity": self.similarity, "phase": self.phase}
+        table = pa.table(columns, metadata={"rsprune": json.dumps(about)})
+        with replacing(path) as beside:
+            pq.write_table(table, beside)
+
+    def _headline(self) -> str:
+        by = {name: int(self.counts[name].sum()) for name in ("quota", "fill", "preselected")}
+        text = f"{len(self)} of {self.total} rows, k={self.k}: {by['quota']} by quota, {by['fill']} by fill"
+        text += f", {by['preselected']} preselected" if by["preselected"] else ""
+        text += f", {len(self.invalid)} invalid" if len(self.invalid) else ""
+        return text + (f", budget {self.budget}" if self.budget != len(self) else "")
+
+    def _selected(self) -> NDArray[np.int64]:
+        selected: NDArray[np.int64] = self.counts["quota"] + self.counts["fill"] + self.counts["preselected"]
+        return selected
+
+
+def assign(
+    embeds: Any,
+    centroids: Any,
+    *,
+    normalize: bool = True,
+    on_invalid: OnInvalid = "exclude",
+    threads: int | None = None,
+    _block_rows: int | None = None,
+) -> Assignment:
+    """Find the nearest centroid of every row, exactly.
+
+    ``label(x) = argmax_k <x, mu_k>``, ties to the lowest k; ``similarity(x) = <x, mu_label> / |x|`` (RS-Prune, Eq. 4,
+    with rows normalised). Dot products are those of float64 over the rows as stored, added in one fixed order, and
+    rounded once to float32: the same bits on every machine, with any number of threads.
+
+    Parameters
+    ----------
+    embeds
+        (N, D) embeddings; see :func:`rsprune.embeddings.as_rows`. Never copied whole.
+    centroids
+        :class:`~rsprune.Centroids`, or a (K, D) array. Vectors that are not of unit length are normalised, with a
+        warning.
+    normalize
+        Divide by the norm of the row. With False the similarity is the dot product: Eq. 4 to the letter, which
+        prefers long rows.
+    on_invalid
+        Rows that are NaN, infinite or all zero: ``"exclude"`` gives them label -1 and similarity NaN, ``"raise"``
+        fails on the first.
+    threads
+        All cores by default.
+
+    Returns
+    -------
+    Assignment
+        ``labels`` int32 (N,) and ``similarity`` float32 (N,).
+
+    Raises
+    ------
+    ShapeError
+        Embeddings and centroids differ in D.
+    InvalidRowError
+        A centroid without a direction; a row without one if ``on_invalid="raise"``.
+    DtypeError, EmptyInputError, FormatError, OSError
+        See :func:`rsprune.embeddings.as_rows`.
+    """
+    embeddings = as_rows(embeds)
+    raise_invalid, threads = check_on_invalid(on_invalid), check_threads(threads)
+    core = as_core(centroids)
+    first_row = 0
+    parts: list[Assignment] = []
+    for rows in embeddings.blocks():
+        part = _core.assign_rows(
+            rows,
+            core,
+            normalize=bool(normalize),
+            raise_invalid=raise_invalid,
+            first_row=first_row,
+            block_rows=_block_rows,
+            threads=threads,
+        )
+        parts.append(Assignment(*part))
+        first_row += rows.shape[0]
+    if len(parts) == 1:
+        return parts[0]
+    return Assignment(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def select(
+    embeds: Any,
+    centroids: Any,
+    budget: float,
+    *,
+    fill: Fill = "global",
+    within: Within = "nearest",
+    exclude: Any = None,
+    preselected: Any = None,
+    normalize: bool = True,
+    on_invalid: OnInvalid = "exclude",
+    strict: bool = True,
+    seed: int = 0,
+    threads: int | None = None,
+) -> Selection:
+    """Select a budget of rows, balanced over the clusters around reference centroids.
+
+    :func:`assign`, then :func:`select_assigned`; the parameters are theirs.
+
+    Raises
+    ------
+    RspruneError
+        What those two raise.
+    """
+    embeddings = as_rows(embeds)
+    # Before the long part, so that what cannot work fails at once.
+    _rows_of_budget(budget, embeddings.shape[0])
+    core = as_core(centroids)
+    assigned = assign(embeddings, core, normalize=normalize, on_invalid=on_invalid, threads=threads)
+    options = {"fill": fill, "within": within, "exclude": exclude, "preselected": preselected}
+    options |= {"strict": strict, "seed": seed, "threads": threads}
+    return _select(assigned.labels, assigned.similarity, budget, core.shape[0], **options)
+
+
+def select_assigned(
+    labels: Any,
+    similarity: Any,
+    budget: float,
+    *,
+    k: int,
+    fill: Fill = "global",
+    within: Within = "nearest",
+    exclude: Any = None,
+    preselected: Any = None,
+    strict: bool = True,
+    seed: int = 0,
+    threads: int | None = None,
+) -> Selection:
+    """Select a budget of rows whose clusters and similarities are known.
+
+    Every cluster keeps its best ``min(floor(B / K), pool)`` rows by quota. What is left of B, because K does not
+    divide it or because clusters are small, goes to the best of all remaining rows (RS-Prune, Sec. 3.3). Ties go to
+    the lowest row. The time taken grows linearly with N.
+
+    Parameters
+    ----------
+    labels
+        Integers (N,): the cluster of each row, 0 to ``k - 1``, or -1 for an invalid row.
+    similarity
+        Floating numbers (N,), rounded to float32: the similarity of each row to its centroid, or any other score of
+        which more is better. NaN marks an invalid row.
+    budget
+        Rows to select, B: an integer, or a fraction in (0, 1) of all N rows (invalid and excluded ones too), rounded
+        down.
+    k
+        Number of clusters, K.
+    fill
+        Who gets what the quotas leave of B. ``"global"``: the best of all remaining rows, the paper's rule, which
+        favours tight clusters. ``"waterfill"``: every cluster alike, as far as its rows reach. ``"zscore"``: as
+        global, by similarity standardised within each cluster. ``"none"``: nobody, so fewer than B rows come back.
+    within
+        Which rows of a cluster come first, and in the fill. ``"nearest"`` or ``"far"``: most or least similar.
+        ``"random"``: by a draw from ``seed`` and the row number alone. ``"mid"``: middle rank by similarity.
+    exclude
+        Row numbers, or a boolean mask (N,): never selected.
+    preselected
+        Row numbers, or a boolean mask (N,), or a :class:`Selection`: in the answer already. They count towards B and
+        towards their clusters' quotas; where they exceed those, the other clusters' quotas are lowered evenly so that
+        B rows come back.
+    strict
+        Fail when fewer than B rows can be selected; with False all of them come back.
+    seed
+        For ``within="random"``.
+    threads
+        All cores by default. Never shows in the result.
+
+    Returns
+    -------
+    Selection
+        Exactly B rows, ascending.
+
+    Raises
+    ------
+    BudgetError
+        A budget that is no positive number of rows or fraction, or that cannot be met.
+    ArgumentError
+        Unknown options, labels or row numbers out of range, rows both excluded and preselected.
+    InvalidRowError
+        A preselected row is invalid.
+    ShapeError, DtypeError, EmptyInputError
+        ``labels`` and ``similarity`` are not two arrays (N,) of integers and floating numbers.
+    """
+    options = {"fill": fill, "within": within, "exclude": exclude, "preselected": preselected}
+    options |= {"strict": strict, "seed": seed, "threads": threads}
+    return _select(labels, similarity, budget, k, **options)
+
+
+def _select(
+    labels: Any,
+    similarity: Any,
+    budget: Any,
+    k: Any,
+    *,
+    fill: Any,
+    within: Any,
+    exclude: Any,
+    preselected: Any,
+    strict: Any,
+    seed: Any,
+    threads: Any,
+) -> Selection:
+    """:func:`select_assigned` at the depth in the stack that its warning counts on."""
+    k = check_whole("k", k)
+    labels, similarity = _labels(labels, k), _similarity(similarity)
+    rows = _rows_of_budget(budget, len(labels))
+    if rows < k and fill == "global":
+        message = (
+            f"a budget of {rows} rows for {k} clusters leaves no quota: the {rows} most similar rows of all are "
+            'selected, whatever their clusters. fill="waterfill" spreads them'
+        )
+        warnings.warn(message, UserWarning, stacklevel=3)
+    indices, cluster, chosen, phase, counts, invalid = _core.select_rows(
+        labels,
+        similarity,
+        k=k,
+        budget=rows,
+        fill=str(fill),
+        within=str(within),
+        seed=check_whole("seed", seed, least=0),
+        exclude=_row_numbers("exclude", exclude, len(labels)),
+        preselected=_row_numbers("preselected", preselected, len(labels)),
+        strict=bool(strict),
+        threads=check_threads(threads),
+    )
+    table = counts.view(_COUNTS).reshape(k)
+    return Selection(indices, cluster, chosen, phase, table, invalid, rows, k, len(labels))
+
+
+def _rows_of_budget(budget: Any, n: int) -> int:
+    """Read a budget as a number of rows, at least one."""
+    if isinstance(budget, int | np.integer) and not isinstance(budget, bool):
+        rows = int(budget)
+        if rows < 1:
+            message = f"a budget of {rows} rows; expected at least 1, or a fraction between 0 and 1"
+            raise BudgetError(message)
+    elif isinstance(budget, float | np.floating):
+        if not 0 < budget < 1:
+            message = f"a budget of {budget}; expected a fraction between 0 and 1, or a whole number of rows as an int"
+            raise BudgetError(message)
+        # The nudge: 0.29 of 100 rows are 29, though 0.29 * 100 is 28.999999999999996.
+        rows = math.floor(float(budget) * n + 1e-9)
+        if rows < 1:
+            message = f"a budget of {budget} of {n} rows is less than one row; raise it, or give a number of rows"
+            raise BudgetError(message)
+    else:
+        message = f"a budget of {budget!r}; expected a whole number of rows, or a fraction between 0 and 1"
+        raise BudgetError(message)
+    # The core counts in machine words; any larger number asks for more rows than there can be.
+    return min(rows, 2**63 - 1)
+
+
+def _labels(labels: Any, k: int) -> NDArray[np.int32]:
+    array = np.asarray(labels)
+    if array.ndim != 1:
+        message = f"labels of shape {array.shape}; expected (rows,)"
+        raise ShapeError(message)
+    if array.dtype.kind not in "iu" and array.size:
+        message = f"labels of {array.dtype}; expected integers"
+        raise DtypeError(message)
+    if not np.can_cast(array.dtype, np.int32) and array.size:
+        wrong = np.flatnonzero((array < -1) | (array >= k))
+        if wrong.size:
+            row = int(wrong[0])
+            message = f"row {row} has label {array[row]}; expected 0 to {k - 1} (k = {k}), or -1 for an invalid row"
+            raise ArgumentError(message)
+    return np.ascontiguousarray(array, dtype=np.int32)
+
+
+def _similarity(similarity: Any) -> NDArray[np.float32]:
+    array = np.asarray(similarity)
+    if array.ndim != 1:
+        message = f"similarity of shape {array.shape}; expected (rows,)"
+        raise ShapeError(message)
+    if array.dtype.kind != "f" and array.dtype.name != "bfloat16" and array.size:
+        message = f"similarity of {array.dtype}; expected floating numbers: convert with .astype(numpy.float32)"
+        raise DtypeError(message)
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _row_numbers(name: str, rows: Any, n: int) -> NDArray[np.int64]:
+    array = np.asarray(() if rows is None else rows)
+    if array.ndim != 1:
+        message = f"{name} of shape {array.shape}; expected a list of row numbers"
+        raise ShapeError(message)
+    if array.dtype.kind == "b":
+        if len(array) != n:
+            message = f"{name} is a mask of {len(array)} values; expected one for each of {n} rows"
+            raise ShapeError(message)
+        return np.flatnonzero(array).astype(np.int64)
+    if array.dtype.kind not in "iu" and array.size:
+        message = f"{name} of {array.dtype}; expected row numbers, which are integers, or a boolean mask"
+        raise DtypeError(message)
+    return np.ascontiguousarray(array, dtype=np.int64)

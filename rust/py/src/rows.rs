@@ -1,0 +1,93 @@
+//! Binding of `rsprune_core::rows`: NumPy arrays are borrowed, never copied.
+
+use std::path::PathBuf;
+
+use numpy::{IntoPyArray, PyArray2, PyArrayDescrMethods, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+use rsprune_core::Error;
+use rsprune_core::rows::{self, Block, Dtype};
+
+use crate::door;
+use crate::errors::to_py;
+
+/// (N, D) rows made of arrays and `.npy` files, in their order.
+#[pyclass(frozen, module = "rsprune._core")]
+pub struct Rows {
+    rows: rows::Rows<'static>,
+    /// Keep alive the memory that `rows` borrows.
+    _arrays: Vec<Py<PyUntypedArray>>,
+}
+
+/// An array of float16, float32 or float64, of uint16 that holds the bits of bfloat16, or the path of a `.npy` file.
+#[derive(FromPyObject)]
+pub enum Part<'py> {
+    Array(Bound<'py, PyUntypedArray>),
+    Path(PathBuf),
+}
+
+impl Rows {
+    pub fn core(&self) -> &rows::Rows<'static> {
+        &self.rows
+    }
+}
+
+#[pymethods]
+impl Rows {
+    #[new]
+    #[pyo3(signature = (parts, /))]
+    fn new(py: Python<'_>, parts: Vec<Part<'_>>) -> PyResult<Self> {
+        let mut blocks = Vec::with_capacity(parts.len());
+        let mut arrays = Vec::new();
+        for part in parts {
+            match part {
+                Part::Array(array) => {
+                    blocks.push(borrow(&array).map_err(|error| to_py(py, error))?);
+                    arrays.push(array.unbind());
+                }
+                Part::Path(path) => blocks.push(Block::open(&path).map_err(|error| to_py(py, error))?),
+            }
+        }
+        let rows = rows::Rows::new(blocks).map_err(|error| to_py(py, error))?;
+        Ok(Rows { rows, _arrays: arrays })
+    }
+
+    #[getter]
+    fn shape(&self) -> (usize, usize) {
+        (self.rows.len(), self.rows.dim())
+    }
+
+    /// The rows `start` to `stop` as float64.
+    #[pyo3(signature = (start, stop, /))]
+    fn read<'py>(&self, py: Python<'py>, start: usize, stop: usize) -> PyResult<Bound<'py, PyArray2<f64>>> {
+        let (n, dim) = self.shape();
+        if start > stop || stop > n {
+            return Err(to_py(py, Error::Argument(format!("rows {start} to {stop} of {n}"))));
+        }
+        let values = door::run(py, Some(1), |_| Ok(self.rows.reader().read(start..stop)?.to_vec()))?;
+        values.into_pyarray(py).reshape([stop - start, dim])
+    }
+}
+
+/// The memory of `array` as a block. Who keeps the block keeps the array.
+fn borrow(array: &Bound<'_, PyUntypedArray>) -> Result<Block<'static>, Error> {
+    let (&[n, dim], &[row, column]) = (array.shape(), array.strides()) else {
+        return Err(Error::Shape(format!("an array of shape {:?}; expected (rows, dimensions)", array.shape())));
+    };
+    let dtype = array.dtype();
+    let kind = match (dtype.kind(), dtype.itemsize()) {
+        (b'f', 2) => Dtype::F16,
+        (b'f', 4) => Dtype::F32,
+        (b'f', 8) => Dtype::F64,
+        (b'u', 2) => Dtype::Bf16,
+        _ => return Err(Error::Dtype(format!("an array of {dtype}; expected float16, float32 or float64"))),
+    };
+    if dtype.is_native_byteorder() == Some(false) {
+        return Err(Error::Dtype(format!("an array of {dtype}, which is not this machine's byte order")));
+    }
+    // SAFETY: the array's own pointer, shape and strides. NumPy memory lives as long as the array, which `Rows` keeps;
+    // like NumPy itself without the GIL, reading relies on nobody writing at the same time.
+    Ok(unsafe {
+        let first = (*array.as_array_ptr()).fields.data.cast::<u8>();
+        Block::from_raw(first, [n, dim], [row, column], kind)
+    })
+}
