@@ -88,6 +88,9 @@ def members(fd: int, name: str) -> Iterator[Member]:
         size = int(pax["size"]) if "size" in pax else _number(header[124:136], name, offset)
         start = offset + BLOCK
         end = start + size
+        if size < 0:
+            message = f"{name} is damaged: its member at byte {offset} has the size {size}"
+            raise FormatError(message)
         if end > length:
             message = f"{name} is cut short: its member at byte {offset} needs {end} bytes, the file has {length}"
             raise FormatError(message)

@@ -1,0 +1,102 @@
+"""What an encoder is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsprune.encoders.preprocessing import ImageLike, Preprocessing, rgb
+
+__all__ = ["Encoder"]
+
+
+class Encoder(ABC):
+    """Maps images to unit vectors.
+
+    Attributes
+    ----------
+    name : str
+        The name that :func:`rsprune.encoders.load_encoder` knows it by.
+    dim : int
+        D, the number of dimensions of an embedding.
+    device : str
+        ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``.
+    batch_size : int
+        How many images go through the network at once, unless the caller says otherwise.
+    preprocessing : Preprocessing
+        What is done to an image before.
+    """
+
+    name: str
+    dim: int
+    device: str
+    batch_size: int
+    preprocessing: Preprocessing
+
+    @property
+    def size(self) -> int:
+        """S, the width and height in pixels of what the network sees."""
+        return self.preprocessing.size
+
+    @abstractmethod
+    def provenance(self) -> dict[str, Any]:
+        """Say what made the embeddings.
+
+        Returns
+        -------
+        dict
+            ``name``, ``architecture``, ``dim``, ``weights`` (``file``, ``sha256``), ``preprocessing``: embeddings of
+            which these differ must not be mixed. ``runtime`` (versions, kind of device, precision): embeddings of which
+            only this differs agree up to rounding. Only strings, numbers, lists and dicts.
+        """
+
+    @abstractmethod
+    def forward(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Map one batch of preprocessed pixels, uint8 (n, 3, S, S), to embeddings, float32 (n, D) of unit rows."""
+
+    def preprocess(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Bring images to the size of the network.
+
+        Parameters
+        ----------
+        images : sequence of ndarray
+            uint8 pixels, each (H, W, 3), (H, W, 1) or (H, W), of any sizes.
+
+        Returns
+        -------
+        ndarray
+            uint8 (n, 3, S, S), with the channels last in memory. The values are scaled on the device, in
+            :meth:`forward`.
+        """
+        pixels = np.empty((len(images), self.size, self.size, 3), np.uint8)
+        for i, image in enumerate(images):
+            pixels[i] = self.preprocessing.resize(rgb(image))
+        return pixels.transpose(0, 3, 1, 2)
+
+    def encode(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
+        """Embed images.
+
+        Parameters
+        ----------
+        images : sequence
+            uint8 pixels, encoded bytes, paths or Pillow images, of any sizes.
+
+        Returns
+        -------
+        ndarray
+            float32 (n, D), unit rows.
+
+        Raises
+        ------
+        ImageError, ShapeError, DtypeError
+            For the first image that is none. The feed (:func:`rsprune.encoders.feed.embed`) reports such and goes on.
+        """
+        embeddings = np.empty((len(images), self.dim), np.float32)
+        for start in range(0, len(images), self.batch_size):
+            batch = [rgb(image) for image in images[start : start + self.batch_size]]
+            embeddings[start : start + len(batch)] = self.forward(self.preprocess(batch))
+        return embeddings

@@ -1,0 +1,434 @@
+"""Collections of images: what is found, in which order, under which name, and what is refused."""
+
+import contextlib
+import io
+import os
+import pickle
+import tarfile
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rsprune import errors
+from rsprune.sources import Item, Shard, open_source
+from rsprune.sources.files import SHARD_IMAGES
+from rsprune.sources.tar import members
+from rsprune.sources.webdataset import expand_braces
+
+
+def touch(root, *paths):
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(path.encode())
+
+
+def make_tar(path, files, format=tarfile.GNU_FORMAT):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", format=format) as tar:
+        for name, data in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def items(source):
+    return [item for shard in source.shards for item in source.read(shard)]
+
+
+def keys(source):
+    return [item.key for item in items(source)]
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+
+def test_folder_finds_every_extension_in_any_case_and_nothing_hidden(tmp_path):
+    good = ["a.jpg", "b.JPEG", "c.Png", "d.tif", "e.TIFF", "f.webp"]
+    touch(tmp_path, *good, "g.txt", "h.gif", "jpg", ".hidden.jpg", ".cache/x.jpg", "._a.jpg")
+    source = open_source(tmp_path)
+    assert keys(source) == good
+    assert [item.data for item in items(source)] == [str(tmp_path / name) for name in good]
+
+
+@given(
+    st.sets(
+        st.lists(st.text("aB.-_ é0/", min_size=1, max_size=3), min_size=1, max_size=3).map(
+            lambda parts: "/".join(p.replace("/", "x").strip(".") + "z" for p in parts)
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_folder_order_is_that_of_the_relative_paths(tmp_path_factory, stems):
+    root = tmp_path_factory.mktemp("folder")
+    paths = [f"{stem}.jpg" for stem in stems]
+    touch(root, *paths)
+    assert keys(open_source(root)) == sorted(paths)
+
+
+def test_folder_between_and_after_its_siblings(tmp_path):
+    # As whole paths "a-/x" < "a.jpg" < "a/x" < "a0.jpg": sorting folder names alone gets this wrong.
+    touch(tmp_path, "a/x.jpg", "a.jpg", "a-/x.jpg", "a0.jpg")
+    assert keys(open_source(tmp_path)) == ["a-/x.jpg", "a.jpg", "a/x.jpg", "a0.jpg"]
+
+
+def test_class_folders_label_only_if_every_image_lies_in_one(tmp_path):
+    touch(tmp_path, "Beach/deep/b.jpg", "Airport/a.jpg")
+    assert [(item.key, item.label) for item in items(open_source(tmp_path))] == [
+        ("Airport/a.jpg", "Airport"),
+        ("Beach/deep/b.jpg", "Beach"),
+    ]
+    touch(tmp_path, "zzz.jpg")
+    assert {item.label for item in items(open_source(tmp_path))} == {None}
+
+
+def test_shards_hold_4096_images_and_rows_pick_among_them(tmp_path):
+    (tmp_path / "f").mkdir()
+    for i in range(SHARD_IMAGES + 3):
+        os.close(os.open(tmp_path / "f" / f"{i:05d}.png", os.O_CREAT))
+    source = open_source(tmp_path / "f")
+    assert source.shards == (Shard("part-000000", SHARD_IMAGES), Shard("part-000001", 3))
+    assert [item.key for item in source.read(source.shards[1], [0, 2])] == ["04096.png", "04098.png"]
+    assert list(source.read(source.shards[0], [])) == []
+    for rows in ([2, 1], [1, 1], [3], [-1]):
+        with pytest.raises(errors.ArgumentError, match="part-000001"):
+            list(source.read(source.shards[1], rows))
+
+
+def test_symlink_loop_ends_and_dangling_link_is_kept(tmp_path):
+    touch(tmp_path, "a/x.jpg")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "a" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "b").symlink_to(tmp_path / "a", target_is_directory=True)
+    assert keys(open_source(tmp_path)) == ["a/gone.jpg", "a/x.jpg", "b/gone.jpg", "b/x.jpg"]
+
+
+def test_empty_folder_names_itself_and_the_extensions(tmp_path):
+    with pytest.raises(errors.EmptyInputError, match=r"\.jpeg") as caught:
+        open_source(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_unreadable_folder(tmp_path, monkeypatch):
+    touch(tmp_path, "a/x.jpg", "locked/y.jpg")
+    scandir = os.scandir
+
+    def guarded(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)  # root reads everything, whatever its mode
+    with pytest.raises(PermissionError, match="locked"):
+        open_source(tmp_path)
+
+
+def test_file_name_that_is_not_utf8(tmp_path):
+    try:
+        (tmp_path / os.fsdecode(b"caf\xe9.jpg")).touch()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    with pytest.raises(errors.SourceError, match="not UTF-8"):
+        open_source(tmp_path)
+
+
+def test_folder_of_tars(tmp_path):
+    make_tar(tmp_path / "train" / "b.tar", [("1.jpg", b"1")])
+    make_tar(tmp_path / "train" / "a.tar", [("0.jpg", b"0")])
+    assert items(open_source(tmp_path)) == [Item("0", b"0"), Item("1", b"1")]
+
+
+def test_folder_fingerprint_sees_every_change(tmp_path):
+    touch(tmp_path, "a.jpg", "b.jpg")
+    seen = [open_source(tmp_path).fingerprint()]
+    assert open_source(tmp_path).fingerprint() == seen[0]
+    (tmp_path / "b.jpg").write_bytes(b"longer than before")
+    seen.append(open_source(tmp_path).fingerprint())
+    os.utime(tmp_path / "a.jpg", (1, 1))
+    seen.append(open_source(tmp_path).fingerprint())
+    (tmp_path / "a.jpg").rename(tmp_path / "c.jpg")
+    seen.append(open_source(tmp_path).fingerprint())
+    assert all(seen[i] != seen[j] for i in range(4) for j in range(i))
+
+
+# --- lists ------------------------------------------------------------------------------------------------------------
+
+
+def test_list_skips_blanks_and_comments_and_keeps_the_order(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_bytes(b"\xef\xbb\xbf# header\r\nz.jpg\r\n\r\n  # no\r\nsub/a b.jpg \r\n/abs/x.tif")
+    source = open_source(path)
+    assert items(source) == [
+        Item("z.jpg", str(tmp_path / "z.jpg")),
+        Item("sub/a b.jpg", str(tmp_path / "sub/a b.jpg")),
+        Item("/abs/x.tif", "/abs/x.tif"),
+    ]
+    assert source.fingerprint()["kind"] == "list"  # although no file exists
+
+
+def test_csv_with_labels_and_other_columns(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text('# made by hand\nid, Path ,label\n1,"a,b.jpg",Beach\n\n2,c.jpg,Port\n')
+    assert [(item.key, item.label) for item in items(open_source(path))] == [("a,b.jpg", "Beach"), ("c.jpg", "Port")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error", "match"),
+    [
+        ("l.txt", "", errors.EmptyInputError, "no line holds a path"),
+        ("l.csv", "", errors.EmptyInputError, "no line holds a path"),
+        ("l.csv", "path,label\n", errors.EmptyInputError, "no line holds a path"),
+        ("l.csv", "file\na.jpg\n", errors.SourceError, "no column 'path'.*file"),
+        ("l.csv", "path,label\n#\na.jpg\n", errors.SourceError, "line 3: expected 2 fields"),
+        ("l.lst", "a.jpg\n#\n\nb.jpg\na.jpg\n", errors.DuplicateKeyError, "lines 1 and 5 .*'a.jpg'"),
+        ("l.csv", "path\nb\na\n\na\n", errors.DuplicateKeyError, "lines 3 and 5 .*'a'"),
+        ("l.txt", "a\0b\n", errors.SourceError, "line 1: a zero byte"),
+    ],
+)
+def test_list_refuses(tmp_path, name, text, error, match):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(error, match=match):
+        open_source(tmp_path / name)
+
+
+def test_list_that_is_not_utf8(tmp_path):
+    (tmp_path / "l.txt").write_bytes(b"a.jpg\n\xff\xfe\n")
+    with pytest.raises(errors.SourceError, match="not UTF-8"):
+        open_source(tmp_path / "l.txt")
+
+
+# --- tar files --------------------------------------------------------------------------------------------------------
+
+
+def test_webdataset_samples(tmp_path):
+    path = make_tar(
+        tmp_path / "s.tar",
+        [
+            ("only.txt", b"caption"),
+            ("a.jpg", b"A"),
+            ("a.json", b"{}"),
+            ("b.seg.png", b"a mask"),
+            ("b.TIF", b"B"),
+            ("rs5m.img_content", b"C"),
+            ("._a.jpg", b"resource fork"),
+            ("a.png", b"A again"),
+        ],
+    )
+    source = open_source(path)
+    assert source.shards == (Shard("s"),)
+    assert items(source) == [Item("a", b"A"), Item("b", b"B"), Item("rs5m", b"C"), Item("a", b"A again")]
+    assert [item.data for item in source.read(source.shards[0], [1, 3])] == [b"B", b"A again"]
+    with pytest.raises(errors.ArgumentError):
+        list(source.read(source.shards[0], [4]))
+
+
+def test_class_folders_in_a_tar(tmp_path):
+    path = make_tar(tmp_path / "s.tar", [("./Airport/x.1.jpg", b""), ("./Beach/a.b/y.jpg", b"")])
+    # The first extension is ".1.jpg": no image by WebDataset's rule.
+    assert [(item.key, item.label) for item in items(open_source(path))] == [("./Beach/a.b/y", "Beach")]
+    path = make_tar(tmp_path / "t.tar", [("Airport/x.jpg", b""), ("y.jpg", b"")])
+    assert [(item.key, item.label) for item in items(open_source(path))] == [("Airport/x", None), ("y", None)]
+
+
+def test_pattern_range_and_list_are_one_collection(tmp_path):
+    for i in range(3):
+        make_tar(tmp_path / f"pool-{i:02d}.tar", [(f"{i}.jpg", b"")])
+    by_range = open_source(str(tmp_path / "pool-{00..02}.tar"))
+    assert [shard.name for shard in by_range.shards] == ["pool-00", "pool-01", "pool-02"]
+    assert keys(by_range) == ["0", "1", "2"]
+    by_list = open_source([tmp_path / "pool-02.tar", tmp_path / "pool-00.tar", tmp_path / "pool-01.tar"])
+    by_glob = open_source(f"{tmp_path}/pool-*.tar")
+    assert by_range.fingerprint() == by_list.fingerprint() == by_glob.fingerprint()
+    with pytest.raises(errors.SourceError, match="more than once"):
+        open_source([f"{tmp_path}/pool-*.tar", f"{tmp_path}/pool-00.tar"])
+    with pytest.raises(FileNotFoundError, match=r"pool-03\.tar"):
+        open_source(str(tmp_path / "pool-{00..03}.tar"))
+    with pytest.raises(FileNotFoundError, match=r"none-\*\.tar"):
+        open_source(str(tmp_path / "none-*.tar"))
+
+
+def test_same_stem_in_two_folders_gets_two_names(tmp_path):
+    for folder in ("train", "val", "val+x"):
+        make_tar(tmp_path / folder / "0.tar", [("k.jpg", folder.encode())])
+    source = open_source(tmp_path)
+    assert [shard.name for shard in source.shards] == sorted(["train+0", "val+0", "val%2Bx+0"])
+    assert keys(source) == ["k", "k", "k"]  # told apart, and refused or not, by those who know all shards
+
+
+def test_shard_names_are_file_names(tmp_path):
+    name = open_source(make_tar(tmp_path / "a b:c.tar", [("k.jpg", b"")])).shards[0].name
+    assert (tmp_path / f"{name}.parquet").parent == tmp_path
+    assert not set(name) & set('/\\:*?"<>| ')
+
+
+def test_braces_expand_as_in_the_shell():
+    assert expand_braces("x") == ["x"]
+    assert expand_braces("{a,b}-{8..10}") == ["a-8", "a-9", "a-10", "b-8", "b-9", "b-10"]
+    assert expand_braces("p-{098..101}.tar") == ["p-098.tar", "p-099.tar", "p-100.tar", "p-101.tar"]
+    assert expand_braces("{x}") == ["{x}"]
+    with pytest.raises(errors.SourceError, match="backwards"):
+        expand_braces("{5..1}")
+
+
+def own_members(path):
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return [tuple(member) for member in members(fd, str(path))]
+    finally:
+        os.close(fd)
+
+
+def tarfile_members(path):
+    with tarfile.open(path) as tar:
+        return [(m.name, m.offset_data, m.size) for m in tar if m.isreg()]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.text("abé/. ", min_size=1, max_size=30).map(lambda s: "d/" + s.replace("/.", "/x").strip("/ ") + "e"),
+            st.integers(0, 1500),
+            st.sampled_from([0, 0, 0, 90, 200, 700]),
+        ),
+        max_size=8,
+    ),
+    st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
+)
+@settings(max_examples=100, deadline=None)
+def test_tar_members_are_those_of_tarfile(tmp_path_factory, files, format):
+    path = tmp_path_factory.mktemp("tar") / "t.tar"
+    most = 60 if format == tarfile.USTAR_FORMAT else 1000
+    make_tar(path, [(name + "/n" * min(extra, most), bytes(size)) for name, size, extra in files], format)
+    assert own_members(path) == tarfile_members(path)
+
+
+def test_tar_passes_over_what_is_no_file(tmp_path):
+    path = tmp_path / "t.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, kind in (("d.jpg", tarfile.DIRTYPE), ("l.jpg", tarfile.SYMTYPE), ("h.jpg", tarfile.LNKTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "x.jpg"
+            tar.addfile(info)
+        tar.addfile(tarfile.TarInfo("x.jpg"))
+    assert [member[0] for member in own_members(path)] == ["x.jpg"]
+
+
+def test_tar_cut_anywhere_is_an_error(tmp_path):
+    path = make_tar(tmp_path / "t.tar", [("a.jpg", bytes(700)), ("n" * 150 + ".jpg", b"x" * 600)])
+    whole = path.read_bytes()
+    with tarfile.open(path) as tar:
+        end = tar.getmembers()[-1].offset_data + 1024
+    for length in [*range(0, end, 256), end - 1, end + 511]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(errors.FormatError, match=r"t\.tar.*byte"):
+            own_members(path)
+    path.write_bytes(whole[: end + 512])  # one block of zeros is enough
+    assert len(own_members(path)) == 2
+
+
+@given(st.integers(0, 3000), st.integers(0, 255))
+@settings(max_examples=300, deadline=None)
+def test_tar_with_a_changed_byte_never_crashes(tmp_path_factory, at, value):
+    path = tmp_path_factory.getbasetemp() / "changed.tar"
+    make_tar(path, [("a.jpg", bytes(30)), ("é" * 120 + ".jpg", bytes(30))], tarfile.PAX_FORMAT)
+    data = bytearray(path.read_bytes())
+    data[at] = value
+    path.write_bytes(data)
+    # An error of its own, or members that lie in the file.
+    with contextlib.suppress(errors.FormatError):
+        assert all(0 <= offset <= offset + size <= len(data) for _, offset, size in own_members(path))
+
+
+def test_tar_member_of_negative_size(tmp_path):
+    path = make_tar(tmp_path / "t.tar", [("a.jpg", b"")])
+    data = bytearray(path.read_bytes())
+    data[124:136] = b"-0000001000\0"
+    data[148:156] = b"%06o\0 " % (sum(data[:148]) + sum(data[156:512]) + 8 * 32)
+    path.write_bytes(data)
+    with pytest.raises(errors.FormatError, match=r"t\.tar .* size -512"):
+        own_members(path)
+
+
+def test_tar_that_is_something_else(tmp_path):
+    (tmp_path / "t.tar").write_bytes(b"\x1f\x8b" + bytes(range(256)) * 8)
+    with pytest.raises(errors.FormatError, match="no tar file"):
+        items(open_source(tmp_path / "t.tar"))
+
+
+def test_tar_without_images(tmp_path):
+    with pytest.raises(errors.EmptyInputError, match="img_content"):
+        items(open_source(make_tar(tmp_path / "t.tar", [("a.txt", b"")])))
+
+
+def test_tar_fingerprint_changes_with_the_file(tmp_path):
+    path = make_tar(tmp_path / "t.tar", [("a.jpg", b"")])
+    before = open_source(path).fingerprint()
+    os.utime(path, (1, 1))
+    assert open_source(path).fingerprint() != before
+    assert before["shards"][0]["bytes"] == path.stat().st_size
+
+
+def test_reading_closes_the_file(tmp_path, monkeypatch):
+    source = open_source(make_tar(tmp_path / "t.tar", [("a.jpg", b""), ("b.jpg", b"")]))
+    opened, closed = [], []
+    monkeypatch.setattr(os, "open", lambda *args, real=os.open: opened.append(real(*args)) or opened[-1])
+    monkeypatch.setattr(os, "close", lambda fd, real=os.close: closed.append(fd) or real(fd))
+    reading = source.read(source.shards[0])
+    next(reading)
+    assert (len(opened), len(closed)) == (1, 0)
+    reading.close()
+    assert closed == opened
+
+
+# --- all of them ------------------------------------------------------------------------------------------------------
+
+
+def test_several_collections_join_in_their_order(tmp_path):
+    touch(tmp_path, "one/Airport/1.jpg", "two/Airport/1.jpg")
+    make_tar(tmp_path / "t.tar", [("Airport/1.jpg", b"")])
+    source = open_source([tmp_path / "two", tmp_path / "t.tar", open_source(tmp_path / "one")])
+    assert [(item.key, item.label) for item in items(source)] == [
+        ("0/Airport/1.jpg", "Airport"),
+        ("1/Airport/1", "Airport"),
+        ("2/Airport/1.jpg", "Airport"),
+    ]
+    names = [shard.name for shard in source.shards]
+    assert names == sorted(set(names)) == ["0-part-000000", "1-t", "2-part-000000"]
+    assert [part["kind"] for part in source.fingerprint()["sources"]] == ["folder", "webdataset", "folder"]
+
+
+def test_sources_pickle(tmp_path):
+    touch(tmp_path, "f/a.jpg")
+    make_tar(tmp_path / "t.tar", [("b.jpg", b"B")])
+    source = open_source([tmp_path / "f", tmp_path / "t.tar"])
+    assert items(pickle.loads(pickle.dumps(source))) == items(source)
+
+
+def test_open_source_returns_a_source_as_it_is(tmp_path):
+    touch(tmp_path, "a.jpg")
+    source = open_source(tmp_path)
+    assert open_source(source) is source
+    assert open_source([str(tmp_path)]).fingerprint() == source.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "match"),
+    [
+        (3, errors.SourceError, "got int 3"),
+        (b"x", errors.SourceError, "got bytes"),
+        ([], errors.EmptyInputError, "empty list"),
+        ("nowhere", FileNotFoundError, "nowhere.*a folder of images"),
+        ("nowhere.txt", FileNotFoundError, r"nowhere\.txt"),
+        ("s3://bucket/x.tar.gz", errors.SourceError, "local disk"),
+        ("x.tar.gz", errors.SourceError, "compressed"),
+        ("x.jpg", errors.SourceError, "x.jpg.*a list of them"),
+    ],
+)
+def test_open_source_refuses(tmp_path, monkeypatch, spec, error, match):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "x.tar.gz", "x.jpg")
+    with pytest.raises(error, match=match):
+        open_source(spec)
