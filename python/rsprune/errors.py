@@ -32,7 +32,9 @@ __all__ = [
     "ShapeError",
     "SourceError",
     "TruncatedImageError",
+    "UnfinishedRunError",
     "UnknownImageFormatError",
+    "UnknownKeyError",
     "UnsupportedImageError",
     "WeightsError",
     "failure",
@@ -81,6 +83,18 @@ class DuplicateKeyError(SourceError):
 
 class ConfigMismatchError(RspruneError, ValueError):
     """A run folder that was started with a different configuration."""
+
+
+class UnfinishedRunError(RspruneError, RuntimeError):
+    """A run folder whose run has not come to its end."""
+
+
+class UnknownKeyError(RspruneError, KeyError):
+    """A key that no image of the run has."""
+
+    def __str__(self) -> str:
+        """The message as it is: ``KeyError`` would print it in quotes."""
+        return str(self.args[0])
 
 
 class EncoderError(RspruneError, ValueError):

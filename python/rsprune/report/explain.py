@@ -1,0 +1,329 @@
+"""Why an image was kept or dropped: every figure that decided it, and the figures that it would have needed."""
+
+from __future__ import annotations
+
+import bisect
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from rsprune.errors import UnknownKeyError
+from rsprune.manifest import RunFolder, read_table
+from rsprune.report.finished import NOT_CHOSEN, PHASES, FinishedRun, read_run
+
+__all__ = ["Explanation", "explain"]
+
+NEIGHBOURS = 1000  # keys that a suggestion is looked for among
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What became of one image.
+
+    Attributes
+    ----------
+    key, shard, row
+        Which image: its key, its input shard, and its position there.
+    kept
+        Whether it was selected.
+    stage, cause, message
+        Where and why it was quarantined; None when it was not.
+    entropy
+        In bits; None when Stage I could not rank the image.
+    entropy_rank
+        Its place among all ranked images, 1 for the highest entropy; among equals the earlier row comes first.
+    ranked
+        How many images Stage I ranked.
+    tau
+        The lowest entropy that Stage I kept, in bits.
+    stage_one
+        Whether Stage I kept the image. The figures below are None when it did not, or when Stage II could not embed it.
+    cluster
+        The number of the nearest centroid.
+    similarity
+        The cosine of the angle to it.
+    cluster_rank
+        Its place among the cluster's images, 1 for the highest similarity; among equals the earlier row comes first.
+    cluster_pool
+        How many images the cluster has.
+    quota
+        How many images each cluster keeps first.
+    quota_cut
+        The lowest similarity that the quota kept in this cluster; None when it kept none.
+    fill_cut
+        The lowest similarity that the fill kept, in any cluster; None when it kept none.
+    phase
+        ``"quota"``, ``"fill"`` or ``"preselected"``; None when Stage II did not choose the image.
+    within, fill
+        The selection's options of these names.
+    """
+
+    key: str
+    shard: str
+    row: int
+    kept: bool
+    stage: str | None
+    cause: str | None
+    message: str | None
+    entropy: float | None
+    entropy_rank: int | None
+    ranked: int
+    tau: float | None
+    stage_one: bool
+    cluster: int | None
+    similarity: float | None
+    cluster_rank: int | None
+    cluster_pool: int | None
+    quota: int
+    quota_cut: float | None
+    fill_cut: float | None
+    phase: str | None
+    within: str
+    fill: str
+
+    def text(self) -> str:
+        """The same in a few sentences, one a line."""
+        return "\n".join([self.verdict(), *self.stage_one_lines(), *self.stage_two_lines()])
+
+    def verdict(self) -> str:
+        """What became of it, in one sentence."""
+        where = f"{self.key} (shard {self.shard}, row {self.row})"
+        if self.phase == "preselected":
+            return f"{where} was kept: it was selected beforehand."
+        if self.kept:
+            return f"{where} was kept, by the {self.phase} of Stage II."
+        if self.stage is not None:
+            return f"{where} was quarantined in stage {self.stage} ({self.cause}): {self.message}."
+        return f"{where} was dropped by Stage {'II' if self.stage_one else 'I'}."
+
+    def stage_one_lines(self) -> list[str]:
+        """What Stage I made of it."""
+        if self.entropy is None or self.entropy_rank is None or self.tau is None:
+            return []
+        digits = telling_digits(self.entropy, self.tau)
+        figures = (
+            f"Entropy {self.entropy + 0.0:.{digits}f} bits, number {self.entropy_rank:,} of {self.ranked:,} images"
+        )
+        if self.stage_one:
+            return [f"{figures}; Stage I kept everything down to {self.tau:.{digits}f}."]
+        if self.entropy == self.tau:
+            return [f"{figures}; Stage I kept images of this very entropy, but only the earlier ones."]
+        return [f"{figures}; Stage I ended at {self.tau:.{digits}f}."]
+
+    def stage_two_lines(self) -> list[str]:
+        """What Stage II made of it."""
+        if self.similarity is None:
+            return []
+        cuts = [cut for cut in (self.quota_cut, self.fill_cut) if cut is not None]
+        digits = telling_digits(self.similarity, *cuts)
+        figures = (
+            f"Similarity {self.similarity:.{digits}f} to centroid {self.cluster}, "
+            f"rank {self.cluster_rank:,} of {self.cluster_pool:,} in that cluster"
+        )
+        if self.within != "nearest":
+            quota = f"the quota of {self.quota:,} followed the rule {self.within!r}"
+        elif self.quota_cut is None:
+            quota = f"the quota was {self.quota:,}"
+        else:
+            quota = f"the quota of cluster {self.cluster} ({self.quota:,}) ended at {self.quota_cut:.{digits}f}"
+        if self.phase == "quota":
+            return [f"{figures}; {quota}."]
+        if self.fill_cut is None:
+            fill = "and nothing was filled"
+        elif self.fill == "global":
+            fill = f"the fill at {self.fill_cut:.{digits}f}"
+        else:
+            fill = f"and the fill followed the rule {self.fill!r}"
+        lines = [f"{figures}; {quota}, {fill}."]
+        if not self.kept and self.similarity in cuts:
+            lines.append("Among equal similarities the earlier rows come first.")
+        return lines
+
+
+@dataclass
+class Found:
+    """A key's row, and what the tables say of it."""
+
+    shard: str
+    row: int
+    number: int  # of the row, through all shards
+    entropy: float = float("nan")
+    stage_one: bool = False
+    cluster: int = -1
+    similarity: float = float("nan")
+    phase: int = NOT_CHOSEN
+    richer: int = 0  # images that Stage I ranks before it
+    nearer: int = 0  # images of its cluster that Stage II ranks before it
+
+
+def explain(run: str | Path | RunFolder, keys: str | Sequence[str]) -> list[Explanation]:
+    """Say why images were kept or dropped.
+
+    Parameters
+    ----------
+    run
+        The folder of a finished run.
+    keys
+        The images' keys, or one of them. Of a key that several images share, the first is meant.
+
+    Returns
+    -------
+    list of Explanation
+        One for each key, in the order of ``keys``. Memory: one shard, and the row numbers of the selection.
+
+    Raises
+    ------
+    UnknownKeyError
+        No image has one of the keys; the message suggests keys that are like it.
+    FileNotFoundError
+        ``run`` is no run folder.
+    UnfinishedRunError
+        The run has not come to its end.
+    """
+    finished = read_run(run)
+    keys = [keys] if isinstance(keys, str) else list(keys)
+    found = find(finished, keys)
+    for name in {one.shard for one in found.values()}:
+        look_up(finished, [one for one in found.values() if one.shard == name])
+    ranked = rank(finished, list(found.values()))
+    causes = causes_of(finished, keys)
+    return [describe(finished, key, found[key], causes, ranked) for key in keys]
+
+
+def find(run: FinishedRun, keys: Sequence[str]) -> dict[str, Found]:
+    """Find the row of each key, shard by shard, and stop at the last."""
+    missing = set(keys)
+    found: dict[str, Found] = {}
+    likeness = dict.fromkeys(keys, (-1.0, ""))
+    first = 0
+    for name in run.shards:
+        if not missing:
+            break
+        column = run.keys(name)
+        for row in np.flatnonzero(pc.is_in(column, value_set=pa.array(sorted(missing), pa.string()))):
+            key = column[int(row)].as_py()
+            if key in missing:  # a shard may repeat it
+                missing.remove(key)
+                found[key] = Found(name, int(row), first + int(row))
+        for key in missing:
+            alike = difflib.SequenceMatcher(None, key, column[0].as_py() if len(column) else "").ratio()
+            if alike > likeness[key][0]:
+                likeness[key] = (alike, name)
+        first += len(column)
+    for key in keys:
+        if key in missing:
+            raise unknown(run, key, likeness[key][1])
+    return found
+
+
+def unknown(run: FinishedRun, key: str, shard: str) -> UnknownKeyError:
+    """The error for a key that is not there, with keys like it from the shard whose first key is most like it."""
+    known = sorted(run.keys(shard).to_pylist()) if shard else []
+    middle = bisect.bisect(known, key)
+    near = known[max(middle - NEIGHBOURS // 2, 0) : middle + NEIGHBOURS // 2]
+    close = difflib.get_close_matches(key, near, n=3)
+    msg = f"the run in {run.folder.path} has no image {key!r}"
+    if close:
+        msg += f". Did you mean {' or '.join(map(repr, close))}?"
+    elif near:
+        msg += f". Its keys look like {near[0]!r}"
+    return UnknownKeyError(msg)
+
+
+def look_up(run: FinishedRun, found: Sequence[Found]) -> None:
+    """Read what the tables say of rows of one shard."""
+    shard = run.read(found[0].shard, found[0].number - found[0].row)
+    for one in found:
+        one.entropy = float(shard.entropy[one.row])
+        for at in np.flatnonzero(shard.row == one.row):
+            one.stage_one = True
+            one.cluster = int(shard.cluster[at])
+            one.similarity = float(shard.similarity[at])
+            one.phase = int(shard.phase[at])
+
+
+def rank(run: FinishedRun, found: Sequence[Found]) -> int:
+    """Count what comes before each row in either stage; returns the number of images that Stage I ranked."""
+    ranked = 0
+    for shard in run:
+        row = np.flatnonzero(~np.isnan(shard.entropy))
+        ranked += len(row)
+        entropies = Descending(shard.entropy[row], shard.first + row)
+        for one in found:
+            one.richer += entropies.before(one.entropy, one.number)
+        for cluster in {one.cluster for one in found if one.cluster >= 0}:
+            at = np.flatnonzero(shard.cluster == cluster)
+            similarities = Descending(shard.similarity[at].astype(np.float64), shard.first + shard.row[at])
+            for one in found:
+                if one.cluster == cluster:
+                    one.nearer += similarities.before(one.similarity, one.number)
+    return ranked
+
+
+class Descending:
+    """Values in the order of the method: the highest first, and among equals the lowest row number."""
+
+    def __init__(self, values: NDArray[np.float64], numbers: NDArray[np.int64]) -> None:
+        order = np.lexsort((numbers, -values))
+        self.falling = -values[order]
+        self.numbers = numbers[order]
+
+    def before(self, value: float, number: int) -> int:
+        """How many come before a row of this value and number; the row itself need not be among them."""
+        start = int(np.searchsorted(self.falling, -value, "left"))
+        end = int(np.searchsorted(self.falling, -value, "right"))
+        return start + int(np.searchsorted(self.numbers[start:end], number))
+
+
+def causes_of(run: FinishedRun, keys: Sequence[str]) -> dict[tuple[str, int], tuple[str, str, str]]:
+    """Stage, cause and message of those rows of the keys that were quarantined, by shard and row."""
+    table = read_table(run.folder.quarantine)
+    table = table.filter(pc.is_in(table["key"], value_set=pa.array(keys, pa.string())))
+    return {(r["shard"], r["row"]): (r["stage"], r["kind"], r["message"]) for r in table.to_pylist()}
+
+
+def describe(
+    run: FinishedRun, key: str, found: Found, causes: dict[tuple[str, int], tuple[str, str, str]], ranked: int
+) -> Explanation:
+    """Put the figures of one row together."""
+    stage, cause, message = causes.get((found.shard, found.row), (None, None, None))
+    was_ranked = not np.isnan(found.entropy)
+    embedded = found.cluster >= 0
+    clusters = run.summary["clusters"]
+    selection = run.config.get("selection", {})
+    return Explanation(
+        key=key,
+        shard=found.shard,
+        row=found.row,
+        kept=found.phase != NOT_CHOSEN,
+        stage=stage,
+        cause=cause,
+        message=message,
+        entropy=found.entropy if was_ranked else None,
+        entropy_rank=found.richer + 1 if was_ranked else None,
+        ranked=ranked,
+        tau=run.summary["tau"],
+        stage_one=found.stage_one,
+        cluster=found.cluster if embedded else None,
+        similarity=found.similarity if embedded else None,
+        cluster_rank=found.nearer + 1 if embedded else None,
+        cluster_pool=clusters["pool"][found.cluster] if embedded else None,
+        quota=run.summary["quota"],
+        quota_cut=clusters["quota_cut"][found.cluster] if embedded else None,
+        fill_cut=run.summary["fill_cut"],
+        phase=PHASES[found.phase] if found.phase != NOT_CHOSEN else None,
+        within=selection.get("within", "nearest"),
+        fill=selection.get("fill", "global"),
+    )
+
+
+def telling_digits(*values: float) -> int:
+    """The fewest decimals, three or more, at which different values look different."""
+    different = set(values)
+    return next((d for d in range(3, 12) if len({f"{v:.{d}f}" for v in different}) == len(different)), 12)
