@@ -57,9 +57,15 @@ def make_rows(shards, k, seed=0, refused=(), failed=(), key=lambda shard, row: f
     return rows
 
 
+def rank(rows):
+    """The rows that Stage I can rank, in its order."""
+    valid = [i for i, r in enumerate(rows) if r.entropy is not None and not (r.refused and r.refused[0] == "entropy")]
+    return sorted(valid, key=lambda i: (-rows[i].entropy, i))
+
+
 def prune(rows, k, budget, keep=0.3):
     """Stage I and Stage II on the rows, in place; returns the summary."""
-    ranked = sorted((i for i, r in enumerate(rows) if r.entropy is not None), key=lambda i: (-rows[i].entropy, i))
+    ranked = rank(rows)
     survivors = ranked[: max(int(keep * len(rows)), 1)]
     for i in survivors:
         rows[i].survived = True

@@ -107,9 +107,8 @@ class Explanation:
         if self.entropy is None or self.entropy_rank is None or self.tau is None:
             return []
         digits = telling_digits(self.entropy, self.tau)
-        figures = (
-            f"Entropy {self.entropy + 0.0:.{digits}f} bits, number {self.entropy_rank:,} of {self.ranked:,} images"
-        )
+        place = f"rank {self.entropy_rank:,} of {self.ranked:,}"
+        figures = f"Entropy {self.entropy + 0.0:.{digits}f} bits, {place}"  # + 0.0: no minus before zero
         if self.stage_one:
             return [f"{figures}; Stage I kept everything down to {self.tau:.{digits}f}."]
         if self.entropy == self.tau:
@@ -127,7 +126,7 @@ class Explanation:
             f"rank {self.cluster_rank:,} of {self.cluster_pool:,} in that cluster"
         )
         if self.within != "nearest":
-            quota = f"the quota of {self.quota:,} followed the rule {self.within!r}"
+            quota = f"the quota ({self.quota:,}) went by the rule {self.within!r}"
         elif self.quota_cut is None:
             quota = f"the quota was {self.quota:,}"
         else:
@@ -136,10 +135,11 @@ class Explanation:
             return [f"{figures}; {quota}."]
         if self.fill_cut is None:
             fill = "and nothing was filled"
-        elif self.fill == "global":
-            fill = f"the fill at {self.fill_cut:.{digits}f}"
+        elif (self.within, self.fill) == ("nearest", "global"):
+            ended = "" if self.quota_cut is not None else "ended "
+            fill = f"the fill {ended}at {self.fill_cut:.{digits}f}"
         else:
-            fill = f"and the fill followed the rule {self.fill!r}"
+            fill = f"and the fill by the rule {self.fill!r}"
         lines = [f"{figures}; {quota}, {fill}."]
         if not self.kept and self.similarity in cuts:
             lines.append("Among equal similarities the earlier rows come first.")
@@ -200,7 +200,7 @@ def find(run: FinishedRun, keys: Sequence[str]) -> dict[str, Found]:
     """Find the row of each key, shard by shard, and stop at the last."""
     missing = set(keys)
     found: dict[str, Found] = {}
-    likeness = dict.fromkeys(keys, (-1.0, ""))
+    likeness = dict.fromkeys(keys, (-1, ""))
     first = 0
     for name in run.shards:
         if not missing:
@@ -212,7 +212,7 @@ def find(run: FinishedRun, keys: Sequence[str]) -> dict[str, Found]:
                 missing.remove(key)
                 found[key] = Found(name, int(row), first + int(row))
         for key in missing:
-            alike = difflib.SequenceMatcher(None, key, column[0].as_py() if len(column) else "").ratio()
+            alike = common_prefix(key, column[0].as_py()) if len(column) else -1
             if alike > likeness[key][0]:
                 likeness[key] = (alike, name)
         first += len(column)
@@ -222,8 +222,13 @@ def find(run: FinishedRun, keys: Sequence[str]) -> dict[str, Found]:
     return found
 
 
+def common_prefix(a: str, b: str) -> int:
+    """How many characters two keys begin with in common."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
 def unknown(run: FinishedRun, key: str, shard: str) -> UnknownKeyError:
-    """The error for a key that is not there, with keys like it from the shard whose first key is most like it."""
+    """The error for a key that is not there, with keys like it from the shard whose first key begins most like it."""
     known = sorted(run.keys(shard).to_pylist()) if shard else []
     middle = bisect.bisect(known, key)
     near = known[max(middle - NEIGHBOURS // 2, 0) : middle + NEIGHBOURS // 2]
@@ -296,7 +301,6 @@ def describe(
     was_ranked = not np.isnan(found.entropy)
     embedded = found.cluster >= 0
     clusters = run.summary["clusters"]
-    selection = run.config.get("selection", {})
     return Explanation(
         key=key,
         shard=found.shard,
@@ -318,8 +322,8 @@ def describe(
         quota_cut=clusters["quota_cut"][found.cluster] if embedded else None,
         fill_cut=run.summary["fill_cut"],
         phase=PHASES[found.phase] if found.phase != NOT_CHOSEN else None,
-        within=selection.get("within", "nearest"),
-        fill=selection.get("fill", "global"),
+        within=run.within,
+        fill=run.fill,
     )
 
 

@@ -81,6 +81,16 @@ class FinishedRun:
             first += len(shard.entropy)
             yield shard
 
+    @property
+    def within(self) -> str:
+        """Which images of a cluster came first."""
+        return str(self.config.get("selection", {}).get("within", "nearest"))
+
+    @property
+    def fill(self) -> str:
+        """Who got what the quotas left of the budget."""
+        return str(self.config.get("selection", {}).get("fill", "global"))
+
     def read(self, name: str, first: int) -> ShardRows:
         """Read one shard, whose first row has the number ``first``."""
         entropy = read_table(self.folder.entropy(name), ["entropy"])["entropy"].to_numpy().astype(np.float64)

@@ -94,8 +94,9 @@ def thumbnails(
 
 def decode(data: bytes | str, options: Mapping[str, Any]) -> NDArray[np.uint8] | None:
     """Decode one image to uint8 (H, W, C); None where it cannot be."""
-    images, _ = _core.decode_images([data], threads=1, **options)
-    return images[0]
+    images, _ = _core.decode_images([data], threads=1, **options)  # type: ignore[attr-defined]
+    image: NDArray[np.uint8] | None = images[0]
+    return image
 
 
 def data_address(image: NDArray[np.uint8]) -> str:

@@ -1,0 +1,185 @@
+"""The parts of the page that show the two stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsprune.report import charts
+from rsprune.report.album import Album
+from rsprune.report.finished import FinishedRun
+from rsprune.report.markup import figure, number, percent, plural
+from rsprune.report.tally import ENTROPY_BIN, SIMILARITY_BIN, Tally
+
+__all__ = ["stage_one_section", "stage_two_section"]
+
+SIMILARITY_COLUMNS = 60  # at most
+
+# Colours, by their classes in the style sheet.
+STAGE_ONE = (("kept", "kept by Stage I"), ("rest", "dropped by Stage I"))
+STAGE_TWO = (("kept", "kept by quota"), ("fill", "kept by fill"), ("rest", "dropped by Stage II"))
+
+# What the selection's options mean, in the words of the page: for the quota, and for the fill.
+WITHIN = {
+    "nearest": ("the {} images nearest to its centroid", "nearest"),
+    "random": ("{} images drawn at random", "next drawn"),
+    "mid": ("the {} images of most middling similarity", "most middling"),
+    "far": ("the {} images farthest from its centroid", "farthest"),
+}
+FILL = {
+    "global": "The rest of the budget goes to the {} of all that is left, in whatever cluster (fill).",
+    "waterfill": "The rest of the budget raises the quotas of the clusters that have more to give, evenly (fill).",
+    "zscore": "The rest of the budget goes to what stands out most within its own cluster (fill).",
+    "none": "What small clusters cannot give of their quota is not made up for.",
+}
+
+
+def stage_one_section(run: FinishedRun, counts: Tally, album: Album) -> str:
+    """The entropies."""
+    tau = run.summary["tau"]
+    kept, dropped = (int(one.sum()) for one in counts.entropy)
+    svg = charts.columns(
+        "entropy",
+        "Entropy of all images that were read",
+        f"Histogram from 0 to 8 bits. Stage I kept {kept:,} images and dropped {dropped:,}.",
+        [
+            charts.Series("kept", "kept by Stage I", counts.entropy[0].tolist()),
+            charts.Series("rest", "dropped", counts.entropy[1].tolist()),
+        ],
+        labels=[f"{i * ENTROPY_BIN:.1f} to {(i + 1) * ENTROPY_BIN:.1f} bits" for i in range(counts.entropy.shape[1])],
+        ticks=[(bits / 8, str(bits)) for bits in range(9)],
+        axis="entropy, bits",
+        mark=None if tau is None else charts.Mark(tau / 8, f"tau = {tau:.3f} bits"),
+    )
+    end = "" if tau is None else f", down to {tau:.3f} bits"
+    caption = f"""Each column counts the images within {ENTROPY_BIN} bit. <strong>Stage I kept {number(kept)} of
+{number(counts.ranked)}</strong> ({percent(kept, counts.ranked)}){end}."""
+    parts = [
+        "<section>\n<h2>Stage I: how much there is to see</h2>",
+        """<p>Entropy says how evenly an image uses the 256 levels of grey: 0 bits is one flat tone, 8 bits is every
+level equally often. Open water, cloud and empty borders are low. It does not tell texture from noise.</p>""",
+        figure(svg, caption, STAGE_ONE),
+    ]
+    if album.images and counts.flattest.picks:
+        parts += ["<h3>Dropped: the lowest entropies</h3>", album.tiles(counts.flattest.picks)]
+        parts += ["<h3>Dropped: just below the cut</h3>", album.tiles(counts.just_missed.picks)]
+    return "\n".join([*parts, "</section>"])
+
+
+def stage_two_section(run: FinishedRun, counts: Tally, album: Album) -> str:
+    """The clusters and the similarities."""
+    quota = run.summary["quota"]
+    taken, next_in_line = WITHIN[run.within]
+    first = f"Every cluster first keeps {taken.format(number(quota))} (quota)." if quota else ""
+    parts = [
+        "<section>\n<h2>Stage II: a share for every kind of scene</h2>",
+        f"""<p>The centroids stand for kinds of scenes, found in reference images. An image belongs to the cluster of
+the centroid that its embedding is most similar to. {first} {FILL[run.fill].format(next_in_line)}</p>""",
+        cluster_figure(run.summary),
+        similarity_figure(run, counts),
+    ]
+    if album.images and counts.farthest.picks:
+        parts += ["<h3>Dropped: the least similar to any centroid</h3>", album.tiles(counts.farthest.picks)]
+    return "\n".join([*parts, "</section>"])
+
+
+def cluster_figure(summary: Mapping[str, Any]) -> str:
+    """Of each cluster, what was kept of it."""
+    pool, by_quota, by_fill = (summary["clusters"][name] for name in ("pool", "quota", "fill"))
+    quota = summary["quota"]
+    order = sorted(range(len(pool)), key=lambda k: (-pool[k], k))
+    svg = charts.columns(
+        "clusters",
+        "What was kept of each cluster",
+        f"{len(pool)} clusters by the number of images that Stage I kept of them, from {max(pool)} to {min(pool)}.",
+        [
+            charts.Series("kept", "by quota", [by_quota[k] for k in order]),
+            charts.Series("fill", "by fill", [by_fill[k] for k in order]),
+            charts.Series("rest", "dropped", [pool[k] - by_quota[k] - by_fill[k] for k in order]),
+        ],
+        labels=[f"cluster {k}" for k in order],
+        ticks=[(0.0, "largest"), (1.0, "smallest")] if len(pool) > 1 else [(0.5, "0")],
+        axis="clusters, by size",
+        level=charts.Level(quota, f"quota {quota:,}") if quota else None,
+    )
+    return figure(svg, f"Each column is a cluster. {cluster_words(summary)}", STAGE_TWO)
+
+
+def cluster_words(summary: Mapping[str, Any]) -> str:
+    """How many clusters are empty or small, and what follows from it."""
+    pool = summary["clusters"]["pool"]
+    quota = summary["quota"]
+    empty = sum(size == 0 for size in pool)
+    small = sum(0 < size < quota for size in pool)
+    left = len(pool) * quota - sum(summary["clusters"]["quota"])
+    sentences = [
+        f"<strong>{empty:,} of {plural(len(pool), 'cluster', 'clusters')}</strong> ({percent(empty, len(pool))}) "
+        f"{'is' if empty == 1 else 'are'} empty."
+    ]
+    if quota:
+        sentences.append(
+            f"<strong>{small:,}</strong> ({percent(small, len(pool))}) {'has' if small == 1 else 'have'} fewer images "
+            f"than the quota of {quota:,}, and gave all."
+        )
+    if left:
+        sentences.append(f"Empty and small clusters left {plural(left, 'place', 'places')} of their quotas open.")
+    sentences.append(f"The fill kept {plural(sum(summary['clusters']['fill']), 'image', 'images')}.")
+    return " ".join(sentences)
+
+
+def similarity_figure(run: FinishedRun, counts: Tally) -> str:
+    """The similarities of what Stage I passed on."""
+    start, step, merged = merge_bins(counts.similarity)
+    bins = merged.shape[1]
+    width = bins * step
+    by_similarity = (run.within, run.fill) == ("nearest", "global")
+    fill_cut = run.summary["fill_cut"] if by_similarity else None
+    svg = charts.columns(
+        "similarity",
+        "Similarity of each image to its centroid",
+        f"Histogram from {start:.2f} to {start + width:.2f} of the images that Stage I kept.",
+        [
+            charts.Series("kept", "by quota", merged[0].tolist()),
+            charts.Series("fill", "by fill", merged[1].tolist()),
+            charts.Series("rest", "dropped", merged[2].tolist()),
+        ],
+        labels=[f"{start + i * step:.3f} to {start + (i + 1) * step:.3f}" for i in range(bins)],
+        ticks=[((value - start) / width, f"{value:.2f}") for value in round_values(start, start + width)],
+        axis="similarity to the nearest centroid, cosine",
+        mark=None if fill_cut is None else charts.Mark((fill_cut - start) / width, f"fill ended at {fill_cut:.3f}"),
+    )
+    caption = f"""Similarity is the cosine of the angle between an image's embedding and its centroid: 1 is the same
+direction. Each column counts the images within {step:g}."""
+    if by_similarity:
+        caption += """ The quota reaches low similarities where a cluster has no better; the fill takes the best of
+what is left."""
+    return figure(svg, caption, STAGE_TWO)
+
+
+def merge_bins(counts: NDArray[np.int64]) -> tuple[float, float, NDArray[np.int64]]:
+    """Cut a histogram of similarities to where it is not empty, in at most 60 columns.
+
+    Returns
+    -------
+    start, step : float
+        The lower edge of the first column, and the width of each.
+    merged : ndarray
+        int64 (series, columns).
+    """
+    bins = counts.shape[1]
+    used = np.flatnonzero(counts.sum(axis=0))
+    low, high = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, bins)
+    low, high = max(low - 2, 0), min(high + 2, bins)
+    factor = next(f for f in (1, 2, 4, 5, 8, 10) if high - low <= (SIMILARITY_COLUMNS - 2) * f)
+    low, high = low // factor * factor, -(-high // factor) * factor
+    merged = counts[:, low:high].reshape(len(counts), -1, factor).sum(axis=2)
+    return low * SIMILARITY_BIN - 1.0, factor * SIMILARITY_BIN, merged
+
+
+def round_values(low: float, high: float) -> list[float]:
+    """Round values within a range, at most nine of them."""
+    step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 0.25) if high - low <= 8 * s)
+    return [i * step for i in range(int(np.ceil(low / step - 1e-9)), int(np.floor(high / step + 1e-9)) + 1)]

@@ -1,0 +1,414 @@
+"""The page of a finished run: right figures, no way out of it for what the keys say, the same bytes each time."""
+
+import base64
+import io
+import json
+import shutil
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from finished_run import FakeSource, decode_images, make_rows, rank, write_run
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from rsprune import _core
+from rsprune.errors import UnfinishedRunError
+from rsprune.manifest import RunFolder
+from rsprune.report import charts, write_report
+from rsprune.report.finished import read_run
+from rsprune.report.markup import percent
+from rsprune.report.stages import merge_bins, round_values
+from rsprune.report.tally import KEPT_SHOWN, tally
+
+SHARDS = {"a": 220, "b": 1, "c.part": 279}
+
+
+@pytest.fixture(autouse=True)
+def decoder(monkeypatch):
+    """The page decodes through the core; here Pillow stands for it."""
+    monkeypatch.setattr(_core, "decode_images", decode_images, raising=False)
+
+
+@pytest.fixture
+def rows():
+    return make_rows(SHARDS, k=6, refused={3, 220, 400}, failed=set(range(0, 500, 17)))
+
+
+@pytest.fixture
+def folder(tmp_path, rows):
+    return write_run(tmp_path / "run", rows, k=6, budget=75)[0]
+
+
+class Page(HTMLParser):
+    """What a browser would make of the page: its elements, in order, and its text."""
+
+    VOID = ("meta", "img", "br")
+
+    def __init__(self, folder):
+        super().__init__()
+        self.elements, self.open, self.words = [], [], []
+        self.feed(folder.report.read_text(encoding="utf-8"))
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join("".join(self.words).split())
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.elements if name == tag]
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def test_headline_and_funnel_count_every_step(folder):
+    write_report(folder)
+    text = Page(folder).text
+    assert "75 of 500 images kept (15.0 %)" in text
+    for step in ("images500in all", "read49799.4 %", "Stage I15030.0 %", "kept7515.0 %"):
+        assert step in text
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_histograms_count_as_a_loop_does(tmp_path, seed):
+    rows = make_rows(SHARDS, k=6, seed=seed, refused={1, 2}, failed={5, 80, 300})
+    folder, summary = write_run(tmp_path / "run", rows, k=6, budget=75)
+    counts = tally(read_run(folder))
+    entropy, similarity = np.zeros((2, 80), int), np.zeros((3, 400), int)
+    for i in rank(rows):
+        r = rows[i]
+        entropy[0 if r.survived else 1, min(int(r.entropy / 0.1), 79)] += 1
+        if r.survived and r.cluster >= 0:
+            similarity[2 if r.phase is None else r.phase, min(int((float(r.similarity) + 1) / 0.005), 399)] += 1
+    assert counts.ranked == len(rank(rows)) == 498
+    np.testing.assert_array_equal(counts.entropy, entropy)
+    np.testing.assert_array_equal(counts.similarity, similarity)
+    assert similarity.sum() == sum(summary["clusters"]["pool"])
+
+
+def test_pictures_are_the_extremes_of_all_shards(folder, rows):
+    counts = tally(read_run(folder))
+    ranked = rank(rows)
+    dropped = [i for i in ranked if not rows[i].survived]
+    missed = [i for i in ranked if rows[i].survived and rows[i].cluster >= 0 and rows[i].phase is None]
+    assert [p.number for p in counts.flattest.picks] == sorted(dropped, key=lambda i: (rows[i].entropy, i))[:8]
+    assert [p.number for p in counts.just_missed.picks] == dropped[:8]
+    assert [p.number for p in counts.farthest.picks] == sorted(missed, key=lambda i: (rows[i].similarity, i))[:16]
+    for pick in counts.farthest.picks:
+        row = rows[pick.number]
+        figures = (row.shard, row.row, row.entropy, row.cluster, float(row.similarity))
+        assert (pick.shard, pick.row, pick.entropy, pick.cluster, pick.similarity) == figures
+
+
+def test_kept_pictures_go_round_the_clusters_from_the_largest(tmp_path, rows):
+    folder, summary = write_run(tmp_path / "other", rows, k=6, budget=75)
+    picks = tally(read_run(folder)).kept_in_turn()
+    pool = summary["clusters"]["pool"]
+    order = sorted((k for k in range(6) if pool[k]), key=lambda k: (-pool[k], k))
+    nearest = {
+        k: sorted(
+            (i for i, r in enumerate(rows) if r.phase is not None and r.cluster == k),
+            key=lambda i: (
+                -rows[i].similarity,
+                i,
+            ),
+        )
+        for k in order
+    }
+    turns = [nearest[k][turn] for turn in range(4) for k in order if turn < len(nearest[k])]
+    assert [p.number for p in picks] == turns[:KEPT_SHOWN]
+
+
+def test_figures_do_not_depend_on_the_shards(tmp_path):
+    one, two = (make_rows(shards, k=4, failed={7}) for shards in ({"a": 300}, {"a": 100, "b": 150, "c": 50}))
+    counts = [tally(read_run(write_run(tmp_path / n, r, k=4, budget=40)[0])) for n, r in (("one", one), ("two", two))]
+    np.testing.assert_array_equal(counts[0].entropy, counts[1].entropy)
+    np.testing.assert_array_equal(counts[0].similarity, counts[1].similarity)
+    numbers = [[p.number for p in c.kept_in_turn() + c.flattest.picks + c.farthest.picks] for c in counts]
+    assert numbers[0] == numbers[1]
+
+
+def test_repeated_keys_are_no_part_of_stage_one(tmp_path):
+    rows = make_rows({"a": 60}, k=2)
+    rows[50].refused = ("entropy", "duplicate", "row 10 of shard a has this key")
+    folder, _ = write_run(tmp_path / "run", rows, k=2, budget=8)
+    assert tally(read_run(folder)).ranked == 59
+
+
+@pytest.mark.parametrize(
+    ("shards", "k", "budget"),
+    [({"a": 1}, 1, 1), ({"a": 40}, 1, 6), ({"a": 900, "b": 900}, 1000, 180), ({"a": 300}, 50, 45), ({"a": 20}, 3, 0)],
+    ids=["one image", "one cluster", "1000 clusters", "budget below K", "nothing kept"],
+)
+def test_every_size_of_run_has_a_page(tmp_path, shards, k, budget):
+    rows = make_rows(shards, k=k)
+    folder, summary = write_run(tmp_path / "run", rows, k=k, budget=budget)
+    write_report(folder, FakeSource(rows))
+    page = Page(folder)
+    assert f"{summary['selected']:,} of {len(rows):,} image" in page.text
+    assert "Every image could be read." in page.text
+    assert len(page.all("svg")) == 8  # the funnel, three charts, and the stretched part of each
+
+
+def test_clusters_that_are_empty_or_small_are_told_in_words(tmp_path):
+    rows = make_rows({"a": 100}, k=4)
+    for i, row in enumerate(rows):
+        row.cluster, row.entropy = (0 if i < 20 else 2 if i < 22 else 3), 7.0
+    folder, _ = write_run(tmp_path / "run", rows, k=4, budget=20, keep=0.5)
+    write_report(folder)
+    text = Page(folder).text
+    assert "1 of 4 clusters (25.0 %) is empty. 1 (25.0 %) has fewer images than the quota of 5, and gave all." in text
+    assert "left 8 places of their quotas open. The fill kept 8 images." in text
+
+
+@pytest.mark.parametrize("within", ["nearest", "random", "mid", "far"])
+@pytest.mark.parametrize("fill", ["global", "waterfill", "zscore", "none"])
+def test_similarity_cut_is_shown_only_where_similarity_decided(tmp_path, rows, within, fill):
+    folder, _ = write_run(tmp_path / "run", rows, k=6, budget=75, within=within, fill=fill)
+    write_report(folder)
+    assert ("fill ended at" in Page(folder).text) == (within == "nearest" and fill == "global")
+
+
+# --- the page as a document -------------------------------------------------------------------------------------------
+
+
+def test_page_loads_and_runs_nothing(folder, rows):
+    write_report(folder, FakeSource(rows))
+    page = Page(folder)
+    assert not {"script", "link", "iframe", "object", "a"} & {tag for tag, _ in page.elements}
+    assert all(attrs["src"].startswith("data:image/jpeg;base64,") for attrs in page.all("img"))
+    assert "url(" not in folder.report.read_text()
+    policy = next(attrs["content"] for attrs in page.all("meta") if "http-equiv" in attrs)
+    assert "default-src 'none'" in policy
+
+
+def test_page_is_readable_without_eyes(folder, rows):
+    write_report(folder, FakeSource(rows))
+    page = Page(folder)
+    ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    charts_of_page = [attrs for attrs in page.all("svg") if "role" in attrs]
+    assert len(charts_of_page) == 4
+    for attrs in charts_of_page:
+        assert set(attrs["aria-labelledby"].split()) <= set(ids)
+    assert all(attrs["alt"] for attrs in page.all("img"))
+
+
+HOSTILE = "</title><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&lt;{shard}{row}"
+
+
+def test_keys_cannot_write_html(tmp_path):
+    rows = make_rows(
+        {"s": 120}, k=3, refused={4}, key=lambda shard, row: HOSTILE.replace("{shard}{row}", f"{shard}{row}")
+    )
+    rows[4].refused = ("entropy", "<b>kind", "<script>message</script>")
+    folder, _ = write_run(tmp_path / "run", rows, k=3, budget=18)
+    config = folder.read_config()
+    config["encoder"]["name"] = "<script>encoder</script>"
+    folder.config.write_text(json.dumps(config))
+    write_report(folder, FakeSource(rows))
+    page = Page(folder)
+    assert not page.all("script")
+    assert not page.all("b")
+    assert not any("onerror" in attrs for _, attrs in page.elements)
+    for told in (HOSTILE.replace("{shard}{row}", "s4"), "<script>message</script>", "<script>encoder</script>"):
+        assert told in page.text
+
+
+def test_same_run_gives_the_same_bytes_wherever_it_lies(folder, rows, tmp_path):
+    write_report(folder, FakeSource(rows))
+    first = folder.report.read_bytes()
+    shutil.copytree(folder.path, tmp_path / "elsewhere")
+    again = RunFolder(tmp_path / "elsewhere")
+    write_report(again, FakeSource(rows))
+    assert again.report.read_bytes() == first
+    assert str(tmp_path).encode() not in first
+
+
+def test_quarantine_counts_all_causes_and_lists_the_first(tmp_path):
+    rows = make_rows({"a": 300}, k=3, refused=set(range(100, 170)))
+    folder, _ = write_run(tmp_path / "run", rows, k=3, budget=20)
+    write_report(folder)
+    page = Page(folder)
+    assert "70 images (23.3 %) could not be used" in page.text
+    assert "The first 50" in page.text
+    assert "a/00149.png" in page.text
+    assert "a/00150.png" not in page.text
+
+
+def test_provenance_names_what_made_the_run(folder):
+    write_report(folder)
+    text = Page(folder).text
+    for fact in ("made-up", "ab" * 32, "rsprune-core 0.1.0", "K = 6, seed 7", '{"side": 224}', '"gray": "bt601"'):
+        assert fact in text
+
+
+def test_unfinished_run_is_refused(folder):
+    folder.summary.unlink()
+    with pytest.raises(UnfinishedRunError, match=r"not finished: it has no summary\.json"):
+        write_report(folder)
+
+
+def test_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not a run folder"):
+        write_report(RunFolder(tmp_path))
+
+
+# --- thumbnails -------------------------------------------------------------------------------------------------------
+
+
+def test_only_the_images_shown_are_read(folder, rows):
+    source = FakeSource(rows)
+    write_report(folder, source)
+    counts = tally(read_run(folder))
+    extremes = (counts.flattest, counts.just_missed, counts.farthest)
+    picks = {*counts.kept_in_turn(), *(pick for one in extremes for pick in one.picks)}
+    assert sorted(source.reads) == sorted({(pick.shard, pick.row) for pick in picks})
+
+
+def test_thumbnails_are_small_and_of_the_right_image(folder, rows):
+    write_report(folder, FakeSource(rows))
+    images = Page(folder).all("img")
+    assert len(images) == 24 + 16 + 16
+    number = {row.key: row.row for row in rows}
+    for attrs in images:
+        picture = Image.open(io.BytesIO(base64.b64decode(attrs["src"].partition(",")[2])))
+        assert (picture.format, picture.size) == ("JPEG", (96, 48))
+        red, green, _ = picture.getpixel((48, 24))
+        assert abs(red - number[attrs["alt"]] % 256) <= 3
+        assert abs(green - number[attrs["alt"]] // 256) <= 3
+
+
+@pytest.mark.parametrize("bands", [1, 2, 4])
+def test_any_number_of_bands_has_a_thumbnail(folder, rows, bands, monkeypatch):
+    monkeypatch.setattr(_core, "decode_images", lambda items, **_: ([np.zeros((8, 8, bands), np.uint8)], []))
+    write_report(folder, FakeSource(rows))
+    assert len(Page(folder).all("img")) == 56
+
+
+def test_decoder_is_given_the_options_of_the_run(folder, rows, monkeypatch):
+    given = []
+    monkeypatch.setattr(_core, "decode_images", lambda items, **options: given.append(options) or ([None], []))
+    write_report(folder, FakeSource(rows))
+    assert given[0] == {"bands": [0, 1, 2], "valid_range": None, "max_pixels": 10**8, "threads": 1}
+
+
+def test_without_images_the_page_says_so(folder, rows):
+    class Gone(FakeSource):
+        def read(self, shard, rows=None):
+            raise FileNotFoundError(shard.name)
+
+    for source in (None, Gone(rows), FakeSource([])):
+        write_report(folder, source)
+        page = Page(folder)
+        assert "not at hand" in page.text
+        assert not page.all("img")
+
+
+def test_image_that_changed_since_is_not_shown_as_another(folder, rows):
+    class Changed(FakeSource):
+        def read(self, shard, rows=None):
+            for item in super().read(shard, rows):
+                yield item if shard.name == "a" else type(item)("another", item.data)
+
+    write_report(folder, Changed(rows))
+    page = Page(folder)
+    assert {attrs["alt"][0] for attrs in page.all("img")} == {"a"}
+    assert "not readable now" in page.text
+
+
+# --- charts -----------------------------------------------------------------------------------------------------------
+
+
+def draw(*series, **options):
+    count = len(series[0])
+    defaults = {"labels": [f"<{i}>" for i in range(count)], "ticks": [(0.0, "<"), (1.0, "&")], "axis": "<axis>"}
+    styled = [charts.Series(f"s{i}", "<&>", values) for i, values in enumerate(series)]
+    return ElementTree.fromstring(charts.columns("x", "<title>", "<desc>", styled, **(defaults | options)))
+
+
+def tops(path):
+    """The height of each column that a path draws, in thousandths of the plot."""
+    return [1000 - int(part.partition("h")[0]) for part in path.get("d").split("V")[1:] if "h" in part]
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**7), st.integers(0, 10**7)), min_size=1, max_size=150))
+def test_columns_are_stacked_to_scale(values):
+    low, high = zip(*values, strict=True)
+    svg = draw(low, high)
+    shapes = {path.get("class"): path.get("d") for path in svg.iter("path")}
+    assert list(shapes) == ["s1", "s0"]  # the whole stack lies behind its lower part
+    drawn = tops(svg.find(".//path[@class='s1']"))
+    sums = [a + b for a, b in values]
+    if len(values) <= charts.GAPS_UP_TO:
+        sums = [one for one in sums if one]
+    assert len(drawn) == len(sums)
+    step = charts.nice_step(max([1, *sums]))
+    top = step * -(-max([1, *sums]) // step)
+    for height, one in zip(drawn, sums, strict=True):
+        assert height == pytest.approx(1000 * one / top, abs=0.5) or (one and height == charts.THINNEST)
+
+
+def test_chart_escapes_and_explains_itself():
+    svg = draw([1, 0], [2, 0], mark=charts.Mark(0.2, "<mark>"), level=charts.Level(2, "<level>"))
+    text = "".join(svg.itertext())
+    for word in ("<title>", "<desc>", "<axis>", "<mark>", "<level>", "<0>: 1 <&>, 2 <&>"):
+        assert word in text
+    assert len(svg.findall(".//rect")) == 1  # an empty column has nothing to tell
+
+
+@given(st.integers(1, 10**12))
+def test_axis_has_at_most_five_round_steps(highest):
+    step = charts.nice_step(highest)
+    assert highest / step <= 5
+    assert str(step).rstrip("0") in ("1", "2", "5")
+    assert all(len(charts.compact(step * i)) <= 5 for i in range(6) if step * i < 10**12)
+
+
+def test_funnel_narrows_as_the_numbers_do():
+    steps = [charts.Step("a", 1000, "x"), charts.Step("b", 500, "y"), charts.Step("c", 1, "<z>")]
+    svg = ElementTree.fromstring(charts.funnel("f", "title", steps))
+    paths = [path.get("d") for path in svg.iter("path") if path.get("class") != "lost"]
+    widths = [int(d.split("V")[1].split("H")[0]) - int(d.split("C")[1].split("H")[0].split()[-1]) for d in paths]
+    assert widths == [1000, 500, 8]
+    assert "<z>" in "".join(svg.itertext())
+
+
+@given(st.lists(st.tuples(st.integers(0, 399), st.integers(1, 9)), max_size=20))
+def test_merged_bins_lose_nobody(filled):
+    counts = np.zeros((3, 400), np.int64)
+    for at, number in filled:
+        counts[at % 3, at] += number
+    start, step, merged = merge_bins(counts)
+    np.testing.assert_array_equal(merged.sum(axis=1), counts.sum(axis=1))
+    assert merged.shape[1] <= 60
+    assert start >= -1.0
+    assert start + step * merged.shape[1] <= 1.0 + 1e-9
+    assert 1 <= len(round_values(start, start + step * merged.shape[1])) <= 9
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "words"),
+    [(0, 0, "0 %"), (0, 5, "0.0 %"), (5, 5, "100.0 %"), (1, 10**6, "under 0.1 %"), (10**6 - 1, 10**6, "over 99.9 %")],
+)
+def test_a_share_is_never_rounded_to_none_or_all(part, whole, words):
+    assert percent(part, whole) == words
