@@ -63,9 +63,7 @@ def build_efficientnet_lite0(weights: Path | None, device: str | None) -> TorchE
     path = weights or _packaged_weights()
     place = torch_device(device)
     model = timm.create_model(ARCHITECTURE, num_classes=0).eval()
-    load_strict(
-        model, _rename(read_state(path), [len(list(stage.children())) for stage in model.blocks.children()]), path
-    )
+    load_strict(model, _rename(read_state(path), _block_names(model)), path)
     _fuse_batch_norm(model)
     return TorchEncoder(
         "efficientnet-lite0",
@@ -93,7 +91,7 @@ def _packaged_weights() -> Path:
 
 
 def _block_names(model: nn.Module) -> list[str]:
-    """timm's names of the blocks, ``blocks.<stage>.<place>``, in their order."""
+    """The names that timm gives the blocks, ``blocks.<stage>.<place>``, in their order."""
     return [name for name, _ in model.named_modules() if re.fullmatch(r"blocks\.\d+\.\d+", name)]
 
 

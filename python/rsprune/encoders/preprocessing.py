@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,10 @@ from rsprune.errors import DtypeError, ImageError, ShapeError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    #: What is taken for an image: pixels (H, W), (H, W, 1) or (H, W, 3) uint8, an encoded file or its path, Pillow's.
-    ImageLike = NDArray[np.uint8] | bytes | str | os.PathLike[str] | Image
-
 __all__ = ["ImageLike", "Preprocessing", "rgb"]
+
+#: What is taken for an image: pixels (H, W), (H, W, 1) or (H, W, 3) uint8, an encoded file or its path, Pillow's.
+ImageLike: TypeAlias = "NDArray[np.uint8] | bytes | str | os.PathLike[str] | Image"
 
 
 @dataclass(frozen=True, slots=True)
