@@ -37,6 +37,10 @@ build: $(VENV)/extension ## Build the release extension and install the package,
 .PHONY: dev
 dev: $(VENV)/dev build ## Set up everything that development needs
 
+.PHONY: demo
+demo: $(VENV)/demo build ## Prune a real collection with a real encoder, and say where the results are
+	$(BIN)/rsprune demo --out demo
+
 # --- checks -----------------------------------------------------------------------------------------------------------
 
 .PHONY: test

@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from rsprune.errors import ConfigMismatchError, FormatError
+from rsprune.files import replacing
 from rsprune.manifest import (
     ENTROPY_SCHEMA,
     RunFolder,
-    atomic,
     digest,
     keys_of,
     read_json,
@@ -38,7 +38,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path):
     path.write_text("old")
 
     def fail():
-        with atomic(path) as beside:
+        with replacing(path) as beside:
             beside.write_text("half of the n")
             raise RuntimeError
 

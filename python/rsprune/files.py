@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["replacing"]
+__all__ = ["TEMPORARY", "replacing"]
+
+#: How the names of unfinished files end; they begin with a dot. A killed process leaves them.
+TEMPORARY = ".writing"
 
 
 @contextmanager
@@ -18,7 +21,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Whoever reads ``path`` meanwhile, or after the process was killed, finds the old file or the new one.
     """
     target = Path(path)
-    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}{TEMPORARY}")
     try:
         yield beside
         # Onto the disk before the name points to it: after a power cut the name must not lead to an empty file.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,11 +23,12 @@ from numpy.typing import NDArray
 
 from rsprune._core import VERSION
 from rsprune.errors import ConfigMismatchError, FormatError
+from rsprune.files import TEMPORARY, replacing
 
 __all__ = [
     "Pool",
     "RunFolder",
-    "atomic",
+    "canonical",
     "digest",
     "keys_of",
     "read_json",
@@ -40,8 +40,6 @@ __all__ = [
     "write_table",
     "write_text",
 ]
-
-TEMPORARY = ".writing"
 
 ENTROPY_SCHEMA = pa.schema(
     [
@@ -84,22 +82,6 @@ QUARANTINE_SCHEMA = pa.schema(
 )
 
 
-@contextlib.contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``, and rename it to ``path`` once the block has ended without an error."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}{TEMPORARY}")
-    try:
-        yield beside
-        # The data must be on the disk before the name is: a power cut between the two would leave an empty file.
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no spaces to choose: equal values give equal text."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -112,7 +94,7 @@ def digest(value: Any) -> str:
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file atomically."""
-    with atomic(path) as beside:
+    with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -144,7 +126,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
 def write_table(path: str | Path, table: pa.Table, provenance: Mapping[str, Any]) -> None:
     """Write a Parquet file atomically, with ``provenance`` in its schema metadata."""
     table = table.replace_schema_metadata({"rsprune": canonical(provenance)})
-    with atomic(path) as beside:
+    with replacing(path) as beside:
         pq.write_table(table, beside, compression="zstd")
 
 

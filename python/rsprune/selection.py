@@ -19,7 +19,20 @@ from rsprune.embeddings import as_rows, check_threads
 from rsprune.errors import ArgumentError, BudgetError, DtypeError, ShapeError
 from rsprune.files import replacing
 
-__all__ = ["FILL", "PRESELECTED", "QUOTA", "Assignment", "Selection", "assign", "select", "select_assigned"]
+__all__ = [
+    "COUNTS",
+    "FILL",
+    "PRESELECTED",
+    "QUOTA",
+    "Assignment",
+    "Fill",
+    "Selection",
+    "Within",
+    "assign",
+    "budget_rows",
+    "select",
+    "select_assigned",
+]
 
 Fill = Literal["global", "waterfill", "zscore", "none"]
 Within = Literal["nearest", "far", "random", "mid"]
@@ -27,7 +40,8 @@ Within = Literal["nearest", "far", "random", "mid"]
 # Values of Selection.phase.
 QUOTA, FILL, PRESELECTED = 0, 1, 2
 
-_COUNTS = np.dtype([("pool", np.int64), ("quota", np.int64), ("fill", np.int64), ("preselected", np.int64)])
+# What Selection.counts says of a cluster.
+COUNTS = np.dtype([("pool", np.int64), ("quota", np.int64), ("fill", np.int64), ("preselected", np.int64)])
 
 
 class Assignment(NamedTuple):
@@ -234,7 +248,7 @@ def select(
     """
     embeddings = as_rows(embeds)
     # Before the long part, so that what cannot work fails at once.
-    _rows_of_budget(budget, embeddings.shape[0])
+    budget_rows(budget, embeddings.shape[0])
     core = as_core(centroids)
     assigned = assign(embeddings, core, normalize=normalize, on_invalid=on_invalid, threads=threads)
     options = {"fill": fill, "within": within, "exclude": exclude, "preselected": preselected}
@@ -332,7 +346,7 @@ def _select(
     """:func:`select_assigned` at the depth in the stack that its warning counts on."""
     k = check_whole("k", k)
     labels, similarity = _labels(labels, k), _similarity(similarity)
-    rows = _rows_of_budget(budget, len(labels))
+    rows = budget_rows(budget, len(labels))
     if rows < k and fill == "global":
         message = (
             f"a budget of {rows} rows for {k} clusters leaves no quota: the {rows} most similar rows of all are "
@@ -352,11 +366,11 @@ def _select(
         strict=bool(strict),
         threads=check_threads(threads),
     )
-    table = counts.view(_COUNTS).reshape(k)
+    table = counts.view(COUNTS).reshape(k)
     return Selection(indices, cluster, chosen, phase, table, invalid, rows, k, len(labels))
 
 
-def _rows_of_budget(budget: Any, n: int) -> int:
+def budget_rows(budget: Any, n: int) -> int:
     """Read a budget as a number of rows, at least one."""
     if isinstance(budget, int | np.integer) and not isinstance(budget, bool):
         rows = int(budget)

@@ -94,7 +94,7 @@ def thumbnails(
 
 def decode(data: bytes | str, options: Mapping[str, Any]) -> NDArray[np.uint8] | None:
     """Decode one image to uint8 (H, W, C); None where it cannot be."""
-    images, _ = _core.decode_images([data], threads=1, **options)  # type: ignore[attr-defined]
+    images, _ = _core.decode_images([data], threads=1, **options)
     image: NDArray[np.uint8] | None = images[0]
     return image
 

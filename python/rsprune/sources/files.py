@@ -59,12 +59,14 @@ class FileSource(Source):
         self._kind = kind
         self._root = root
         self._packed: dict[str, _Packed] = {}
+        self._counts: dict[str, int] = {}
         self._labelled = True
         shards: list[Shard] = []
         stream = iter(files)
         while block := list(islice(stream, SHARD_IMAGES)):
-            shard = Shard(f"part-{len(shards):06d}", len(block))
+            shard = Shard(f"part-{len(shards):06d}")
             self._packed[shard.name] = _Packed.of(block)
+            self._counts[shard.name] = len(block)
             self._labelled = self._labelled and all(label for _, label in block)
             shards.append(shard)
         self._shards = tuple(shards)
@@ -82,19 +84,30 @@ class FileSource(Source):
         for row in check_rows(shard, rows, len(keys)):
             yield Item(keys[row], os.path.join(self._root, keys[row]), labels[row] if self._labelled else None)  # noqa: PTH118
 
+    def count(self, shard: Shard) -> int:
+        """Say how many images a shard has."""
+        return self._counts[shard.name]
+
+    def size(self, shard: Shard) -> int:
+        """Say how many bytes the files of a shard have."""
+        return sum(size for _, size in self._sizes(shard) if size is not None)
+
     def fingerprint(self) -> dict[str, Any]:
         """Say what the input is: see :meth:`Source.fingerprint`."""
-        shards = [{"name": s.name, "images": s.images, "digest": self._digest(s)} for s in self._shards]
-        return {"kind": self._kind, "root": str(self._root), "shards": shards}
+        shards = [{"name": s.name, "images": self.count(s), "digest": self._digest(s)} for s in self._shards]
+        return {"kind": self._kind, "shards": shards}
 
     def _digest(self, shard: Shard) -> str:
-        """A digest of every file's key, size and time of modification."""
+        """A digest of every file's key and size."""
         digest = hashlib.blake2b(digest_size=16)
+        for key, size in self._sizes(shard):
+            digest.update(f"{key}{SEPARATOR}{size}{SEPARATOR}".encode())
+        return digest.hexdigest()
+
+    def _sizes(self, shard: Shard) -> Iterator[tuple[str, int | None]]:
+        """The key and the size of every file; None where it cannot be told."""
         for item in self.read(shard):
             try:
-                stat = os.stat(item.data)  # noqa: PTH116
-                state = f"{stat.st_size} {stat.st_mtime_ns}"
+                yield item.key, os.stat(item.data).st_size  # noqa: PTH116
             except OSError:
-                state = "unreadable"
-            digest.update(f"{item.key}{SEPARATOR}{state}{SEPARATOR}".encode())
-        return digest.hexdigest()
+                yield item.key, None

@@ -25,6 +25,7 @@ mod _core {
     use super::entropy::{entropy_arrays, entropy_images};
     #[pymodule_export]
     use super::images::decode_images;
+    #[pymodule_export]
     use super::rows::Rows;
     #[pymodule_export]
     use super::select::select_rows;

@@ -1,0 +1,5 @@
+"""`python -m rsprune`: the command line."""
+
+from rsprune.cli import main
+
+main()

@@ -1,0 +1,47 @@
+"""The command `rsprune`, put together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from rsprune._core import VERSION
+from rsprune.cli import centroids, demo, embed, entropy, explain, plan, prune, report, select
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    name="rsprune",
+    help="Choose the few percent of a remote-sensing image collection that a diffusion model should be trained on.",
+    epilog="Start with: rsprune demo",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+)
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        typer.echo(f"rsprune {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def rsprune(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Choose the few percent of a remote-sensing image collection that a diffusion model should be trained on."""
+
+
+for command in (prune, plan, entropy, embed, centroids, select, explain, report, demo):
+    name = command.__name__.rpartition(".")[2]
+    app.command(name, epilog=command.EXAMPLES)(command.command)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,135 @@
+"""What the commands share: their options, how they show progress, and how errors end them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+
+from rsprune.entropy import Gray as GrayRule
+from rsprune.errors import RspruneError
+from rsprune.runners import JsonLines, Observer, Silent, observe
+from rsprune.selection import Fill as FillRule
+from rsprune.selection import Within as WithinRule
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+SourceArgument = Annotated[
+    list[str],
+    typer.Argument(help="Images: a folder, a list file (.txt, .csv), or WebDataset tars (files, globs, brace ranges)."),
+]
+OutFolder = Annotated[Path, typer.Option("--out", "-o", help="The run folder. An interrupted run goes on from it.")]
+Encoder = Annotated[str, typer.Option("--encoder", "-e", help="The encoder's name.")]
+Weights = Annotated[Path | None, typer.Option(help="The encoder's weights, where they are not found by themselves.")]
+Device = Annotated[str | None, typer.Option(help="The device of the encoder: cpu, cuda, cuda:1. Default: the best.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Images in one forward pass.")]
+K = Annotated[int, typer.Option("--k", "-k", help="The number of centroids.")]
+Keep = Annotated[str, typer.Option(help="The budget: a number of images, or a fraction of the whole collection.")]
+EntropyKeep = Annotated[float, typer.Option(help="The fraction of the collection that Stage I keeps.")]
+Tau = Annotated[float | None, typer.Option(help="Keep images of this entropy (bits) or more, instead of a fraction.")]
+Fill = Annotated[FillRule, typer.Option(help="Who gets what the quotas leave of the budget.")]
+Within = Annotated[WithinRule, typer.Option(help="Which images of a cluster come first.")]
+Seed = Annotated[int, typer.Option(help="The seed of every random draw.")]
+Gray = Annotated[GrayRule, typer.Option(help="Grayscale: Pillow's L, a JPEG's own Y (faster), or the mean.")]
+Bands = Annotated[str | None, typer.Option(help="The bands to read, counted from 0: 3,2,1.", metavar="B,B,B")]
+NoData = Annotated[int | None, typer.Option(help="Leave pixels of this value out of the histogram.")]
+ValidRange = Annotated[str | None, typer.Option(help="The range of 16-bit samples: 0,10000.", metavar="LO,HI")]
+MaxPixels = Annotated[int | None, typer.Option(min=1, help="Refuse images of more pixels than this.")]
+Threads = Annotated[int | None, typer.Option("--threads", "-j", min=1, help="Threads. Default: all cores.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Write progress and result as JSON lines on standard output.")]
+
+
+def integers(text: str | None, option: str, count: int | None = None) -> tuple[int, ...] | None:
+    """Parse ``3,2,1``."""
+    if text is None:
+        return None
+    try:
+        values = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or (count is not None and len(values) != count):
+        what = "whole numbers" if count is None else f"{count} whole numbers"
+        msg = f"{option} takes {what} with commas between them, not {text!r}"
+        raise typer.BadParameter(msg)
+    return values
+
+
+def budget(text: str) -> int | float:
+    """Parse a budget: ``1890`` is a number of images, ``0.15`` a fraction."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    msg = f"--keep takes a number of images or a fraction, not {text!r}"
+    raise typer.BadParameter(msg)
+
+
+def pixels(
+    gray: GrayRule, bands: str | None, nodata: int | None, valid_range: str | None, max_pixels: int | None
+) -> dict[str, Any]:
+    """Collect the keyword arguments of the options that say how pixels are read."""
+    return {
+        "gray": gray,
+        "bands": integers(bands, "--bands"),
+        "nodata": nodata,
+        "valid_range": integers(valid_range, "--valid-range", 2),
+        "max_pixels": max_pixels,
+    }
+
+
+def one_or_many(source: list[str]) -> str | list[str]:
+    """A single argument stands for itself: a folder is no list of one."""
+    return source[0] if len(source) == 1 else source
+
+
+# --- progress and errors ----------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def watch(quiet: bool, json: bool) -> Iterator[Observer]:
+    """The observer that the flags ask for."""
+    if json:
+        yield JsonLines()
+    elif quiet:
+        yield Silent()
+    else:
+        with observe(True) as observer:
+            yield observer
+
+
+def guarded(command: Callable[P, R]) -> Callable[P, R]:
+    """End a command with one clear line instead of a traceback. ``RSPRUNE_TRACEBACK=1`` shows the traceback."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except KeyboardInterrupt:
+            typer.secho("\ninterrupted: the same command goes on where it was", fg="yellow", err=True)
+            raise typer.Exit(130) from None
+        except (RspruneError, OSError, ImportError) as error:
+            if os.environ.get("RSPRUNE_TRACEBACK") == "1":
+                raise
+            typer.secho(f"error: {error}", fg="red", err=True)
+            raise typer.Exit(1) from None
+        finally:
+            sys.stdout.flush()
+
+    return run
+
+
+def conclude(figures: dict[str, Any], text: str, quiet: bool, json: bool) -> None:
+    """Show the result of a command, in the form that the flags ask for."""
+    if json:
+        JsonLines().write("result", **figures)
+    elif not quiet:
+        typer.echo(text)

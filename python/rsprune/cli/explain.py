@@ -1,0 +1,29 @@
+"""`rsprune explain`: why an image was kept or dropped."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rsprune.cli import common
+
+EXAMPLES = """
+[bold]Example[/bold]\n
+  rsprune explain run/ 000017 004211
+"""
+
+
+@common.guarded
+def command(
+    run: Annotated[Path, typer.Argument(help="A finished run folder.")],
+    keys: Annotated[list[str], typer.Argument(help="Keys of images, as in selected.txt.")],
+    json: common.Json = False,
+) -> None:
+    """Say why images were kept or dropped: entropy and rank, cluster, similarity and rank, phase, and the cut-offs."""
+    from rsprune.report import explain
+
+    for explanation in explain(run, keys):
+        common.conclude(asdict(explanation), explanation.text(), quiet=False, json=json)

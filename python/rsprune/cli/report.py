@@ -1,0 +1,31 @@
+"""`rsprune report`: the page of a finished run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rsprune.cli import common
+
+EXAMPLES = """
+[bold]Example[/bold]\n
+  rsprune report run/ --source images/
+"""
+
+
+@common.guarded
+def command(
+    run: Annotated[Path, typer.Argument(help="A finished run folder.")],
+    source: Annotated[
+        list[str] | None, typer.Option("--source", "-s", help="The images of the run, for thumbnails.")
+    ] = None,
+) -> None:
+    """Write report.html again: what was kept, what was dropped, and why."""
+    from rsprune.manifest import RunFolder
+    from rsprune.report import write_report
+    from rsprune.sources import open_source
+
+    images = open_source(common.one_or_many(source)) if source else None
+    typer.echo(write_report(RunFolder(run), images))

@@ -1,0 +1,54 @@
+"""What a run can be told, beside its input and output."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rsprune.entropy import Gray
+from rsprune.manifest import RunFolder, digest, software
+from rsprune.runners import Observer
+from rsprune.sources import Source
+
+__all__ = ["Pixels", "Work", "source_config"]
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How pixels are read; :func:`rsprune.entropy` explains each option."""
+
+    gray: Gray = "bt601"
+    bands: tuple[int, ...] | None = None
+    nodata: int | None = None
+    valid_range: tuple[int, int] | None = None
+    max_pixels: int | None = None
+
+    def config(self) -> dict[str, Any]:
+        """The options of Stage I, as JSON values."""
+        return asdict(self)
+
+    def decoding(self) -> dict[str, Any]:
+        """The options that an encoder's input depends on."""
+        return {name: value for name, value in asdict(self).items() if name not in ("gray", "nodata")}
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where a stage writes, what its artefacts say of their making, who watches, and how many threads it may use."""
+
+    folder: RunFolder
+    provenance: dict[str, Any]
+    observer: Observer
+    threads: int | None = None
+
+    @classmethod
+    def begin(cls, folder: RunFolder, config: dict[str, Any], observer: Observer, threads: int | None) -> Work:
+        """Begin or go on in ``folder``; see :meth:`RunFolder.start`."""
+        folder.start(config)
+        return cls(folder, {**software(), "run": digest(config), "config": config}, observer, threads)
+
+
+def source_config(source: Source) -> dict[str, Any]:
+    """What identifies a collection, in a few words: every artefact carries it."""
+    fingerprint = source.fingerprint()
+    return {"kind": fingerprint["kind"], "images": source.total(), "digest": digest(fingerprint)}

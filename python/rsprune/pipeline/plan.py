@@ -1,0 +1,147 @@
+"""`rsprune.plan`: what a run will read, write, hold and roughly take, before it begins."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rsprune import _core
+from rsprune.encoders import Encoder, load_encoder
+from rsprune.encoders.feed import embed
+from rsprune.pipeline.options import Pixels
+from rsprune.pipeline.reference import ReferenceLike, SourceLike, open_reference
+from rsprune.selection import budget_rows
+from rsprune.sources import Item, Source, open_source
+
+__all__ = ["Plan", "plan"]
+
+# Images that each stage is timed on. Stage I takes milliseconds for these, an encoder on two cores some ten seconds.
+ENTROPY_SAMPLE, EMBED_SAMPLE = 512, 128
+# What one row costs in the tables, measured on keys of some ten characters: key, figures, zstd.
+TABLE_BYTES = 24
+# What one row costs in memory while a run decides: entropy, hash of the key, label, similarity, and the sort of hashes.
+ROW_BYTES = 8 + 8 + 4 + 4 + 16
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do. Bytes are bytes, seconds are None where they were not measured."""
+
+    images: int
+    shards: int
+    read_bytes: int
+    survivors: int
+    budget: int
+    k: int
+    quota: int
+    reference_images: int
+    dimensions: int
+    write_bytes: int
+    memory_bytes: int
+    entropy_seconds: float | None
+    embed_seconds: float | None
+
+    def describe(self) -> str:
+        """The plan in words."""
+        lines = [
+            f"reads    {self.images:,} images in {self.shards:,} shards, {size(self.read_bytes)}; "
+            f"{self.reference_images:,} reference images",
+            f"Stage I  keeps {self.survivors:,} images{took(self.entropy_seconds)}",
+            f"Stage II embeds {self.survivors + self.reference_images:,} images"
+            f" in {self.dimensions:,} dimensions{took(self.embed_seconds)}",
+            f"keeps    {self.budget:,} images, {self.quota:,} nearest to each of {self.k:,} centroids",
+            f"writes   {size(self.write_bytes)}",
+            f"holds    {size(self.memory_bytes)} of memory, the encoder's own apart",
+        ]
+        return "\n".join(lines)
+
+
+def plan(
+    source: SourceLike,
+    *,
+    reference: ReferenceLike,
+    keep: int | float = 0.15,
+    entropy_keep: float = 0.30,
+    encoder: str | Encoder = "git-rsclip",
+    weights: str | Path | None = None,
+    device: str | None = None,
+    k: int = 200,
+    threads: int | None = None,
+    measure: bool = True,
+) -> Plan:
+    """Say what :func:`rsprune.prune` with the same arguments will read, write, hold and roughly take.
+
+    Parameters
+    ----------
+    measure
+        Time both stages on a few hundred images of the collection.
+    """
+    images = open_source(source)
+    total = images.total()
+    budget = budget_rows(keep, total)
+    model = load_encoder(encoder, weights=weights, device=device) if isinstance(encoder, str) else encoder
+    prior = open_reference(reference, k=k, seed=0)
+    prior.check(model)
+    survivors = max(int(entropy_keep * total + 1e-9), budget)
+    to_embed = survivors + prior.images
+    largest = max(map(images.count, images.shards))
+    return Plan(
+        images=total,
+        shards=len(images.shards),
+        read_bytes=sum(map(images.size, images.shards)),
+        survivors=survivors,
+        budget=budget,
+        k=prior.k,
+        quota=budget // prior.k,
+        reference_images=prior.images,
+        dimensions=model.dim,
+        write_bytes=to_embed * 2 * model.dim + (total + to_embed + budget) * TABLE_BYTES,
+        memory_bytes=total * ROW_BYTES + largest * 2 * model.dim + prior.images * 4 * model.dim,
+        entropy_seconds=total / entropy_rate(images, threads) if measure else None,
+        embed_seconds=to_embed / embed_rate(images, model, threads) if measure else None,
+    )
+
+
+def entropy_rate(images: Source, threads: int | None) -> float:
+    """Images a second of Stage I, on the first images of the collection."""
+    sample = [item.data for item in itertools.islice(first_items(images), ENTROPY_SAMPLE)]
+    begun = time.perf_counter()
+    _core.entropy_images(sample, threads=threads, **Pixels().config())
+    return len(sample) / (time.perf_counter() - begun)
+
+
+def embed_rate(images: Source, model: Encoder, threads: int | None) -> float:
+    """Images a second of the encoder with its decoding, on the first images of the collection."""
+    sample = list(itertools.islice(first_items(images), EMBED_SAMPLE))
+    begun = time.perf_counter()
+    for _ in embed(model, sample, threads=threads):
+        pass
+    return len(sample) / (time.perf_counter() - begun)
+
+
+def first_items(images: Source) -> Iterator[Item]:
+    """The images of a collection, in order."""
+    for shard in images.shards:
+        yield from images.read(shard)
+
+
+def size(count: float) -> str:
+    """Print a number of bytes: 21.5 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def took(seconds: float | None) -> str:
+    """Print a measured time: `, about 3 min 20 s`."""
+    if seconds is None:
+        return ""
+    minutes, left = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [f"{hours} h"] * (hours > 0) + [f"{minutes} min"] * (minutes > 0) + [f"{left} s"] * (hours == 0)
+    return f", about {' '.join(parts)}"

@@ -1,0 +1,213 @@
+"""`rsprune.prune`: from a collection of images to the manifest of those worth training on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rsprune.encoders import Encoder, load_encoder
+from rsprune.entropy import Gray
+from rsprune.errors import ArgumentError, BudgetError
+from rsprune.manifest import RunFolder, read_json, read_pool, read_table, software
+from rsprune.pipeline.choice import cut, decide, read_selection
+from rsprune.pipeline.options import Pixels, Work, source_config
+from rsprune.pipeline.reference import ReferenceLike, SourceLike, open_reference
+from rsprune.pipeline.stages import embed_shards, entropy_shards
+from rsprune.report import write_report
+from rsprune.runners import Observer, observe
+from rsprune.selection import Fill, Selection, Within, budget_rows
+from rsprune.sources import open_source
+
+__all__ = ["Run", "open_run", "prune"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes
+    ----------
+    path
+        The run folder.
+    selection
+        The rows kept. Rows are numbered through the whole collection, images that were pruned or not read included.
+    """
+
+    path: Path
+    selection: Selection
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The figures of the run, as ``summary.json`` holds them."""
+        return read_json(RunFolder(self.path).summary)
+
+    def describe(self) -> str:
+        """The figures in words: what was kept, and where it is."""
+        figures, folder = self.summary, RunFolder(self.path)
+        clusters = figures["clusters"]["pool"]
+        return "\n".join(
+            [
+                f"{figures['selected']:,} of {figures['images']:,} images kept "
+                f"({figures['selected'] / figures['images']:.1%}), {figures['quarantined']:,} in quarantine",
+                f"Stage I   kept {figures['survivors']:,} images of {figures['tau']:.4f} bits or more",
+                f"Stage II  {figures['quota']:,} nearest to each of {len(clusters)} centroids: "
+                f"{figures['phases']['quota']:,} by quota, {figures['phases']['fill']:,} from the remainder",
+                f"manifest  {folder.selection}",
+                f"keys      {folder.selected}",
+                f"report    {folder.report}",
+            ]
+        )
+
+    @property
+    def report(self) -> Path:
+        """The page that shows what was kept and why."""
+        return RunFolder(self.path).report
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The keys of the images kept, aligned with ``selection.indices``."""
+        keys: list[str] = read_table(RunFolder(self.path).selection, ["key"])["key"].to_pylist()
+        return keys
+
+
+def prune(
+    source: SourceLike,
+    *,
+    reference: ReferenceLike,
+    keep: int | float = 0.15,
+    out: str | Path,
+    entropy_keep: float = 0.30,
+    tau: float | None = None,
+    encoder: str | Encoder = "git-rsclip",
+    weights: str | Path | None = None,
+    device: str | None = None,
+    batch_size: int | None = None,
+    k: int = 200,
+    fill: Fill = "global",
+    within: Within = "nearest",
+    seed: int = 0,
+    gray: Gray = "bt601",
+    bands: Sequence[int] | None = None,
+    nodata: int | None = None,
+    valid_range: tuple[int, int] | None = None,
+    max_pixels: int | None = None,
+    threads: int | None = None,
+    progress: bool | Observer = True,
+) -> Run:
+    """Choose the images of a collection that a diffusion model should be trained on.
+
+    Stage I keeps the images of highest gray-level entropy; Stage II embeds those, assigns each to the nearest centroid
+    of the reference images, and keeps an equal number nearest to each centroid (RS-Prune, arXiv 2512.23239, Sec. 3).
+
+    The run folder ``out`` holds every intermediate result by input shard. A run that was stopped, in whatever way,
+    goes on where it was when the same call is made again, and ends with the same bytes.
+
+    Parameters
+    ----------
+    source
+        The collection: a folder of images, a list file (``.txt``, ``.csv``), WebDataset tars (a file, a glob, a brace
+        range, a list), or a :class:`rsprune.sources.Source`.
+    reference
+        What the centroids are fitted on: labelled scene images (anything that ``source`` can be), their embeddings (an
+        array or a ``.npy`` file), or fitted centroids (:class:`Centroids` or a ``.safetensors`` file).
+    keep
+        The budget: a number of images, or a fraction in (0, 1) of the whole collection.
+    out
+        The run folder.
+    entropy_keep
+        The fraction of the collection that Stage I keeps. At least the budget is kept.
+    tau
+        Keep the images of entropy ``tau`` bits or more instead of a fraction.
+    encoder, weights, device, batch_size
+        See :func:`rsprune.encoders.load_encoder`.
+    k
+        The number of centroids; ignored where fitted centroids are given.
+    fill, within, seed
+        See :func:`rsprune.select`. The seed is also that of the centroids.
+    gray, bands, nodata, valid_range, max_pixels
+        See :func:`rsprune.entropy`.
+    threads
+        All cores when None.
+    progress
+        Show progress on the terminal; or an :class:`rsprune.runners.Observer` of your own.
+
+    Returns
+    -------
+    Run
+        The selection and where it is written.
+
+    Raises
+    ------
+    BudgetError
+        The budget is no number of images, or more than there are readable images.
+    ConfigMismatchError
+        ``out`` holds a run of a different configuration.
+    EncoderMismatchError
+        The centroids were fitted on embeddings of another encoder.
+    """
+    images = open_source(source)
+    total = images.total()
+    budget = budget_rows(keep, total)
+    if budget > total:
+        msg = f"a budget of {budget} images is more than the collection has: {total}"
+        raise BudgetError(msg)
+    rule = check_cut(entropy_keep, tau)
+    pixels = Pixels(gray, None if bands is None else tuple(bands), nodata, valid_range, max_pixels)
+    prior = open_reference(reference, k=k, seed=seed)
+    model = load_encoder(encoder, weights=weights, device=device) if isinstance(encoder, str) else encoder
+    prior.check(model)
+    choice = {"images": total, "budget": budget, "fill": fill, "within": within, "seed": seed}
+    config = software() | {
+        "source": source_config(images),
+        "entropy": pixels.config() | rule,
+        "encoder": model.provenance() | {"batch_size": batch_size or model.batch_size},
+        "centroids": prior.fingerprint(),
+        "selection": choice,
+    }
+    folder = RunFolder(out)
+    with folder.lock(), observe(progress) as observer:
+        work = Work.begin(folder, config, observer, threads)
+        if not folder.selection.exists():
+            entropy_shards(work, images, pixels)
+            pool = read_pool(folder)
+            kept = cut(pool, budget, work, **rule)
+            centroids = prior.centroids(work, model, pixels, batch_size)
+            survivors = {shard.name: np.flatnonzero(kept[pool.rows_of(shard.name)]) for shard in images.shards}
+            embed_shards(work, images, survivors, model, centroids, pixels, batch_size)
+            decide(work, pool, kept, centroids, choice)
+        write_report(folder, images)
+    return open_run(folder.path)
+
+
+def check_cut(entropy_keep: float, tau: float | None) -> dict[str, float]:
+    """Stage I's rule: a fraction of the collection, or a threshold in bits."""
+    if tau is not None:
+        if not 0 <= tau <= 8:
+            msg = f"tau is a histogram entropy of 256 levels, between 0 and 8 bits; got {tau!r}"
+            raise ArgumentError(msg)
+        return {"tau": float(tau)}
+    if not 0 < entropy_keep <= 1:
+        msg = f"entropy_keep is a fraction of the collection, in (0, 1]; got {entropy_keep!r}"
+        raise ArgumentError(msg)
+    return {"keep": float(entropy_keep)}
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a finished run folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such run, or it is not finished.
+    """
+    folder = RunFolder(path)
+    folder.read_config()
+    if not folder.selection.exists():
+        msg = f"the run in {path} is not finished: make the call that began it again, and it goes on where it was"
+        raise FileNotFoundError(msg)
+    return Run(folder.path, read_selection(folder))

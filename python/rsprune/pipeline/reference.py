@@ -1,0 +1,188 @@
+"""The reference: what the centroids are fitted on, in any of the forms that a user has it in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsprune.centroids import Centroids, fit_centroids
+from rsprune.encoders import Encoder
+from rsprune.errors import ArgumentError, EncoderMismatchError
+from rsprune.manifest import canonical
+from rsprune.pipeline.options import Pixels, Work, source_config
+from rsprune.pipeline.stages import embed_shards
+from rsprune.sources import Source, open_source
+
+__all__ = ["Reference", "ReferenceLike", "SourceLike", "open_reference"]
+
+SourceLike = str | Path | Sequence[str | Path] | Source
+ReferenceLike = SourceLike | Centroids | NDArray[Any]
+
+
+class Reference(Protocol):
+    """Something that centroids come from."""
+
+    @property
+    def k(self) -> int:
+        """The number of centroids."""
+
+    @property
+    def images(self) -> int:
+        """How many images have to be embedded for them."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What it is made of, for the configuration of a run."""
+
+    def check(self, encoder: Encoder) -> None:
+        """Fail early when it cannot serve ``encoder``."""
+
+    def centroids(self, work: Work, encoder: Encoder, pixels: Pixels, batch_size: int | None) -> Centroids:
+        """Make the centroids, and keep them in the run folder."""
+
+
+def open_reference(reference: ReferenceLike, *, k: int, seed: int) -> Reference:
+    """Tell what ``reference`` is: fitted centroids, embeddings, or images."""
+    if isinstance(reference, Centroids):
+        return Fitted(reference)
+    if isinstance(reference, (str, Path)):
+        path = Path(reference)
+        if path.suffix == ".safetensors":
+            return Fitted(Centroids.load(path))
+        if path.suffix == ".npy":
+            return Embeddings(np.load(path, mmap_mode="r"), k, seed)
+    if isinstance(reference, np.ndarray):
+        return Embeddings(reference, k, seed)
+    return Images(open_source(reference), k, seed)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Centroids that were fitted before."""
+
+    fitted: Centroids
+    images: int = 0
+
+    @property
+    def k(self) -> int:
+        """The number of centroids."""
+        return self.fitted.k
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The digest of the centroids."""
+        return {"fitted": digest_of(self.fitted.vectors)}
+
+    def check(self, encoder: Encoder) -> None:
+        """Fail when the centroids belong to another encoder or dimension."""
+        check_same_encoder(self.fitted, encoder)
+
+    def centroids(self, work: Work, encoder: Encoder, pixels: Pixels, batch_size: int | None) -> Centroids:
+        """Copy the centroids into the run folder."""
+        self.fitted.save(work.folder.centroids)
+        return self.fitted
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings of the reference images, made before."""
+
+    rows: NDArray[Any]
+    k: int
+    seed: int
+    images: int = 0
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The digest of the embeddings, and what is fitted on them."""
+        return {"embeddings": digest_of(self.rows), "k": self.k, "seed": self.seed}
+
+    def check(self, encoder: Encoder) -> None:
+        """Fail when the embeddings have another dimension, or are fewer than the centroids."""
+        check_enough(len(self.rows), self.k)
+        if self.rows.ndim == 2 and self.rows.shape[1] != encoder.dim:
+            msg = (
+                f"the reference embeddings have {self.rows.shape[1]} dimensions, {encoder.name} makes {encoder.dim}: "
+                "embed the reference images with the same encoder"
+            )
+            raise EncoderMismatchError(msg)
+
+    def centroids(self, work: Work, encoder: Encoder, pixels: Pixels, batch_size: int | None) -> Centroids:
+        """Fit the centroids on the embeddings."""
+        if not work.folder.centroids.exists():
+            fit_centroids(self.rows, self.k, seed=self.seed, threads=work.threads).save(work.folder.centroids)
+        return Centroids.load(work.folder.centroids)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Reference images, embedded here."""
+
+    source: Source
+    k: int
+    seed: int
+
+    @property
+    def images(self) -> int:
+        """How many reference images there are."""
+        return self.source.total()
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The fingerprint of the images, and what is fitted on their embeddings."""
+        return {"images": source_config(self.source), "k": self.k, "seed": self.seed}
+
+    def check(self, encoder: Encoder) -> None:
+        """Fail when there are fewer images than centroids."""
+        check_enough(self.images, self.k)
+
+    def centroids(self, work: Work, encoder: Encoder, pixels: Pixels, batch_size: int | None) -> Centroids:
+        """Embed the images into ``reference/``, and fit the centroids on them."""
+        if not work.folder.centroids.exists():
+            inside = replace(work, folder=work.folder.reference())
+            everything = {shard.name: np.arange(self.source.count(shard)) for shard in self.source.shards}
+            embed_shards(inside, self.source, everything, encoder, None, pixels, batch_size, stage="reference")
+            shards = [inside.folder.embeddings(shard.name) for shard in self.source.shards]
+            work.observer.start("centroids", self.k, 0)
+            fitted = fit_centroids(shards, self.k, seed=self.seed, encoder=encoder.provenance(), threads=work.threads)
+            fitted.save(work.folder.centroids)
+            work.observer.finish()
+        return Centroids.load(work.folder.centroids)
+
+
+def check_enough(rows: int, k: int) -> None:
+    """Fail when ``k`` centroids are asked of fewer rows."""
+    if k > rows:
+        msg = f"{k} centroids cannot be fitted on {rows} reference images: lower k (--k), or give more images"
+        raise ArgumentError(msg)
+
+
+def check_same_encoder(centroids: Centroids, encoder: Encoder) -> None:
+    """Fail when ``centroids`` were fitted on embeddings of another encoder."""
+    if centroids.dim != encoder.dim:
+        msg = f"the centroids have {centroids.dim} dimensions, {encoder.name} makes {encoder.dim}"
+        raise EncoderMismatchError(msg)
+    check_same_making(centroids.meta.get("encoder"), encoder.provenance(), "the centroids")
+
+
+def check_same_making(there: Any, here: Any, what: str) -> None:
+    """Fail when two encoders' provenances differ in what embeddings depend on; one that is not known passes."""
+    if not isinstance(there, dict) or not isinstance(here, dict):
+        return
+    for name in ("name", "architecture", "weights", "preprocessing"):
+        if canonical(there.get(name)) != canonical(here.get(name)):
+            msg = (
+                f"{what} were made with another encoder ({name}: {there.get(name)!r} there, {here.get(name)!r} here): "
+                f"make them anew with {here.get('name')}"
+            )
+            raise EncoderMismatchError(msg)
+
+
+def digest_of(array: NDArray[Any]) -> str:
+    """BLAKE2b-128 of an array's values, block by block."""
+    digest = hashlib.blake2b(f"{array.dtype.str} {array.shape}".encode(), digest_size=16)
+    for start in range(0, len(array), 4096):
+        digest.update(np.ascontiguousarray(array[start : start + 4096]).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,195 @@
+"""One stage alone, for those who run the method step by step. Each writes the same run folder as `prune` does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rsprune.centroids import Centroids
+from rsprune.encoders import Encoder, load_encoder
+from rsprune.entropy import Gray, top_entropies
+from rsprune.manifest import RunFolder, digest, read_pool, read_table, software, write_table
+from rsprune.pipeline.options import Pixels, Work, source_config
+from rsprune.pipeline.quarantine import write_quarantine
+from rsprune.pipeline.reference import (
+    ReferenceLike,
+    SourceLike,
+    check_same_encoder,
+    check_same_making,
+    digest_of,
+    open_reference,
+)
+from rsprune.pipeline.stages import embed_shards, entropy_shards
+from rsprune.runners import Observer, observe
+from rsprune.selection import Fill, Within, select
+from rsprune.sources import open_source
+
+__all__ = ["Outcome", "centroids_run", "embed_run", "entropy_run", "select_run"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one stage made: where it is, its figures, and the same in words."""
+
+    path: Path
+    figures: dict[str, Any]
+    text: str
+
+
+def entropy_run(
+    source: SourceLike,
+    *,
+    out: str | Path,
+    gray: Gray = "bt601",
+    bands: Sequence[int] | None = None,
+    nodata: int | None = None,
+    valid_range: tuple[int, int] | None = None,
+    max_pixels: int | None = None,
+    threads: int | None = None,
+    progress: bool | Observer = True,
+) -> Outcome:
+    """Measure the entropy of every image of a collection, resumably: Stage I without a cut.
+
+    The parameters are those of :func:`rsprune.prune`. The figures name the threshold that common cuts imply.
+    """
+    images = open_source(source)
+    pixels = Pixels(gray, None if bands is None else tuple(bands), nodata, valid_range, max_pixels)
+    config = software() | {"source": source_config(images), "entropy": pixels.config()}
+    folder = RunFolder(out)
+    with folder.lock(), observe(progress) as observer:
+        work = Work.begin(folder, config, observer, threads)
+        entropy_shards(work, images, pixels)
+        pool = read_pool(folder)
+        quarantined = write_quarantine(work, pool)
+    readable = int(np.count_nonzero(~np.isnan(pool.entropy)))
+    cuts = {}
+    for keep in (0.10, 0.30, 0.50):
+        if rows := min(int(keep * len(pool) + 1e-9), readable):
+            cuts[f"{keep:.2f}"] = float(pool.entropy[top_entropies(pool.entropy, rows)].min())
+    figures = {"images": len(pool), "quarantined": quarantined, "tau": cuts}
+    lines = [f"{len(pool):,} images, {quarantined:,} in quarantine"]
+    lines += [f"the top {float(keep):.0%} have {tau:.4f} bits or more" for keep, tau in cuts.items()]
+    return Outcome(folder.path, figures, "\n".join([*lines, f"written to {folder.path / 'entropy'}"]))
+
+
+def embed_run(
+    source: SourceLike,
+    *,
+    out: str | Path,
+    encoder: str | Encoder = "git-rsclip",
+    weights: str | Path | None = None,
+    device: str | None = None,
+    batch_size: int | None = None,
+    centroids: str | Path | Centroids | None = None,
+    bands: Sequence[int] | None = None,
+    valid_range: tuple[int, int] | None = None,
+    max_pixels: int | None = None,
+    threads: int | None = None,
+    progress: bool | Observer = True,
+) -> Outcome:
+    """Embed every image of a collection, resumably; with ``centroids`` also assign each to the nearest of them.
+
+    The other parameters are those of :func:`rsprune.prune`.
+    """
+    images = open_source(source)
+    model = load_encoder(encoder, weights=weights, device=device) if isinstance(encoder, str) else encoder
+    fitted = Centroids.load(centroids) if isinstance(centroids, (str, Path)) else centroids
+    if fitted is not None:
+        check_same_encoder(fitted, model)
+    pixels = Pixels("bt601", None if bands is None else tuple(bands), None, valid_range, max_pixels)
+    config = software() | {
+        "source": source_config(images),
+        "pixels": pixels.decoding(),
+        "encoder": model.provenance() | {"batch_size": batch_size or model.batch_size},
+        "centroids": None if fitted is None else digest_of(fitted.vectors),
+    }
+    folder = RunFolder(out)
+    with folder.lock(), observe(progress) as observer:
+        work = Work.begin(folder, config, observer, threads)
+        everything = {shard.name: np.arange(images.count(shard)) for shard in images.shards}
+        embed_shards(work, images, everything, model, fitted, pixels, batch_size)
+        quarantined = write_quarantine(work)
+    rows = sum(map(len, everything.values()))
+    figures = {"images": rows, "quarantined": quarantined, "dimensions": model.dim}
+    text = f"{rows:,} images, {quarantined:,} in quarantine\nwritten to {folder.path / 'embeddings'}"
+    return Outcome(folder.path, figures, text)
+
+
+def centroids_run(
+    reference: ReferenceLike,
+    *,
+    out: str | Path,
+    encoder: str | Encoder = "git-rsclip",
+    weights: str | Path | None = None,
+    device: str | None = None,
+    batch_size: int | None = None,
+    k: int = 200,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: bool | Observer = True,
+) -> Outcome:
+    """Fit reference centroids, resumably: ``out/centroids.safetensors``.
+
+    The parameters are those of :func:`rsprune.prune`.
+    """
+    prior = open_reference(reference, k=k, seed=seed)
+    model = load_encoder(encoder, weights=weights, device=device) if isinstance(encoder, str) else encoder
+    prior.check(model)
+    config = software() | {
+        "encoder": model.provenance() | {"batch_size": batch_size or model.batch_size},
+        "centroids": prior.fingerprint(),
+    }
+    folder = RunFolder(out)
+    with folder.lock(), observe(progress) as observer:
+        work = Work.begin(folder, config, observer, threads)
+        fitted = prior.centroids(work, model, Pixels(), batch_size)
+    figures = {"k": fitted.k, "dimensions": fitted.dim, "objective": fitted.meta.get("objective")}
+    return Outcome(folder.path, figures, f"{fitted.k} centroids of {fitted.dim} dimensions in {folder.centroids}")
+
+
+def select_run(
+    embeds: str | Path,
+    *,
+    centroids: str | Path | Centroids,
+    keep: int | float = 0.15,
+    out: str | Path,
+    fill: Fill = "global",
+    within: Within = "nearest",
+    seed: int = 0,
+    threads: int | None = None,
+) -> Outcome:
+    """Choose rows of embeddings that are on the disk, and write the manifest ``out`` (Parquet).
+
+    Parameters
+    ----------
+    embeds
+        A folder that :func:`embed_run` wrote, whose keys the manifest then names; a ``.npy`` file; a folder of shards.
+    """
+    fitted = Centroids.load(centroids) if isinstance(centroids, (str, Path)) else centroids
+    folder = RunFolder(embeds)
+    embedded = folder.config.is_file()
+    rows: Any = embeds
+    if embedded:
+        check_same_making(fitted.meta.get("encoder"), folder.read_config().get("encoder"), "the centroids")
+        shards = sorted(path.stem for path in (folder.path / "embeddings").glob("*.parquet"))
+        rows = [folder.embeddings(shard) for shard in shards]
+    chosen = select(rows, fitted, keep, fill=fill, within=within, seed=seed, threads=threads)
+    if embedded:
+        tables = [
+            table.append_column("shard", pa.array([shard] * len(table), pa.string()))
+            for shard in shards
+            if len(table := read_table(folder.assignments(shard), ["key", "row"]))
+        ]
+        table = pa.concat_tables(tables).take(pa.array(chosen.indices)).select(["key", "shard", "row"])
+        for name in ("cluster", "similarity", "phase"):
+            table = table.append_column(name, pa.array(getattr(chosen, name)))
+        write_table(out, table.combine_chunks(), {**software(), "embeddings": digest(folder.read_config())})
+    else:
+        chosen.to_parquet(out)
+    figures = {"selected": len(chosen), "k": chosen.k, "invalid": len(chosen.invalid)}
+    return Outcome(Path(out), figures, f"{chosen.summary()}\nwritten to {out}")

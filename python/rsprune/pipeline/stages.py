@@ -1,0 +1,142 @@
+"""The work on shards: Stage I's entropies, the embeddings, the reference centroids.
+
+Each function skips the shards that are done, and writes a shard's table last, so that its existence says so.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from rsprune import _core
+from rsprune.centroids import Centroids
+from rsprune.encoders import Encoder
+from rsprune.encoders.feed import embed
+from rsprune.files import replacing
+from rsprune.manifest import EMBEDDING_SCHEMA, ENTROPY_SCHEMA, write_table
+from rsprune.pipeline.options import Pixels, Work
+from rsprune.runners import run_shards
+from rsprune.selection import assign
+from rsprune.sources import Item, Shard, Source
+
+__all__ = ["embed_shards", "entropy_shards"]
+
+T = TypeVar("T")
+
+# Images decoded in one call of the core: enough to keep every core busy, few enough that their bytes fit in memory
+# (1,024 images of 256 px are about 20 MB encoded) and that progress moves every fraction of a second.
+BATCH = 1024
+
+
+def entropy_shards(work: Work, source: Source, pixels: Pixels) -> None:
+    """Write ``entropy/<shard>.parquet`` for every shard of ``source``: Stage I's work.
+
+    An image that cannot be read has a null entropy and says why; it ends nothing.
+    """
+    folder, observer, threads = work.folder, work.observer, work.threads
+
+    def one(shard: Shard) -> None:
+        keys: list[str] = []
+        entropies: list[NDArray[np.float64]] = [np.empty(0)]
+        failures: dict[int, tuple[str, str]] = {}
+        for items in batched(source.read(shard), BATCH):
+            images = [item.data for item in items]
+            values, failed = _core.entropy_images(images, threads=threads, **pixels.config())
+            failures |= {len(keys) + i: (kind, message) for i, kind, message in failed}
+            keys += [item.key for item in items]
+            entropies.append(values)
+            observer.advance(len(items))
+        columns = [
+            pa.array(keys, pa.string()),
+            pa.array(np.concatenate(entropies), pa.float64(), from_pandas=True),  # NaN becomes null
+            *failure_columns(failures, len(keys)),
+        ]
+        table = pa.Table.from_arrays(columns, schema=ENTROPY_SCHEMA)
+        write_table(folder.entropy(shard.name), table, {**work.provenance, "shard": shard.name})
+
+    done = sum(source.count(shard) for shard in source.shards if folder.entropy(shard.name).exists())
+    observer.start("entropy", source.total(), done)
+    run_shards(source.shards, lambda shard: folder.entropy(shard.name), one)
+    observer.finish()
+
+
+def embed_shards(
+    work: Work,
+    source: Source,
+    rows: dict[str, NDArray[np.int64]],
+    encoder: Encoder,
+    centroids: Centroids | None,
+    pixels: Pixels,
+    batch_size: int | None,
+    stage: str = "embed",
+) -> None:
+    """Write ``embeddings/<shard>.npy`` (float16 unit rows) and ``.parquet`` for every shard of ``source``.
+
+    Parameters
+    ----------
+    rows
+        For each shard's name the positions within it that are embedded, ascending.
+    centroids
+        Where given, the table names the nearest centroid of each row and their similarity, computed from the float16
+        row as stored.
+
+    Notes
+    -----
+    An image that cannot be read has a row of NaN, label -1, and a table row that says why.
+    """
+    folder, observer, threads = work.folder, work.observer, work.threads
+
+    def one(shard: Shard) -> None:
+        chosen = rows[shard.name]
+        vectors = np.full((len(chosen), encoder.dim), np.nan, np.float16)
+        keys: list[str] = []
+        failures: dict[int, tuple[str, str]] = {}
+
+        def items() -> Iterator[Item]:
+            for item in source.read(shard, chosen.tolist()):
+                keys.append(item.key)
+                yield item
+
+        for block in embed(encoder, items(), batch_size=batch_size, threads=threads, **pixels.decoding()):
+            vectors[block.positions] = block.embeddings
+            failures |= {i: (kind, message) for i, kind, message in block.failures}
+            observer.advance(len(block.positions) + len(block.failures))
+        with replacing(folder.embeddings(shard.name)) as beside, beside.open("wb") as file:
+            np.save(file, vectors)
+        label: NDArray[np.int32] | None = None
+        similarity: NDArray[np.float32] | None = None
+        if centroids is not None and len(chosen):
+            label, similarity = assign(folder.embeddings(shard.name), centroids, threads=threads)
+        nulls = pa.nulls(len(chosen))
+        columns = [
+            pa.array(chosen, pa.int64()),
+            pa.array(keys, pa.string()),
+            nulls.cast(pa.int32()) if label is None else pa.array(label, pa.int32()),
+            nulls.cast(pa.float32()) if similarity is None else pa.array(similarity, pa.float32(), from_pandas=True),
+            *failure_columns(failures, len(chosen)),
+        ]
+        table = pa.Table.from_arrays(columns, schema=EMBEDDING_SCHEMA)
+        write_table(folder.assignments(shard.name), table, {**work.provenance, "shard": shard.name})
+
+    done = sum(len(chosen) for shard, chosen in rows.items() if folder.assignments(shard).exists())
+    observer.start(stage, sum(map(len, rows.values())), done)
+    run_shards(source.shards, lambda shard: folder.assignments(shard.name), one)
+    observer.finish()
+
+
+def failure_columns(failures: dict[int, tuple[str, str]], rows: int) -> tuple[pa.Array, pa.Array]:
+    """The columns ``kind`` and ``message`` of a shard's table: null where nothing failed."""
+    causes = [failures.get(i, (None, None)) for i in range(rows)]
+    return pa.array([kind for kind, _ in causes], pa.string()), pa.array([why for _, why in causes], pa.string())
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Cut an iterable into lists of ``size``."""
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch

@@ -1,0 +1,156 @@
+"""The commands: help, results, errors as one clear line, exit codes."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+COMMANDS = ["prune", "plan", "entropy", "embed", "centroids", "select", "explain", "report", "demo"]
+
+
+def rsprune(*words, cwd=None, **options):
+    env = os.environ | {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+    return subprocess.run(
+        [sys.executable, "-m", "rsprune", *map(str, words)], capture_output=True, text=True, cwd=cwd, env=env, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(1)
+    for i in range(40):
+        Image.fromarray(rng.integers(0, 5 + 6 * i, (32, 32, 3)).astype(np.uint8)).save(folder / f"{i:02d}.png")
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(images, tmp_path_factory):
+    out = tmp_path_factory.mktemp("cli") / "run"
+    done = rsprune("prune", images, "-r", images, "-o", out, "--keep", "0.2", "--k", "3", "-e", "efficientnet-lite0")
+    assert done.returncode == 0, done.stderr
+    return out, done
+
+
+def test_help_names_every_command_and_gives_examples():
+    top = rsprune("--help")
+    assert top.returncode == 0
+    assert all(command in top.stdout for command in COMMANDS)
+    assert rsprune().stdout == top.stdout or "Usage" in rsprune().stdout
+    for command in COMMANDS:
+        page = rsprune(command, "--help")
+        assert page.returncode == 0
+        assert "Example" in page.stdout
+        assert f"rsprune {command}" in page.stdout
+
+
+def test_version():
+    assert rsprune("--version").stdout.startswith("rsprune 0.")
+
+
+def test_prune_prints_what_was_kept_and_where(run):
+    out, done = run
+    assert "8 of 41 images kept" in done.stdout
+    assert str(out / "selection.parquet") in done.stdout
+    assert str(out / "report.html") in done.stdout
+    assert pq.read_table(out / "selection.parquet").num_rows == 8
+    assert (out / "report.html").is_file()
+
+
+def test_json_lines_carry_progress_and_result(run, images):
+    out, _ = run
+    words = ["prune", images, "-r", images, "-o", out, "--keep", "0.2", "--k", "3", "-e", "efficientnet-lite0"]
+    events = [json.loads(line) for line in rsprune(*words, "--json").stdout.splitlines()]
+    assert events[-1]["event"] == "result"
+    assert events[-1]["selected"] == 8
+    assert rsprune(*words, "--quiet").stdout == ""
+
+
+def test_entropy_alone(images, tmp_path):
+    done = rsprune("entropy", images, "-o", tmp_path / "e", "--json")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["event"] for event in events] == ["start", "finish", "result"]
+    assert events[0]["total"] == 41
+    assert events[-1]["quarantined"] == 1
+
+
+def test_explain_says_why(run):
+    out, _ = run
+    kept = (out / "selected.txt").read_text().splitlines()[0]
+    done = rsprune("explain", out, kept, "00.png", "broken.png")
+    assert done.returncode == 0, done.stderr
+    assert "kept" in done.stdout
+    assert "Stage I" in done.stdout
+    missing = rsprune("explain", out, "99.png")
+    assert missing.returncode == 1
+    assert "99.png" in missing.stderr
+
+
+def test_plan_writes_nothing(images, tmp_path):
+    words = ["plan", images, "-r", images, "--k", "3", "-e", "efficientnet-lite0", "--no-measure", "--json"]
+    done = rsprune(*words, cwd=tmp_path)
+    assert json.loads(done.stdout.splitlines()[-1])["images"] == 41
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["prune", "{tmp}/nothing", "-r", "{images}", "-o", "{tmp}/run", "-e", "efficientnet-lite0"], "nothing"),
+        (["prune", "{images}", "-r", "{images}", "-o", "{tmp}/run", "--keep", "0", "-e", "efficientnet-lite0"], "0"),
+        (["prune", "{images}", "-r", "{images}", "-o", "{tmp}/run", "-e", "abacus"], "abacus"),
+        (["explain", "{tmp}", "key"], "not a run folder"),
+        (["select", "{tmp}/no.npy", "-c", "{tmp}/no.safetensors", "-o", "{tmp}/s.parquet"], "no.safetensors"),
+    ],
+)
+def test_errors_are_one_line_and_exit_1(images, tmp_path, words, says):
+    done = rsprune(*[word.format(images=images, tmp=tmp_path) for word in words])
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["prune", "x", "-r", "y", "-o", "z", "--keep", "many"],
+        ["entropy", "x", "-o", "z", "--bands", "red"],
+        ["entropy", "x", "-o", "z", "--valid-range", "7"],
+        ["prune", "x"],
+        ["entropy", "x", "-o", "z", "--threads", "0"],
+    ],
+)
+def test_wrong_usage_exits_2(words):
+    done = rsprune(*words)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path):
+    with tarfile.open(tmp_path / "big.tar", "w") as tar:
+        file = io.BytesIO()
+        pixels = np.random.default_rng(0).integers(0, 255, (600, 600, 3), np.uint8)
+        Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+        for i in range(1500):
+            info = tarfile.TarInfo(f"{i}.png")
+            info.size = len(file.getvalue())
+            tar.addfile(info, io.BytesIO(file.getvalue()))
+    words = [sys.executable, "-m", "rsprune", "entropy", tmp_path / "big.tar", "-o", tmp_path / "e", "--json"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert json.loads(process.stdout.readline())["event"] == "start"
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "goes on where it was" in said

@@ -1,0 +1,384 @@
+"""The pipeline: what a run leaves, restarts, bad input. A tiny encoder stands in where the real one adds nothing."""
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import tarfile
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import rsprune
+from rsprune.encoders import Encoder
+from rsprune.encoders.preprocessing import Preprocessing
+from rsprune.errors import (
+    ArgumentError,
+    BudgetError,
+    ConfigMismatchError,
+    EmptyInputError,
+    EncoderError,
+    EncoderMismatchError,
+)
+from rsprune.pipeline import centroids_run, embed_run, entropy_run, open_run, plan, prune, select_run
+
+
+class Colours(Encoder):
+    """Embeds an image by the means and deviations of its bands: 6 dimensions, no weights."""
+
+    name = "colours"
+    dim = 6
+    device = "cpu"
+    batch_size = 8
+    preprocessing = Preprocessing(size=8, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+    def __init__(self, pause=0.0, version="1"):
+        self.pause, self.version = pause, version
+
+    def provenance(self):
+        weights = {"file": "none", "sha256": self.version}
+        return {
+            "name": self.name,
+            "dim": self.dim,
+            "weights": weights,
+            "preprocessing": self.preprocessing.provenance(),
+        }
+
+    def forward(self, pixels):
+        time.sleep(self.pause)
+        flat = pixels.reshape(len(pixels), 3, -1).astype(np.float64) / 255
+        rows = np.concatenate([flat.mean(2) - 0.5, flat.std(2) + 0.01], axis=1)
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def picture(seed: int) -> bytes:
+    """A small JPEG whose entropy and colours depend on ``seed``."""
+    rng = np.random.default_rng(seed)
+    spread = rng.integers(1, 80)
+    pixels = rng.integers(0, 175, 3) + rng.integers(0, spread, (24, 24, 1)) + rng.integers(0, 8, (24, 24, 3))
+    file = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+@pytest.fixture(scope="session")
+def pool(tmp_path_factory):
+    """Four tars of 40 images, two of them unreadable: 160 in all."""
+    folder = tmp_path_factory.mktemp("pool")
+    for shard in range(4):
+        members = {f"{shard}-{i:03d}.jpg": picture(1000 * shard + i) for i in range(40)}
+        if shard == 1:
+            members["1-005.jpg"] = b""
+            members["1-011.jpg"] = members["1-011.jpg"][:200]
+        write_tar(folder / f"pool-{shard}.tar", members)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory):
+    """Class folders of 5 x 12 images."""
+    folder = tmp_path_factory.mktemp("reference")
+    for i in range(60):
+        path = folder / f"class{i % 5}" / f"{i:03d}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(picture(90_000 + i))
+    return folder
+
+
+def small_prune(pool, reference, out, **options):
+    settings = {"keep": 0.25, "entropy_keep": 0.5, "k": 6, "encoder": Colours(), "progress": False}
+    return prune(pool, reference=reference, out=out, **(settings | options))
+
+
+@pytest.fixture(scope="session")
+def finished(pool, reference, tmp_path_factory):
+    return small_prune(pool, reference, tmp_path_factory.mktemp("runs") / "run")
+
+
+def artefacts(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+# --- what a run leaves ------------------------------------------------------------------------------------------------
+
+
+def test_the_budget_is_met_exactly_and_counts_unreadable_images(finished):
+    assert len(finished.selection) == 40  # a quarter of 160, two of which could not be read
+    assert pq.read_table(finished.path / "selection.parquet").num_rows == 40
+    assert len(finished.keys) == 40
+    assert finished.keys == (finished.path / "selected.txt").read_text().splitlines()
+
+
+def test_stage_one_keeps_the_rows_of_highest_entropy(finished, pool):
+    tables = [pq.read_table(path) for path in sorted((finished.path / "entropy").glob("*.parquet"))]
+    entropy = np.concatenate([table["entropy"].to_numpy() for table in tables])
+    order = sorted(np.flatnonzero(~np.isnan(entropy)), key=lambda row: (-entropy[row], row))[:80]
+    kept = [
+        1000 * 0 + 40 * i + row
+        for i, path in enumerate(sorted((finished.path / "embeddings").glob("*.parquet")))
+        for row in pq.read_table(path)["row"].to_pylist()
+    ]
+    assert kept == sorted(order)
+    assert finished.summary["tau"] == entropy[order[-1]]
+
+
+def test_the_selection_is_that_of_select_on_the_stored_embeddings(finished):
+    centroids = rsprune.Centroids.load(finished.path / "centroids.safetensors")
+    shards = sorted((finished.path / "embeddings").glob("*.npy"))
+    assert all(np.load(shard).dtype == np.float16 for shard in shards)
+    chosen = rsprune.select(shards, centroids, 40)
+    table = pq.read_table(finished.path / "selection.parquet")
+    assert table["cluster"].to_pylist() == chosen.cluster.tolist()
+    assert table["similarity"].to_pylist() == chosen.similarity.tolist()
+    assert table["phase"].to_pylist() == chosen.phase.tolist()
+    survivors = [key for path in shards for key in pq.read_table(path.with_suffix(".parquet"))["key"].to_pylist()]
+    assert table["key"].to_pylist() == [survivors[row] for row in chosen.indices]
+
+
+def test_unreadable_images_are_in_quarantine_with_their_cause(finished):
+    rows = pq.read_table(finished.path / "quarantine.parquet").to_pylist()
+    assert [(row["key"], row["shard"], row["row"], row["stage"], row["kind"]) for row in rows] == [
+        ("1-005", "pool-1", 5, "entropy", "empty"),
+        ("1-011", "pool-1", 11, "entropy", "truncated"),
+    ]
+
+
+def test_every_artefact_names_its_making(finished):
+    for path in [*finished.path.rglob("*.parquet")]:
+        provenance = json.loads(pq.read_schema(path).metadata[b"rsprune"])
+        assert provenance["rsprune"] == rsprune.__version__
+        assert provenance["config"]["encoder"]["weights"]["sha256"] == "1"
+    meta = rsprune.Centroids.load(finished.path / "centroids.safetensors").meta
+    assert meta["encoder"]["name"] == "colours"
+
+
+def test_selection_rows_are_numbered_through_the_whole_collection(finished):
+    table = pq.read_table(finished.path / "selection.parquet").to_pylist()
+    rows = [40 * int(row["shard"].removeprefix("pool-")) + row["row"] for row in table]
+    assert finished.selection.indices.tolist() == rows
+    again = open_run(finished.path)
+    assert again.selection.indices.tolist() == rows
+    assert again.summary["selected"] == 40
+
+
+def test_a_repeated_key_is_quarantined_once(pool, reference, tmp_path):
+    twin = tmp_path / "pool"
+    twin.mkdir()
+    write_tar(twin / "a.tar", {f"{i}.jpg": picture(i) for i in range(30)})
+    write_tar(twin / "b.tar", {f"{i}.jpg": picture(i) for i in range(29, 50)})
+    run = small_prune(twin, reference, tmp_path / "run", keep=10)
+    rows = pq.read_table(run.path / "quarantine.parquet").to_pylist()
+    assert [(row["key"], row["shard"], row["kind"]) for row in rows] == [("29", "b", "duplicate")]
+    assert len(set(run.keys)) == 10
+
+
+# --- same bytes -------------------------------------------------------------------------------------------------------
+
+
+def test_same_bytes_at_any_thread_count(finished, pool, reference, tmp_path):
+    small_prune(pool, reference, tmp_path / "run", threads=1)
+    assert artefacts(tmp_path / "run") == artefacts(finished.path)
+
+
+def test_a_finished_run_is_opened_and_not_done_again(finished, pool, reference):
+    before = {path: path.stat().st_mtime_ns for path in finished.path.rglob("*.parquet")}
+    run = small_prune(pool, reference, finished.path)
+    assert run.selection.indices.tolist() == finished.selection.indices.tolist()
+    assert {path: path.stat().st_mtime_ns for path in finished.path.rglob("*.parquet")} == before
+
+
+def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(finished, pool, reference, tmp_path):
+    out = tmp_path / "run"
+    code = textwrap.dedent(
+        f"""
+        import sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from test_pipeline import Colours, small_prune
+        small_prune({str(pool)!r}, {str(reference)!r}, {str(out)!r}, encoder=Colours(pause=0.02))
+        """
+    )
+    kills = 0
+    for wait in [0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5]:
+        process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+        while not out.exists() and process.poll() is None:  # imports take longer than the run
+            time.sleep(0.005)
+        time.sleep(wait)
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+        process.stderr.close()
+    assert kills >= 3
+    small_prune(pool, reference, out)
+    assert artefacts(out) == artefacts(finished.path)
+
+
+def test_left_over_temporary_files_are_removed(finished, pool, reference, tmp_path):
+    out = tmp_path / "run"
+    small_prune(pool, reference, out)
+    left_over = out / "embeddings" / ".pool-0.npy.writing"
+    left_over.write_bytes(b"half a file")
+    small_prune(pool, reference, out)
+    assert not left_over.exists()
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep", [0, -1, float("nan"), True, 161, 1.5, "many"])
+def test_a_budget_that_is_none_is_refused_before_any_work(pool, reference, tmp_path, keep):
+    with pytest.raises(BudgetError, match=str(keep).replace(".", r"\.")):
+        small_prune(pool, reference, tmp_path / "run", keep=keep)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_budget_above_the_readable_images_is_refused(pool, reference, tmp_path):
+    with pytest.raises(BudgetError, match=r"160.*158 of 160"):
+        small_prune(pool, reference, tmp_path / "run", keep=160)
+
+
+def test_more_centroids_than_reference_images_are_refused(pool, reference, tmp_path):
+    with pytest.raises(ArgumentError, match=r"61 centroids .* 60 reference images"):
+        small_prune(pool, reference, tmp_path / "run", k=61)
+
+
+def test_an_empty_folder_is_refused(reference, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EmptyInputError, match="empty"):
+        small_prune(tmp_path / "empty", reference, tmp_path / "run")
+
+
+def test_a_folder_of_another_configuration_is_refused(finished, pool, reference):
+    with pytest.raises(ConfigMismatchError, match=r"selection\.budget: 40 there, 32 now"):
+        small_prune(pool, reference, finished.path, keep=0.2)
+
+
+def test_a_folder_that_is_no_run_is_refused(pool, reference, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigMismatchError, match="not a run folder"):
+        small_prune(pool, reference, tmp_path)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_two_processes_in_one_folder_are_refused(finished, pool, reference):
+    code = f"""
+import fcntl, time
+file = open({str(finished.path / ".lock")!r}, "w"); fcntl.flock(file, fcntl.LOCK_EX); print("held", flush=True)
+time.sleep(30)
+"""
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(ConfigMismatchError, match="another process"):
+            small_prune(pool, reference, finished.path)
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+
+
+def test_centroids_of_another_encoder_are_refused(finished, pool, tmp_path):
+    centroids = finished.path / "centroids.safetensors"
+    with pytest.raises(EncoderMismatchError, match="weights"):
+        small_prune(pool, centroids, tmp_path / "run", encoder=Colours(version="2"))
+
+
+def test_centroids_of_another_dimension_are_refused(pool, tmp_path):
+    with pytest.raises(EncoderMismatchError, match=r"7 dimensions.*makes 6"):
+        small_prune(pool, np.eye(7, dtype=np.float32), tmp_path / "run")
+
+
+def test_an_unknown_encoder_is_refused_with_the_known_ones(pool, reference, tmp_path):
+    with pytest.raises(EncoderError, match=r"abacus.*efficientnet-lite0"):
+        small_prune(pool, reference, tmp_path / "run", encoder="abacus")
+
+
+@pytest.mark.parametrize(("name", "value"), [("entropy_keep", 0), ("entropy_keep", 1.5), ("tau", 9.0), ("tau", -1.0)])
+def test_a_cut_out_of_range_is_refused(pool, reference, tmp_path, name, value):
+    with pytest.raises(ArgumentError, match=str(value)):
+        small_prune(pool, reference, tmp_path / "run", **{name: value})
+
+
+# --- the forms of input -----------------------------------------------------------------------------------------------
+
+
+def test_fitted_centroids_and_embeddings_serve_as_reference(finished, pool, tmp_path):
+    fitted = small_prune(pool, finished.path / "centroids.safetensors", tmp_path / "fitted")
+    assert fitted.keys == finished.keys
+    rows = np.concatenate(
+        [np.load(path) for path in sorted((finished.path / "reference" / "embeddings").glob("*.npy"))]
+    )
+    np.save(tmp_path / "reference.npy", rows)
+    for name, form in [("array", rows), ("file", tmp_path / "reference.npy")]:
+        assert small_prune(pool, form, tmp_path / name).keys == finished.keys
+
+
+def test_tau_cuts_where_it_says(finished, pool, reference, tmp_path):
+    run = small_prune(pool, reference, tmp_path / "run", tau=finished.summary["tau"])
+    assert run.summary["survivors"] == 80
+    assert run.keys == finished.keys
+    with pytest.raises(BudgetError, match=r"lower tau"):
+        small_prune(pool, reference, tmp_path / "high", tau=7.99)
+
+
+def test_stage_one_keeps_at_least_the_budget(pool, reference, tmp_path):
+    run = small_prune(pool, reference, tmp_path / "run", keep=0.25, entropy_keep=0.1)
+    assert run.summary["survivors"] == len(run.selection) == 40
+
+
+# --- one stage alone --------------------------------------------------------------------------------------------------
+
+
+def test_the_stages_one_by_one_agree_with_the_whole(finished, pool, reference, tmp_path):
+    entropy = entropy_run(pool, out=tmp_path / "entropy", progress=False)
+    assert entropy.figures["quarantined"] == 2
+    assert entropy.figures["tau"]["0.50"] == finished.summary["tau"]
+    centroids_run(reference, out=tmp_path / "reference", encoder=Colours(), k=6, progress=False)
+    embed_run(pool, out=tmp_path / "embedded", encoder=Colours(), progress=False)
+    chosen = select_run(
+        tmp_path / "embedded",
+        centroids=tmp_path / "reference" / "centroids.safetensors",
+        keep=40,
+        out=tmp_path / "selection.parquet",
+    )
+    assert chosen.figures["selected"] == 40
+    assert chosen.figures["invalid"] == 2
+    whole = small_prune(pool, reference, tmp_path / "whole", entropy_keep=1.0, keep=40)
+    table = pq.read_table(tmp_path / "selection.parquet")
+    assert table["key"].to_pylist() == whole.keys
+
+
+def test_select_refuses_embeddings_of_another_encoder(finished, pool, tmp_path):
+    embed_run(pool, out=tmp_path / "embedded", encoder=Colours(version="2"), progress=False)
+    with pytest.raises(EncoderMismatchError, match="colours"):
+        select_run(
+            tmp_path / "embedded", centroids=finished.path / "centroids.safetensors", out=tmp_path / "selection.parquet"
+        )
+
+
+def test_the_plan_agrees_with_the_run(finished, pool, reference):
+    planned = plan(pool, reference=reference, keep=0.25, entropy_keep=0.5, k=6, encoder=Colours())
+    assert (planned.images, planned.survivors, planned.budget) == (160, 80, 40)
+    assert planned.reference_images == 60
+    assert planned.entropy_seconds > 0
+    assert planned.embed_seconds > 0
+    written = sum(path.stat().st_size for path in finished.path.rglob("*.npy"))
+    assert written <= planned.write_bytes <= 10 * written
+    assert "160 images in 4 shards" in planned.describe()
+    assert plan(pool, reference=reference, k=6, encoder=Colours(), measure=False).embed_seconds is None

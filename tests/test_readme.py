@@ -1,0 +1,63 @@
+"""What the README shows works: its Python, its commands, its files."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory):
+    """What the README takes for granted: `images/` and `aid/`."""
+    folder = tmp_path_factory.mktemp("readme")
+    rng = np.random.default_rng(0)
+    for name, count in [("images/a", 30), ("images/b", 30), ("aid/Airport", 15), ("aid/Beach", 15)]:
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = rng.integers(0, rng.integers(2, 256), (48, 48, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i:03d}.jpg")
+    return folder
+
+
+def test_python(collection, monkeypatch):
+    monkeypatch.chdir(collection)
+    namespace = {}
+    for block in blocks("python"):
+        exec(block, namespace)
+    assert len(namespace["s"]) == 1_500
+    assert namespace["h"].shape == (2,)
+    assert len(namespace["run"].keys) == 9
+    assert namespace["run"].report.is_file()
+
+
+def test_commands(collection, tmp_path):
+    commands = [line for block in blocks("console") for line in block.splitlines() if line.startswith("rsprune ")]
+    assert len(commands) == 2
+    for command in commands:
+        words = shlex.split(command.replace("run/", str(tmp_path / "run")))
+        done = subprocess.run([sys.executable, "-m", *words], cwd=collection, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert "a/000.jpg" in done.stdout
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\S+)", "\n".join(blocks("console")), re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_links_lead_somewhere():
+    for path in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / path).exists(), path
