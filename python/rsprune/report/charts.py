@@ -131,14 +131,13 @@ def funnel(name: str, title: str, steps: Sequence[Step]) -> str:
     whole = max(steps[0].value, 1)
     description = ", ".join(f"{step.label}: {step.value:,}" for step in steps)
     halves = [max(UNITS * step.value / whole, 2 * THINNEST) / 2 for step in steps]
-    parts = []
-    for i, half in enumerate(halves):
-        before = halves[max(i - 1, 0)]
-        style = "kept" if i == len(steps) - 1 else "flow"
-        parts += [
-            f'<path class="lost" d="{stream(i, before, before)}"/>',
-            f'<path class="{style}" d="{stream(i, before, half)}"/>',
-        ]
+    befores = [halves[0], *halves[:-1]]
+    styles = ["flow"] * (len(steps) - 1) + ["kept"]
+    lost = [f'<path class="lost" d="{stream(i, before, before)}"/>' for i, before in enumerate(befores)]
+    left = [
+        f'<path class="{style}" d="{stream(i, before, half)}"/>'
+        for i, (style, before, half) in enumerate(zip(styles, befores, halves, strict=True))
+    ]
     text = [
         f'<text x="{percent(i * width)}" y="16"><tspan class="label">{escape(step.label)}</tspan>'
         f'<tspan class="figure" x="{percent(i * width)}" dy="26">{step.value:,}</tspan>'
@@ -152,7 +151,8 @@ def funnel(name: str, title: str, steps: Sequence[Step]) -> str:
             *text,
             f'<svg y="76" width="100%" height="{FUNNEL_HEIGHT}" viewBox="0 0 {len(steps) * 100} {UNITS}" ',
             'preserveAspectRatio="none">',
-            *parts,
+            *lost,
+            *left,
             "</svg></svg>",
         ]
     )

@@ -30,9 +30,9 @@ WITHIN = {
     "far": ("the {} images farthest from its centroid", "farthest"),
 }
 FILL = {
-    "global": "The rest of the budget goes to the {} of all that is left, in whatever cluster (fill).",
-    "waterfill": "The rest of the budget raises the quotas of the clusters that have more to give, evenly (fill).",
-    "zscore": "The rest of the budget goes to what stands out most within its own cluster (fill).",
+    "global": "What is left of the budget goes to the {} of all that is left, in whatever cluster (fill).",
+    "waterfill": "What is left of the budget raises the quotas of the clusters that have more to give, evenly (fill).",
+    "zscore": "What is left of the budget goes to what stands out most within its own cluster (fill).",
     "none": "What small clusters cannot give of their quota is not made up for.",
 }
 
@@ -73,7 +73,11 @@ def stage_two_section(run: FinishedRun, counts: Tally, album: Album) -> str:
     """The clusters and the similarities."""
     quota = run.summary["quota"]
     taken, next_in_line = WITHIN[run.within]
-    first = f"Every cluster first keeps {taken.format(number(quota))} (quota)." if quota else ""
+    first = (
+        f"Every cluster first keeps {taken.format(number(quota))} (quota)."
+        if quota
+        else "The budget is smaller than the number of clusters, so they have no quota."
+    )
     parts = [
         "<section>\n<h2>Stage II: a share for every kind of scene</h2>",
         f"""<p>The centroids stand for kinds of scenes, found in reference images. An image belongs to the cluster of
@@ -115,15 +119,13 @@ def cluster_words(summary: Mapping[str, Any]) -> str:
     empty = sum(size == 0 for size in pool)
     small = sum(0 < size < quota for size in pool)
     left = len(pool) * quota - sum(summary["clusters"]["quota"])
-    sentences = [
-        f"<strong>{empty:,} of {plural(len(pool), 'cluster', 'clusters')}</strong> ({percent(empty, len(pool))}) "
-        f"{'is' if empty == 1 else 'are'} empty."
-    ]
-    if quota:
-        sentences.append(
-            f"<strong>{small:,}</strong> ({percent(small, len(pool))}) {'has' if small == 1 else 'have'} fewer images "
-            f"than the quota of {quota:,}, and gave all."
-        )
+    sentences = ["No cluster is empty."]
+    if empty:
+        share = f"({percent(empty, len(pool))}) {'is' if empty == 1 else 'are'}"
+        sentences = [f"<strong>{empty:,} of {plural(len(pool), 'cluster', 'clusters')}</strong> {share} empty."]
+    if small:
+        share = f"({percent(small, len(pool))}) {'has' if small == 1 else 'have'}"
+        sentences.append(f"<strong>{small:,}</strong> {share} fewer images than the quota of {quota:,}, and gave all.")
     if left:
         sentences.append(f"Empty and small clusters left {plural(left, 'place', 'places')} of their quotas open.")
     sentences.append(f"The fill kept {plural(sum(summary['clusters']['fill']), 'image', 'images')}.")
