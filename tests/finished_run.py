@@ -19,6 +19,7 @@ from rsprune.manifest import (
     write_table,
     write_text,
 )
+from rsprune.sources import Item, Shard, Source
 
 
 @dataclass
@@ -164,34 +165,33 @@ def table(schema, rows):
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
 
 
-@dataclass(frozen=True)
-class FakeShard:
-    name: str
-    images: int | None = None
-
-
-@dataclass(frozen=True)
-class FakeItem:
-    key: str
-    data: bytes
-    label: str | None = None
-
-
-class FakeSource:
+class FakeSource(Source):
     """Yields a small PNG for every row, one colour each; remembers what was read."""
 
     def __init__(self, rows):
-        self.rows = {}
+        self.keys = {}
         for r in rows:
-            self.rows.setdefault(r.shard, []).append(r.key)
-        self.shards = tuple(FakeShard(name) for name in sorted(self.rows))
+            self.keys.setdefault(r.shard, []).append(r.key)
         self.reads = []
 
+    @property
+    def shards(self):
+        return tuple(Shard(name) for name in sorted(self.keys))
+
+    def count(self, shard):
+        return len(self.keys[shard.name])
+
+    def size(self, shard):
+        return 0
+
     def read(self, shard, rows=None):
-        keys = self.rows[shard.name]
+        keys = self.keys[shard.name]
         for row in range(len(keys)) if rows is None else rows:
             self.reads.append((shard.name, row))
-            yield FakeItem(keys[row], png(row))
+            yield Item(keys[row], png(row))
+
+    def fingerprint(self):
+        return {}
 
 
 def png(number):
@@ -200,9 +200,3 @@ def png(number):
     out = io.BytesIO()
     image.save(out, "PNG")
     return out.getvalue()
-
-
-def decode_images(items, /, *, bands=None, valid_range=None, max_pixels=None, threads=None):
-    """What the core's function of this name does, by Pillow."""
-    images = [np.asarray(Image.open(io.BytesIO(item)).convert("RGB")) for item in items]
-    return images, []

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from finished_run import FakeSource, decode_images, make_rows, rank, write_run
+from finished_run import FakeSource, make_rows, rank, write_run
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -22,14 +22,9 @@ from rsprune.report.finished import read_run
 from rsprune.report.markup import percent
 from rsprune.report.stages import merge_bins, round_values
 from rsprune.report.tally import KEPT_SHOWN, tally
+from rsprune.sources import Item
 
 SHARDS = {"a": 220, "b": 1, "c.part": 279}
-
-
-@pytest.fixture(autouse=True)
-def decoder(monkeypatch):
-    """The page decodes through the core; here Pillow stands for it."""
-    monkeypatch.setattr(_core, "decode_images", decode_images, raising=False)
 
 
 @pytest.fixture
@@ -328,7 +323,7 @@ def test_image_that_changed_since_is_not_shown_as_another(folder, rows):
     class Changed(FakeSource):
         def read(self, shard, rows=None):
             for item in super().read(shard, rows):
-                yield item if shard.name == "a" else type(item)("another", item.data)
+                yield item if shard.name == "a" else Item("another", item.data)
 
     write_report(folder, Changed(rows))
     page = Page(folder)

@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from rsprune.report.finished import FinishedRun
 from rsprune.report.tally import Pick, Tally
-from rsprune.report.thumbnails import Source, thumbnails
+from rsprune.report.thumbnails import thumbnails
+from rsprune.sources import Source
 
 __all__ = ["Album"]
 

@@ -17,7 +17,7 @@ from rsprune.report.finished import FinishedRun, read_run
 from rsprune.report.markup import number, percent, plural, table
 from rsprune.report.stages import stage_one_section, stage_two_section
 from rsprune.report.tally import Tally, tally
-from rsprune.report.thumbnails import Source
+from rsprune.sources import Source
 
 __all__ = ["write_report"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,42 +14,12 @@ from numpy.typing import NDArray
 from rsprune import _core
 from rsprune.errors import RspruneError
 from rsprune.report.tally import Pick
+from rsprune.sources import Source
 
-__all__ = ["SIDE", "Item", "Shard", "Source", "thumbnails"]
+__all__ = ["SIDE", "thumbnails"]
 
 SIDE = 96  # pixels of the longer side
 QUALITY = 85
-
-
-class Shard(Protocol):
-    """A part of a source."""
-
-    @property
-    def name(self) -> str:
-        """Its name, which is that of its files in the run folder."""
-
-
-class Item(Protocol):
-    """An image of a source."""
-
-    @property
-    def key(self) -> str:
-        """What it is called."""
-
-    @property
-    def data(self) -> bytes | str:
-        """Its encoded bytes, or the path of its file."""
-
-
-class Source(Protocol):
-    """A collection of images."""
-
-    @property
-    def shards(self) -> Sequence[Any]:
-        """Its :class:`Shard` parts."""
-
-    def read(self, shard: Any, rows: Sequence[int] | None) -> Iterator[Item]:
-        """Yield the images of a shard, or those at ascending ``rows``."""
 
 
 def thumbnails(
@@ -95,8 +65,7 @@ def thumbnails(
 def decode(data: bytes | str, options: Mapping[str, Any]) -> NDArray[np.uint8] | None:
     """Decode one image to uint8 (H, W, C); None where it cannot be."""
     images, _ = _core.decode_images([data], threads=1, **options)
-    image: NDArray[np.uint8] | None = images[0]
-    return image
+    return images[0]
 
 
 def data_address(image: NDArray[np.uint8]) -> str:
