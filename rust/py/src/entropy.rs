@@ -80,10 +80,10 @@ fn entropies<T: Copy + Send + Sync>(
     let bands = rest.first().copied().unwrap_or(1);
     let with_array = |i, f: &mut dyn FnMut(ImageRef<'_>)| {
         let image = stack.index_axis(Axis(0), i);
-        let mut lend = |slice: &[T]| f(ImageRef { width, height, bands, samples: samples(slice) });
-        match image.as_slice() {
-            Some(slice) => lend(slice),
-            None => lend(&image.iter().copied().collect::<Vec<_>>()),
+        let image = image.as_standard_layout();
+        // Always there: the line above has seen to it.
+        if let Some(slice) = image.as_slice() {
+            f(ImageRef { width, height, bands, samples: samples(slice) });
         }
     };
     entropies_from_arrays(n, with_array, reduction, par)

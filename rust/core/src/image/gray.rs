@@ -51,9 +51,11 @@ pub(super) fn levels(gray: Gray, bands: usize, samples: &[u8], levels: &mut [u8]
 }
 
 fn mean(bands: usize, samples: &[u8], levels: &mut [u8]) {
+    // A choice of bands is far shorter than 2^23: the sum fits.
+    let count = bands as u32;
     for (pixel, level) in samples.chunks_exact(bands).zip(levels) {
-        let sum: usize = pixel.iter().map(|&s| usize::from(s)).sum();
-        *level = ((2 * sum + bands) / (2 * bands)) as u8;
+        let sum: u32 = pixel.iter().map(|&sample| u32::from(sample)).sum();
+        *level = ((2 * sum + count) / (2 * count)) as u8;
     }
 }
 

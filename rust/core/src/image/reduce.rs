@@ -140,8 +140,25 @@ fn gather<T: Copy + PartialEq>(
     chosen: &[usize],
     nodata: Option<T>,
     level: impl Fn(T) -> u8,
+    sink: impl FnMut(&[u8]),
+) {
+    // The usual numbers of bands as arrays: the loop over a pixel's bands unrolls.
+    match *chosen {
+        [a] => gather_chosen(samples, bands, [a], nodata, level, sink),
+        [a, b, c] => gather_chosen(samples, bands, [a, b, c], nodata, level, sink),
+        _ => gather_chosen(samples, bands, chosen, nodata, level, sink),
+    }
+}
+
+fn gather_chosen<T: Copy + PartialEq>(
+    samples: &[T],
+    bands: usize,
+    chosen: impl AsRef<[usize]>,
+    nodata: Option<T>,
+    level: impl Fn(T) -> u8,
     mut sink: impl FnMut(&[u8]),
 ) {
+    let chosen = chosen.as_ref();
     let mut block = vec![0; BLOCK * chosen.len()];
     for pixels in samples.chunks(BLOCK * bands) {
         let mut kept = 0;
@@ -157,5 +174,67 @@ fn gather<T: Copy + PartialEq>(
             kept += usize::from(valid);
         }
         sink(&block[..kept * chosen.len()]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Image;
+    use crate::image::Samples;
+    use proptest::prelude::*;
+
+    /// The levels, one pixel at a time.
+    fn levels_one_by_one(image: &Image, chosen: &[usize], nodata: Option<u16>, gray: Gray) -> Vec<u8> {
+        let stored = |i| match &image.samples {
+            Samples::U8(samples) => u16::from(samples[i]),
+            Samples::U16(samples) => samples[i],
+        };
+        let level = |sample: u16| match image.samples {
+            Samples::U8(_) => u32::from(sample),
+            Samples::U16(_) => u32::from(sample >> 8),
+        };
+        (0..image.width * image.height)
+            .map(|pixel| chosen.iter().map(|band| stored(pixel * image.bands + band)).collect::<Vec<_>>())
+            .filter(|samples| nodata.is_none_or(|nodata| samples.iter().any(|&sample| sample != nodata)))
+            .map(|samples| {
+                let levels: Vec<u32> = samples.into_iter().map(level).collect();
+                match (gray, &levels[..]) {
+                    (_, &[only]) => only as u8,
+                    (Gray::Mean, all) => (all.iter().sum::<u32>() as f64 / all.len() as f64 + 0.5) as u8,
+                    (_, all) => ((19595 * all[0] + 38470 * all[1] + 7471 * all[2] + 32768) >> 16) as u8,
+                }
+            })
+            .collect()
+    }
+
+    fn any_image() -> impl Strategy<Value = Image> {
+        let few = prop_oneof![Just(0u16), Just(1), Just(7), Just(255), any::<u16>()];
+        (1..6usize, 0..40usize, 1..300usize, any::<bool>()).prop_flat_map(move |(bands, height, width, wide)| {
+            proptest::collection::vec(few.clone(), bands * height * width).prop_map(move |samples| {
+                let samples = match wide {
+                    true => Samples::U16(samples),
+                    false => Samples::U8(samples.into_iter().map(|sample| sample as u8).collect()),
+                };
+                Image { width, height, bands, samples }
+            })
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
+        #[test]
+        fn levels_are_those_of_one_pixel_at_a_time(
+            image in any_image(),
+            places in proptest::collection::vec(any::<prop::sample::Index>(), 1..6),
+            nodata in prop_oneof![Just(None), Just(Some(0)), Just(Some(7)), Just(Some(300))],
+        ) {
+            let chosen: Vec<usize> = places.iter().map(|place| place.index(image.bands)).collect();
+            let gray = if matches!(chosen.len(), 1 | 3) { Gray::Bt601 } else { Gray::Mean };
+            let reduction = Reduction::new(gray, Some(chosen.clone()), nodata, None).unwrap();
+            let mut levels = Vec::new();
+            reduction.gray_levels(image.as_ref(), |block| levels.extend_from_slice(block)).unwrap();
+            prop_assert_eq!(levels, levels_one_by_one(&image, &chosen, nodata, gray));
+        }
     }
 }

@@ -1,0 +1,315 @@
+"""rsprune.entropy: golden values, a NumPy oracle, every kind of input, every refusal."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+import rsprune
+from rsprune import _core, entropy, errors
+from scenes import encode, tiles
+
+# --- golden values, by hand -------------------------------------------------------------------------------------------
+
+
+def one(image, **options) -> float:
+    return entropy(np.asarray(image, dtype=np.uint8)[None], **options)[0]
+
+
+def test_one_level_has_no_entropy():
+    assert one([[7, 7], [7, 7]]) == 0.0
+    assert str(one([[7, 7], [7, 7]])) == "0.0"  # not -0.0
+
+
+def test_half_and_two_quarters_are_a_bit_and_a_half():
+    # -(1/2 log2 1/2 + 2 * 1/4 log2 1/4) = 1/2 + 2 * 1/2
+    assert one([[1, 1], [2, 3]]) == 1.5
+
+
+def test_every_level_once_is_eight_bits():
+    assert one(np.arange(256).reshape(16, 16)) == 8.0
+
+
+def test_colours_of_one_gray_level_are_told_apart_by_nothing():
+    # (19595 * 1 + 38470 * 2 + 7471 * 3 + 32768) >> 16 = 2, as of (2, 2, 2).
+    assert one([[[1, 2, 3], [2, 2, 2]]]) == 0.0
+    assert one([[[1, 2, 3], [2, 2, 3]]], gray="mean") == 0.0  # 6/3 = 2 and 7/3, rounded, = 2
+    assert one([[[1, 2, 3], [2, 3, 3]]], gray="mean") == 1.0  # 8/3, rounded, = 3
+
+
+def test_nodata_leaves_pixels_out():
+    assert one([[0, 0], [5, 9]]) == 1.5
+    assert one([[0, 0], [5, 9]], nodata=0) == 1.0
+    # A pixel is nodata only when all its bands are.
+    assert one([[[0, 0, 0], [0, 0, 9], [9, 9, 9]]], nodata=0) == 1.0
+
+
+def test_valid_range_spans_the_levels():
+    twelve_bits = np.arange(4096, dtype=np.uint16).reshape(1, 64, 64)
+    assert entropy(twelve_bits)[0] == 4.0  # of the whole range: 16 levels
+    assert entropy(twelve_bits, valid_range=(0, 4095))[0] == 8.0
+    assert entropy(twelve_bits, valid_range=(0, 16383))[0] == 6.0  # a quarter of the range: 64 levels
+    # The upper half saturates: half of the pixels share level 255, which the ramp below takes with 1/512 of them.
+    p = np.array([*[1 / 512] * 255, 1 / 2 + 1 / 512])
+    expected = -(p * np.log2(p)).sum()
+    assert entropy(twelve_bits, valid_range=(0, 2047))[0] == pytest.approx(expected, abs=1e-12)
+
+
+# --- a NumPy oracle ---------------------------------------------------------------------------------------------------
+
+
+def oracle(image, gray="bt601", bands=None, nodata=None, valid_range=None) -> float:
+    image = image.reshape(*image.shape[:2], -1).astype(np.int64)
+    bands = bands if bands is not None else range(min(3, image.shape[2]))
+    chosen = image[..., list(bands)].reshape(-1, len(bands))
+    valid = chosen[(chosen != nodata).any(axis=1)] if nodata is not None else chosen
+    if valid_range is not None:
+        lo, hi = valid_range
+        valid = np.clip((valid - lo) * 256 // (hi - lo + 1), 0, 255)
+    if valid.shape[1] == 1:
+        levels = valid[:, 0]
+    elif gray == "mean":
+        levels = np.floor(valid.mean(axis=1) + 0.5).astype(np.int64)
+    else:
+        levels = (valid @ [19595, 38470, 7471] + 32768) >> 16
+    p = np.bincount(levels, minlength=256) / len(levels) if len(levels) else np.array([np.nan])
+    p = p[p != 0]
+    return -(p * np.log2(p)).sum() + 0.0
+
+
+@st.composite
+def cases(draw):
+    wide = draw(st.booleans())
+    shape = draw(st.tuples(st.integers(1, 3), st.integers(5, 12), st.integers(1, 12), st.sampled_from([1, 3, 4, 9])))
+    # Few distinct values: nodata and equal levels have to occur.
+    values = st.sampled_from([0, 1, 2, 7, 300, 4095, 40000, 65535] if wide else [0, 1, 2, 7, 100, 254, 255])
+    stack = draw(arrays(np.uint16 if wide else np.uint8, shape, elements=values, fill=st.nothing()))
+    gray = draw(st.sampled_from(["bt601", "luma", "mean"]))
+    size = st.integers(1, 5) if gray == "mean" else st.sampled_from([1, 3])
+    bands = draw(st.none() | size.flatmap(lambda n: st.lists(st.integers(0, shape[3] - 1), min_size=n, max_size=n)))
+    nodata = draw(st.none() | values)
+    valid_range = None
+    if wide:
+        valid_range = tuple(sorted(draw(st.tuples(st.integers(0, 4000), st.integers(4001, 65535)))))
+    return stack, {"gray": gray, "bands": bands, "nodata": nodata, "valid_range": valid_range}
+
+
+@given(cases())
+def test_arrays_have_the_entropies_of_numpy(case):
+    stack, options = case
+    expected = [oracle(image, **options) for image in stack]
+    got = entropy(stack, on_error="nan", **options)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)
+    # The same, whatever the memory layout, the number of threads, and the way in.
+    strided = np.asfortranarray(np.repeat(stack, 2, axis=1))[:, ::2]
+    for other in (strided, stack.astype(stack.dtype.newbyteorder(">")), list(stack)):
+        assert entropy(other, on_error="nan", **options).tobytes() == got.tobytes()
+    for threads in (1, 2, 7):
+        assert entropy(stack, on_error="nan", threads=threads, **options).tobytes() == got.tobytes()
+
+
+def test_threads_do_not_show_in_the_entropies_of_files():
+    files = [encode(Image.fromarray(tile), name) for tile in tiles(8) for name in ("JPEG", "PNG", "WEBP", "TIFF")]
+    expected = entropy(files).tobytes()
+    for threads in (1, 2, 7):
+        assert entropy(files, threads=threads).tobytes() == expected
+
+
+def test_luma_is_the_y_plane():
+    ycc = Image.fromarray(tiles(1)[0]).convert("YCbCr")
+    encoded = encode(ycc, "JPEG", quality=100)
+    with Image.open(BytesIO(encoded)) as image:
+        image.draft("L", image.size)
+        assert entropy([encoded], gray="luma")[0] == pytest.approx(image.entropy(), abs=1e-12)
+    # With bands, and of any other format, it is bt601.
+    assert entropy([encoded], gray="luma", bands=(0, 1, 2)) == entropy([encoded])
+    png = encode(Image.fromarray(tiles(1)[0]), "PNG")
+    assert entropy([png], gray="luma") == entropy([png])
+
+
+# --- ways in ----------------------------------------------------------------------------------------------------------
+
+
+def test_all_kinds_of_items_may_be_mixed(tmp_path):
+    tile = tiles(1)[0]
+    image = Image.fromarray(tile)
+    encoded = encode(image, "PNG")
+    path = tmp_path / "täglich.jpg"  # a wrong name besides
+    path.write_bytes(encoded)
+    rgba = image.copy()
+    rgba.putalpha(7)
+    ways = [path, str(path), encoded, bytearray(encoded), memoryview(encoded), tile, tile[:, ::-1], image, rgba]
+    ways.append(image.quantize(256, dither=0))
+    got = entropy(ways)
+    assert set(got[:-1]) == {got[0]}
+    assert got[-1] == pytest.approx(got[0], abs=1)
+    assert set(entropy(iter(ways[:5]))) == {got[0]}
+    assert set(entropy(np.array([str(path)] * 2))) == {got[0]}
+    assert entropy([image.convert("L"), image.convert("LA"), np.asarray(image.convert("L"))]).tolist() == [got[0]] * 3
+
+
+def test_an_iterator_is_read_a_chunk_at_a_time(monkeypatch):
+    # The name rsprune.entropy is the function's.
+    monkeypatch.setattr(sys.modules["rsprune.entropy"], "_CHUNK", 3)
+    files = [encode(Image.fromarray(tile), "PNG") for tile in tiles(8)]
+    assert entropy(iter(files)).tolist() == [entropy([file])[0] for file in files]
+    with pytest.raises(errors.EmptyImageError, match=r"images\[7\]"):
+        entropy(iter([*files[:7], b""]))
+    stack = np.stack(tiles(8))
+    assert entropy(stack).tolist() == entropy(files).tolist()
+    stack[4] = 0
+    with pytest.raises(errors.NoValidPixelsError, match=r"images\[4\]"):
+        entropy(stack, nodata=0)
+
+
+@pytest.mark.parametrize(
+    "nothing", [[], (), iter([]), np.empty((0, 4, 4), np.uint8), np.empty((0, 4, 4, 3), np.uint16)]
+)
+def test_nothing_in_nothing_out(nothing):
+    got = entropy(nothing)
+    assert got.dtype == np.float64
+    assert got.shape == (0,)
+
+
+def test_arrays_are_read_where_they_lie():
+    code = """
+import resource
+import numpy as np
+from rsprune import entropy
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+stack = np.ones((256, 1024, 1024), np.uint8)
+before = peak()
+entropy(stack)
+entropy(stack[:, ::-1, ::2])
+print((peak() - before) // 1024)
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(out.stdout) < 64  # of 256 MB
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+SMALL = np.zeros((1, 5, 5, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "error", "message"),
+    [
+        ("a.jpg", {}, errors.ArgumentError, "single str"),
+        (b"\xff\xd8\xff", {}, errors.ArgumentError, "single bytes"),
+        (Path("a.jpg"), {}, errors.ArgumentError, r"entropy\(\[image\]\)"),
+        (Image.new("L", (3, 3)), {}, errors.ArgumentError, "single Image"),
+        (None, {}, errors.ArgumentError, "single NoneType"),
+        ([3], {}, errors.ArgumentError, r"images\[0\] is a int"),
+        (SMALL.astype(float), {}, errors.DtypeError, "float64.*uint8 or uint16"),
+        (SMALL.astype(np.int64), {}, errors.DtypeError, "int64"),
+        (SMALL.astype(np.uint32), {}, errors.DtypeError, "uint32"),
+        (SMALL.astype(bool), {}, errors.DtypeError, "bool"),
+        ([SMALL[0].astype(np.float32)], {}, errors.DtypeError, r"images\[0\].*float32"),
+        ([Image.new("F", (3, 3))], {}, errors.DtypeError, "float32"),
+        (SMALL[0, 0], {}, errors.ShapeError, r"\(5, 3\)"),
+        (SMALL[None], {}, errors.ShapeError, r"\(N, H, W, C\)"),
+        ([SMALL], {}, errors.ShapeError, r"images\[0\] has shape"),
+        (SMALL[:, :0], {}, errors.ShapeError, "no pixels"),
+        ([SMALL[0][..., :0]], {}, errors.ShapeError, "no pixels"),
+        (np.moveaxis(SMALL, 3, 1), {}, errors.ShapeError, "moveaxis"),
+        (SMALL[..., :2], {}, errors.BandsError, "2 bands"),
+        (SMALL, {"bands": (0, 3, 1)}, errors.BandsError, r"\[0, 3, 1\].*has 3"),
+        (SMALL, {"bands": (0, 1)}, errors.ArgumentError, "mean"),
+        (SMALL, {"bands": ()}, errors.ArgumentError, "chooses nothing"),
+        (SMALL, {"bands": (-1, 0, 1)}, errors.ArgumentError, "-1"),
+        (SMALL, {"bands": 1}, errors.ArgumentError, "bands=1"),
+        (SMALL, {"bands": "012"}, errors.ArgumentError, "bands='012'"),
+        (SMALL, {"gray": "bt709"}, errors.ArgumentError, '"bt601", "mean" or "luma"'),
+        (SMALL, {"nodata": 256}, errors.ArgumentError, "nodata=256"),
+        (SMALL, {"nodata": -1}, errors.ArgumentError, "nodata=-1"),
+        (SMALL, {"nodata": 0.0}, errors.ArgumentError, "nodata=0.0"),
+        (SMALL, {"valid_range": (0, 255)}, errors.ArgumentError, "uint16"),
+        (SMALL.astype(np.uint16), {"valid_range": (9, 9)}, errors.ArgumentError, "empty"),
+        (SMALL.astype(np.uint16), {"valid_range": 9}, errors.ArgumentError, "pair"),
+        (SMALL.astype(np.uint16), {"valid_range": (0, 65536)}, errors.ArgumentError, "65536"),
+        (SMALL, {"threads": 0}, errors.ArgumentError, "threads=0"),
+        (SMALL, {"threads": -2}, errors.ArgumentError, "threads=-2"),
+        (SMALL, {"max_pixels": 0}, errors.ArgumentError, "max_pixels=0"),
+        (SMALL, {"on_error": "skip"}, errors.ArgumentError, "skip"),
+        (SMALL, {"nodata": 0}, errors.NoValidPixelsError, r"images\[0\].*nodata \(0\)"),
+        ([encode(Image.new("L", (3, 3)), "PNG")], {"valid_range": (0, 9)}, errors.UnsupportedImageError, "valid_range"),
+    ],
+)
+def test_refusals_are_typed_and_say_what_to_do(images, options, error, message):
+    with pytest.raises(error, match=message):
+        entropy(images, **options)
+
+
+def test_one_bad_image_stops_no_other(tmp_path):
+    good = encode(Image.fromarray(tiles(1)[0]), "PNG")
+    got = entropy([good, b"", tmp_path / "missing.png", good], on_error="nan")
+    assert np.isnan(got).tolist() == [False, True, True, False]
+    assert got[0] == got[3]
+    entropies, failures = _core.entropy_images([good, b"", str(tmp_path / "missing.png")], gray="bt601")
+    assert np.isnan(entropies).tolist() == [False, True, True]
+    assert [failure[:2] for failure in failures] == [(1, "empty"), (2, "not_found")]
+
+
+def test_errors_name_the_image(tmp_path):
+    path = tmp_path / "broken.png"
+    path.write_bytes(encode(Image.fromarray(tiles(1)[0]), "PNG")[:1000])
+    with pytest.raises(errors.TruncatedImageError, match=r"broken\.png: truncated PNG"):
+        entropy([path])
+    with pytest.raises(errors.TruncatedImageError, match=r"images\[1\]"):
+        entropy([tiles(1)[0], path.read_bytes()])
+
+
+def test_files_that_cannot_be_read_raise_what_open_raises(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        entropy([tmp_path / "missing.png"])
+    assert caught.value.filename == str(tmp_path / "missing.png")
+    with pytest.raises(IsADirectoryError):
+        entropy([tmp_path])
+    with pytest.raises(OSError, match="NUL byte"):
+        entropy(["a\0b.png"])
+    locked = tmp_path / "locked.png"
+    locked.touch(mode=0)
+    if not os.access(locked, os.R_OK):
+        with pytest.raises(PermissionError):
+            entropy([locked])
+
+
+def test_every_kind_of_failure_has_its_class():
+    for name in ("empty", "unknown_format", "truncated", "corrupt", "unsupported", "too_large", "bands"):
+        assert errors.failure(name, "why", "a.png").kind == name
+    assert isinstance(errors.failure("permission", "why", "a.png"), PermissionError)
+    assert isinstance(errors.failure("io", "why", "a.png"), OSError)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_ends_a_long_call():
+    code = """
+import numpy as np
+from rsprune import entropy
+stack = np.broadcast_to(np.zeros((1, 512, 512, 3), np.uint8), (1_000_000, 512, 512, 3))
+print("ready", flush=True)
+entropy(stack)
+"""
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "ready\n"
+    time.sleep(0.3)
+    sent = time.monotonic()
+    child.send_signal(signal.SIGINT)
+    _, stderr = child.communicate(timeout=30)
+    assert "KeyboardInterrupt" in stderr
+    assert time.monotonic() - sent < 5
+
+
+def test_the_package_names_it():
+    assert rsprune.entropy is entropy
