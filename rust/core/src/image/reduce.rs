@@ -210,7 +210,7 @@ mod tests {
 
     fn any_image() -> impl Strategy<Value = Image> {
         let few = prop_oneof![Just(0u16), Just(1), Just(7), Just(255), any::<u16>()];
-        (1..6usize, 0..40usize, 1..300usize, any::<bool>()).prop_flat_map(move |(bands, height, width, wide)| {
+        (1..6usize, 0..30usize, 1..300usize, any::<bool>()).prop_flat_map(move |(bands, height, width, wide)| {
             proptest::collection::vec(few.clone(), bands * height * width).prop_map(move |samples| {
                 let samples = match wide {
                     true => Samples::U16(samples),
@@ -222,7 +222,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(100))]
+        #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]
         fn levels_are_those_of_one_pixel_at_a_time(
             image in any_image(),
