@@ -72,6 +72,14 @@ impl Segments {
         Some(Bits { data, position: 0, buffer: 0, count: 0 })
     }
 
+    /// Forgets the scan, and gives back all memory for its data but `bytes`.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        self.bytes.clear();
+        self.bytes.shrink_to(bytes);
+        self.segments.clear();
+        self.segments.shrink_to(bytes / size_of::<Segment>());
+    }
+
     /// What ends the `number`-th segment.
     pub fn end(&self, number: usize) -> End {
         self.segments.get(number).map_or(End::File, |segment| segment.end)

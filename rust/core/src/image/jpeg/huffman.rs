@@ -111,7 +111,8 @@ impl Table {
             return Ok(symbol);
         }
         bits.refill();
-        self.look_long(bits.peek(16))
+        // Where data runs out within a code, taking the code shows that it did.
+        self.look_long(bits.peek(16)).inspect_err(|_| bits.consume(16))
     }
 
     #[cold]

@@ -47,7 +47,7 @@ pub enum Output {
     Luma,
 }
 
-/// Scratch that is larger than this is given back after the image that needed it.
+/// What one image leaves of a buffer to the next. The rest is given back.
 const KEPT_BYTES: usize = 32 << 20;
 
 /// Memory that one image leaves to the next: decoding many allocates nothing but their samples.
@@ -123,15 +123,15 @@ fn decode_rows_with(
     let plan = Plan::new(frame, output)?;
     scratch.strips.prepare(frame, &plan);
     let decoding = Decoding { simd, bytes, plan };
-    if !frame.progressive && scan.selectors().len() == frame.components().len() {
-        decoding.single_scan(&markers, &scan, scratch, sink)?;
+    let outcome = if !frame.progressive && scan.selectors().len() == frame.components().len() {
+        decoding.single_scan(&markers, &scan, scratch, sink)
     } else {
-        decoding.many_scans(&mut markers, scan, scratch, sink)?;
-    }
-    if size_of_val(&scratch.blocks[..]) > KEPT_BYTES {
-        scratch.blocks = Vec::new();
-    }
-    Ok(())
+        decoding.many_scans(&mut markers, scan, scratch, sink)
+    };
+    scratch.blocks.truncate(KEPT_BYTES / size_of::<Block>());
+    scratch.blocks.shrink_to(KEPT_BYTES / size_of::<Block>());
+    scratch.segments.shrink_to(KEPT_BYTES);
+    outcome
 }
 
 /// One image being decoded.
@@ -364,4 +364,27 @@ fn truncated(detail: impl Into<String>) -> ImageError {
 
 fn unsupported(detail: impl Into<String>) -> ImageError {
     ImageError::Unsupported { format: FORMAT, detail: detail.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_agree_on_whole_files() {
+        for bytes in [
+            &include_bytes!("../../../../../tests/golden/jpeg/baseline_420.jpg")[..],
+            &include_bytes!("../../../../../tests/golden/jpeg/progressive_444.jpg")[..],
+            &include_bytes!("../../../../../tests/golden/jpeg/scans_440.jpg")[..],
+        ] {
+            let [portable, fast] = [Simd::PORTABLE, Simd::detect()].map(|simd| {
+                let mut samples = Vec::new();
+                let mut sink = Interleave::new(simd, &mut samples);
+                decode_rows_with(simd, bytes, Output::Native, &Limits::default(), &mut Scratch::default(), &mut sink)
+                    .unwrap();
+                samples
+            });
+            assert_eq!(portable, fast);
+        }
+    }
 }

@@ -251,16 +251,17 @@ impl Coder for Sequential<'_> {
             let prediction = &mut self.predictions[unit.selector & 3];
             *prediction = prediction.wrapping_add(difference);
             block[0] = *prediction as i16;
-            while k < 64 {
-                bits.refill();
-                let (symbol, value) = ac.coefficient(bits)?;
-                k += symbol.run() as usize;
-                if symbol.size() != 0 {
-                    block[usize::from(ZIGZAG[k])] = value as i16;
-                } else if symbol.run() != 15 {
-                    return Ok(());
+            // One refill is enough for two coefficients.
+            loop {
+                k = coefficient(ac, bits, block, k)?;
+                if k >= 64 {
+                    break;
                 }
-                k += 1;
+                bits.refill();
+                k = coefficient(ac, bits, block, k)?;
+                if k >= 64 {
+                    break;
+                }
             }
         } else {
             bits.refill();
@@ -281,4 +282,17 @@ impl Coder for Sequential<'_> {
     fn restart(&mut self) {
         self.predictions = [0; MAX_COMPONENTS];
     }
+}
+
+/// Reads the next coefficient that is not zero, from the `k`-th on. Returns the place behind it: 64 at the block's end.
+#[inline(always)]
+fn coefficient(table: &Table, bits: &mut Bits<'_>, block: &mut Block, k: usize) -> Result<usize, Invalid> {
+    let (symbol, value) = table.coefficient(bits)?;
+    let k = k + symbol.run() as usize;
+    if symbol.size() != 0 {
+        block[usize::from(ZIGZAG[k])] = value as i16;
+    } else if symbol.run() != 15 {
+        return Ok(64);
+    }
+    Ok(k + 1)
 }
