@@ -53,7 +53,7 @@ class Centroids:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "vectors", as_core(self.vectors, stacklevel=5).vectors())
+        object.__setattr__(self, "vectors", as_core(self.vectors, stacklevel=4).vectors())
 
     @property
     def k(self) -> int:
@@ -186,7 +186,7 @@ def fit_centroids(
         "seed": check_whole("seed", seed, least=0),
         "n_init": check_whole("n_init", n_init),
         "max_iter": check_whole("max_iter", max_iter),
-        "tol": tol,
+        "tol": _check_tol(tol),
     }
     rows = embeddings.on_host()
     vectors, history, starts, invalid = _core.fit_rows(
@@ -239,6 +239,13 @@ def check_whole(name: str, value: Any, least: int = 1) -> int:
         message = f"{name} is {value!r}; expected a whole number of at least {least}"
         raise ArgumentError(message)
     return int(value)
+
+
+def _check_tol(tol: Any) -> float:
+    if not isinstance(tol, int | float | np.integer | np.floating):
+        message = f"tol is {tol!r}; expected a number of at least 0"
+        raise ArgumentError(message)
+    return float(tol)
 
 
 def _digest(rows: _core.Rows) -> str:

@@ -347,12 +347,6 @@ def _select(
     k = check_whole("k", k)
     labels, similarity = _labels(labels, k), _similarity(similarity)
     rows = budget_rows(budget, len(labels))
-    if rows < k and fill == "global":
-        message = (
-            f"a budget of {rows} rows for {k} clusters leaves no quota: the {rows} most similar rows of all are "
-            'selected, whatever their clusters. fill="waterfill" spreads them'
-        )
-        warnings.warn(message, UserWarning, stacklevel=3)
     indices, cluster, chosen, phase, counts, invalid = _core.select_rows(
         labels,
         similarity,
@@ -366,6 +360,12 @@ def _select(
         strict=bool(strict),
         threads=check_threads(threads),
     )
+    if rows < k and fill == "global":
+        message = (
+            f"a budget of {rows} rows for {k} clusters leaves no quota: the {rows} most similar rows of all are "
+            'selected, whatever their clusters. fill="waterfill" spreads them'
+        )
+        warnings.warn(message, UserWarning, stacklevel=3)
     table = counts.view(COUNTS).reshape(k)
     return Selection(indices, cluster, chosen, phase, table, invalid, rows, k, len(labels))
 
