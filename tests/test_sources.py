@@ -90,7 +90,9 @@ def test_shards_hold_4096_images_and_rows_pick_among_them(tmp_path):
     for i in range(SHARD_IMAGES + 3):
         os.close(os.open(tmp_path / "f" / f"{i:05d}.png", os.O_CREAT))
     source = open_source(tmp_path / "f")
-    assert source.shards == (Shard("part-000000", SHARD_IMAGES), Shard("part-000001", 3))
+    assert source.shards == (Shard("part-000000"), Shard("part-000001"))
+    assert [source.count(shard) for shard in source.shards] == [SHARD_IMAGES, 3]
+    assert source.total() == SHARD_IMAGES + 3
     assert [item.key for item in source.read(source.shards[1], [0, 2])] == ["04096.png", "04098.png"]
     assert list(source.read(source.shards[0], [])) == []
     for rows in ([2, 1], [1, 1], [3], [-1]):
@@ -141,17 +143,25 @@ def test_folder_of_tars(tmp_path):
     assert items(open_source(tmp_path)) == [Item("0", b"0"), Item("1", b"1")]
 
 
-def test_folder_fingerprint_sees_every_change(tmp_path):
-    touch(tmp_path, "a.jpg", "b.jpg")
-    seen = [open_source(tmp_path).fingerprint()]
-    assert open_source(tmp_path).fingerprint() == seen[0]
-    (tmp_path / "b.jpg").write_bytes(b"longer than before")
-    seen.append(open_source(tmp_path).fingerprint())
-    os.utime(tmp_path / "a.jpg", (1, 1))
-    seen.append(open_source(tmp_path).fingerprint())
-    (tmp_path / "a.jpg").rename(tmp_path / "c.jpg")
-    seen.append(open_source(tmp_path).fingerprint())
-    assert all(seen[i] != seen[j] for i in range(4) for j in range(i))
+def test_folder_fingerprint_is_that_of_a_copy_and_of_no_other_folder(tmp_path):
+    touch(tmp_path / "one", "a.jpg", "b.jpg")
+    touch(tmp_path / "two", "a.jpg", "b.jpg")
+    seen = [open_source(tmp_path / "one").fingerprint()]
+    os.utime(tmp_path / "two" / "a.jpg", (1, 1))
+    assert open_source(tmp_path / "two").fingerprint() == seen[0]
+    (tmp_path / "two" / "b.jpg").write_bytes(b"longer than before")
+    seen.append(open_source(tmp_path / "two").fingerprint())
+    (tmp_path / "two" / "a.jpg").rename(tmp_path / "two" / "c.jpg")
+    seen.append(open_source(tmp_path / "two").fingerprint())
+    assert all(seen[i] != seen[j] for i in range(3) for j in range(i))
+
+
+def test_size_of_a_shard_leaves_out_what_is_missing(tmp_path):
+    touch(tmp_path, "a.jpg", "dir/b.jpg")
+    (tmp_path / "c.jpg").symlink_to(tmp_path / "nowhere")
+    source = open_source(tmp_path)
+    assert source.size(source.shards[0]) == len("a.jpg") + len("dir/b.jpg")
+    assert source.count(source.shards[0]) == 3
 
 
 # --- lists ------------------------------------------------------------------------------------------------------------
@@ -363,12 +373,15 @@ def test_tar_without_images(tmp_path):
         items(open_source(make_tar(tmp_path / "t.tar", [("a.txt", b"")])))
 
 
-def test_tar_fingerprint_changes_with_the_file(tmp_path):
-    path = make_tar(tmp_path / "t.tar", [("a.jpg", b"")])
-    before = open_source(path).fingerprint()
-    os.utime(path, (1, 1))
-    assert open_source(path).fingerprint() != before
-    assert before["shards"][0]["bytes"] == path.stat().st_size
+def test_tar_count_size_and_fingerprint(tmp_path):
+    path = make_tar(tmp_path / "t.tar", [("a.jpg", b""), ("a.txt", b""), ("b.jpg", b"")])
+    source = open_source([path, make_tar(tmp_path / "u.tar", [("c.jpg", bytes(20_000))])])
+    assert [source.count(shard) for shard in source.shards] == [2, 1]
+    assert source.total() == 3
+    assert source.size(source.shards[0]) == path.stat().st_size
+    before = source.fingerprint()
+    make_tar(path, [("a.jpg", bytes(20_000))])
+    assert source.fingerprint() != before
 
 
 def test_reading_closes_the_file(tmp_path, monkeypatch):
@@ -397,6 +410,7 @@ def test_several_collections_join_in_their_order(tmp_path):
     ]
     names = [shard.name for shard in source.shards]
     assert names == sorted(set(names)) == ["0-part-000000", "1-t", "2-part-000000"]
+    assert [(source.count(shard), source.size(shard) > 0) for shard in source.shards] == [(1, True)] * 3
     assert [part["kind"] for part in source.fingerprint()["sources"]] == ["folder", "webdataset", "folder"]
 
 

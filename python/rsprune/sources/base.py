@@ -96,9 +96,9 @@ class Source(ABC):
         Returns
         -------
         dict
-            ``kind``, ``root``, and ``shards``: per shard its name and what identifies its content (sizes and times of
-            modification, never the images themselves). Of joined collections ``kind`` and ``sources``, a dict each.
-            Only strings, numbers, lists and dicts.
+            ``kind`` and ``shards``: per shard its name and what tells it from another without reading it, the names and
+            sizes of its files. A copy of a collection has the same, wherever and whenever it was made. Of joined
+            collections ``kind`` and ``sources``, a dict each. Only strings, numbers, lists and dicts.
         """
 
 
