@@ -15,11 +15,9 @@ from rsprune._core import decode_images
 
 
 def pillow(data):
-    """What Pillow makes of a file: gray or RGB, with bands last."""
+    """What Pillow makes of a file, as RGB."""
     with Image.open(io.BytesIO(data)) as image:
-        image = image.convert("RGB") if image.mode == "CMYK" else image.copy()
-    array = np.asarray(image)
-    return array.reshape(*array.shape[:2], -1)
+        return np.asarray(image.convert("RGB"))
 
 
 def check(items):
