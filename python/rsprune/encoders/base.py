@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,8 @@ class Encoder(ABC):
         How many images go through the network at once, unless the caller says otherwise.
     preprocessing : Preprocessing
         What is done to an image before.
+    parallel : bool
+        Whether :meth:`forward` runs on one core, and may run in several threads at once.
     """
 
     name: str
@@ -36,6 +40,7 @@ class Encoder(ABC):
     device: str
     batch_size: int
     preprocessing: Preprocessing
+    parallel: bool = False
 
     @property
     def size(self) -> int:
@@ -96,7 +101,11 @@ class Encoder(ABC):
             For the first image that is none. The feed (:func:`rsprune.encoders.feed.embed`) reports such and goes on.
         """
         embeddings = np.empty((len(images), self.dim), np.float32)
-        for start in range(0, len(images), self.batch_size):
+
+        def encode(start: int) -> None:
             batch = [rgb(image) for image in images[start : start + self.batch_size]]
             embeddings[start : start + len(batch)] = self.forward(self.preprocess(batch))
+
+        with ThreadPoolExecutor(os.cpu_count() if self.parallel else 1) as pool:
+            list(pool.map(encode, range(0, len(images), self.batch_size)))
         return embeddings

@@ -72,7 +72,7 @@ def embed(
     Parameters
     ----------
     encoder : Encoder
-        Runs in the caller's thread.
+        Runs in the threads that decode if it is :attr:`~Encoder.parallel`, else in the caller's.
     items : iterable of Item
         Read in a thread of its own; closed there at the end if it is a generator.
     batch_size : int, optional
@@ -122,7 +122,15 @@ def embed(
                 positions.append(position)
         return _Ready(np.array(positions, np.int64), pixels[: len(positions)].transpose(0, 3, 1, 2), failures)
 
-    with closing(prefetched(prepare, items, size, threads=workers, depth=depth)) as ready:
-        for positions, pixels, failures in ready:
-            embeddings = encoder.forward(pixels) if len(positions) else np.empty((0, encoder.dim), np.float32)
-            yield Embedded(positions, embeddings, failures)
+    def forward(ready: _Ready) -> Embedded:
+        pixels = ready.pixels
+        embeddings = encoder.forward(pixels) if len(pixels) else np.empty((0, encoder.dim), np.float32)
+        return Embedded(ready.positions, embeddings, ready.failures)
+
+    if encoder.parallel:
+        both = prefetched(lambda *batch: forward(prepare(*batch)), items, size, threads=workers, depth=depth)
+        with closing(both) as done:
+            yield from done
+    else:
+        with closing(prefetched(prepare, items, size, threads=workers, depth=depth)) as batches:
+            yield from map(forward, batches)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,20 @@ from rsprune.encoders.weights import weights_provenance
 from rsprune.errors import EncoderError
 
 __all__ = ["TorchEncoder", "torch_device"]
+
+
+# PyTorch's own number, which a thread that was never told otherwise starts with.
+THREADS = torch.get_num_threads()
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Keep PyTorch's work in the calling thread."""
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(THREADS)
 
 
 def torch_device(device: str | None) -> torch.device:
@@ -42,7 +58,11 @@ class TorchEncoder(Encoder):
     """An encoder around a module that maps scaled pixels (n, 3, S, S) to features (n, D).
 
     The module runs in float32, without gradients, and with the channels last in memory, which is how images come and
-    how convolutions are fastest. On the CPU it uses PyTorch's number of threads.
+    how convolutions are fastest.
+
+    On the CPU a batch runs on one core, and as many batches at once as there are cores: layers as small as these gain
+    less from sharing one batch, and stall whenever another process takes one of the cores. It also makes embeddings
+    independent of the number of threads, to the bit.
 
     Parameters
     ----------
@@ -82,6 +102,7 @@ class TorchEncoder(Encoder):
         self.preprocessing = preprocessing
         self.batch_size = batch_size
         self.device = str(device)
+        self.parallel = device.type == "cpu"
         self._architecture = architecture
         self._weights = weights_provenance(weights)
         self._versions = versions
@@ -109,7 +130,7 @@ class TorchEncoder(Encoder):
 
     def forward(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map one batch: see :meth:`Encoder.forward`."""
-        with torch.inference_mode():
+        with torch.inference_mode(), one_core() if self.parallel else nullcontext():
             batch = torch.from_numpy(pixels).to(self.device).float()
             features = self._model(batch.sub_(self._mean).div_(self._std))
             embeddings: NDArray[np.float32] = nn.functional.normalize(features, dim=1).cpu().numpy()
