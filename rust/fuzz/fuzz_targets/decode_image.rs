@@ -1,0 +1,11 @@
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use rsprune_core::image::{Limits, Output, Scratch, decode};
+
+fuzz_target!(|file: &[u8]| {
+    let limits = Limits { max_pixels: 1 << 20 };
+    let mut scratch = Scratch::default();
+    let _ = decode(file, Output::Native, &limits, &mut scratch);
+    let _ = decode(file, Output::Luma, &limits, &mut scratch);
+});
