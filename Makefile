@@ -67,6 +67,15 @@ test-python: dev ## Tests of the package
 test-slow: dev ## The tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
+FUZZ_SECONDS ?= 60
+.PHONY: fuzz
+fuzz: ## Fuzz the image decoders for FUZZ_SECONDS; installs cargo-fuzz
+	cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz
+	mkdir -p rust/fuzz/corpus/decode_image
+	# The sanitizer is a flag of the nightly compiler, which the stable one takes when told so.
+	RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir rust/fuzz decode_image \
+		rust/fuzz/corpus/decode_image rust/core/tests/images -- -max_total_time=$(FUZZ_SECONDS)
+
 .PHONY: format
 format: dev ## Format Rust and Python
 	cargo fmt --all

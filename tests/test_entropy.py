@@ -17,6 +17,7 @@ from PIL import Image
 
 import rsprune
 from rsprune import _core, entropy, errors
+from rsprune.entropy import top_entropies
 from scenes import encode, tiles
 
 # --- golden values, by hand -------------------------------------------------------------------------------------------
@@ -135,6 +136,19 @@ def test_luma_is_the_y_plane():
     assert entropy([encoded], gray="luma", bands=(0, 1, 2)) == entropy([encoded])
     png = encode(Image.fromarray(tiles(1)[0]), "PNG")
     assert entropy([png], gray="luma") == entropy([png])
+
+
+# --- Stage I's cut ----------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0, 1.5, np.nan]), max_size=30), st.data())
+def test_the_cut_keeps_the_highest_and_of_ties_the_first(values, data):
+    entropies = np.array(values, dtype=np.float64)
+    ranked = sorted(np.flatnonzero(~np.isnan(entropies)), key=lambda i: (-entropies[i], i))
+    count = data.draw(st.integers(0, len(ranked)))
+    assert np.flatnonzero(top_entropies(entropies, count)).tolist() == sorted(ranked[:count])
+    with pytest.raises(errors.ArgumentError, match="cannot keep"):
+        top_entropies(entropies, len(ranked) + 1)
 
 
 # --- ways in ----------------------------------------------------------------------------------------------------------
