@@ -91,6 +91,7 @@ impl Kernel {
     /// so light that packing the rows would cost more.
     pub fn dots(self, rows: &[f32], dim: usize, centroids: &Packed, out: &mut Vec<f64>) {
         out.clear();
+        out.resize(rows.len() / dim * centroids.len, 0.0);
         match self.level {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the level was found present on this CPU.
@@ -98,7 +99,7 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the level was found present on this CPU.
             Level::Avx2 => unsafe { x86::dots_avx2(rows, dim, centroids, out) },
-            _ => dots::<{ SCALAR[1] }, Lanes>(rows, dim, centroids, out),
+            _ => dots::<{ SCALAR[0] }, { SCALAR[1] }, Lanes>(rows, dim, centroids, out),
         }
     }
 }
@@ -108,6 +109,8 @@ trait Sums: Copy {
     fn zero() -> Self;
     /// Adds one step, lane by lane.
     fn add(self, x: &Lanes, y: &Lanes) -> Self;
+    /// As [`Sums::add`], with `x` widened in registers.
+    fn add_narrow(self, x: &[f32; LANES], y: &Lanes) -> Self;
     fn lanes(self) -> Lanes;
 }
 
@@ -123,6 +126,11 @@ impl Sums for Lanes {
             self[l] += x[l] * y[l];
         }
         self
+    }
+
+    #[inline(always)]
+    fn add_narrow(self, x: &[f32; LANES], y: &Lanes) -> Self {
+        self.add(&x.map(f64::from), y)
     }
 
     #[inline(always)]
@@ -152,10 +160,13 @@ mod x86 {
         #[inline(always)]
         fn add(self, x: &Lanes, y: &Lanes) -> Self {
             // SAFETY: AVX-512 F is present, see above; both are 8 numbers.
-            Self(unsafe {
-                let (x, y) = (_mm512_loadu_pd(x.as_ptr()), _mm512_loadu_pd(y.as_ptr()));
-                if FUSED { _mm512_fmadd_pd(x, y, self.0) } else { _mm512_add_pd(self.0, _mm512_mul_pd(x, y)) }
-            })
+            unsafe { self.add_register(_mm512_loadu_pd(x.as_ptr()), _mm512_loadu_pd(y.as_ptr())) }
+        }
+
+        #[inline(always)]
+        fn add_narrow(self, x: &[f32; LANES], y: &Lanes) -> Self {
+            // SAFETY: AVX-512 F is present, see above; both are 8 numbers.
+            unsafe { self.add_register(_mm512_cvtps_pd(_mm256_loadu_ps(x.as_ptr())), _mm512_loadu_pd(y.as_ptr())) }
         }
 
         #[inline(always)]
@@ -164,6 +175,18 @@ mod x86 {
             // SAFETY: AVX-512 F is present, see above; there is room for 8 numbers.
             unsafe { _mm512_storeu_pd(lanes.as_mut_ptr(), self.0) };
             lanes
+        }
+    }
+
+    impl<const FUSED: bool> Avx512<FUSED> {
+        /// # Safety
+        /// AVX-512 F must be present.
+        #[inline(always)]
+        unsafe fn add_register(self, x: __m512d, y: __m512d) -> Self {
+            // SAFETY: handed on.
+            Self(unsafe {
+                if FUSED { _mm512_fmadd_pd(x, y, self.0) } else { _mm512_add_pd(self.0, _mm512_mul_pd(x, y)) }
+            })
         }
     }
 
@@ -179,15 +202,17 @@ mod x86 {
 
         #[inline(always)]
         fn add(self, x: &Lanes, y: &Lanes) -> Self {
-            Self(std::array::from_fn(|half| {
-                // SAFETY: AVX2 and FMA are present, see above; both are 4 numbers from 0 or 4 on.
-                unsafe {
-                    let x = _mm256_loadu_pd(x.as_ptr().add(4 * half));
-                    let y = _mm256_loadu_pd(y.as_ptr().add(4 * half));
-                    let sum = self.0[half];
-                    if FUSED { _mm256_fmadd_pd(x, y, sum) } else { _mm256_add_pd(sum, _mm256_mul_pd(x, y)) }
-                }
-            }))
+            // SAFETY: AVX2 and FMA are present, see above; `x` is 8 numbers, 4 from 0 and 4 from 4 on.
+            unsafe { self.add_registers([_mm256_loadu_pd(x.as_ptr()), _mm256_loadu_pd(x.as_ptr().add(4))], y) }
+        }
+
+        #[inline(always)]
+        fn add_narrow(self, x: &[f32; LANES], y: &Lanes) -> Self {
+            // SAFETY: as above.
+            unsafe {
+                let (low, high) = (_mm_loadu_ps(x.as_ptr()), _mm_loadu_ps(x.as_ptr().add(4)));
+                self.add_registers([_mm256_cvtps_pd(low), _mm256_cvtps_pd(high)], y)
+            }
         }
 
         #[inline(always)]
@@ -202,19 +227,34 @@ mod x86 {
         }
     }
 
+    impl<const FUSED: bool> Avx2<FUSED> {
+        /// # Safety
+        /// AVX2 and FMA must be present.
+        #[inline(always)]
+        unsafe fn add_registers(self, x: [__m256d; 2], y: &Lanes) -> Self {
+            Self(std::array::from_fn(|half| {
+                // SAFETY: handed on; `y` is 8 numbers, 4 from 0 and 4 from 4 on.
+                unsafe {
+                    let (x, y, sum) = (x[half], _mm256_loadu_pd(y.as_ptr().add(4 * half)), self.0[half]);
+                    if FUSED { _mm256_fmadd_pd(x, y, sum) } else { _mm256_add_pd(sum, _mm256_mul_pd(x, y)) }
+                }
+            }))
+        }
+    }
+
     #[target_feature(enable = "avx512f")]
     pub(super) fn nearest_avx512<const FUSED: bool>(rows: &[Lanes], centroids: &Packed, best: &mut [Best]) {
         nearest::<{ AVX512[0] }, { AVX512[1] }, Avx512<FUSED>>(rows, centroids, best);
     }
 
     #[target_feature(enable = "avx512f")]
-    pub(super) fn dots_avx512(rows: &[f32], dim: usize, centroids: &Packed, out: &mut Vec<f64>) {
-        dots::<{ AVX512[1] }, Avx512<true>>(rows, dim, centroids, out);
+    pub(super) fn dots_avx512(rows: &[f32], dim: usize, centroids: &Packed, out: &mut [f64]) {
+        dots::<{ AVX512[0] }, { AVX512[1] }, Avx512<true>>(rows, dim, centroids, out);
     }
 
     #[target_feature(enable = "avx2,fma")]
-    pub(super) fn dots_avx2(rows: &[f32], dim: usize, centroids: &Packed, out: &mut Vec<f64>) {
-        dots::<{ AVX2[1] }, Avx2<true>>(rows, dim, centroids, out);
+    pub(super) fn dots_avx2(rows: &[f32], dim: usize, centroids: &Packed, out: &mut [f64]) {
+        dots::<{ AVX2[0] }, { AVX2[1] }, Avx2<true>>(rows, dim, centroids, out);
     }
 
     #[target_feature(enable = "avx2,fma")]
@@ -272,28 +312,43 @@ fn tile<const R: usize, const C: usize, S: Sums>(rows: &[[Lanes; R]], centroids:
     sums.map(|row| row.map(|pair| tree(pair.lanes())))
 }
 
+/// As [`tile`], from rows that are not packed: `out` gets a row of dot products for each.
 #[inline(always)]
-fn dots<const C: usize, S: Sums>(rows: &[f32], dim: usize, centroids: &Packed, out: &mut Vec<f64>) {
-    for row in rows.chunks_exact(dim) {
-        let (steps, tail) = row.as_chunks::<LANES>();
+fn dots<const R: usize, const C: usize, S: Sums>(rows: &[f32], dim: usize, centroids: &Packed, out: &mut [f64]) {
+    for (group, out) in rows.chunks(R * dim).zip(out.chunks_mut(R * centroids.len)) {
+        let count = group.len() / dim;
+        // A last group of fewer rows repeats one of them: its results are dropped.
+        let row = |r: usize| group[r.min(count - 1) * dim..][..dim].as_chunks::<LANES>();
+        let full = dim / LANES;
+        let steps: [&[[f32; LANES]]; R] = std::array::from_fn(|r| &row(r).0[..full]);
+        let tails: [[f32; LANES]; R] = std::array::from_fn(|r| {
+            let mut tail = [0.0; LANES];
+            tail[..dim % LANES].copy_from_slice(row(r).1);
+            tail
+        });
         for (j, tile) in centroids.tiles.chunks_exact(centroids.steps * C).enumerate() {
-            let tile = tile.as_chunks::<C>().0;
-            let mut sums = [S::zero(); C];
-            for (x, y) in steps.iter().zip(tile) {
-                let x = x.map(f64::from);
-                for c in 0..C {
-                    sums[c] = sums[c].add(&x, &y[c]);
+            let mut sums = [[S::zero(); C]; R];
+            // Whole steps and the padded one apart: a choice within the loop drives the sums out of the registers.
+            let (whole, padded) = tile.as_chunks::<C>().0.split_at(full);
+            for (s, y) in whole.iter().enumerate() {
+                for r in 0..R {
+                    for c in 0..C {
+                        sums[r][c] = sums[r][c].add_narrow(&steps[r][s], &y[c]);
+                    }
                 }
             }
-            if let (false, Some(y)) = (tail.is_empty(), tile.last()) {
-                let mut x = [0.0; LANES];
-                x.iter_mut().zip(tail).for_each(|(x, &v)| *x = v.into());
-                for c in 0..C {
-                    sums[c] = sums[c].add(&x, &y[c]);
+            for y in padded {
+                for r in 0..R {
+                    for c in 0..C {
+                        sums[r][c] = sums[r][c].add_narrow(&tails[r], &y[c]);
+                    }
                 }
             }
-            let dots = sums.map(|pair| tree(pair.lanes()));
-            out.extend_from_slice(&dots[..C.min(centroids.len - j * C)]);
+            let labels = C.min(centroids.len - j * C);
+            for (out, sums) in out.chunks_mut(centroids.len).zip(sums) {
+                let dots = sums.map(|pair| tree(pair.lanes()));
+                out[j * C..j * C + labels].copy_from_slice(&dots[..labels]);
+            }
         }
     }
 }
