@@ -23,7 +23,7 @@ def collection(tmp_path_factory):
     """What the README takes for granted: `images/` and `aid/`."""
     folder = tmp_path_factory.mktemp("readme")
     rng = np.random.default_rng(0)
-    for name, count in [("images/a", 30), ("images/b", 30), ("aid/Airport", 15), ("aid/Beach", 15)]:
+    for name, count in [("images/a", 100), ("images/b", 100), ("aid/Airport", 15), ("aid/Beach", 15)]:
         (folder / name).mkdir(parents=True)
         for i in range(count):
             pixels = rng.integers(0, rng.integers(2, 256), (48, 48, 3), np.uint8)
@@ -38,7 +38,7 @@ def test_python(collection, monkeypatch):
         exec(block, namespace)
     assert len(namespace["s"]) == 1_500
     assert namespace["h"].shape == (2,)
-    assert len(namespace["run"].keys) == 9
+    assert len(namespace["run"].keys) == 30
     assert namespace["run"].report.is_file()
 
 

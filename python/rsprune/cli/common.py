@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
@@ -106,13 +107,20 @@ def watch(quiet: bool, json: bool) -> Iterator[Observer]:
             yield observer
 
 
+def show_warning(message: Warning | str, *_: Any) -> None:
+    """Show a warning as one line, without the line of code that gave it."""
+    typer.secho(f"warning: {message}", fg="yellow", err=True)
+
+
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
     """End a command with one clear line instead of a traceback. ``RSPRUNE_TRACEBACK=1`` shows the traceback."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return command(*args, **kwargs)
+            with warnings.catch_warnings():
+                warnings.showwarning = show_warning
+                return command(*args, **kwargs)
         except KeyboardInterrupt:
             typer.secho("\ninterrupted: the same command goes on where it was", fg="yellow", err=True)
             raise typer.Exit(130) from None
