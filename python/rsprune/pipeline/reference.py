@@ -145,9 +145,10 @@ class Images:
             everything = {shard.name: np.arange(self.source.count(shard)) for shard in self.source.shards}
             embed_shards(inside, self.source, everything, encoder, None, pixels, batch_size, stage="reference")
             shards = [inside.folder.embeddings(shard.name) for shard in self.source.shards]
-            work.observer.start("centroids", self.k, 0)
+            work.observer.start("centroids", self.images, 0)
             fitted = fit_centroids(shards, self.k, seed=self.seed, encoder=encoder.provenance(), threads=work.threads)
             fitted.save(work.folder.centroids)
+            work.observer.advance(self.images)
             work.observer.finish()
         return Centroids.load(work.folder.centroids)
 
