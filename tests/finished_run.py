@@ -120,7 +120,12 @@ def write_run(path, rows, k, budget, keep=0.3, **options):
             "decoder": "rsprune-core 0.1.0",
             "source": {"kind": "folder"},
             "entropy": {"gray": "bt601", "bands": [0, 1, 2], "valid_range": None, "max_pixels": 10**8, "keep": keep},
-            "encoder": {"name": "made-up", "dim": 8, "weights_sha256": "ab" * 32, "preprocessing": {"side": 224}},
+            "encoder": {
+                "name": "made-up",
+                "dim": 8,
+                "weights": {"file": "w.pth", "sha256": "ab" * 32},
+                "preprocessing": {"side": 224},
+            },
             "centroids": {"k": k, "seed": 7},
             "selection": {
                 "images": len(rows),

@@ -156,7 +156,7 @@ def provenance_section(run: FinishedRun) -> str:
         "decoder": config.get("decoder"),
         "encoder": encoder.get("name"),
         "embedding": f"{encoder['dim']} numbers an image" if "dim" in encoder else None,
-        "weights, SHA-256": encoder.get("weights_sha256"),
+        "weights, SHA-256": (encoder.get("weights") or {}).get("sha256"),
         "preprocessing": encoder.get("preprocessing"),
         "centroids": f"K = {centroids.get('k')}, seed {centroids.get('seed')}" if centroids else None,
         "selection": ", ".join(f"{name} {value}" for name, value in sorted(selection.items())),
