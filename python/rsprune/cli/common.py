@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TextIO, TypeVar
 
 import typer
 
@@ -107,8 +107,15 @@ def watch(quiet: bool, json: bool) -> Iterator[Observer]:
             yield observer
 
 
-def show_warning(message: Warning | str, *_: Any) -> None:
-    """Show a warning as one line, without the line of code that gave it."""
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Show a warning as one line, without the line of code that gave it: stands in for `warnings.showwarning`."""
     typer.secho(f"warning: {message}", fg="yellow", err=True)
 
 
