@@ -76,6 +76,10 @@ fuzz: ## Fuzz the image decoders for FUZZ_SECONDS; installs cargo-fuzz
 	RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir rust/fuzz decode_image \
 		rust/fuzz/corpus/decode_image rust/core/tests/images -- -max_total_time=$(FUZZ_SECONDS)
 
+.PHONY: bench
+bench: dev ## Compare with Pillow, OpenCV and NumPy in one run
+	$(BIN)/python benches/peers.py
+
 .PHONY: format
 format: dev ## Format Rust and Python
 	cargo fmt --all

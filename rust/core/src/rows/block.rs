@@ -1,70 +1,16 @@
 //! One array or file of embeddings, and how its numbers become float64.
 
-use std::fmt;
 use std::fs::File;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use half::f16;
 use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
 
+use super::dtype::{Dtype, Element};
 use super::npy;
 use crate::error::{Error, Result};
-
-/// The kind of numbers that a block holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dtype {
-    /// IEEE 754 half precision.
-    F16,
-    /// The upper half of a float32.
-    Bf16,
-    /// Single precision.
-    F32,
-    /// Double precision.
-    F64,
-}
-
-impl Dtype {
-    /// Bytes in a number.
-    pub fn size(self) -> usize {
-        match self {
-            Dtype::F16 | Dtype::Bf16 => 2,
-            Dtype::F32 => 4,
-            Dtype::F64 => 8,
-        }
-    }
-}
-
-impl fmt::Display for Dtype {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Dtype::F16 => "float16",
-            Dtype::Bf16 => "bfloat16",
-            Dtype::F32 => "float32",
-            Dtype::F64 => "float64",
-        })
-    }
-}
-
-/// A Rust type that a block may hold.
-pub trait Element: Copy + Sync {
-    /// Its name at run time.
-    const DTYPE: Dtype;
-}
-
-impl Element for f16 {
-    const DTYPE: Dtype = Dtype::F16;
-}
-impl Element for bf16 {
-    const DTYPE: Dtype = Dtype::Bf16;
-}
-impl Element for f32 {
-    const DTYPE: Dtype = Dtype::F32;
-}
-impl Element for f64 {
-    const DTYPE: Dtype = Dtype::F64;
-}
 
 /// (n, D) numbers of one dtype, in memory or in a `.npy` file.
 #[derive(Debug)]

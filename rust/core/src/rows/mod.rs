@@ -5,11 +5,13 @@
 //! range that is asked for, however large the matrix.
 
 mod block;
+mod dtype;
 mod npy;
 
 use std::ops::Range;
 
-pub use block::{Block, Dtype, Element};
+pub use block::Block;
+pub use dtype::{Dtype, Element};
 
 use crate::error::{Error, Result};
 

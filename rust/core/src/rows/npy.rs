@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use super::block::Dtype;
+use super::dtype::Dtype;
 use crate::error::{Error, Result};
 
 /// NumPy writes 64-byte multiples of a few hundred bytes; a header beyond this is an attack or not a header.
