@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -161,6 +162,16 @@ def test_unreadable_images_are_in_quarantine_with_their_cause(finished):
     ]
 
 
+def test_unreadable_reference_images_are_in_a_quarantine_of_their_own(pool, reference, tmp_path):
+    damaged = tmp_path / "reference"
+    shutil.copytree(reference, damaged)
+    (damaged / "class0" / "000.jpg").write_bytes(b"not an image")
+    run = small_prune(pool, damaged, tmp_path / "run")
+    rows = pq.read_table(run.path / "reference" / "quarantine.parquet").to_pylist()
+    assert [(row["key"], row["kind"]) for row in rows] == [("class0/000.jpg", "unknown_format")]
+    assert rsprune.Centroids.load(run.path / "centroids.safetensors").meta["invalid"] == 1
+
+
 def test_every_artefact_names_its_making(finished):
     for path in [*finished.path.rglob("*.parquet")]:
         provenance = json.loads(pq.read_schema(path).metadata[b"rsprune"])
@@ -273,6 +284,7 @@ def test_a_folder_that_is_no_run_is_refused(pool, reference, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ConfigMismatchError, match="not a run folder"):
         small_prune(pool, reference, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 

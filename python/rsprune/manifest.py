@@ -272,13 +272,18 @@ class RunFolder:
             yield
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as file:
+        place = self.path / ".lock"
+        with place.open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 msg = f"another process is working on {self.path}; wait for it to end"
                 raise ConfigMismatchError(msg) from None
-            yield
+            try:
+                yield
+            finally:
+                if not self.config.exists():  # no run began here: leave the folder as it was
+                    place.unlink(missing_ok=True)
 
 
 def compare(old: Any, new: Any, where: str = "") -> Iterator[str]:

@@ -46,8 +46,9 @@ class Plan:
 
     def describe(self) -> str:
         """The plan in words."""
+        shards = "1 shard" if self.shards == 1 else f"{self.shards:,} shards"
         lines = [
-            f"reads    {self.images:,} images in {self.shards:,} shards, {size(self.read_bytes)}; "
+            f"reads    {self.images:,} images in {shards}, {size(self.read_bytes)}; "
             f"{self.reference_images:,} reference images",
             f"Stage I  keeps {self.survivors:,} images{took(self.entropy_seconds)}",
             f"Stage II embeds {self.survivors + self.reference_images:,} images"

@@ -58,6 +58,7 @@ class Run:
                 f"Stage II  {figures['quota']:,} nearest to each of {len(clusters)} centroids: "
                 f"{figures['phases']['quota']:,} by quota, {figures['phases']['fill']:,} from the remainder",
                 f"manifest  {folder.selection}",
+                *([f"unread    {folder.quarantine}"] if figures["quarantined"] else []),
                 f"keys      {folder.selected}",
                 f"report    {folder.report}",
             ]

@@ -16,6 +16,7 @@ from rsprune.encoders import Encoder
 from rsprune.errors import ArgumentError, EncoderMismatchError
 from rsprune.manifest import canonical
 from rsprune.pipeline.options import Pixels, Work, source_config
+from rsprune.pipeline.quarantine import write_quarantine
 from rsprune.pipeline.stages import embed_shards
 from rsprune.sources import Source, open_source
 
@@ -144,6 +145,8 @@ class Images:
             inside = replace(work, folder=work.folder.reference())
             everything = {shard.name: np.arange(self.source.count(shard)) for shard in self.source.shards}
             embed_shards(inside, self.source, everything, encoder, None, pixels, batch_size, stage="reference")
+            if unread := write_quarantine(inside):
+                work.observer.note(f"{unread} reference images could not be read: {inside.folder.quarantine}")
             shards = [inside.folder.embeddings(shard.name) for shard in self.source.shards]
             work.observer.start("centroids", self.images, 0)
             fitted = fit_centroids(shards, self.k, seed=self.seed, encoder=encoder.provenance(), threads=work.threads)
