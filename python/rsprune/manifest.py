@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from rsprune._core import VERSION
 from rsprune.errors import ConfigMismatchError, FormatError
 from rsprune.files import TEMPORARY, replacing
+from rsprune.sources.keys import repeated
 
 __all__ = [
     "Pool",
@@ -359,9 +360,7 @@ def read_pool(folder: RunFolder) -> Pool:
 
 def repeated_keys(folder: RunFolder, pool: Pool, hashes: NDArray[np.int64]) -> NDArray[np.int64]:
     """The rows whose key an earlier row has: found by 64-bit hash, confirmed by the keys themselves."""
-    order = np.argsort(hashes, kind="stable")
-    same = hashes[order[1:]] == hashes[order[:-1]]
-    suspects = np.sort(np.unique(np.concatenate([order[1:][same], order[:-1][same]])))
+    suspects = repeated(hashes)
     seen: set[str] = set()
     repeats = []
     for row, key in zip(suspects, keys_of(folder, pool, suspects), strict=True):

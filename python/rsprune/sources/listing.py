@@ -11,6 +11,7 @@ import numpy as np
 
 from rsprune.errors import DuplicateKeyError, EmptyInputError, SourceError
 from rsprune.sources.files import SEPARATOR, FileSource, NamedFile
+from rsprune.sources.keys import repeated
 
 __all__ = ["LIST_EXTENSIONS", "open_list"]
 
@@ -48,7 +49,13 @@ def open_list(path: Path) -> FileSource:
         if not source.shards:
             message = f"no images in {path}: no line holds a path"
             raise EmptyInputError(message)
-        _refuse_duplicates(path, [(number, key) for number, key, _ in _only(rows(path), _repeated(hashes))])
+        _refuse_duplicates(
+            path,
+            [
+                (number, key)
+                for number, key, _ in _only(rows(path), set(repeated(np.frombuffer(hashes, np.int64)).tolist()))
+            ],
+        )
     except UnicodeDecodeError as error:
         message = f"{path} is not UTF-8 text: {error.reason} at byte {error.start} of a block"
         raise SourceError(message) from None
@@ -90,14 +97,6 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, str, str]]:
             message = f"{path}, line {numbers[0]}: expected {len(header)} fields with a path among them, got {row}"
             raise SourceError(message)
         yield numbers[0], row[at], "" if label_at is None else row[label_at]
-
-
-def _repeated(hashes: array[int]) -> set[int]:
-    """The positions of values that occur more than once: 16 bytes a row, where a set of keys takes hundreds."""
-    values = np.frombuffer(hashes, np.int64)
-    order = np.argsort(values, kind="stable")
-    same = values[order[1:]] == values[order[:-1]]
-    return set(order[1:][same].tolist()) | set(order[:-1][same].tolist())
 
 
 def _only(rows: Iterator[tuple[int, str, str]], wanted: set[int]) -> Iterator[tuple[int, str, str]]:
