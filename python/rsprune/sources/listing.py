@@ -49,13 +49,8 @@ def open_list(path: Path) -> FileSource:
         if not source.shards:
             message = f"no images in {path}: no line holds a path"
             raise EmptyInputError(message)
-        _refuse_duplicates(
-            path,
-            [
-                (number, key)
-                for number, key, _ in _only(rows(path), set(repeated(np.frombuffer(hashes, np.int64)).tolist()))
-            ],
-        )
+        suspects = set(repeated(np.frombuffer(hashes, np.int64)).tolist())
+        _refuse_duplicates(path, [(number, key) for number, key, _ in _only(rows(path), suspects)])
     except UnicodeDecodeError as error:
         message = f"{path} is not UTF-8 text: {error.reason} at byte {error.start} of a block"
         raise SourceError(message) from None
