@@ -20,22 +20,32 @@ pub fn has(name: &str) -> bool {
 pub enum Level {
     /// What every CPU of the target has.
     Scalar,
+    /// What every CPU of 64-bit Arm has.
+    Neon,
     /// AVX2 and FMA.
     Avx2,
-    /// AVX-512 F.
+    /// These and AVX-VNNI.
+    AvxVnni,
+    /// AVX-512 F, BW and VL.
     Avx512,
+    /// These and AVX-512 VNNI.
+    Avx512Vnni,
 }
 
 impl Level {
     /// Every level, lowest first.
-    pub const ALL: [Level; 3] = [Level::Scalar, Level::Avx2, Level::Avx512];
+    pub const ALL: [Level; 6] =
+        [Level::Scalar, Level::Neon, Level::Avx2, Level::AvxVnni, Level::Avx512, Level::Avx512Vnni];
 
     /// Its name in `RSPRUNE_CPU`.
     pub fn name(self) -> &'static str {
         match self {
             Level::Scalar => "scalar",
+            Level::Neon => "neon",
             Level::Avx2 => "avx2",
+            Level::AvxVnni => "avxvnni",
             Level::Avx512 => "avx512",
+            Level::Avx512Vnni => "avx512vnni",
         }
     }
 
@@ -43,9 +53,17 @@ impl Level {
     pub fn is_present(self) -> bool {
         match self {
             Level::Scalar => true,
+            Level::Neon => has("neon"),
             Level::Avx2 => has("avx2") && has("fma"),
-            Level::Avx512 => has("avx512f"),
+            Level::AvxVnni => Level::Avx2.is_present() && has("avxvnni"),
+            Level::Avx512 => Level::Avx2.is_present() && ["avx512f", "avx512bw", "avx512vl"].into_iter().all(has),
+            Level::Avx512Vnni => Level::Avx512.is_present() && has("avx512vnni"),
         }
+    }
+
+    /// Whether products of four eight-bit numbers are added in one instruction.
+    pub fn has_vnni(self) -> bool {
+        matches!(self, Level::AvxVnni | Level::Avx512Vnni)
     }
 }
 
@@ -67,8 +85,20 @@ fn choose(forced: Option<String>) -> Result<Level, String> {
     match Level::ALL.into_iter().find(|level| level.name() == name) {
         Some(level) if level.is_present() => Ok(level),
         Some(_) => Err(format!("RSPRUNE_CPU is {name:?}, which this CPU lacks; unset it")),
-        None => Err(format!("RSPRUNE_CPU is {name:?}; expected scalar, avx2 or avx512")),
+        None => Err(format!("RSPRUNE_CPU is {name:?}; expected one of {}", Level::ALL.map(Level::name).join(", "))),
     }
+}
+
+/// Asks for the cache line of `memory`'s first byte; changes nothing but the time.
+#[inline(always)]
+pub(crate) fn prefetch(memory: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: part of the target's floor, and no access.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(memory.as_ptr().cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = memory;
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -63,7 +63,7 @@ pub fn assign_rows<'py>(
     block_rows: Option<usize>,
     threads: Option<usize>,
 ) -> PyResult<Labels<'py>> {
-    let options = Options { normalize, block_rows };
+    let options = Options { normalize, block_rows, ..Options::default() };
     let assigned = door::run(py, threads, |par| {
         let assigned = assign::assign(rows.core(), &centroids.0, options, on_invalid(raise_invalid), par);
         // Rows that come in several calls are numbered through.

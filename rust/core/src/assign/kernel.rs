@@ -40,6 +40,9 @@ const SCALAR: [usize; 2] = [1, 3]; // 16 registers of two lanes
 const AVX2: [usize; 2] = [2, 3]; // 16 registers of four lanes
 const AVX512: [usize; 2] = [4, 6]; // 32 registers of eight lanes
 
+/// Pairs that [`Kernel::pairs`] takes at a time: as many chains of additions, twice, hide their latency.
+pub const PAIRS: usize = 4;
+
 impl Kernel {
     /// The kernel of `level`, for rows whose products with a float32 are exact or not.
     pub fn new(level: Level, exact_products: bool) -> Self {
@@ -48,9 +51,9 @@ impl Kernel {
 
     fn tile(self) -> [usize; 2] {
         match self.level {
-            Level::Scalar => SCALAR,
-            Level::Avx2 => AVX2,
-            Level::Avx512 => AVX512,
+            Level::Scalar | Level::Neon => SCALAR,
+            Level::Avx2 | Level::AvxVnni => AVX2,
+            Level::Avx512 | Level::Avx512Vnni => AVX512,
         }
     }
 
@@ -73,18 +76,27 @@ impl Kernel {
         match (self.level, self.exact_products) {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the level was found present on this CPU.
-            (Level::Avx512, true) => unsafe { x86::nearest_avx512::<true>(rows, centroids, best) },
+            (Level::Avx512 | Level::Avx512Vnni, true) => unsafe { x86::nearest_avx512::<true>(rows, centroids, best) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the level was found present on this CPU.
-            (Level::Avx512, false) => unsafe { x86::nearest_avx512::<false>(rows, centroids, best) },
+            (Level::Avx512 | Level::Avx512Vnni, false) => unsafe {
+                x86::nearest_avx512::<false>(rows, centroids, best)
+            },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the level was found present on this CPU.
-            (Level::Avx2, true) => unsafe { x86::nearest_avx2::<true>(rows, centroids, best) },
+            (Level::Avx2 | Level::AvxVnni, true) => unsafe { x86::nearest_avx2::<true>(rows, centroids, best) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the level was found present on this CPU.
-            (Level::Avx2, false) => unsafe { x86::nearest_avx2::<false>(rows, centroids, best) },
+            (Level::Avx2 | Level::AvxVnni, false) => unsafe { x86::nearest_avx2::<false>(rows, centroids, best) },
             _ => nearest::<{ SCALAR[0] }, { SCALAR[1] }, Lanes>(rows, centroids, best),
         }
+    }
+
+    /// The best centroid of a packed row, alone in its tile.
+    pub fn nearest_of_one(self, row: &[Lanes], centroids: &Packed) -> Best {
+        let mut best = Vec::new();
+        self.nearest(row, 1, centroids, &mut best);
+        best[0]
     }
 
     /// All dot products of float32 rows in C order with a few centroids into `out`, a row after the other: for passes
@@ -95,11 +107,24 @@ impl Kernel {
         match self.level {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the level was found present on this CPU.
-            Level::Avx512 => unsafe { x86::dots_avx512(rows, dim, centroids, out) },
+            Level::Avx512 | Level::Avx512Vnni => unsafe { x86::dots_avx512(rows, dim, centroids, out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the level was found present on this CPU.
-            Level::Avx2 => unsafe { x86::dots_avx2(rows, dim, centroids, out) },
+            Level::Avx2 | Level::AvxVnni => unsafe { x86::dots_avx2(rows, dim, centroids, out) },
             _ => dots::<{ SCALAR[0] }, { SCALAR[1] }, Lanes>(rows, dim, centroids, out),
+        }
+    }
+
+    /// The dot product of each pair of a float32 row and a centroid, and of the row with itself.
+    pub fn pairs(self, pairs: [(&[f32], &[f32]); PAIRS]) -> [(f64, f64); PAIRS] {
+        match self.level {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the level was found present on this CPU.
+            Level::Avx512 | Level::Avx512Vnni => unsafe { x86::pairs_avx512(pairs) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the level was found present on this CPU.
+            Level::Avx2 | Level::AvxVnni => unsafe { x86::pairs_avx2(pairs) },
+            _ => dots_of_pairs::<Lanes>(pairs),
         }
     }
 }
@@ -111,6 +136,8 @@ trait Sums: Copy {
     fn add(self, x: &Lanes, y: &Lanes) -> Self;
     /// As [`Sums::add`], with `x` widened in registers.
     fn add_narrow(self, x: &[f32; LANES], y: &Lanes) -> Self;
+    /// Adds one step of `x` and `y` to the first sums and one of `x` and `x` to the second, widened in registers.
+    fn add_pair(sums: [Self; 2], x: &[f32; LANES], y: &[f32; LANES]) -> [Self; 2];
     fn lanes(self) -> Lanes;
 }
 
@@ -131,6 +158,12 @@ impl Sums for Lanes {
     #[inline(always)]
     fn add_narrow(self, x: &[f32; LANES], y: &Lanes) -> Self {
         self.add(&x.map(f64::from), y)
+    }
+
+    #[inline(always)]
+    fn add_pair([dot, square]: [Self; 2], x: &[f32; LANES], y: &[f32; LANES]) -> [Self; 2] {
+        let x = x.map(f64::from);
+        [dot.add(&x, &y.map(f64::from)), square.add(&x, &x)]
     }
 
     #[inline(always)]
@@ -170,6 +203,16 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn add_pair([dot, square]: [Self; 2], x: &[f32; LANES], y: &[f32; LANES]) -> [Self; 2] {
+            // SAFETY: AVX-512 F is present, see above; both are 8 numbers.
+            unsafe {
+                let x = _mm512_cvtps_pd(_mm256_loadu_ps(x.as_ptr()));
+                let y = _mm512_cvtps_pd(_mm256_loadu_ps(y.as_ptr()));
+                [dot.add_register(x, y), square.add_register(x, x)]
+            }
+        }
+
+        #[inline(always)]
         fn lanes(self) -> Lanes {
             let mut lanes = [0.0; LANES];
             // SAFETY: AVX-512 F is present, see above; there is room for 8 numbers.
@@ -193,6 +236,14 @@ mod x86 {
     #[derive(Clone, Copy)]
     struct Avx2<const FUSED: bool>([__m256d; 2]);
 
+    /// # Safety
+    /// AVX2 must be present.
+    #[inline(always)]
+    unsafe fn widen(x: &[f32; LANES]) -> [__m256d; 2] {
+        // SAFETY: handed on; `x` is 8 numbers, 4 from 0 and 4 from 4 on.
+        unsafe { [_mm256_cvtps_pd(_mm_loadu_ps(x.as_ptr())), _mm256_cvtps_pd(_mm_loadu_ps(x.as_ptr().add(4)))] }
+    }
+
     impl<const FUSED: bool> Sums for Avx2<FUSED> {
         #[inline(always)]
         fn zero() -> Self {
@@ -202,16 +253,24 @@ mod x86 {
 
         #[inline(always)]
         fn add(self, x: &Lanes, y: &Lanes) -> Self {
-            // SAFETY: AVX2 and FMA are present, see above; `x` is 8 numbers, 4 from 0 and 4 from 4 on.
-            unsafe { self.add_registers([_mm256_loadu_pd(x.as_ptr()), _mm256_loadu_pd(x.as_ptr().add(4))], y) }
+            // SAFETY: AVX2 and FMA are present, see above; both are 8 numbers, 4 from 0 and 4 from 4 on.
+            let halves = |v: &Lanes| unsafe { [_mm256_loadu_pd(v.as_ptr()), _mm256_loadu_pd(v.as_ptr().add(4))] };
+            // SAFETY: as above.
+            unsafe { self.add_registers(halves(x), halves(y)) }
         }
 
         #[inline(always)]
         fn add_narrow(self, x: &[f32; LANES], y: &Lanes) -> Self {
             // SAFETY: as above.
+            unsafe { self.add_registers(widen(x), [_mm256_loadu_pd(y.as_ptr()), _mm256_loadu_pd(y.as_ptr().add(4))]) }
+        }
+
+        #[inline(always)]
+        fn add_pair([dot, square]: [Self; 2], x: &[f32; LANES], y: &[f32; LANES]) -> [Self; 2] {
+            // SAFETY: as above.
             unsafe {
-                let (low, high) = (_mm_loadu_ps(x.as_ptr()), _mm_loadu_ps(x.as_ptr().add(4)));
-                self.add_registers([_mm256_cvtps_pd(low), _mm256_cvtps_pd(high)], y)
+                let (x, y) = (widen(x), widen(y));
+                [dot.add_registers(x, y), square.add_registers(x, x)]
             }
         }
 
@@ -231,13 +290,11 @@ mod x86 {
         /// # Safety
         /// AVX2 and FMA must be present.
         #[inline(always)]
-        unsafe fn add_registers(self, x: [__m256d; 2], y: &Lanes) -> Self {
+        unsafe fn add_registers(self, x: [__m256d; 2], y: [__m256d; 2]) -> Self {
             Self(std::array::from_fn(|half| {
-                // SAFETY: handed on; `y` is 8 numbers, 4 from 0 and 4 from 4 on.
-                unsafe {
-                    let (x, y, sum) = (x[half], _mm256_loadu_pd(y.as_ptr().add(4 * half)), self.0[half]);
-                    if FUSED { _mm256_fmadd_pd(x, y, sum) } else { _mm256_add_pd(sum, _mm256_mul_pd(x, y)) }
-                }
+                let (x, y, sum) = (x[half], y[half], self.0[half]);
+                // SAFETY: handed on.
+                unsafe { if FUSED { _mm256_fmadd_pd(x, y, sum) } else { _mm256_add_pd(sum, _mm256_mul_pd(x, y)) } }
             }))
         }
     }
@@ -255,6 +312,16 @@ mod x86 {
     #[target_feature(enable = "avx2,fma")]
     pub(super) fn dots_avx2(rows: &[f32], dim: usize, centroids: &Packed, out: &mut [f64]) {
         dots::<{ AVX2[0] }, { AVX2[1] }, Avx2<true>>(rows, dim, centroids, out);
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn pairs_avx512(pairs: [(&[f32], &[f32]); PAIRS]) -> [(f64, f64); PAIRS] {
+        dots_of_pairs::<Avx512<true>>(pairs)
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn pairs_avx2(pairs: [(&[f32], &[f32]); PAIRS]) -> [(f64, f64); PAIRS] {
+        dots_of_pairs::<Avx2<true>>(pairs)
     }
 
     #[target_feature(enable = "avx2,fma")]
@@ -351,4 +418,30 @@ fn dots<const R: usize, const C: usize, S: Sums>(rows: &[f32], dim: usize, centr
             }
         }
     }
+}
+
+/// As [`tile`], of the pairs alone and with each row's square.
+#[inline(always)]
+fn dots_of_pairs<S: Sums>(pairs: [(&[f32], &[f32]); PAIRS]) -> [(f64, f64); PAIRS] {
+    let dim = pairs[0].0.len();
+    let chunks = pairs.map(|(x, y)| (x[..dim].as_chunks::<LANES>(), y[..dim].as_chunks::<LANES>()));
+    let whole = chunks.map(|(x, y)| (&x.0[..dim / LANES], &y.0[..dim / LANES]));
+    let mut sums = [[S::zero(); 2]; PAIRS];
+    for step in 0..dim / LANES {
+        for (sums, (x, y)) in sums.iter_mut().zip(&whole) {
+            *sums = S::add_pair(*sums, &x[step], &y[step]);
+        }
+    }
+    if !dim.is_multiple_of(LANES) {
+        for (sums, (x, y)) in sums.iter_mut().zip(&chunks) {
+            *sums = S::add_pair(*sums, &padded(x.1), &padded(y.1));
+        }
+    }
+    sums.map(|[dot, square]| (tree(dot.lanes()), tree(square.lanes())))
+}
+
+fn padded(tail: &[f32]) -> [f32; LANES] {
+    let mut lanes = [0.0; LANES];
+    lanes[..tail.len()].copy_from_slice(tail);
+    lanes
 }

@@ -7,18 +7,21 @@
 //! [`Centroids`] are packed once a call, the rows block by block; [`kernel`] finds the best centroid of each packed row.
 
 mod centroids;
+mod filter;
 mod kernel;
 pub mod lanes;
 mod scale;
 #[cfg(test)]
 mod tests;
 
-use std::ops::Range;
+use std::sync::OnceLock;
 
 pub use centroids::Centroids;
+use filter::{Filter, Survivor};
+use kernel::PAIRS;
 pub use kernel::{Best, Kernel, Packed};
 
-use crate::cpu;
+use crate::cpu::{self, Level};
 use crate::error::{Error, Result};
 use crate::par::Par;
 use crate::rows::{Dtype, Rows};
@@ -38,11 +41,13 @@ pub struct Options {
     pub normalize: bool,
     /// Rows in a block; `None` chooses by the cache. Never shows in the result.
     pub block_rows: Option<usize>,
+    /// Which compilation of the kernels runs; `None` is that of [`cpu::level`]. Never shows in the result.
+    pub level: Option<Level>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { normalize: true, block_rows: None }
+        Options { normalize: true, block_rows: None, level: None }
     }
 }
 
@@ -77,7 +82,7 @@ pub fn assign(
     par: &Par<'_>,
 ) -> Result<Assigned> {
     let normalize = options.normalize;
-    let nearest = nearest(rows, centroids, options.block_rows, par, |best, direction| match direction {
+    let nearest = nearest(rows, centroids, options, par, |best, direction| match direction {
         // The one rounding to float32.
         Some(d) if normalize => (best.label as i32, (best.dot / d.norm) as f32),
         Some(d) => (best.label as i32, d.restore(best.dot) as f32),
@@ -94,7 +99,7 @@ pub fn assign(
 pub(crate) fn nearest<T: Clone + Default + Send>(
     rows: &Rows<'_>,
     centroids: &Centroids,
-    block_rows: Option<usize>,
+    options: Options,
     par: &Par<'_>,
     finish: impl Fn(Best, Option<Direction>) -> T + Sync + Send,
 ) -> Result<Vec<T>> {
@@ -106,16 +111,89 @@ pub(crate) fn nearest<T: Clone + Default + Send>(
             centroids.dim()
         )));
     }
+    let level = options.level.map_or_else(cpu::level, Ok)?;
     // Float64 numbers have inexact products, which a fused multiply-add would not round.
-    let kernel = Kernel::new(cpu::level()?, !rows.holds(Dtype::F64));
+    let kernel = Kernel::new(level, !rows.holds(Dtype::F64));
+    let filter = if rows.holds(Dtype::F64) { None } else { Filter::new(level, centroids.vectors(), dim) };
+    match filter {
+        Some(filter) => by_filter(rows, centroids, kernel, &filter, options.block_rows, par, finish),
+        None => by_all(rows, centroids, kernel, options.block_rows, par, finish),
+    }
+}
+
+/// As [`nearest`], scoring in float64 only what the filter leaves.
+fn by_filter<T: Clone + Default + Send>(
+    rows: &Rows<'_>,
+    centroids: &Centroids,
+    kernel: Kernel,
+    filter: &Filter<'_>,
+    block_rows: Option<usize>,
+    par: &Par<'_>,
+    finish: impl Fn(Best, Option<Direction>) -> T + Sync + Send,
+) -> Result<Vec<T>> {
+    let dim = rows.dim();
+    // For rows that the filter cannot judge: mostly none.
+    let all = OnceLock::new();
+    let by_cache = || (BLOCK_BYTES / (dim * size_of::<f32>())).clamp(12, 1536).next_multiple_of(6);
+    let size = block_rows.unwrap_or_else(by_cache).max(1);
+    let mut out = vec![T::default(); rows.len()];
+    let scratch = || (rows.reader(), filter::Scratch::default(), Vec::new(), Vec::new());
+    par.for_blocks(&mut out, size, scratch, |(reader, scratch, best, alone), i, block| {
+        let values = reader.read_single(i * size..i * size + block.len())?;
+        let row = |i: usize| &values[i * dim..(i + 1) * dim];
+        best.clear();
+        best.resize(block.len(), None);
+        let upcoming = (i + 1) * size..((i + 2) * size).min(rows.len());
+        let upcoming = if upcoming.is_empty() { &[] } else { rows.memory(upcoming) };
+        for survivors in filter.survivors(values, upcoming, scratch).chunks(PAIRS) {
+            let pair = |i: usize| {
+                let Survivor { row: i, label } = survivors[i.min(survivors.len() - 1)];
+                (row(i as usize), &centroids.vectors()[label as usize * dim..][..dim])
+            };
+            for (survivor, (dot, square)) in survivors.iter().zip(kernel.pairs(std::array::from_fn(pair))) {
+                let best = &mut best[survivor.row as usize];
+                if best.is_none_or(|(best, _): (Best, Direction)| dot > best.dot) {
+                    *best = Some((Best { label: survivor.label, dot }, Direction::of_square(square)));
+                }
+            }
+        }
+        for (i, (out, best)) in block.iter_mut().zip(best.iter()).enumerate() {
+            *out = match *best {
+                Some((best, direction)) => finish(best, Some(direction)),
+                None => {
+                    let mut wide: Vec<f64> = row(i).iter().map(|&v| f64::from(v)).collect();
+                    let direction = Direction::of(&mut wide).ok();
+                    kernel.pack_rows(&wide, dim, alone);
+                    finish(
+                        kernel
+                            .nearest_of_one(alone, all.get_or_init(|| kernel.pack_centroids(centroids.vectors(), dim))),
+                        direction,
+                    )
+                }
+            };
+        }
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+/// As [`nearest`], scoring all centroids in float64.
+fn by_all<T: Clone + Default + Send>(
+    rows: &Rows<'_>,
+    centroids: &Centroids,
+    kernel: Kernel,
+    block_rows: Option<usize>,
+    par: &Par<'_>,
+    finish: impl Fn(Best, Option<Direction>) -> T + Sync + Send,
+) -> Result<Vec<T>> {
+    let dim = rows.dim();
     let packed = kernel.pack_centroids(centroids.vectors(), dim);
     let by_cache = || (BLOCK_BYTES / (dim * size_of::<f64>())).clamp(4, 4096).next_multiple_of(4);
     let size = block_rows.unwrap_or_else(by_cache).max(1);
     let mut out = vec![T::default(); rows.len()];
     let scratch = || (rows.reader(), Vec::new(), Vec::new(), Vec::new());
     par.for_blocks(&mut out, size, scratch, |(reader, directions, tiles, best), i, block| {
-        let range: Range<usize> = i * size..i * size + block.len();
-        let values = reader.read(range)?;
+        let values = reader.read(i * size..i * size + block.len())?;
         directions.clear();
         directions.extend(values.chunks_exact_mut(dim).map(|row| Direction::of(row).ok()));
         kernel.pack_rows(values, dim, tiles);

@@ -43,6 +43,11 @@ impl Direction {
         Ok(Direction { norm: dot(row, row).sqrt(), exponent })
     }
 
+    /// The direction of a row of finite float32 numbers that are not all zero, from its dot product with itself.
+    pub(crate) fn of_square(square: f64) -> Self {
+        Direction { norm: square.sqrt(), exponent: 0 }
+    }
+
     /// The dot product of the row as stored, from that of the row as rescaled.
     pub(crate) fn restore(self, dot: f64) -> f64 {
         if self.exponent == 0 { dot } else { libm::scalbn(dot, self.exponent) }

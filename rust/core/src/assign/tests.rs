@@ -7,6 +7,7 @@ use super::lanes::{LANES, dot};
 use super::*;
 use crate::cpu::Level;
 use crate::rows::{Block, Element};
+use crate::seed::uniform;
 
 /// The definition of [`lanes`], one product after the other.
 fn dot_oracle(x: &[f64], y: &[f32]) -> f64 {
@@ -38,8 +39,9 @@ fn assign_oracle(row: &[f64], centroids: &[f32], normalize: bool) -> (i32, f32) 
     (best.0, (if normalize { best.1 / norm } else { best.1 }) as f32)
 }
 
+/// All that this CPU has; Neon's kernels are portable Rust.
 fn levels() -> impl Iterator<Item = Level> {
-    Level::ALL.into_iter().filter(|level| level.is_present())
+    Level::ALL.into_iter().filter(|level| level.is_present() || *level == Level::Neon)
 }
 
 /// Values that hurt: few distinct ones make ties, extreme ones leave the normal range of float32.
@@ -149,11 +151,11 @@ proptest! {
             .map(|row| assign_oracle(row, centroids.vectors(), normalize))
             .map(|(label, similarity)| (label, similarity.to_bits()))
             .collect();
-        for threads in [1, 3] {
-            let options = Options { normalize, block_rows: Some(block_rows) };
+        for (level, threads) in levels().flat_map(|level| [(level, 1), (level, 3)]) {
+            let options = Options { normalize, block_rows: Some(block_rows), level: Some(level) };
             let got = assign(&source, &centroids, options, OnInvalid::Exclude, &Par::new(Some(threads))).unwrap();
             let got: Vec<_> = got.labels.iter().zip(&got.similarity).map(|(&l, s)| (l, s.to_bits())).collect();
-            prop_assert_eq!(&got, &expected);
+            prop_assert_eq!(&got, &expected, "{:?}", level);
         }
     }
 
@@ -171,6 +173,111 @@ proptest! {
         };
         prop_assert_eq!(run(&values), run(&scaled));
     }
+}
+
+/// Labels and similarities as bits, by the definition and by every level: all must be equal.
+fn check_all_levels(rows: &[f32], centroids: &[f32], dim: usize) {
+    let centroids = Centroids::of_units(centroids.to_vec(), dim);
+    let wide: Vec<f64> = rows.iter().map(|&v| f64::from(v)).collect();
+    let expected: Vec<(i32, u32)> = wide
+        .chunks(dim)
+        .map(|row| assign_oracle(row, centroids.vectors(), true))
+        .map(|(label, similarity)| (label, similarity.to_bits()))
+        .collect();
+    let source = Rows::from_slice(rows, dim).unwrap();
+    for level in levels() {
+        let options = Options { level: Some(level), ..Options::default() };
+        let got = assign(&source, &centroids, options, OnInvalid::Exclude, &Par::new(Some(1))).unwrap();
+        let got: Vec<_> = got.labels.iter().zip(&got.similarity).map(|(&l, s)| (l, s.to_bits())).collect();
+        assert!(got == expected, "{level:?}");
+    }
+}
+
+/// Numbers between -1 and 1.
+fn noise(n: usize, seed: u64) -> Vec<f32> {
+    (0..n as u64).map(|i| (2.0 * uniform(seed, i) - 1.0) as f32).collect()
+}
+
+fn unit(mut vectors: Vec<f32>, dim: usize) -> Vec<f32> {
+    for vector in vectors.chunks_mut(dim) {
+        let norm = vector.iter().map(|v| v * v).sum::<f32>().sqrt();
+        vector.iter_mut().for_each(|v| *v /= norm);
+    }
+    vectors
+}
+
+#[test]
+fn centroids_one_ulp_apart_keep_their_order() {
+    for dim in [1, 7, 64, 333, 1024] {
+        let first = unit(noise(dim, 1), dim);
+        // Each next one differs from the first in the last bit of one number, upwards or downwards.
+        let mut centroids = Vec::new();
+        for k in 0..40 {
+            let mut centroid = first.clone();
+            let i = k * 7 % dim;
+            centroid[i] = f32::from_bits(centroid[i].to_bits().wrapping_add_signed([0, 1, -1][k % 3]));
+            centroids.extend(centroid);
+        }
+        let mut rows = first.clone();
+        rows.extend(noise(dim * 9, 2));
+        rows.extend(rows[..dim].iter().map(|v| -v).collect::<Vec<_>>());
+        check_all_levels(&rows, &centroids, dim);
+    }
+}
+
+#[test]
+fn equal_centroids_go_to_the_first() {
+    let dim = 100;
+    let one = unit(noise(dim, 1), dim);
+    let centroids: Vec<f32> = one.iter().copied().cycle().take(300 * dim).collect();
+    check_all_levels(&noise(dim * 50, 3), &centroids, dim);
+    let source = noise(dim * 50, 3);
+    let rows = Rows::from_slice(&source, dim).unwrap();
+    let got =
+        assign(&rows, &Centroids::of_units(centroids, dim), Options::default(), OnInvalid::Raise, &Par::new(None));
+    assert!(got.unwrap().labels.iter().all(|&label| label == 0));
+}
+
+#[test]
+fn rows_of_any_magnitude_and_those_without_direction_stand_side_by_side() {
+    let dim = 130;
+    let centroids = unit(noise(23 * dim, 5), dim);
+    let scales = [1.0, 1e-38, 1e-45, 3e38, 1e-20, 1e20, f32::NAN, f32::INFINITY, 0.0, -1.0, 1e-12, 1e12, 1.1e12];
+    let rows: Vec<f32> = noise(scales.len() * 3 * dim, 6)
+        .chunks(dim)
+        .zip(scales.iter().cycle())
+        .flat_map(|(row, scale)| row.iter().map(|v| v * scale).collect::<Vec<f32>>())
+        .collect();
+    check_all_levels(&rows, &centroids, dim);
+    // Magnitudes far apart within a row: most digits are zero.
+    let rows: Vec<f32> =
+        noise(40 * dim, 7).iter().enumerate().map(|(i, v)| v * 10f32.powi((i % 70) as i32 - 35)).collect();
+    check_all_levels(&rows, &centroids, dim);
+}
+
+#[test]
+fn one_centroid_and_ten_thousand() {
+    for (k, dim, n) in [(1, 1, 5), (1, 1024, 5), (2, 3, 40), (10_000, 9, 40), (10_000, 64, 15), (1_025, 40, 30)] {
+        check_all_levels(&noise(n * dim, 8), &unit(noise(k * dim, 9), dim), dim);
+    }
+}
+
+#[test]
+fn dimensions_that_are_a_multiple_of_nothing() {
+    for dim in [1, 2, 3, 5, 15, 17, 31, 33, 63, 65, 127, 129, 255, 257, 511, 1023, 1025] {
+        check_all_levels(&noise(13 * dim, 10), &unit(noise(50 * dim, 11), dim), dim);
+    }
+}
+
+#[test]
+fn rows_close_together_far_from_the_origin_need_finer_digits() {
+    // Embeddings lie in a narrow cone: what tells them apart is small beside what they share.
+    let (dim, n, k) = (200, 300, 64);
+    let shared = noise(dim, 12);
+    let near = |count: usize, seed: u64| -> Vec<f32> {
+        noise(count * dim, seed).iter().zip(shared.iter().cycle()).map(|(v, s)| s + v * 1e-3).collect()
+    };
+    check_all_levels(&near(n, 13), &unit(near(k, 14), dim), dim);
 }
 
 fn one<T: Element>(values: &[T], dim: usize) -> Assigned {

@@ -2,7 +2,7 @@
 
 use super::Options;
 use super::units::Units;
-use crate::assign::{Centroids, Direction, nearest};
+use crate::assign::{self, Centroids, Direction, nearest};
 use crate::error::Result;
 use crate::par::Par;
 use crate::rows::Rows;
@@ -26,7 +26,8 @@ pub(super) fn run(units: &Units, seeds: &[usize], options: &Options, par: &Par<'
     let mut labels: Vec<u32> = Vec::new();
     let mut previous = centroids.clone();
     loop {
-        let assigned: Vec<Assigned> = nearest(&rows, &centroids, None, par, |best, _| (best.label, best.dot))?;
+        let assigned: Vec<Assigned> =
+            nearest(&rows, &centroids, assign::Options::default(), par, |best, _| (best.label, best.dot))?;
         let sum: f64 = assigned.iter().map(|&(_, cosine)| cosine).sum();
         if let Some(&last) = objective.last() {
             if sum < last {

@@ -101,10 +101,23 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// The rows of `range` as float64 into `out`; `bytes` is a buffer for what comes from a file.
-    pub(super) fn read(&self, range: Range<usize>, bytes: &mut Vec<u64>, out: &mut [f64]) -> Result<()> {
+    /// The bytes of the rows of `range` if they lie in memory in C order, or else none.
+    pub(super) fn memory(&self, range: Range<usize>) -> &[u8] {
         let (dim, size) = (self.dim(), self.dtype.size());
-        assert!(range.end <= self.len() && out.len() == (range.end - range.start) * dim);
+        assert!(range.start <= range.end && range.end <= self.len());
+        match self.place {
+            Place::Memory { first, strides } if strides == [(dim * size) as isize, size as isize] => {
+                // SAFETY: without gaps, and `range` lies within the shape that `from_raw` vouches for.
+                unsafe { std::slice::from_raw_parts(first.add(range.start * dim * size), range.len() * dim * size) }
+            }
+            _ => &[],
+        }
+    }
+
+    /// The rows of `range` into `out`; `bytes` is a buffer for what comes from a file.
+    pub(super) fn read<T: Number>(&self, range: Range<usize>, bytes: &mut Vec<u64>, out: &mut [T]) -> Result<()> {
+        let (dim, size) = (self.dim(), self.dtype.size());
+        assert!(range.end <= self.len() && out.len() == range.len() * dim);
         let (first, strides) = match &self.place {
             // SAFETY: `range` lies within the shape that `from_raw` vouches for.
             Place::Memory { first, strides } => (unsafe { first.offset(range.start as isize * strides[0]) }, *strides),
@@ -126,46 +139,85 @@ impl<'a> Block<'a> {
         };
         for (i, row) in out.chunks_exact_mut(dim).enumerate() {
             // SAFETY: row `i` lies within the shape that `from_raw` vouches for, or within the buffer just filled.
-            unsafe { widen_row(first.offset(i as isize * strides[0]), strides[1], self.dtype, row) };
+            unsafe { read_row(first.offset(i as isize * strides[0]), strides[1], self.dtype, row) };
         }
         Ok(())
     }
 }
 
-/// One row as float64: every value of the four dtypes is a float64 too.
+/// What rows are read as.
+pub(super) trait Number: Copy {
+    fn from_halves(halves: &[f16], out: &mut [Self]);
+    fn from_single(v: f32) -> Self;
+    fn from_double(v: f64) -> Self;
+}
+
+impl Number for f64 {
+    fn from_halves(halves: &[f16], out: &mut [f64]) {
+        halves.convert_to_f64_slice(out);
+    }
+
+    #[inline(always)]
+    fn from_single(v: f32) -> f64 {
+        v.into()
+    }
+
+    #[inline(always)]
+    fn from_double(v: f64) -> f64 {
+        v
+    }
+}
+
+impl Number for f32 {
+    fn from_halves(halves: &[f16], out: &mut [f32]) {
+        halves.convert_to_f32_slice(out);
+    }
+
+    #[inline(always)]
+    fn from_single(v: f32) -> f32 {
+        v
+    }
+
+    #[inline(always)]
+    fn from_double(v: f64) -> f32 {
+        v as f32
+    }
+}
+
+/// One row into `out`.
 ///
 /// # Safety
 /// `out.len()` numbers of `dtype`, `stride` bytes apart, must be readable from `first` on.
-unsafe fn widen_row(first: *const u8, stride: isize, dtype: Dtype, out: &mut [f64]) {
+unsafe fn read_row<T: Number>(first: *const u8, stride: isize, dtype: Dtype, out: &mut [T]) {
     // SAFETY: handed on.
     unsafe {
         match dtype {
             Dtype::F16 if stride == 2 && first.cast::<f16>().is_aligned() => {
-                std::slice::from_raw_parts(first.cast::<f16>(), out.len()).convert_to_f64_slice(out);
+                T::from_halves(std::slice::from_raw_parts(first.cast::<f16>(), out.len()), out);
             }
-            Dtype::F16 => widen(first, stride, out, |v: u16| f16::from_bits(v).to_f64()),
-            // Not `bf16::to_f64`, which branches on subnormals and NaN: a shift is exact too, and vectorises.
-            Dtype::Bf16 => widen(first, stride, out, |v: u16| f64::from(f32::from_bits(u32::from(v) << 16))),
-            Dtype::F32 => widen(first, stride, out, |v: f32| f64::from(v)),
-            Dtype::F64 => widen(first, stride, out, |v: f64| v),
+            Dtype::F16 => each(first, stride, out, |v: u16| T::from_single(f16::from_bits(v).to_f32())),
+            // Not `bf16::to_f32`, which branches on subnormals and NaN: a shift is exact too, and vectorises.
+            Dtype::Bf16 => each(first, stride, out, |v: u16| T::from_single(f32::from_bits(u32::from(v) << 16))),
+            Dtype::F32 => each(first, stride, out, T::from_single),
+            Dtype::F64 => each(first, stride, out, T::from_double),
         }
     }
 }
 
 /// # Safety
-/// As [`widen_row`].
+/// As [`read_row`].
 #[inline(always)]
-unsafe fn widen<T: Copy>(first: *const u8, stride: isize, out: &mut [f64], to_f64: impl Fn(T) -> f64) {
-    if stride == size_of::<T>() as isize {
+unsafe fn each<V: Copy, T>(first: *const u8, stride: isize, out: &mut [T], convert: impl Fn(V) -> T) {
+    if stride == size_of::<V>() as isize {
         // A loop of its own: with the stride known it becomes vector loads.
         for (i, value) in out.iter_mut().enumerate() {
             // SAFETY: handed on.
-            *value = to_f64(unsafe { first.cast::<T>().add(i).read_unaligned() });
+            *value = convert(unsafe { first.cast::<V>().add(i).read_unaligned() });
         }
     } else {
         for (i, value) in out.iter_mut().enumerate() {
             // SAFETY: handed on.
-            *value = to_f64(unsafe { first.offset(i as isize * stride).cast::<T>().read_unaligned() });
+            *value = convert(unsafe { first.offset(i as isize * stride).cast::<V>().read_unaligned() });
         }
     }
 }

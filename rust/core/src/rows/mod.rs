@@ -1,8 +1,8 @@
 //! Embeddings where they lie: arrays in memory, `.npy` files, and any sequence of both, read block by block.
 //!
 //! [`Rows`] is one (N, D) matrix made of [`Block`]s, whose numbers may be float16, bfloat16, float32 or float64, a dtype
-//! a block. A [`Reader`] widens a range of rows to float64, which is exact for all four, so memory is bounded by the
-//! range that is asked for, however large the matrix.
+//! a block. A [`Reader`] widens a range of rows to float64, which is exact for all four, or to float32, which is exact
+//! for three, so memory is bounded by the range that is asked for, however large the matrix.
 
 mod block;
 mod dtype;
@@ -13,6 +13,7 @@ use std::ops::Range;
 pub use block::Block;
 pub use dtype::{Dtype, Element};
 
+use self::block::Number;
 use crate::error::{Error, Result};
 
 /// An (N, D) matrix of embeddings, in one or more blocks.
@@ -81,40 +82,76 @@ impl<'a> Rows<'a> {
         self.blocks.iter().any(|block| block.dtype() == dtype)
     }
 
+    /// The bytes of the rows of `range` if they lie in memory without gaps, or else none.
+    pub fn memory(&self, range: Range<usize>) -> &[u8] {
+        let i = self.starts.partition_point(|&start| start <= range.start).saturating_sub(1);
+        match self.blocks.get(i) {
+            Some(block) if range.end <= self.starts[i + 1] => {
+                block.memory(range.start - self.starts[i]..range.end - self.starts[i])
+            }
+            _ => &[],
+        }
+    }
+
     /// A reader with buffers of its own: one a thread.
     pub fn reader(&self) -> Reader<'_> {
-        Reader { rows: self, values: Vec::new(), bytes: Vec::new() }
+        Reader { rows: self, wide: Vec::new(), single: Vec::new(), bytes: Vec::new() }
     }
 }
 
-/// Reads ranges of rows as float64.
+/// Reads ranges of rows.
 #[derive(Debug)]
 pub struct Reader<'r> {
     rows: &'r Rows<'r>,
-    values: Vec<f64>,
+    wide: Vec<f64>,
+    single: Vec<f32>,
     bytes: Vec<u64>,
 }
 
 impl Reader<'_> {
-    /// The rows of `range`, C order, widened exactly. They may be changed in place.
+    /// The rows of `range`, C order, widened exactly to float64. They may be changed in place.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Format`] when a file cannot be read any more.
     pub fn read(&mut self, range: Range<usize>) -> Result<&mut [f64]> {
-        let Rows { blocks, starts, dim } = self.rows;
-        assert!(range.start <= range.end && range.end <= self.rows.len(), "rows {range:?} of {}", self.rows.len());
-        self.values.resize((range.end - range.start) * dim, 0.0);
-        let mut rest = &mut self.values[..];
-        let mut row = range.start;
-        let mut i = starts.partition_point(|&start| start <= row) - 1;
-        while row < range.end {
-            let end = range.end.min(starts[i + 1]);
-            let (out, tail) = rest.split_at_mut((end - row) * dim);
-            blocks[i].read(row - starts[i]..end - starts[i], &mut self.bytes, out)?;
-            (rest, row, i) = (tail, end, i + 1);
-        }
-        Ok(&mut self.values)
+        self.wide.resize(range.len() * self.rows.dim, 0.0);
+        fill(self.rows, range, &mut self.bytes, &mut self.wide)?;
+        Ok(&mut self.wide)
     }
+
+    /// The rows of `range`, C order, as float32: exact but for float64. Rows that lie in memory as such are not copied.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub fn read_single(&mut self, range: Range<usize>) -> Result<&[f32]> {
+        let Rows { blocks, dim, .. } = self.rows;
+        if blocks.iter().all(|block| block.dtype() == Dtype::F32) {
+            // SAFETY: any bits are a float32.
+            let (before, singles, _) = unsafe { self.rows.memory(range.clone()).align_to() };
+            if before.is_empty() && singles.len() == range.len() * dim {
+                return Ok(singles);
+            }
+        }
+        self.single.resize(range.len() * self.rows.dim, 0.0);
+        fill(self.rows, range, &mut self.bytes, &mut self.single)?;
+        Ok(&self.single)
+    }
+}
+
+/// The rows of `range` into `out`.
+fn fill<T: Number>(rows: &Rows<'_>, range: Range<usize>, bytes: &mut Vec<u64>, out: &mut [T]) -> Result<()> {
+    let Rows { blocks, starts, dim } = rows;
+    assert!(range.start <= range.end && range.end <= rows.len(), "rows {range:?} of {}", rows.len());
+    let mut rest = out;
+    let mut row = range.start;
+    let mut i = starts.partition_point(|&start| start <= row) - 1;
+    while row < range.end {
+        let end = range.end.min(starts[i + 1]);
+        let (out, tail) = rest.split_at_mut((end - row) * dim);
+        blocks[i].read(row - starts[i]..end - starts[i], bytes, out)?;
+        (rest, row, i) = (tail, end, i + 1);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,0 +1,205 @@
+//! Vectors as whole numbers: `x = scale * digits + error`, with the norm of the error at hand.
+
+use super::simd::{Floats, LANES};
+
+/// Digits of one width, and how four bytes of them are multiplied.
+pub(super) trait Code: Copy + Send + Sync + 'static {
+    /// As many digits of a vector as fill 32 bits.
+    type Word: Copy + Default + Send + Sync;
+    /// Digits in a word.
+    const PER_WORD: usize;
+    /// The largest digit.
+    const MAX: f32;
+    /// The word of a row that stands for zeros.
+    const ROW_ZERO: Self::Word;
+    /// What a row's digits are raised by: the multiplication wants those of rows unsigned.
+    const RAISED: i32;
+
+    /// The norm that the digits of a vector of `dim` numbers must not exceed before they are rounded, so that no dot
+    /// product leaves 32 bits.
+    fn max_norm(dim: usize) -> f32;
+
+    /// The digits of sixteen consecutive numbers of a row, from the low bits of `rounded`, into their words: there may
+    /// be fewer words at the end of a row.
+    fn put_row<F: Floats>(words: &mut [Self::Word], rounded: F);
+
+    /// The word of digits that are not raised; zeros for missing ones.
+    fn word(digits: &[i32]) -> Self::Word;
+
+    /// The bits of a word.
+    fn bits(word: Self::Word) -> i32;
+}
+
+/// Four digits of -127 to 127 in a word.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct I8;
+
+/// Two digits of -32767 to 32767 in a word.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct I16;
+
+/// Beyond this, dot products of eight-bit digits might leave 32 bits: 127 * 127 * 2^17 < 2^31.
+pub(super) const I8_MAX_DIM: usize = 1 << 17;
+
+impl Code for I8 {
+    type Word = [u8; 4];
+    const PER_WORD: usize = 4;
+    const MAX: f32 = 127.0;
+    const ROW_ZERO: [u8; 4] = [128; 4];
+    const RAISED: i32 = 128;
+
+    fn max_norm(_dim: usize) -> f32 {
+        f32::INFINITY
+    }
+
+    #[inline(always)]
+    fn put_row<F: Floats>(words: &mut [[u8; 4]], rounded: F) {
+        let digits = rounded.low8().map(|digit| digit ^ 0x80);
+        put(words, digits.as_chunks().0);
+    }
+
+    fn word(digits: &[i32]) -> [u8; 4] {
+        std::array::from_fn(|i| digits.get(i).map_or(0, |&digit| digit as u8))
+    }
+
+    #[inline(always)]
+    fn bits(word: [u8; 4]) -> i32 {
+        i32::from_le_bytes(word)
+    }
+}
+
+impl Code for I16 {
+    type Word = [i16; 2];
+    const PER_WORD: usize = 2;
+    const MAX: f32 = 32767.0;
+    const ROW_ZERO: [i16; 2] = [0; 2];
+    const RAISED: i32 = 0;
+
+    /// By Cauchy and Schwarz no dot product exceeds the product of the norms, which must stay below 2^31 = 46340.9^2;
+    /// rounding adds at most `sqrt(dim) / 2` to either.
+    fn max_norm(dim: usize) -> f32 {
+        46_300.0 - (dim as f32).sqrt() / 2.0
+    }
+
+    #[inline(always)]
+    fn put_row<F: Floats>(words: &mut [[i16; 2]], rounded: F) {
+        put(words, rounded.low16().as_chunks().0);
+    }
+
+    fn word(digits: &[i32]) -> [i16; 2] {
+        std::array::from_fn(|i| digits.get(i).map_or(0, |&digit| digit as i16))
+    }
+
+    #[inline(always)]
+    fn bits(word: [i16; 2]) -> i32 {
+        i32::from(word[0] as u16) | i32::from(word[1] as u16) << 16
+    }
+}
+
+/// As many of `digits` as there are `words`.
+#[inline(always)]
+fn put<W: Copy>(words: &mut [W], digits: &[W]) {
+    words.iter_mut().zip(digits).for_each(|(word, &digits)| *word = digits);
+}
+
+/// What is left of a row beside its digits, in units of its scale. Both are upper bounds.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct RowCode {
+    /// The norm of the row.
+    pub(super) norm: f32,
+    /// The norm of its error.
+    pub(super) error: f32,
+}
+
+/// Magnitudes of a row's largest number outside of which float32 might over- or underflow here.
+pub(super) const RANGE: std::ops::RangeInclusive<f32> = 1.0 / (1u64 << 40) as f32..=(1u64 << 40) as f32;
+
+/// Adding it to a number of less than 2^22 leaves the number, rounded to a whole one, in the low bits.
+const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
+
+/// Writes the digits of `row`; `None` for a row that holds NaN or infinity or is out of [`RANGE`].
+///
+/// Every float32 operation is off by at most `u = 2^-24` of its result, so a sum of D squares by at most about `D u` of
+/// it, whatever the order, and its root by half of that: `1 + 2 D u` is above it for all `D <= 2^20`. The error of a
+/// number, `x - scale * digit`, is off by at most `2 u |x| + u |error|`.
+#[inline(always)]
+pub(super) fn encode<F: Floats, C: Code>(row: &[f32], words: &mut [C::Word]) -> Option<RowCode> {
+    let (chunks, tail) = row.as_chunks::<LANES>();
+    let tail = padded(tail);
+    let (mut even, mut odd) = (Size::<F>::none(), Size::<F>::none());
+    let (pairs, last) = chunks.as_chunks::<2>();
+    for [a, b] in pairs {
+        (even, odd) = (even.with(a), odd.with(b));
+    }
+    for chunk in last {
+        even = even.with(chunk);
+    }
+    odd = odd.with(&tail);
+    let largest = even.largest.max(odd.largest).largest();
+    let squares = even.squares.add(odd.squares).sum();
+    if !RANGE.contains(&largest) || !squares.is_finite() {
+        return None;
+    }
+    let above = 1.0 + row.len() as f32 * (1.0 / (1 << 23) as f32);
+    let norm = squares.sqrt() * above;
+    let scale = (largest / C::MAX).max(norm / C::max_norm(row.len()));
+    let inverse = 1.0 / scale;
+    let (to_digits, to_numbers) = (F::splat(inverse), F::splat(-scale));
+    let mut squares = F::splat(0.0);
+    let per_chunk = LANES / C::PER_WORD;
+    let (whole, rest) = words.split_at_mut(chunks.len() * per_chunk);
+    for (chunk, words) in chunks.iter().zip(whole.chunks_exact_mut(per_chunk)) {
+        squares = round::<F, C>(chunk, to_digits, to_numbers, squares, words);
+    }
+    let squares = round::<F, C>(&tail, to_digits, to_numbers, squares, rest).sum();
+    let error = squares.sqrt() * above + norm * (1.0 / (1 << 22) as f32);
+    // Both divisions round, by less than this.
+    let above = 1.0 + 1.0 / (1 << 20) as f32;
+    Some(RowCode { norm: norm * inverse * above, error: error * inverse * above })
+}
+
+/// What is known of numbers so far.
+#[derive(Clone, Copy)]
+struct Size<F> {
+    /// The largest magnitudes.
+    largest: F,
+    /// Sums of squares.
+    squares: F,
+}
+
+impl<F: Floats> Size<F> {
+    #[inline(always)]
+    fn none() -> Self {
+        Size { largest: F::splat(0.0), squares: F::splat(0.0) }
+    }
+
+    #[inline(always)]
+    fn with(self, chunk: &[f32; LANES]) -> Self {
+        let x = F::load(chunk);
+        Size { largest: x.abs().max(self.largest), squares: x.mul_add(x, self.squares) }
+    }
+}
+
+/// Writes the digits of a chunk; adds the squares of their errors to `squares`.
+#[inline(always)]
+fn round<F: Floats, C: Code>(
+    chunk: &[f32; LANES],
+    to_digits: F,
+    to_numbers: F,
+    squares: F,
+    words: &mut [C::Word],
+) -> F {
+    let x = F::load(chunk);
+    let rounded = x.mul_add(to_digits, F::splat(ROUND));
+    let error = rounded.sub(F::splat(ROUND)).mul_add(to_numbers, x);
+    C::put_row(words, rounded);
+    error.mul_add(error, squares)
+}
+
+/// The last numbers of a row, and zeros.
+#[inline(always)]
+fn padded(tail: &[f32]) -> [f32; LANES] {
+    let mut chunk = [0.0; LANES];
+    chunk[..tail.len()].copy_from_slice(tail);
+    chunk
+}

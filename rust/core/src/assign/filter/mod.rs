@@ -1,0 +1,400 @@
+//! Finds the winner fast: low-precision scores, a bound on their error, and every centroid that it cannot exclude.
+//!
+//! Rows `x` and centroids less their mean `c` are rounded to whole numbers of a scale, `x = s p + e` and `c = t q + f`
+//! ([`code`], [`packed`]). The dot product of the digits is exact in 32 bits, so that by Cauchy and Schwarz
+//!
+//! `|x.c - s t p.q| = |e.(t q) + x.f| <= |e| |t q| + |x| |f|`,
+//!
+//! with nothing on the right but norms, computed and rounded upwards. A centroid whose upper bound is below another's
+//! lower bound is not the nearest. Digits of eight bits exclude most; what they leave is judged again by sixteen, and
+//! what these leave, mostly one, the caller scores in float64, as the definition says.
+//!
+//! The bounds cover the rounding of that definition too: what is excluded here would have lost there. No result depends
+//! on how many digits there are, on the instruction set, or on the size of a block.
+
+mod code;
+mod packed;
+mod simd;
+#[cfg(test)]
+mod tests;
+
+use std::sync::OnceLock;
+
+use self::code::{Code, I8, I8_MAX_DIM, I16, RowCode, encode};
+use self::packed::{Bounds, Packed, Single};
+use self::simd::{Dot, Floats, Group, Ints, LANES};
+use crate::cpu::{self, Level};
+
+/// Vectors longer than this might break the bounds of [`encode`].
+pub(super) const MAX_DIM: usize = 1 << 20;
+
+/// Scores of a block are kept for about this many groups of centroids at a time.
+const PANEL: usize = 64;
+
+/// A row and a centroid that may be its nearest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Survivor {
+    /// Number of the row in its block.
+    pub(super) row: u32,
+    /// Number of the centroid.
+    pub(super) label: u32,
+}
+
+/// Centroids, ready to be excluded.
+#[derive(Debug)]
+pub(super) struct Filter<'c> {
+    level: Level,
+    vectors: &'c [f32],
+    dim: usize,
+    /// Eight bits for all centroids, then sixteen for those that are left.
+    coarse: Option<(Packed<I8>, Single<I16>)>,
+    /// Sixteen bits for all.
+    fine: OnceLock<Packed<I16>>,
+}
+
+/// Buffers of a thread, and what it has seen.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    words8: Vec<<I8 as Code>::Word>,
+    words16: Vec<<I16 as Code>::Word>,
+    /// Eight bits left too many centroids over: from now on sixteen.
+    needs_fine: bool,
+    block: Block,
+}
+
+#[derive(Debug, Default)]
+struct Block {
+    codes: Vec<Option<RowCode>>,
+    scores: Vec<Group<i32>>,
+    uppers: Vec<Group<f32>>,
+    /// Of each row: no centroid of a lower upper bound is the nearest.
+    floors: Vec<f32>,
+    /// With their upper bounds.
+    candidates: Vec<(Survivor, f32)>,
+    survivors: Vec<Survivor>,
+}
+
+impl<'c> Filter<'c> {
+    /// For `level`, or `None` if it has no instructions that make this faster than float64.
+    pub(super) fn new(level: Level, vectors: &'c [f32], dim: usize) -> Option<Self> {
+        if level == Level::Scalar || dim > MAX_DIM {
+            return None;
+        }
+        let coarse = || (Packed::new(vectors, dim), Single::new(vectors, dim));
+        let coarse = (level.has_vnni() && dim <= I8_MAX_DIM).then(coarse);
+        Some(Filter { level, vectors, dim, coarse, fine: OnceLock::new() })
+    }
+
+    /// The centroids that may be nearest to each of `rows`, by row and then by label. A row without any is one that the
+    /// filter cannot judge, since it holds NaN, infinity or numbers beyond the range of its arithmetic.
+    ///
+    /// `upcoming` is the memory that will be read next: it is fetched meanwhile.
+    pub(super) fn survivors<'s>(&self, rows: &[f32], upcoming: &[u8], scratch: &'s mut Scratch) -> &'s [Survivor] {
+        let (level, job) = (self.level, Job { rows, dim: self.dim, upcoming });
+        match &self.coarse {
+            Some((packed, single)) if !scratch.needs_fine => {
+                run_coarse(level, job, packed, single, scratch);
+                // Judging one centroid again costs about as much as eight coarse products.
+                let limit = rows.len() / self.dim * packed.len.div_ceil(8).max(2);
+                scratch.needs_fine = scratch.block.candidates.len() > limit;
+            }
+            _ => {
+                let packed = self.fine.get_or_init(|| Packed::new(self.vectors, self.dim));
+                run_fine(level, job, packed, scratch);
+            }
+        }
+        &scratch.block.survivors
+    }
+}
+
+/// A block of rows.
+#[derive(Clone, Copy)]
+struct Job<'r> {
+    rows: &'r [f32],
+    dim: usize,
+    upcoming: &'r [u8],
+}
+
+fn run_coarse(level: Level, job: Job<'_>, packed: &Packed<I8>, single: &Single<I16>, scratch: &mut Scratch) {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level was found present on this CPU.
+        Level::Avx512Vnni => unsafe { x86::coarse_avx512_vnni(job, packed, single, scratch) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level was found present on this CPU.
+        Level::AvxVnni => unsafe { x86::coarse_avx_vnni(job, packed, single, scratch) },
+        _ => coarse::<[i32; LANES]>(job, packed, single, scratch),
+    }
+}
+
+fn run_fine(level: Level, job: Job<'_>, packed: &Packed<I16>, scratch: &mut Scratch) {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level was found present on this CPU.
+        Level::Avx512Vnni => unsafe { x86::fine_avx512_vnni(job, packed, scratch) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level was found present on this CPU.
+        Level::Avx512 => unsafe { x86::fine_avx512(job, packed, scratch) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level was found present on this CPU.
+        Level::AvxVnni => unsafe { x86::fine_avx_vnni(job, packed, scratch) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level was found present on this CPU.
+        Level::Avx2 => unsafe { x86::fine_avx2(job, packed, scratch) },
+        _ => fine::<[i32; LANES]>(job, packed, scratch),
+    }
+}
+
+/// [`coarse`] and [`fine`] as compiled for each instruction set.
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::simd::x86::{Ymm, Zmm};
+    use super::*;
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+    pub(super) fn coarse_avx512_vnni(job: Job<'_>, packed: &Packed<I8>, single: &Single<I16>, scratch: &mut Scratch) {
+        coarse::<Zmm<true>>(job, packed, single, scratch);
+    }
+
+    #[target_feature(enable = "avxvnni,avx2,fma")]
+    pub(super) fn coarse_avx_vnni(job: Job<'_>, packed: &Packed<I8>, single: &Single<I16>, scratch: &mut Scratch) {
+        coarse::<Ymm<true>>(job, packed, single, scratch);
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+    pub(super) fn fine_avx512_vnni(job: Job<'_>, packed: &Packed<I16>, scratch: &mut Scratch) {
+        fine::<Zmm<true>>(job, packed, scratch);
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+    pub(super) fn fine_avx512(job: Job<'_>, packed: &Packed<I16>, scratch: &mut Scratch) {
+        fine::<Zmm<false>>(job, packed, scratch);
+    }
+
+    #[target_feature(enable = "avxvnni,avx2,fma")]
+    pub(super) fn fine_avx_vnni(job: Job<'_>, packed: &Packed<I16>, scratch: &mut Scratch) {
+        fine::<Ymm<true>>(job, packed, scratch);
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn fine_avx2(job: Job<'_>, packed: &Packed<I16>, scratch: &mut Scratch) {
+        fine::<Ymm<false>>(job, packed, scratch);
+    }
+}
+
+/// Eight bits, then sixteen.
+#[inline(always)]
+fn coarse<S: Dot<I8> + Dot<I16>>(job: Job<'_>, packed: &Packed<I8>, single: &Single<I16>, scratch: &mut Scratch) {
+    let Scratch { words8, words16, block, .. } = scratch;
+    judge_all::<S, I8>(job, packed, words8, block);
+    words16.resize(single.steps, I16::ROW_ZERO);
+    judge_again::<S, I16>(job, single, words16, block);
+}
+
+/// Sixteen bits at once.
+#[inline(always)]
+fn fine<S: Dot<I16>>(job: Job<'_>, packed: &Packed<I16>, scratch: &mut Scratch) {
+    let Scratch { words16, block, .. } = scratch;
+    judge_all::<S, I16>(job, packed, words16, block);
+    block.survivors.clear();
+    block.survivors.extend(block.candidates.iter().map(|(survivor, _)| survivor));
+}
+
+/// Leaves in `block.candidates`, by row and then by label, what the digits of `C` cannot exclude of all centroids.
+#[inline(always)]
+fn judge_all<S: Dot<C>, C: Code>(job: Job<'_>, packed: &Packed<C>, words: &mut Vec<C::Word>, block: &mut Block) {
+    let (n, steps) = (job.rows.len() / job.dim, packed.steps);
+    words.resize(n * steps, C::ROW_ZERO);
+    block.codes.clear();
+    for (row, words) in job.rows.chunks_exact(job.dim).zip(words.chunks_exact_mut(steps)) {
+        block.codes.push(encode::<S::Floats, C>(row, words));
+    }
+    block.floors.clear();
+    block.floors.resize(n, f32::NEG_INFINITY);
+    block.candidates.clear();
+    let mut ahead = Ahead::new(job.upcoming, n, packed);
+    for first in (0..packed.groups()).step_by(PANEL) {
+        let groups = PANEL.min(packed.groups() - first);
+        block.scores.resize(n * groups, Group([0; LANES]));
+        multiply::<S, C>(words, packed, first, groups, &mut block.scores, &mut ahead);
+        exclude::<S>(&packed.bounds[first..first + groups], first, block);
+    }
+    if packed.groups() > PANEL {
+        // Floors have risen since, and candidates come panel by panel.
+        let floors = &block.floors;
+        block.candidates.retain(|(survivor, upper)| *upper >= floors[survivor.row as usize]);
+        block.candidates.sort_by_key(|(survivor, _)| survivor.row);
+    }
+}
+
+/// The dot products of the digits of all rows with those of `groups` groups of centroids.
+#[inline(always)]
+fn multiply<S: Dot<C>, C: Code>(
+    words: &[C::Word],
+    packed: &Packed<C>,
+    first: usize,
+    groups: usize,
+    scores: &mut [Group<i32>],
+    ahead: &mut Ahead<'_>,
+) {
+    // As many groups at a time as there are registers for, or one fewer, rather than a small rest.
+    let tiles = groups.div_ceil(S::GROUPS);
+    for tile in 0..tiles {
+        let (start, end) = (tile * groups / tiles, (tile + 1) * groups / tiles);
+        let place = Place { group: first + start, column: start, columns: groups };
+        match end - start {
+            4 => multiply_tile::<S, C, 4>(words, packed, place, scores, ahead),
+            3 => multiply_tile::<S, C, 3>(words, packed, place, scores, ahead),
+            2 => multiply_tile::<S, C, 2>(words, packed, place, scores, ahead),
+            _ => multiply_tile::<S, C, 1>(words, packed, place, scores, ahead),
+        }
+    }
+}
+
+/// Where the scores of a tile go.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Its first group.
+    group: usize,
+    /// And where that one's scores lie among the `columns` of a row.
+    column: usize,
+    columns: usize,
+}
+
+/// Rows whose sums with [`Ints::GROUPS`] groups fit into the registers.
+const ROWS: usize = 6;
+
+#[inline(always)]
+fn multiply_tile<S: Dot<C>, C: Code, const G: usize>(
+    words: &[C::Word],
+    packed: &Packed<C>,
+    Place { group, column, columns }: Place,
+    scores: &mut [Group<i32>],
+    ahead: &mut Ahead<'_>,
+) {
+    let steps = packed.steps;
+    let centroids: [&[Group<i32>]; G] = std::array::from_fn(|g| &packed.group(group + g)[..steps]);
+    let start: [S; G] = std::array::from_fn(|g| S::load(&packed.start[group + g]));
+    for (rows, scores) in words.chunks(ROWS * steps).zip(scores.chunks_mut(ROWS * columns)) {
+        let count = rows.len() / steps;
+        // A last tile of fewer rows repeats one of them: its sums are dropped.
+        let rows: [&[C::Word]; ROWS] = std::array::from_fn(|r| &rows[r.min(count - 1) * steps..][..steps]);
+        let mut sums = [start; ROWS];
+        for s in 0..steps {
+            if s % Ahead::STEPS == 0 {
+                ahead.fetch();
+            }
+            let c: [S; G] = std::array::from_fn(|g| S::load(&centroids[g][s]));
+            for r in 0..ROWS {
+                let x = S::splat(C::bits(rows[r][s]));
+                for g in 0..G {
+                    sums[r][g] = sums[r][g].add_dot(x, c[g]);
+                }
+            }
+        }
+        for (r, scores) in scores.chunks_exact_mut(columns).enumerate() {
+            let scores = &mut scores[column..column + G];
+            for g in 0..G {
+                sums[r][g].store(&mut scores[g]);
+            }
+        }
+    }
+}
+
+/// Memory that is fetched into the cache little by little, so that it arrives while the products are computed.
+struct Ahead<'r> {
+    lines: std::slice::ChunksExact<'r, u8>,
+    /// Lines at a time.
+    each: usize,
+}
+
+impl<'r> Ahead<'r> {
+    /// Steps of a tile between two fetches.
+    const STEPS: usize = 8;
+    /// Bytes in a cache line.
+    const LINE: usize = 64;
+
+    /// Spread over the tiles of `n` rows.
+    fn new<C: Code>(upcoming: &'r [u8], n: usize, packed: &Packed<C>) -> Self {
+        // A lower bound: there may be more tiles, of fewer groups.
+        let times = packed.groups().div_ceil(4) * n.div_ceil(ROWS) * packed.steps.div_ceil(Self::STEPS);
+        Ahead { lines: upcoming.chunks_exact(Self::LINE), each: (upcoming.len() / Self::LINE).div_ceil(times) }
+    }
+
+    #[inline(always)]
+    fn fetch(&mut self) {
+        for line in self.lines.by_ref().take(self.each) {
+            cpu::prefetch(line);
+        }
+    }
+}
+
+/// Raises the floors by the scores of these groups, and notes the centroids that are not below them.
+#[inline(always)]
+fn exclude<S: Ints>(bounds: &[Bounds], first: usize, block: &mut Block) {
+    block.uppers.resize(bounds.len(), Group([0.0; LANES]));
+    for (row, scores) in block.scores.chunks_exact(bounds.len()).enumerate() {
+        let Some(code) = block.codes[row] else { continue };
+        let (error, norm) = (S::Floats::splat(code.error), S::Floats::splat(code.norm));
+        let mut lowest = S::Floats::splat(f32::NEG_INFINITY);
+        for ((score, bounds), upper) in scores.iter().zip(bounds).zip(&mut block.uppers) {
+            let middle = S::load(score).to_floats().mul(S::Floats::load(&bounds.scale.0));
+            let of_norm = error.mul(S::Floats::load(&bounds.norm.0));
+            let bound = norm.mul_add(S::Floats::load(&bounds.error.0), of_norm);
+            lowest = middle.sub(bound).max(lowest);
+            upper.0 = middle.add(bound).to_array();
+        }
+        let floor = block.floors[row].max(lowest.largest());
+        block.floors[row] = floor;
+        for (group, upper) in block.uppers.iter().enumerate() {
+            let mut mask = S::Floats::load(&upper.0).at_least(S::Floats::splat(floor));
+            while mask != 0 {
+                let lane = mask.trailing_zeros();
+                mask &= mask - 1;
+                let label = ((first + group) * LANES) as u32 + lane;
+                block.candidates.push((Survivor { row: row as u32, label }, upper.0[lane as usize]));
+            }
+        }
+    }
+}
+
+/// Leaves in `block.survivors` what the digits of `C` cannot exclude of several candidates of a row.
+#[inline(always)]
+fn judge_again<S: Dot<C>, C: Code>(job: Job<'_>, single: &Single<C>, words: &mut [C::Word], block: &mut Block) {
+    block.survivors.clear();
+    for of_row in block.candidates.chunk_by_mut(|(a, _), (b, _)| a.row == b.row) {
+        let row = of_row[0].0.row as usize * job.dim;
+        // Two are as soon scored in float64.
+        let code = if of_row.len() > 2 { encode::<S::Floats, C>(&job.rows[row..row + job.dim], words) } else { None };
+        let Some(code) = code else {
+            block.survivors.extend(of_row.iter().map(|(survivor, _)| survivor));
+            continue;
+        };
+        let mut floor = f32::NEG_INFINITY;
+        for (survivor, upper) in of_row.iter_mut() {
+            let (digits, centroid) = single.get(survivor.label as usize);
+            let middle = dot::<S, C>(words, digits) as f32 * centroid.scale;
+            let bound = code.error * centroid.norm + code.norm * centroid.error;
+            floor = floor.max(middle - bound);
+            *upper = middle + bound;
+        }
+        block.survivors.extend(of_row.iter().filter(|(_, upper)| *upper >= floor).map(|(survivor, _)| survivor));
+    }
+}
+
+/// The dot product of the digits of two vectors, of whole registers.
+#[inline(always)]
+fn dot<S: Dot<C>, C: Code>(x: &[C::Word], y: &[C::Word]) -> i32 {
+    let mut sums = [S::splat(0); 2];
+    let (x, y) = (x.as_chunks::<LANES>().0, y.as_chunks::<LANES>().0);
+    let ((pairs_x, last_x), (pairs_y, last_y)) = (x.as_chunks::<2>(), y.as_chunks::<2>());
+    for (x, y) in pairs_x.iter().zip(pairs_y) {
+        for i in 0..2 {
+            sums[i] = sums[i].add_dot(S::load_words(&x[i]), S::load_words(&y[i]));
+        }
+    }
+    for (x, y) in last_x.iter().zip(last_y) {
+        sums[0] = sums[0].add_dot(S::load_words(x), S::load_words(y));
+    }
+    sums[0].sum().wrapping_add(sums[1].sum())
+}

@@ -1,0 +1,163 @@
+//! Every instruction set against the portable kernels bit for bit, and the bounds against float64.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const SCALES: [f32; 5] = [1.0, 1e-9, 1e9, 3e-4, 77.0];
+
+/// (D, rows, centroids) of mixed sizes; some numbers are zero, some dwarf the others.
+fn matrices() -> impl Strategy<Value = (usize, Vec<f32>, Vec<f32>)> {
+    let number = || prop_oneof![6 => -1f32..1.0, 1 => Just(0.0), 1 => -30f32..30.0, 1 => -1e-6f32..1e-6];
+    (1usize..=140, 1usize..=14, 1usize..=70, 0usize..5).prop_flat_map(move |(dim, n, k, scale)| {
+        let rows = proptest::collection::vec(number().prop_map(move |v| v * SCALES[scale]), n * dim);
+        (Just(dim), rows, proptest::collection::vec(number(), k * dim))
+    })
+}
+
+/// All scores of the digits of `C`, and the codes of the rows.
+fn scores<S: Dot<C>, C: Code>(rows: &[f32], centroids: &[f32], dim: usize) -> (Vec<Option<RowCode>>, Vec<i32>) {
+    let packed = Packed::<C>::new(centroids, dim);
+    let (mut words, mut block) = (Vec::new(), Block::default());
+    judge_all::<S, C>(Job { rows, dim, upcoming: &[] }, &packed, &mut words, &mut block);
+    (block.codes, block.scores.iter().flat_map(|group| group.0).collect())
+}
+
+/// What a score of `C` says about `x.(c - mean)` in units of the row's scale, and how far it may be off.
+fn judged<C: Code>(rows: &[f32], centroids: &[f32], dim: usize) -> Vec<Option<Vec<(f64, f64)>>>
+where
+    [i32; LANES]: Dot<C>,
+{
+    let packed = Packed::<C>::new(centroids, dim);
+    let (codes, scores) = scores::<[i32; LANES], C>(rows, centroids, dim);
+    let of_row = |(code, scores): (Option<RowCode>, &[i32])| {
+        code.map(|code| {
+            let of_centroid = |k: usize| {
+                let bounds = &packed.bounds[k / LANES];
+                let (scale, norm, error) =
+                    (bounds.scale.0[k % LANES], bounds.norm.0[k % LANES], bounds.error.0[k % LANES]);
+                (
+                    f64::from(scores[k]) * f64::from(scale),
+                    f64::from(code.error) * f64::from(norm) + f64::from(code.norm) * f64::from(error),
+                )
+            };
+            (0..packed.len).map(of_centroid).collect()
+        })
+    };
+    codes.into_iter().zip(scores.chunks(packed.groups() * LANES)).map(of_row).collect()
+}
+
+/// The bounds hold for scores that are compared, in exact arithmetic or nearly so.
+fn check_bounds<C: Code>(rows: &[f32], centroids: &[f32], dim: usize) -> Result<(), TestCaseError>
+where
+    [i32; LANES]: Dot<C>,
+{
+    for (row, judged) in rows.chunks(dim).zip(judged::<C>(rows, centroids, dim)) {
+        let Some(judged) = judged else { continue };
+        let largest = row.iter().fold(0f32, |a, v| a.max(v.abs()));
+        let norm = row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+        let scale = f64::from((largest / C::MAX).max(norm as f32 / C::max_norm(dim)));
+        let dot = |c: &[f32]| row.iter().zip(c).map(|(&x, &c)| f64::from(x) * f64::from(c)).sum::<f64>() / scale;
+        let dots: Vec<f64> = centroids.chunks(dim).map(dot).collect();
+        for j in 0..dots.len() {
+            for k in 0..j {
+                let ((a, a_off), (b, b_off)) = (judged[j], judged[k]);
+                let off = ((dots[j] - dots[k]) - (a - b)).abs();
+                // The scale here may differ from the row's by a few roundings.
+                let slack = 1e-5 * (dots[j].abs() + dots[k].abs());
+                prop_assert!(off <= a_off + b_off + slack, "{} > {} + {}", off, a_off, b_off);
+            }
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..Default::default() })]
+
+    #[test]
+    fn bounds_hold((dim, rows, centroids) in matrices()) {
+        check_bounds::<I8>(&rows, &centroids, dim)?;
+        check_bounds::<I16>(&rows, &centroids, dim)?;
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn instruction_sets_give_the_digits_and_sums_of_the_portable_kernel((dim, rows, centroids) in matrices()) {
+        use simd::x86::{Ymm, Zmm};
+
+        let eight = scores::<[i32; LANES], I8>(&rows, &centroids, dim);
+        let sixteen = scores::<[i32; LANES], I16>(&rows, &centroids, dim);
+        // Compiled for the test's own floor, the intrinsics are calls, but the same.
+        if Level::Avx2.is_present() {
+            prop_assert_eq!(&scores::<Ymm<false>, I16>(&rows, &centroids, dim), &sixteen);
+        }
+        if Level::AvxVnni.is_present() {
+            prop_assert_eq!(&scores::<Ymm<true>, I16>(&rows, &centroids, dim), &sixteen);
+            prop_assert_eq!(&scores::<Ymm<true>, I8>(&rows, &centroids, dim), &eight);
+        }
+        if Level::Avx512.is_present() {
+            prop_assert_eq!(&scores::<Zmm<false>, I16>(&rows, &centroids, dim), &sixteen);
+        }
+        if Level::Avx512Vnni.is_present() {
+            prop_assert_eq!(&scores::<Zmm<true>, I16>(&rows, &centroids, dim), &sixteen);
+            prop_assert_eq!(&scores::<Zmm<true>, I8>(&rows, &centroids, dim), &eight);
+        }
+    }
+}
+
+#[test]
+fn sums_are_those_of_whole_numbers() {
+    // Digits by hand: the largest number of a row is 127 of its scale, the others are whole.
+    let row: Vec<f32> = [127.0, -3.0, 0.0, 5.0, 127.0, 1.0, -127.0].into();
+    let centroids: Vec<f32> =
+        [[127.0, 2.0, 0.0, -1.0, 4.0, 0.0, 9.0], [-127.0, -2.0, 0.0, 1.0, -4.0, 0.0, -9.0]].concat();
+    let (codes, scores) = scores::<[i32; LANES], I8>(&row, &centroids, 7);
+    let expected = 127 * 127 - 6 - 5 + 127 * 4 - 127 * 9;
+    assert_eq!(scores[..2], [expected, -expected], "the mean of the two is zero");
+    let code = codes[0].unwrap();
+    let norm = (127f32 * 127.0 * 3.0 + 9.0 + 25.0 + 1.0).sqrt();
+    assert!(code.norm >= norm && code.norm < norm * 1.0001, "{code:?}");
+    assert!(code.error < norm * 1e-6, "whole numbers have no error but the bound of its rounding: {code:?}");
+}
+
+#[test]
+fn rows_beyond_the_range_are_not_judged() {
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e-20, 1e20, 0.0] {
+        let mut words = [I8::ROW_ZERO; 5];
+        let mut row = [bad.min(1e-20); 20];
+        row[7] = bad;
+        assert_eq!(encode::<[f32; LANES], I8>(&row, &mut words), None, "{bad}");
+    }
+}
+
+#[test]
+fn the_largest_dot_products_stay_in_32_bits() {
+    for dim in [1, 2, 1024, 5000] {
+        let ones = vec![1f32; dim];
+        let both = [ones.clone(), ones.iter().map(|v| -v).collect()].concat();
+        for (codes, scores) in
+            [scores::<[i32; LANES], I8>(&ones, &both, dim), scores::<[i32; LANES], I16>(&ones, &both, dim)]
+        {
+            assert!(codes[0].is_some() && scores[0] > 0 && scores[1] == -scores[0], "{dim}: {:?}", &scores[..2]);
+        }
+    }
+}
+
+#[test]
+fn eight_bits_give_way_to_sixteen_when_they_exclude_too_little() {
+    let (dim, n, k) = (64, 60, 100);
+    let number = |i: usize| crate::seed::uniform(1, i as u64) as f32 - 0.5;
+    // The largest number of a row, where all centroids agree, leaves the others a digit or two of eight bits.
+    let rows: Vec<f32> = (0..n * dim).map(|i| if i % dim == 0 { 50.0 } else { number(i) }).collect();
+    let centroids: Vec<f32> = (0..k * dim).map(|i| if i % dim == 0 { 1.0 } else { number(i + 7) }).collect();
+    let filter = Filter::new(Level::Avx512Vnni, &centroids, dim);
+    if let Some(filter) = filter.filter(|_| Level::Avx512Vnni.is_present()) {
+        let mut scratch = Scratch::default();
+        let first = filter.survivors(&rows, &[], &mut scratch).to_vec();
+        assert!(scratch.needs_fine);
+        let second = filter.survivors(&rows, &[], &mut scratch).to_vec();
+        assert_eq!(first, second, "sixteen bits judge the same, alone or after eight");
+        assert!(second.len() < 2 * n, "{}", second.len());
+    }
+}
