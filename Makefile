@@ -76,9 +76,14 @@ fuzz: ## Fuzz the image decoders for FUZZ_SECONDS; installs cargo-fuzz
 	RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir rust/fuzz decode_image \
 		rust/fuzz/corpus/decode_image rust/core/tests/images -- -max_total_time=$(FUZZ_SECONDS)
 
+$(VENV)/bench: $(VENV)/dev
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --group bench
+	@touch $@
+
+BENCH ?=
 .PHONY: bench
-bench: dev ## Compare with Pillow, OpenCV and NumPy in one run
-	$(BIN)/python benches/peers.py
+bench: $(VENV)/bench build ## Compare with other libraries and record it. BENCH="disk --rounds 1": that alone, with these options
+	$(BIN)/python -m benches --record $(BENCH)
 
 .PHONY: format
 format: dev ## Format Rust and Python
