@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import rsprune
 from benches import harness, machine
 
 RECORD = Path(__file__).parent / "record"
@@ -76,18 +77,28 @@ def main() -> None:
 
 def run_suite(name: str, rounds: int) -> str:
     """The table of a suite, which is printed as it grows."""
-    threads = str(harness.THREADS)
-    environment = {"OMP_NUM_THREADS": threads, "POLARS_MAX_THREADS": threads} | SUITES[name].environment
+    environment = clean_environment() | SUITES[name].environment
     command = [sys.executable, "-m", "benches", name, "--here", "--rounds", str(rounds)]
     print(f"\n## {name}\n", flush=True)
     text = ""
-    with subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             print(line, end="", flush=True)
             text += line
     if process.returncode:
         sys.exit(f"{name} failed")
     return text
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment, without what would slow a peer down, and with the fastest kernels that each one has."""
+    tuned = ("OPENBLAS_", "MKL_", "OMP_", "KMP_", "GOMP_", "DNNL_", "ATEN_", "FAISS_", "NPY_", "RSPRUNE_CPU")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(tuned)}
+    environment["OMP_NUM_THREADS"] = environment["POLARS_MAX_THREADS"] = str(harness.THREADS)
+    if rsprune.cpu_features().get("avx512f"):
+        # An OpenBLAS that is older than the CPU, such as faiss's, falls back to SSE.
+        environment["OPENBLAS_CORETYPE"] = "SkylakeX"
+    return environment
 
 
 def print_rows(name: str, rounds: int) -> None:

@@ -48,6 +48,20 @@ def isotropic(n: int, dim: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((n, dim), np.float32)
 
 
+def directions(count: int, dim: int) -> np.ndarray:
+    """Unit vectors: the first `count` of those that :func:`mixture` gathers about."""
+    return unit(isotropic(count, dim, seed=2))
+
+
+def mixture(n: int, dim: int, count: int, seed: int = 0) -> np.ndarray:
+    """`n` rows about `count` directions, on average at a cosine of 0.7."""
+    rng = np.random.default_rng(seed)
+    rows = rng.standard_normal((n, dim), np.float32)
+    rows *= dim**-0.5
+    rows += directions(count, dim)[rng.integers(0, count, n)]
+    return rows
+
+
 def unit(rows: np.ndarray) -> np.ndarray:
     """The rows, each of length 1."""
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
