@@ -21,6 +21,7 @@ ORDER = [
     "encoders",
     "embeddings",
     "centroids",
+    "gpu",
     "selection",
     "strategies",
     "manifest",

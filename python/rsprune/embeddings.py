@@ -18,7 +18,7 @@ from rsprune.errors import ArgumentError, DtypeError, EmptyInputError, ShapeErro
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Embeddings", "as_rows", "check_threads"]
+__all__ = ["Embeddings", "as_rows", "check_threads", "device_block_rows", "host_blocks"]
 
 # Of a tensor on another device this much is copied to the host at a time.
 _DEVICE_BLOCK_BYTES = 64 << 20
@@ -32,26 +32,22 @@ class Embeddings:
     ----------
     shape
         Number of rows N, and of dimensions D.
+    parts
+        All rows in order: consecutive parts on the host are one Rows; between them stand tensors on other devices.
     """
 
     shape: tuple[int, int]
-    # Consecutive parts on the host are one Rows; between them stand tensors on other devices.
-    _parts: list[Rows | torch.Tensor]
+    parts: list[Rows | torch.Tensor]
 
     def blocks(self) -> Iterator[Rows]:
         """All rows in order, in as few pieces as memory allows: tensors on other devices come block by block."""
-        for part in self._parts:
-            if isinstance(part, Rows):
-                yield part
-                continue
-            step = max(1, _DEVICE_BLOCK_BYTES // (part.shape[1] * part.element_size()))
-            for start in range(0, part.shape[0], step):
-                yield Rows([_host_tensor(part[start : start + step].cpu())])
+        for part in self.parts:
+            yield from host_blocks(part)
 
     def on_host(self) -> Rows:
         """All rows at once: for reference sets, which are small. Host memory is borrowed, other devices are copied."""
-        if len(self._parts) == 1 and isinstance(self._parts[0], Rows):
-            return self._parts[0]
+        if len(self.parts) == 1 and isinstance(self.parts[0], Rows):
+            return self.parts[0]
         return Rows([rows.read(0, rows.shape[0]) for rows in self.blocks()])
 
 
@@ -103,6 +99,21 @@ def as_rows(embeds: Any) -> Embeddings:
         message = f"parts of different dimensions: {shapes}; all must come from one encoder"
         raise ShapeError(message)
     return Embeddings((sum(n for n, _ in shapes), shapes[0][1]), parts)
+
+
+def host_blocks(part: Rows | torch.Tensor) -> Iterator[Rows]:
+    """Rows of one part as the core reads them: those of another device are copied, a bounded number at a time."""
+    if isinstance(part, Rows):
+        yield part
+        return
+    step = device_block_rows(part)
+    for start in range(0, part.shape[0], step):
+        yield Rows([_host_tensor(part[start : start + step].cpu())])
+
+
+def device_block_rows(tensor: torch.Tensor) -> int:
+    """Rows of a tensor on another device that are copied to the host at a time."""
+    return max(1, _DEVICE_BLOCK_BYTES // (tensor.shape[1] * tensor.element_size()))
 
 
 def check_threads(threads: int | None) -> int | None:
@@ -193,6 +204,9 @@ def _tensor(tensor: torch.Tensor) -> Any:
         message = f"embeddings as a tensor of layout {tensor.layout}: convert with .to_dense()"
         raise DtypeError(message)
     tensor = tensor.detach()
+    if 0 in tensor.shape:
+        # Nothing is there to leave elsewhere, and the core has an error for it.
+        tensor = tensor.new_empty(tensor.shape, device="cpu")
     return _host_tensor(tensor) if tensor.device.type == "cpu" else tensor
 
 

@@ -13,9 +13,9 @@ from typing import Any, Literal, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune import _core
+from rsprune import _core, gpu
 from rsprune.centroids import OnInvalid, as_core, check_on_invalid, check_whole
-from rsprune.embeddings import as_rows, check_threads
+from rsprune.embeddings import as_rows, check_threads, host_blocks
 from rsprune.errors import ArgumentError, BudgetError, DtypeError, ShapeError
 from rsprune.files import replacing
 
@@ -205,18 +205,16 @@ def assign(
     core = as_core(centroids)
     first_row = 0
     parts: list[Assignment] = []
-    for rows in embeddings.blocks():
-        part = _core.assign_rows(
-            rows,
-            core,
-            normalize=bool(normalize),
-            raise_invalid=raise_invalid,
-            first_row=first_row,
-            block_rows=_block_rows,
-            threads=threads,
-        )
-        parts.append(Assignment(*part))
-        first_row += rows.shape[0]
+    for part in embeddings.parts:
+        options: dict[str, Any] = {"normalize": bool(normalize), "raise_invalid": raise_invalid, "threads": threads}
+        if not isinstance(part, _core.Rows) and gpu.takes(part, core):
+            parts.append(Assignment(*gpu.assign(part, core, first_row=first_row, **options)))
+            first_row += len(part)
+            continue
+        for rows in host_blocks(part):
+            labels = _core.assign_rows(rows, core, first_row=first_row, block_rows=_block_rows, **options)
+            parts.append(Assignment(*labels))
+            first_row += rows.shape[0]
     if len(parts) == 1:
         return parts[0]
     return Assignment(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
