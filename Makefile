@@ -85,6 +85,11 @@ BENCH ?=
 bench: $(VENV)/bench build ## Compare with other libraries and record it. BENCH="disk --rounds 1": that alone, with these options
 	$(BIN)/python -m benches --record $(BENCH)
 
+.PHONY: bench-gpu
+bench-gpu: $(VENV)/bench build ## The same for rows on a GPU, against torch on that GPU
+	@$(BIN)/python -m benches.gpu
+	$(BIN)/python -m benches --record gpu
+
 .PHONY: format
 format: dev ## Format Rust and Python
 	cargo fmt --all
