@@ -90,6 +90,11 @@ bench-gpu: $(VENV)/bench build ## The same for rows on a GPU, against torch on t
 	@$(BIN)/python -m benches.gpu
 	$(BIN)/python -m benches --record gpu
 
+COUNTS ?=
+.PHONY: counts
+counts: ## Count the instructions of the hot kernels, and compare with the baseline. COUNTS=--bless: make it the baseline
+	cargo bench --quiet -p rsprune-core --bench instructions -- $(COUNTS)
+
 .PHONY: format
 format: dev ## Format Rust and Python
 	cargo fmt --all
