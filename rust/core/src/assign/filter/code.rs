@@ -126,17 +126,19 @@ const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
 pub(super) fn encode<F: Floats, C: Code>(row: &[f32], words: &mut [C::Word]) -> Option<RowCode> {
     let (chunks, tail) = row.as_chunks::<LANES>();
     let tail = padded(tail);
-    let (mut even, mut odd) = (Size::<F>::none(), Size::<F>::none());
-    let (pairs, last) = chunks.as_chunks::<2>();
-    for [a, b] in pairs {
-        (even, odd) = (even.with(a), odd.with(b));
+    let mut sizes = [Size::<F>::none(); CHAINS];
+    let (fours, last) = chunks.as_chunks::<CHAINS>();
+    for four in fours {
+        for i in 0..CHAINS {
+            sizes[i] = sizes[i].with(&four[i]);
+        }
     }
-    for chunk in last {
-        even = even.with(chunk);
+    for (size, chunk) in sizes.iter_mut().zip(last.iter().chain([&tail])) {
+        *size = size.with(chunk);
     }
-    odd = odd.with(&tail);
-    let largest = even.largest.max(odd.largest).largest();
-    let squares = even.squares.add(odd.squares).sum();
+    let [a, b, c, d] = sizes;
+    let largest = a.largest.max(b.largest).max(c.largest.max(d.largest)).largest();
+    let squares = a.squares.add(b.squares).add(c.squares.add(d.squares)).sum();
     if !RANGE.contains(&largest) || !squares.is_finite() {
         return None;
     }
@@ -145,18 +147,28 @@ pub(super) fn encode<F: Floats, C: Code>(row: &[f32], words: &mut [C::Word]) -> 
     let scale = (largest / C::MAX).max(norm / C::max_norm(row.len()));
     let inverse = 1.0 / scale;
     let (to_digits, to_numbers) = (F::splat(inverse), F::splat(-scale));
-    let mut squares = F::splat(0.0);
+    let mut squares = [F::splat(0.0); CHAINS];
     let per_chunk = LANES / C::PER_WORD;
-    let (whole, rest) = words.split_at_mut(chunks.len() * per_chunk);
-    for (chunk, words) in chunks.iter().zip(whole.chunks_exact_mut(per_chunk)) {
-        squares = round::<F, C>(chunk, to_digits, to_numbers, squares, words);
+    let mut words = words.chunks_mut(per_chunk);
+    for four in fours {
+        for i in 0..CHAINS {
+            let words = words.next().unwrap_or_default();
+            squares[i] = round::<F, C>(&four[i], to_digits, to_numbers, squares[i], words);
+        }
     }
-    let squares = round::<F, C>(&tail, to_digits, to_numbers, squares, rest).sum();
+    for (squares, chunk) in squares.iter_mut().zip(last.iter().chain([&tail])) {
+        *squares = round::<F, C>(chunk, to_digits, to_numbers, *squares, words.next().unwrap_or_default());
+    }
+    let [a, b, c, d] = squares;
+    let squares = a.add(b).add(c.add(d)).sum();
     let error = squares.sqrt() * above + norm * (1.0 / (1 << 22) as f32);
     // Both divisions round, by less than this.
     let above = 1.0 + 1.0 / (1 << 20) as f32;
     Some(RowCode { norm: norm * inverse * above, error: error * inverse * above })
 }
+
+/// Chains of additions side by side, which hide their latency.
+const CHAINS: usize = 4;
 
 /// What is known of numbers so far.
 #[derive(Clone, Copy)]

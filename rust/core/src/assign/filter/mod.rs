@@ -18,6 +18,7 @@ mod simd;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use self::code::{Code, I8, I8_MAX_DIM, I16, RowCode, encode};
@@ -237,50 +238,65 @@ fn multiply<S: Dot<C>, C: Code>(
     scores: &mut [Group<i32>],
     ahead: &mut Ahead<'_>,
 ) {
-    // As many groups at a time as there are registers for, or one fewer, rather than a small rest.
+    // As many groups at a time as there are registers for, or one fewer, rather than a small rest; and of these as many
+    // steps as stay in the first cache while all rows pass by.
     let tiles = groups.div_ceil(S::GROUPS);
     for tile in 0..tiles {
-        let (start, end) = (tile * groups / tiles, (tile + 1) * groups / tiles);
-        let place = Place { group: first + start, column: start, columns: groups };
-        match end - start {
-            4 => multiply_tile::<S, C, 4>(words, packed, place, scores, ahead),
-            3 => multiply_tile::<S, C, 3>(words, packed, place, scores, ahead),
-            2 => multiply_tile::<S, C, 2>(words, packed, place, scores, ahead),
-            _ => multiply_tile::<S, C, 1>(words, packed, place, scores, ahead),
+        let columns = tile * groups / tiles..(tile + 1) * groups / tiles;
+        for start in (0..packed.steps).step_by(STEPS) {
+            let steps = start..packed.steps.min(start + STEPS);
+            let tile = Tile { first: first + columns.start, column: columns.start, columns: groups, steps };
+            match columns.len() {
+                3 => multiply_tile::<S, C, 3>(words, packed, tile, scores, ahead),
+                2 => multiply_tile::<S, C, 2>(words, packed, tile, scores, ahead),
+                _ => multiply_tile::<S, C, 1>(words, packed, tile, scores, ahead),
+            }
         }
     }
 }
 
-/// Where the scores of a tile go.
-#[derive(Clone, Copy)]
-struct Place {
-    /// Its first group.
-    group: usize,
-    /// And where that one's scores lie among the `columns` of a row.
+/// A few groups of centroids and steps.
+#[derive(Clone)]
+struct Tile {
+    /// The first group.
+    first: usize,
+    /// Where its scores lie among the `columns` of a row.
     column: usize,
     columns: usize,
+    steps: Range<usize>,
 }
 
 /// Rows whose sums with [`Ints::GROUPS`] groups fit into the registers.
 const ROWS: usize = 6;
 
+/// Steps of a tile, at most: of three groups 24 KB.
+const STEPS: usize = 128;
+
 #[inline(always)]
 fn multiply_tile<S: Dot<C>, C: Code, const G: usize>(
     words: &[C::Word],
     packed: &Packed<C>,
-    Place { group, column, columns }: Place,
+    tile: Tile,
     scores: &mut [Group<i32>],
     ahead: &mut Ahead<'_>,
 ) {
-    let steps = packed.steps;
-    let centroids: [&[Group<i32>]; G] = std::array::from_fn(|g| &packed.group(group + g)[..steps]);
-    let start: [S; G] = std::array::from_fn(|g| S::load(&packed.start[group + g]));
-    for (rows, scores) in words.chunks(ROWS * steps).zip(scores.chunks_mut(ROWS * columns)) {
-        let count = rows.len() / steps;
+    let Tile { first, column, columns, steps } = tile;
+    let count = steps.len();
+    let centroids: [&[Group<i32>]; G] = std::array::from_fn(|g| &packed.group(first + g)[steps.clone()][..count]);
+    for (rows, scores) in words.chunks(ROWS * packed.steps).zip(scores.chunks_mut(ROWS * columns)) {
         // A last tile of fewer rows repeats one of them: its sums are dropped.
-        let rows: [&[C::Word]; ROWS] = std::array::from_fn(|r| &rows[r.min(count - 1) * steps..][..steps]);
-        let mut sums = [start; ROWS];
-        for s in 0..steps {
+        let last = scores.len() / columns - 1;
+        let rows: [&[C::Word]; ROWS] =
+            std::array::from_fn(|r| &rows[r.min(last) * packed.steps..][steps.clone()][..count]);
+        let mut sums = [[S::splat(0); G]; ROWS];
+        for r in 0..ROWS {
+            for g in 0..G {
+                let first_steps = &packed.start[first + g];
+                let so_far = &scores[r.min(last) * columns + column + g];
+                sums[r][g] = S::load(if steps.start == 0 { first_steps } else { so_far });
+            }
+        }
+        for s in 0..count {
             if s % Ahead::STEPS == 0 {
                 ahead.fetch();
             }
@@ -317,7 +333,7 @@ impl<'r> Ahead<'r> {
     /// Spread over the tiles of `n` rows.
     fn new<C: Code>(upcoming: &'r [u8], n: usize, packed: &Packed<C>) -> Self {
         // A lower bound: there may be more tiles, of fewer groups.
-        let times = packed.groups().div_ceil(4) * n.div_ceil(ROWS) * packed.steps.div_ceil(Self::STEPS);
+        let times = packed.groups().div_ceil(3) * n.div_ceil(ROWS) * packed.steps.div_ceil(Self::STEPS);
         Ahead { lines: upcoming.chunks_exact(Self::LINE), each: (upcoming.len() / Self::LINE).div_ceil(times) }
     }
 
@@ -346,13 +362,18 @@ fn exclude<S: Ints>(bounds: &[Bounds], first: usize, block: &mut Block) {
         }
         let floor = block.floors[row].max(lowest.largest());
         block.floors[row] = floor;
-        for (group, upper) in block.uppers.iter().enumerate() {
-            let mut mask = S::Floats::load(&upper.0).at_least(S::Floats::splat(floor));
+        let floor = S::Floats::splat(floor);
+        // Four groups at a time: one loop of unknown length costs less than four.
+        for (four, uppers) in block.uppers.chunks(4).enumerate() {
+            let mut mask = uppers.iter().enumerate().fold(0u64, |mask, (group, upper)| {
+                mask | u64::from(S::Floats::load(&upper.0).at_least(floor)) << (group * LANES)
+            });
             while mask != 0 {
-                let lane = mask.trailing_zeros();
+                let bit = mask.trailing_zeros() as usize;
                 mask &= mask - 1;
-                let label = ((first + group) * LANES) as u32 + lane;
-                block.candidates.push((Survivor { row: row as u32, label }, upper.0[lane as usize]));
+                let label = (first + four * 4) * LANES + bit;
+                let survivor = Survivor { row: row as u32, label: label as u32 };
+                block.candidates.push((survivor, uppers[bit / LANES].0[bit % LANES]));
             }
         }
     }
@@ -385,16 +406,16 @@ fn judge_again<S: Dot<C>, C: Code>(job: Job<'_>, single: &Single<C>, words: &mut
 /// The dot product of the digits of two vectors, of whole registers.
 #[inline(always)]
 fn dot<S: Dot<C>, C: Code>(x: &[C::Word], y: &[C::Word]) -> i32 {
-    let mut sums = [S::splat(0); 2];
+    let mut sums = [S::splat(0); 4];
     let (x, y) = (x.as_chunks::<LANES>().0, y.as_chunks::<LANES>().0);
-    let ((pairs_x, last_x), (pairs_y, last_y)) = (x.as_chunks::<2>(), y.as_chunks::<2>());
-    for (x, y) in pairs_x.iter().zip(pairs_y) {
-        for i in 0..2 {
+    let ((fours_x, last_x), (fours_y, last_y)) = (x.as_chunks::<4>(), y.as_chunks::<4>());
+    for (x, y) in fours_x.iter().zip(fours_y) {
+        for i in 0..4 {
             sums[i] = sums[i].add_dot(S::load_words(&x[i]), S::load_words(&y[i]));
         }
     }
-    for (x, y) in last_x.iter().zip(last_y) {
-        sums[0] = sums[0].add_dot(S::load_words(x), S::load_words(y));
+    for ((sum, x), y) in sums.iter_mut().zip(last_x).zip(last_y) {
+        *sum = sum.add_dot(S::load_words(x), S::load_words(y));
     }
-    sums[0].sum().wrapping_add(sums[1].sum())
+    sums.map(S::sum).into_iter().fold(0, i32::wrapping_add)
 }

@@ -13,7 +13,7 @@ pub(super) struct Group<T>(pub(super) [T; LANES]);
 /// Sixteen whole numbers.
 pub(super) trait Ints: Copy {
     type Floats: Floats;
-    /// Groups of centroids whose sums with those of six rows fit into the registers: at most 4.
+    /// Groups of centroids whose sums with those of six rows fit into the registers: at most 3.
     const GROUPS: usize;
 
     fn load(group: &Group<i32>) -> Self;
@@ -382,8 +382,8 @@ pub(super) mod x86 {
 
     impl<const VNNI: bool> Ints for Zmm<VNNI> {
         type Floats = ZmmFloats;
-        // 24 sums, 4 of centroids, 1 of rows, 1 of products: of 32 registers.
-        const GROUPS: usize = 4;
+        // 18 sums, 3 of centroids, 6 of rows and 1 of products, of 32 registers: with 24 sums compilers spill.
+        const GROUPS: usize = 3;
 
         #[inline(always)]
         fn load(group: &Group<i32>) -> Self {
