@@ -4,12 +4,13 @@
 //! B, because K does not divide it or because clusters are too small, goes to the best of all remaining rows
 //! (RS-Prune, Sec. 3.3). What "best" means is [`Within`], who gets the rest is [`Fill`]. Ties go to the lowest row.
 //!
-//! Cost is O(N) on average: rows are counted into clusters and partitioned there, never sorted (but for
-//! [`Within::Mid`], which needs ranks).
+//! Cost is O(N): the keys at which the quotas and the fill end are found by counting rows into bins ([`cut`]), and then
+//! every row is compared with them. Rows are neither moved nor sorted (but for [`Within::Mid`], which needs ranks), so
+//! memory beyond the answer stays small.
 
 pub mod allocate;
-mod key;
-mod pool;
+mod cut;
+mod order;
 mod standing;
 #[cfg(test)]
 mod tests;
@@ -17,8 +18,8 @@ mod tests;
 use crate::error::{Error, Result};
 use crate::par::Par;
 use allocate::{Share, allocate};
-use key::Key;
-use pool::{Cluster, Moments};
+use cut::Groups;
+use order::{BySimilarity, Drawn, Key, MiddleOut, Order, Standardised};
 use standing::Standing;
 
 /// Who gets what the quotas leave of the budget.
@@ -138,86 +139,86 @@ pub fn select(labels: &[i32], similarity: &[f32], options: &Options<'_>, par: &P
             "fill=\"zscore\" ranks by similarity, so it goes with within=\"nearest\" or \"far\" only".into(),
         ));
     }
-    let standing = Standing::new(labels, similarity, options)?;
-    let run = Run { similarity, options, standing: &standing, par };
-    let chosen = match within {
-        // Keys of 8 bytes halve the memory traffic of the common orders.
-        Within::Nearest => run.choose(pool::gather(labels, &standing, |row| key::descending(similarity[row], row))),
-        Within::Far => run.choose(pool::gather(labels, &standing, |row| key::descending(-similarity[row], row))),
-        Within::Random => run.choose(pool::gather(labels, &standing, |row| key::random(seed, row))),
-        Within::Mid => {
-            let by_rank = pool::gather(labels, &standing, |row| key::descending(similarity[row], row));
-            run.choose(pool::middle_out(by_rank, par)?)
-        }
-    }?;
-    Ok(standing.selection(chosen, labels, similarity))
-}
-
-/// What the steps of one selection share.
-struct Run<'a> {
-    similarity: &'a [f32],
-    options: &'a Options<'a>,
-    standing: &'a Standing,
-    par: &'a Par<'a>,
-}
-
-impl Run<'_> {
-    /// The rows to add to the preselected ones, and why, in any order.
-    fn choose<K: Key>(&self, mut clusters: Vec<Cluster<K>>) -> Result<Vec<(usize, Phase)>> {
-        let Options { k, budget, fill, within, .. } = *self.options;
-        let target = budget.min(self.standing.pool());
-        let by_quota = quotas(&clusters, budget / k, target)?;
-        // What each cluster keeps by itself; the rest of the target goes to the union of the remainders.
-        let kept = match fill {
-            Fill::Waterfill => allocate(target, &shares(&clusters, |cluster| cluster.pool))?,
-            _ => by_quota.clone(),
-        };
-        let moments = match fill {
-            // Over the whole pool and in row order, so before anything is dropped or moved.
-            Fill::Zscore => self.par.map(k, || (), |(), i| Ok(Moments::of(&clusters[i], self.similarity)))?,
-            _ => Vec::new(),
-        };
-        self.par.for_blocks(
-            &mut clusters,
-            1,
-            || (),
-            |(), i, cluster| {
-                cluster[0].keep(by_quota[i].min(kept[i]), kept[i], self.standing);
-                Ok(())
-            },
-        )?;
-
-        let rest = target - kept.iter().sum::<usize>();
-        let fill_rows: Vec<usize> = match fill {
-            Fill::Global => rows(key::smallest(clusters.iter().flat_map(Cluster::remainder).copied().collect(), rest)),
-            Fill::Zscore => {
-                let sign = if within == Within::Far { -1.0 } else { 1.0 };
-                let z = |(cluster, moments): (&Cluster<K>, &Moments)| {
-                    let key = |&row| key::descending64(sign * moments.standardise(self.similarity[row]), row);
-                    rows(cluster.remainder().to_vec()).iter().map(key).collect::<Vec<u128>>()
-                };
-                rows(key::smallest(clusters.iter().zip(&moments).flat_map(z).collect(), rest))
+    let standing = Standing::new(labels, similarity, options, par)?;
+    match within {
+        Within::Nearest | Within::Far => {
+            let sign = if within == Within::Far { -1.0 } else { 1.0 };
+            let order = BySimilarity::new(similarity, sign);
+            match fill {
+                Fill::Zscore => choose(&standing, options, &order, &Standardised::new(&standing, sign.into()), par),
+                _ => choose(&standing, options, &order, &order, par),
             }
-            Fill::Waterfill | Fill::None => Vec::new(),
-        };
-        let own = clusters.iter().flat_map(Cluster::kept);
-        Ok(own.chain(fill_rows.into_iter().map(|row| (row, Phase::Fill))).collect())
+        }
+        Within::Random => choose(&standing, options, &Drawn { seed }, &Drawn { seed }, par),
+        Within::Mid => {
+            let order = MiddleOut::new(&standing, par)?;
+            choose(&standing, options, &order, &order, par)
+        }
     }
 }
 
-fn rows<K: Key>(keys: Vec<K>) -> Vec<usize> {
-    keys.into_iter().map(Key::row).collect()
+/// Selects by `order` within the clusters, and by `fill_order` from what they leave.
+fn choose(
+    standing: &Standing<'_>,
+    options: &Options<'_>,
+    order: &impl Order,
+    fill_order: &impl Order,
+    par: &Par<'_>,
+) -> Result<Selection> {
+    let Options { k, budget, fill, strict, .. } = *options;
+    let rows = standing.rows();
+    let of = |row| standing.free(row);
+    let clusters = Groups { rows, count: k, of, among: |_| true, order, par };
+    let table = clusters.table()?;
+    let preselected = standing.preselected();
+    let pools: Vec<usize> = (0..k).map(|i| table.total(i) + preselected[i]).collect();
+    let pool = pools.iter().sum();
+    if strict {
+        standing.check_budget(budget, pool)?;
+    }
+    let target = budget.min(pool);
+    let by_quota = quotas(&pools, preselected, budget / k, target)?;
+    // What each cluster keeps by itself; the rest of the target goes to the union of the remainders.
+    let kept = match fill {
+        Fill::Waterfill => allocate(target, &shares(&pools, preselected))?,
+        _ => by_quota.clone(),
+    };
+    let free =
+        |held: &[usize]| -> Vec<usize> { held.iter().zip(preselected).map(|(held, before)| held - before).collect() };
+    let quota_ranks = free(&by_quota.iter().zip(&kept).map(|(&quota, &kept)| quota.min(kept)).collect::<Vec<_>>());
+    let quota_ends = clusters.cuts(&table, &quota_ranks)?;
+    let in_quota = |cluster: usize, row| order.key(row) < quota_ends[cluster];
+    let fill_ends = match fill {
+        Fill::Global | Fill::Zscore => {
+            let of = |row| standing.free(row).map(|_| 0);
+            let among = |row| standing.free(row).is_some_and(|cluster| !in_quota(cluster, row));
+            let remainder = Groups { rows, count: 1, of, among, order: fill_order, par };
+            let table = if fill == Fill::Global { table.beyond(&quota_ranks) } else { remainder.table()? };
+            vec![remainder.cuts(&table, &[target - kept.iter().sum::<usize>()])?[0]; k]
+        }
+        Fill::Waterfill => {
+            Groups { rows, count: k, of, among: |_| true, order: fill_order, par }.cuts(&table, &free(&kept))?
+        }
+        Fill::None => vec![Key::LEAST; k],
+    };
+    let in_fill = |cluster: usize, row| fill_order.key(row) < fill_ends[cluster];
+    let chosen = |row| standing.free(row).is_some_and(|cluster| in_quota(cluster, row) | in_fill(cluster, row));
+    let phase = |row| match standing.free(row) {
+        Some(cluster) if in_quota(cluster, row) => Phase::Quota,
+        _ => Phase::Fill,
+    };
+    standing.selection(&pools, chosen, phase, par)
 }
 
 /// Rows that each cluster holds by quota, its preselected ones included: `min(quota, pool)`, but never fewer than are
 /// preselected. Where preselected rows exceed their cluster's quota so far that the target would not hold all quotas,
 /// those of the other clusters are lowered evenly.
-fn quotas<K>(clusters: &[Cluster<K>], quota: usize, target: usize) -> Result<Vec<usize>> {
-    let shares = shares(clusters, |cluster| cluster.pool.min(quota).max(cluster.preselected));
-    let wanted: Vec<usize> = shares.iter().map(|share| share.most).collect();
-    if wanted.iter().sum::<usize>() <= target { Ok(wanted) } else { allocate(target, &shares) }
+fn quotas(pools: &[usize], preselected: &[usize], quota: usize, target: usize) -> Result<Vec<usize>> {
+    let wanted: Vec<usize> =
+        pools.iter().zip(preselected).map(|(&pool, &before)| pool.min(quota).max(before)).collect();
+    if wanted.iter().sum::<usize>() <= target { Ok(wanted) } else { allocate(target, &shares(&wanted, preselected)) }
 }
 
-fn shares<K>(clusters: &[Cluster<K>], most: impl Fn(&Cluster<K>) -> usize) -> Vec<Share> {
-    clusters.iter().map(|c| Share { least: c.preselected, most: most(c), weight: 1.0 }).collect()
+fn shares(most: &[usize], least: &[usize]) -> Vec<Share> {
+    most.iter().zip(least).map(|(&most, &least)| Share { least, most, weight: 1.0 }).collect()
 }
