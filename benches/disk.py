@@ -1,6 +1,6 @@
 """Select from embeddings on the disk, against merely reading them: time, and the memory that it takes.
 
-The file, 21.5 GB, is made once in $RSPRUNE_BENCH_DIR, or in `benches/.cache/`.
+The files, 21.5 GB and 4.3 GB, are made once in $RSPRUNE_BENCH_DIR, or in `benches/.cache/`.
 """
 
 import json
