@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::seed::hash64;
 
 /// The paper's selection by sorting.
 fn oracle(labels: &[i32], similarity: &[f32], k: usize, budget: usize) -> Vec<(i64, u8)> {
@@ -55,4 +56,28 @@ fn preselected_rows_beyond_their_quota_lower_the_others_evenly() {
     let got = select(&labels, &similarity, &options, &Par::new(Some(1))).unwrap();
     assert_eq!(got.indices, [0, 1, 2, 3, 4, 7]);
     assert_eq!(got.phase, [2, 2, 2, 2, 0, 0]);
+}
+
+/// Many blocks, at several thread counts: scores spread evenly, heaped, and far out.
+#[test]
+fn large_selections_are_those_of_sorting() {
+    let (n, k, budget) = (200_003, 7, 30_001);
+    let draw = |stream: u64, i: usize| hash64(stream, i as u64);
+    let labels: Vec<i32> = (0..n).map(|i| (draw(0, i) % 9) as i32 - 2).map(|label| label.max(-1)).collect();
+    let even = |i: usize| (draw(1, i) >> 40) as f32 / 1e7;
+    let scores: [&dyn Fn(usize) -> f32; 4] =
+        [&even, &|i| (draw(1, i) % 3) as f32, &|i| if i % 5000 == 1 { f32::MAX } else { even(i) }, &|i| {
+            if i % 100 == 3 { f32::NAN } else { -even(i).exp() }
+        }];
+    for score in scores {
+        let similarity: Vec<f32> = (0..n).map(score).collect();
+        let expected = oracle(&labels, &similarity, k, budget);
+        for threads in [1, 2, 7] {
+            let got = select(&labels, &similarity, &Options::new(k, budget), &Par::new(Some(threads))).unwrap();
+            let pairs: Vec<(i64, u8)> = got.indices.iter().copied().zip(got.phase.iter().copied()).collect();
+            assert!(pairs == expected);
+            assert!(got.indices.iter().zip(&got.cluster).all(|(&i, &cluster)| labels[i as usize] == cluster));
+            assert_eq!(got.counts.iter().map(|c| c.quota + c.fill).sum::<usize>(), budget);
+        }
+    }
 }
