@@ -1,7 +1,10 @@
 //! Damaged files of every format are refused or decoded, and never more than that.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which may")]
 
 use proptest::prelude::*;
-use rsprune_core::image::{Limits, Output, Samples, Scratch, decode};
+use rsprune_core::entropy::{self, entropy_from_input};
+use rsprune_core::image::gray::Gray;
+use rsprune_core::image::{Input, Limits, Output, Reduction, Samples, Scratch, decode};
 
 macro_rules! files {
     ($($name:literal),* $(,)?) => { &[$(($name, include_bytes!(concat!("images/", $name)))),*] };
@@ -68,8 +71,18 @@ fn any_damage() -> impl Strategy<Value = Damage> {
     ]
 }
 
-/// Decodes both ways. Images that come out have as many samples as they say.
+/// Decodes both ways, and to an entropy. Images that come out have as many samples as they say.
 fn decode_whole(file: &[u8], limits: &Limits) -> bool {
+    let reduction = Reduction::new(Gray::Bt601, None, None, None).unwrap();
+    let entropy = entropy_from_input(Input::Bytes(file), &reduction, limits, &mut entropy::Scratch::default());
+    let sound = sound(file, limits);
+    if let Ok(entropy) = entropy {
+        assert!(sound && (0.0..=8.0).contains(&entropy));
+    }
+    sound
+}
+
+fn sound(file: &[u8], limits: &Limits) -> bool {
     [Output::Native, Output::Luma].into_iter().all(|output| {
         let Ok(image) = decode(file, output, limits, &mut Scratch::default()) else { return false };
         let samples = match &image.samples {

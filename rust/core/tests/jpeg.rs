@@ -3,8 +3,9 @@
 
 use proptest::prelude::*;
 use rsprune_core::error::ImageError;
-use rsprune_core::image::jpeg::{Colour, Output, Scratch, Sink, decode, decode_into, decode_rows};
-use rsprune_core::image::{Image, Limits, Result, Samples};
+use rsprune_core::image::gray::Gray;
+use rsprune_core::image::jpeg::{Colour, Output, Scratch, Sink, decode, decode_into, decode_rows, gray_levels};
+use rsprune_core::image::{Image, Levels, Limits, Reduction, Result, Samples};
 
 /// A file, its width and height, and the FNV-1a digests of its samples, native and luma.
 type Golden = (&'static [u8], (usize, usize), u64, u64);
@@ -83,6 +84,41 @@ fn rows_come_in_order_and_once() {
         let mut rows = Rows(None, Vec::new());
         decode_rows(bytes, output, &Limits::default(), &mut Scratch::default(), &mut rows).unwrap();
         assert_eq!((rows.0, digest(&rows.1)), (Some((width, height, colour)), luma));
+    }
+}
+
+#[test]
+fn levels_row_by_row_are_those_of_the_whole_image() {
+    struct Counts([usize; 256]);
+    impl Levels for Counts {
+        fn add(&mut self, levels: &[u8]) {
+            levels.iter().for_each(|&level| self.0[usize::from(level)] += 1);
+        }
+        fn add_with(&mut self, number: usize, write: impl FnOnce(&mut [u8])) {
+            let mut levels = vec![0; number];
+            write(&mut levels);
+            self.add(&levels);
+        }
+        fn remove(&mut self, level: u8, count: usize) {
+            self.0[usize::from(level)] -= count;
+        }
+    }
+    let (limits, mut scratch) = (Limits::default(), Scratch::default());
+    let bands = [None, Some(vec![2, 0, 1]), Some(vec![1])];
+    for (bytes, ..) in GOLDEN {
+        for gray in [Gray::Bt601, Gray::Luma, Gray::Mean] {
+            for (bands, nodata) in bands.iter().flat_map(|bands| [(bands, None), (bands, Some(80))]) {
+                let reduction = Reduction::new(gray, bands.clone(), nodata, None).unwrap();
+                let (mut got, mut want) = (Counts([0; 256]), Counts([0; 256]));
+                gray_levels(bytes, &reduction, &limits, &mut scratch, &mut got).unwrap();
+                let image = decode(bytes, reduction.output(), &limits, &mut scratch).unwrap();
+                reduction.gray_levels(image.as_ref(), &mut want).unwrap();
+                assert_eq!(got.0, want.0, "{gray:?} {bands:?} {nodata:?}");
+            }
+        }
+        let wide = Reduction::new(Gray::Bt601, None, None, Some((0, 9))).unwrap();
+        let error = gray_levels(bytes, &wide, &limits, &mut scratch, &mut Counts([0; 256])).unwrap_err();
+        assert_eq!(error.kind(), "unsupported");
     }
 }
 

@@ -1,40 +1,37 @@
 //! Counts of the 256 gray levels.
 
+#[cfg(target_arch = "x86_64")]
+use super::sliced;
+use crate::image::Levels;
+
 /// Levels of an 8-bit gray image.
 pub const LEVELS: usize = 256;
+
+/// Levels collected before they are counted, where they come in small pieces.
+const COLLECTED: usize = 1 << 14;
+/// Fewer levels than this are counted one by one: the vector kernel's set-up takes longer.
+const FEW: usize = 1024;
 
 /// How many of each level were seen.
 #[derive(Debug, Clone)]
 pub struct Histogram {
     counts: [u64; LEVELS],
-    /// Neighbouring pixels mostly share a level. Four tables taken in turns keep an increment from waiting for the last
-    /// one of the same counter.
-    tables: [[u32; LEVELS]; 4],
-    /// Levels counted in the tables and not yet in `counts`.
-    pending: usize,
+    /// Levels that are not in `counts` yet.
+    waiting: Vec<u8>,
+    vectors: bool,
 }
 
 impl Default for Histogram {
     fn default() -> Self {
-        Histogram { counts: [0; LEVELS], tables: [[0; LEVELS]; 4], pending: 0 }
+        Histogram { counts: [0; LEVELS], waiting: Vec::with_capacity(COLLECTED), vectors: has_vectors() }
     }
 }
 
 impl Histogram {
     /// Forgets everything.
     pub fn clear(&mut self) {
-        *self = Self::default();
-    }
-
-    /// Counts `levels`.
-    pub fn add(&mut self, levels: &[u8]) {
-        for part in levels.chunks(u32::MAX as usize / 2) {
-            if self.pending + part.len() > u32::MAX as usize {
-                self.flush();
-            }
-            self.pending += part.len();
-            add_unrolled(&mut self.tables, part);
-        }
+        self.counts = [0; LEVELS];
+        self.waiting.clear();
     }
 
     /// The counts so far.
@@ -44,18 +41,66 @@ impl Histogram {
     }
 
     fn flush(&mut self) {
-        for table in &mut self.tables {
-            for (count, pending) in self.counts.iter_mut().zip(table) {
-                *count += u64::from(std::mem::take(pending));
-            }
-        }
-        self.pending = 0;
+        count(self.vectors, &mut self.counts, &self.waiting);
+        self.waiting.clear();
     }
 }
 
-fn add_unrolled(tables: &mut [[u32; LEVELS]; 4], levels: &[u8]) {
+impl Levels for Histogram {
+    fn add(&mut self, levels: &[u8]) {
+        if levels.len() >= COLLECTED {
+            count(self.vectors, &mut self.counts, levels);
+        } else {
+            self.add_with(levels.len(), |to| to.copy_from_slice(levels));
+        }
+    }
+
+    fn add_with(&mut self, number: usize, write: impl FnOnce(&mut [u8])) {
+        let start = self.waiting.len();
+        self.waiting.resize(start + number, 0);
+        write(&mut self.waiting[start..]);
+        if self.waiting.len() >= COLLECTED {
+            self.flush();
+        }
+    }
+
+    fn remove(&mut self, level: u8, count: usize) {
+        // The levels may still be waiting.
+        let counter = &mut self.counts[usize::from(level)];
+        *counter = counter.wrapping_sub(count as u64);
+    }
+}
+
+/// Adds `levels` to `counts`.
+fn count(vectors: bool, counts: &mut [u64; LEVELS], mut levels: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    if vectors && levels.len() >= FEW {
+        // SAFETY: `vectors` says that this CPU can run it.
+        levels = unsafe { sliced::add(counts, levels) };
+    }
+    let _ = vectors;
+    for part in levels.chunks(u32::MAX as usize) {
+        count_one_by_one(counts, part);
+    }
+}
+
+fn has_vectors() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return sliced::is_present();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// Adds fewer than 2^32 levels.
+fn count_one_by_one(counts: &mut [u64; LEVELS], levels: &[u8]) {
+    if levels.is_empty() {
+        return;
+    }
+    // Neighbouring pixels mostly share a level. Four tables taken in turns keep an increment from waiting for the last
+    // one of the same counter.
+    let mut tables = [[0u32; LEVELS]; 4];
+    let [a, b, c, d] = &mut tables;
     let (words, rest) = levels.as_chunks::<8>();
-    let [a, b, c, d] = tables;
     for &word in words {
         // One load for eight levels: the ports are busy with the counters.
         let word = u64::from_le_bytes(word);
@@ -72,6 +117,11 @@ fn add_unrolled(tables: &mut [[u32; LEVELS]; 4], levels: &[u8]) {
     for &level in rest {
         a[usize::from(level)] += 1;
     }
+    for table in tables {
+        for (count, more) in counts.iter_mut().zip(table) {
+            *count = count.wrapping_add(more.into());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -79,28 +129,45 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn counts_one_by_one(levels: &[u8]) -> [u64; LEVELS] {
+    fn counts_by_the_book(levels: &[u8]) -> [u64; LEVELS] {
         let mut counts = [0; LEVELS];
         levels.iter().for_each(|&level| counts[usize::from(level)] += 1);
         counts
     }
 
-    #[test]
-    fn pending_counts_are_flushed_before_they_overflow() {
-        let mut histogram = Histogram::default();
-        histogram.add(&[3; 8]);
-        histogram.tables[0][3] = u32::MAX;
-        histogram.pending = u32::MAX as usize;
-        histogram.add(&[3; 8]);
-        assert_eq!(histogram.counts()[3], u64::from(u32::MAX) + 6 + 8);
+    /// Long enough for the vector kernel, in blocks of any length; few levels or all of them.
+    fn blocks() -> impl Strategy<Value = Vec<Vec<u8>>> {
+        let level = prop_oneof![Just(any::<u8>().boxed()), Just((100..120u8).boxed()), Just(Just(255u8).boxed())];
+        level.prop_flat_map(|level| prop::collection::vec(prop::collection::vec(level, 0..6000), 0..5))
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
         #[test]
-        fn counts_are_those_of_counting_one_by_one(blocks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 0..5)) {
-            let mut histogram = Histogram::default();
-            blocks.iter().for_each(|block| histogram.add(block));
-            prop_assert_eq!(histogram.counts(), &counts_one_by_one(&blocks.concat()));
+        fn counts_are_those_of_counting_by_the_book(blocks in blocks()) {
+            for vectors in [false, has_vectors()] {
+                let mut histogram = Histogram { vectors, ..Histogram::default() };
+                blocks.iter().for_each(|block| histogram.add(block));
+                prop_assert_eq!(*histogram.counts(), counts_by_the_book(&blocks.concat()));
+            }
         }
+    }
+
+    #[test]
+    fn what_is_removed_may_still_be_waiting() {
+        let mut histogram = Histogram::default();
+        histogram.add(&[7, 9, 7, 7]);
+        histogram.remove(7, 2);
+        histogram.add(&[9; 20_000]);
+        assert_eq!(*histogram.counts(), counts_by_the_book(&[&[7][..], &[9; 20_001]].concat()));
+    }
+
+    #[test]
+    fn nothing_is_left_of_what_was_forgotten() {
+        let mut histogram = Histogram::default();
+        histogram.add(&[7; 5000]);
+        histogram.clear();
+        histogram.add(&[9; 3]);
+        assert_eq!(*histogram.counts(), counts_by_the_book(&[9; 3]));
     }
 }

@@ -1,8 +1,10 @@
 //! Images as callers hold them: encoded in memory, in files, or as arrays.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
-use super::{ImageRef, Limits, Output, Reduction, Result, Scratch, decode};
+use super::{ImageRef, Levels, Limits, Output, Reduction, Result, Scratch, decode, gray_levels};
 use crate::error::Error;
 use crate::par::Par;
 
@@ -18,32 +20,74 @@ pub enum Input<'a> {
 }
 
 impl Input<'_> {
-    /// Calls `f` with the image, which is read and decoded if need be.
+    /// Hands the gray levels of the image's valid pixels to `sink`; the image is read and decoded if need be.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] when a file cannot be read, [`Error::Image`] with the causes of [`decode`] and of `f`.
-    pub fn with_image<T>(
+    /// [`Error::Io`] when a file cannot be read, [`Error::Image`] with the causes of [`gray_levels`].
+    pub fn gray_levels(
         self,
-        output: Output,
+        reduction: &Reduction,
         limits: &Limits,
         scratch: &mut Scratch,
-        f: impl FnOnce(ImageRef<'_>) -> Result<T>,
-    ) -> Result<T, Error> {
-        let read;
-        let bytes = match self {
-            Self::Array(image) => return Ok(f(image)?),
-            Self::Bytes(bytes) => bytes,
+        sink: &mut impl Levels,
+    ) -> Result<(), Error> {
+        match self {
+            Self::Array(image) => Ok(reduction.gray_levels(image, sink)?),
+            Self::Bytes(bytes) => Ok(gray_levels(bytes, reduction, limits, scratch, sink)?),
             Self::Path(path) => {
-                read = std::fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
-                &read
+                with_file(path, scratch, |bytes, scratch| gray_levels(bytes, reduction, limits, scratch, sink))
             }
-        };
-        let image = decode(bytes, output, limits, scratch)?;
-        let outcome = f(image.as_ref())?;
-        scratch.recycle(image);
-        Ok(outcome)
+        }
     }
+
+    /// The image's chosen bands as RGB; it is read and decoded if need be.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when a file cannot be read, [`Error::Image`] with the causes of [`decode`] and [`Reduction::rgb`].
+    pub fn rgb(self, reduction: &Reduction, limits: &Limits, scratch: &mut Scratch) -> Result<Rgb, Error> {
+        let rgb = |bytes: &[u8], scratch: &mut Scratch| {
+            reduction.rgb(decode(bytes, Output::Native, limits, scratch)?.as_ref())
+        };
+        match self {
+            Self::Array(image) => Ok(reduction.rgb(image)?),
+            Self::Bytes(bytes) => Ok(rgb(bytes, scratch)?),
+            Self::Path(path) => with_file(path, scratch, rgb),
+        }
+    }
+}
+
+/// What one file leaves of its buffer to the next. The rest is given back.
+const KEPT_BYTES: usize = 16 << 20;
+
+/// Calls `f` with the content of a file.
+fn with_file<T>(
+    path: &Path,
+    scratch: &mut Scratch,
+    f: impl FnOnce(&[u8], &mut Scratch) -> Result<T>,
+) -> Result<T, Error> {
+    let mut file = std::mem::take(&mut scratch.file);
+    file.clear();
+    read(path, &mut file).map_err(|source| Error::Io { path: path.into(), source })?;
+    let outcome = f(&file, scratch);
+    file.clear();
+    file.shrink_to(KEPT_BYTES);
+    scratch.file = file;
+    Ok(outcome?)
+}
+
+/// Reads a file by as few calls of the system as there can be: on network disks each takes its time.
+fn read(path: &Path, to: &mut Vec<u8>) -> std::io::Result<()> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    // Pipes and the like do not know their length.
+    if length == 0 {
+        return file.read_to_end(to).map(drop);
+    }
+    to.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX))?;
+    // It is not asked whether something follows.
+    file.take(length).read_to_end(to).map(drop)
 }
 
 /// 8-bit RGB samples, interleaved.
@@ -68,7 +112,5 @@ pub fn rgb_from_inputs(
     limits: &Limits,
     par: &Par<'_>,
 ) -> Result<Vec<Result<Rgb, Error>>, Error> {
-    par.map(inputs.len(), Scratch::default, |scratch, i| {
-        Ok(inputs[i].with_image(Output::Native, limits, scratch, |image| reduction.rgb(image)))
-    })
+    par.map(inputs.len(), Scratch::default, |scratch, i| Ok(inputs[i].rgb(reduction, limits, scratch)))
 }

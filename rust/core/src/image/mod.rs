@@ -12,7 +12,7 @@ mod webp;
 
 pub use input::{Input, Rgb, rgb_from_inputs};
 pub use jpeg::Output;
-pub use reduce::Reduction;
+pub use reduce::{Levels, Reduction};
 
 use crate::error::ImageError;
 
@@ -109,21 +109,7 @@ impl Limits {
 #[derive(Debug, Default)]
 pub struct Scratch {
     jpeg: jpeg::Scratch,
-    samples: Vec<u8>,
-}
-
-impl Scratch {
-    /// Samples that take more memory than this are given back at once.
-    const KEPT_BYTES: usize = 16 << 20;
-
-    /// Takes back the memory of an image that is done with.
-    fn recycle(&mut self, image: Image) {
-        if let Samples::U8(samples) = image.samples
-            && samples.capacity() <= Self::KEPT_BYTES
-        {
-            self.samples = samples;
-        }
-    }
+    file: Vec<u8>,
 }
 
 /// The formats that are read.
@@ -160,14 +146,28 @@ impl Format {
 /// Every [`ImageError`] but those of reduction: nodata and bands.
 pub fn decode(bytes: &[u8], output: Output, limits: &Limits, scratch: &mut Scratch) -> Result<Image> {
     match Format::sniff(bytes)? {
-        Format::Jpeg => {
-            let mut samples = std::mem::take(&mut scratch.samples);
-            let (width, height, bands) = jpeg::decode_into(bytes, output, limits, &mut scratch.jpeg, &mut samples)?;
-            Ok(Image { width, height, bands, samples: Samples::U8(samples) })
-        }
+        Format::Jpeg => jpeg::decode(bytes, output, limits, &mut scratch.jpeg),
         Format::Png => png::decode(bytes, limits),
         Format::Tiff => tiff::decode(bytes, limits),
         Format::WebP => webp::decode(bytes, limits),
+    }
+}
+
+/// Hands the gray levels of an encoded image's valid pixels to `sink`.
+///
+/// # Errors
+///
+/// Every [`ImageError`] but the lack of valid pixels; levels may have been handed out before.
+pub fn gray_levels(
+    bytes: &[u8],
+    reduction: &Reduction,
+    limits: &Limits,
+    scratch: &mut Scratch,
+    sink: &mut impl Levels,
+) -> Result<()> {
+    match Format::sniff(bytes)? {
+        Format::Jpeg => jpeg::gray_levels(bytes, reduction, limits, &mut scratch.jpeg, sink),
+        _ => reduction.gray_levels(decode(bytes, reduction.output(), limits, scratch)?.as_ref(), sink),
     }
 }
 

@@ -45,6 +45,16 @@ impl Quantiser {
     }
 }
 
+impl Quantiser {
+    /// The levels of as many values.
+    pub fn levels(self, values: &[u16], levels: &mut [u8]) {
+        if self == Self::high_byte() {
+            return levels.iter_mut().zip(values).for_each(|(level, &value)| *level = (value >> 8) as u8);
+        }
+        levels.iter_mut().zip(values).for_each(|(level, &value)| *level = self.level(value));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,8 +68,12 @@ mod tests {
 
     fn assert_levels(lo: u16, hi: u16) {
         let quantiser = Quantiser::new(lo, hi).unwrap();
-        for value in 0..=u16::MAX {
+        let values: Vec<u16> = (0..=u16::MAX).collect();
+        let mut levels = vec![0; values.len()];
+        quantiser.levels(&values, &mut levels);
+        for (value, level) in values.into_iter().zip(levels) {
             assert_eq!(quantiser.level(value), level_by_division(value, lo, hi), "{value} in {lo}..={hi}");
+            assert_eq!(quantiser.level(value), level, "{value} in {lo}..={hi}");
         }
     }
 

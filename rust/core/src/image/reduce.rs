@@ -8,6 +8,18 @@ use crate::error::{Error, ImageError};
 /// Pixels reduced at a time: their samples and levels stay in the first cache.
 const BLOCK: usize = 4096;
 
+/// Takes an image's gray levels.
+pub trait Levels {
+    /// Takes the next of them.
+    fn add(&mut self, levels: &[u8]);
+
+    /// Takes the next `number` of them from `write`, which is called once and sets every one.
+    fn add_with(&mut self, number: usize, write: impl FnOnce(&mut [u8]));
+
+    /// So many of those taken so far, all of this level, do not count: their pixels are nodata.
+    fn remove(&mut self, level: u8, count: usize);
+}
+
 /// What is looked at in an image, and how its pixels become levels.
 #[derive(Debug, Clone)]
 pub struct Reduction {
@@ -46,38 +58,59 @@ impl Reduction {
         if self.gray == Gray::Luma && self.bands.is_none() { Output::Luma } else { Output::Native }
     }
 
-    /// Hands the gray levels of all valid pixels to `sink`, a block at a time.
+    /// Whether all samples of 8-bit images of that many `bands` are looked at, as they are.
+    pub fn takes_all(&self, bands: usize) -> bool {
+        self.nodata.is_none()
+            && self.range.is_none()
+            && bands::select(self.bands.as_deref(), bands).is_ok_and(|chosen| is_all(chosen, bands))
+    }
+
+    /// The rule that makes levels of pixels.
+    pub fn gray(&self) -> Gray {
+        self.gray
+    }
+
+    /// Fails when images of that many `bands` cannot be reduced.
     ///
     /// # Errors
     ///
-    /// [`ImageError::Bands`] when the bands are not there, and [`ImageError::Unsupported`] when a range of 16-bit values was
-    /// given for 8-bit samples.
-    pub fn gray_levels(&self, image: ImageRef<'_>, mut sink: impl FnMut(&[u8])) -> Result<()> {
+    /// [`ImageError::Bands`] when the bands are not there, or are too many or too few for the rule.
+    pub fn check_bands(&self, bands: usize) -> Result<()> {
+        bands::select(self.bands.as_deref(), bands).and_then(|chosen| self.gray.check(chosen.len()))
+    }
+
+    /// Hands the gray levels of all valid pixels to `sink`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Reduction::check_bands`], and [`ImageError::Unsupported`] when a range of 16-bit values was given for
+    /// 8-bit samples.
+    pub fn gray_levels(&self, image: ImageRef<'_>, sink: &mut impl Levels) -> Result<()> {
+        self.check_bands(image.bands)?;
+        let chosen = bands::select(self.bands.as_deref(), image.bands)?;
         let bands = image.bands;
-        let chosen = bands::select(self.bands.as_deref(), bands)?;
-        self.gray.check(chosen.len())?;
-        let mut levels = [0; BLOCK];
-        let gray_block = |samples: &[u8]| {
-            if chosen.len() == 1 {
-                return sink(samples);
-            }
-            let levels = &mut levels[..samples.len() / chosen.len()];
-            gray::levels(self.gray, chosen.len(), samples, levels);
-            sink(levels);
-        };
+        let mut blocks = Blocks { gray: self.gray, bands, chosen, planes: Vec::new(), sink };
         match image.samples {
             SamplesRef::U8(samples) => {
                 self.check_eight_bits()?;
                 let nodata = self.nodata.and_then(|value| u8::try_from(value).ok());
-                if nodata.is_none() && is_all(&chosen, bands) {
-                    samples.chunks(BLOCK * bands).for_each(gray_block);
-                } else {
-                    gather(samples, bands, &chosen, nodata, |sample| sample, gray_block);
+                // Samples that are levels already need no block to become them in.
+                let block = if bands == 1 { usize::MAX } else { BLOCK * bands };
+                for samples in samples.chunks(block) {
+                    blocks.narrow(samples);
+                    if let Some(nodata) = nodata {
+                        blocks.remove(samples, nodata, nodata);
+                    }
                 }
             }
             SamplesRef::U16(samples) => {
-                let quantiser = self.quantiser();
-                gather(samples, bands, &chosen, self.nodata, |sample| quantiser.level(sample), gray_block);
+                let (quantiser, mut plane) = (self.quantiser(), vec![0; BLOCK]);
+                for samples in samples.chunks(BLOCK * bands) {
+                    blocks.wide(samples, quantiser, &mut plane);
+                    if let Some(nodata) = self.nodata {
+                        blocks.remove(samples, nodata, quantiser.level(nodata));
+                    }
+                }
             }
         }
         Ok(())
@@ -93,24 +126,22 @@ impl Reduction {
         if !matches!(chosen.len(), 1 | 3) {
             return Err(ImageError::Bands(format!("{} bands were chosen, but RGB takes three, or one", chosen.len())));
         }
-        let repeated = if chosen.len() == 1 { vec![chosen[0]; 3] } else { chosen };
-        let mut rgb = Vec::with_capacity(image.width * image.height * 3);
-        let mut sink = |block: &[u8]| rgb.extend_from_slice(block);
-        match image.samples {
+        let rgb: [usize; 3] = std::array::from_fn(|i| chosen[if chosen.len() == 1 { 0 } else { i }]);
+        let samples = match image.samples {
             SamplesRef::U8(samples) => {
                 self.check_eight_bits()?;
-                if is_all(&repeated, image.bands) {
-                    sink(samples);
+                if is_all(&rgb, image.bands) {
+                    samples.to_vec()
                 } else {
-                    gather(samples, image.bands, &repeated, None, |sample| sample, sink);
+                    samples.chunks_exact(image.bands).flat_map(|pixel| rgb.map(|band| pixel[band])).collect()
                 }
             }
             SamplesRef::U16(samples) => {
-                let quantiser = self.quantiser();
-                gather(samples, image.bands, &repeated, None, |sample| quantiser.level(sample), sink);
+                let level = |sample| self.quantiser().level(sample);
+                samples.chunks_exact(image.bands).flat_map(|pixel| rgb.map(|band| level(pixel[band]))).collect()
             }
-        }
-        Ok(Rgb { width: image.width, height: image.height, samples: rgb })
+        };
+        Ok(Rgb { width: image.width, height: image.height, samples })
     }
 
     fn quantiser(&self) -> Quantiser {
@@ -133,47 +164,76 @@ fn is_all(chosen: &[usize], bands: usize) -> bool {
     chosen.len() == bands && chosen.iter().enumerate().all(|(place, &band)| place == band)
 }
 
-/// Hands the levels of the chosen bands of all valid pixels to `sink`, interleaved, a block at a time.
-fn gather<T: Copy + PartialEq>(
-    samples: &[T],
+/// The reduction of an image, a block of pixels at a time.
+struct Blocks<'a, L> {
+    gray: Gray,
     bands: usize,
-    chosen: &[usize],
-    nodata: Option<T>,
-    level: impl Fn(T) -> u8,
-    sink: impl FnMut(&[u8]),
-) {
-    // The usual numbers of bands as arrays: the loop over a pixel's bands unrolls.
-    match *chosen {
-        [a] => gather_chosen(samples, bands, [a], nodata, level, sink),
-        [a, b, c] => gather_chosen(samples, bands, [a, b, c], nodata, level, sink),
-        _ => gather_chosen(samples, bands, chosen, nodata, level, sink),
+    chosen: &'a [usize],
+    /// The chosen bands of a block, one behind the other.
+    planes: Vec<u8>,
+    sink: &'a mut L,
+}
+
+impl<L: Levels> Blocks<'_, L> {
+    /// Hands out the levels of 8-bit samples, those of nodata among them.
+    fn narrow(&mut self, samples: &[u8]) {
+        if !is_all(self.chosen, self.bands) {
+            self.planes.resize(samples.len() / self.bands * self.chosen.len(), 0);
+            let planes = self.planes.chunks_exact_mut(samples.len() / self.bands);
+            planes.zip(self.chosen).for_each(|(plane, &band)| take(samples, self.bands, band, plane));
+            return self.planar();
+        }
+        if self.bands == 1 {
+            return self.sink.add(samples);
+        }
+        self.sink.add_with(samples.len() / self.bands, |levels| gray::levels(self.gray, self.bands, samples, levels));
+    }
+
+    /// The same for 16-bit samples. `plane` has room for a block of one band.
+    fn wide(&mut self, samples: &[u16], quantiser: Quantiser, plane: &mut [u16]) {
+        let pixels = samples.len() / self.bands;
+        self.planes.resize(pixels * self.chosen.len(), 0);
+        for (levels, &band) in self.planes.chunks_exact_mut(pixels).zip(self.chosen) {
+            if self.bands == 1 {
+                quantiser.levels(samples, levels);
+            } else {
+                take(samples, self.bands, band, &mut plane[..pixels]);
+                quantiser.levels(&plane[..pixels], levels);
+            }
+        }
+        self.planar();
+    }
+
+    /// Hands out the levels of `planes`.
+    fn planar(&mut self) {
+        if let [_] = self.chosen {
+            return self.sink.add(&self.planes);
+        }
+        let (gray, planes) = (self.gray, &self.planes);
+        self.sink.add_with(planes.len() / self.chosen.len(), |levels| gray::levels_of_planes(gray, planes, levels));
+    }
+
+    /// Takes back the pixels whose chosen bands are all `nodata`. The gray of equal levels is that `level`, by any rule.
+    fn remove<T: Copy + PartialEq>(&mut self, samples: &[T], nodata: T, level: u8) {
+        let pixels = samples.chunks_exact(self.bands);
+        let count = match *self.chosen {
+            _ if self.bands == 1 => samples.iter().filter(|&&sample| sample == nodata).count(),
+            [a] => pixels.filter(|pixel| pixel[a] == nodata).count(),
+            // Without a decision a band.
+            [a, b, c] => pixels.filter(|p| (p[a] == nodata) & (p[b] == nodata) & (p[c] == nodata)).count(),
+            _ => pixels.filter(|pixel| self.chosen.iter().all(|&band| pixel[band] == nodata)).count(),
+        };
+        self.sink.remove(level, count);
     }
 }
 
-fn gather_chosen<T: Copy + PartialEq>(
-    samples: &[T],
-    bands: usize,
-    chosen: impl AsRef<[usize]>,
-    nodata: Option<T>,
-    level: impl Fn(T) -> u8,
-    mut sink: impl FnMut(&[u8]),
-) {
-    let chosen = chosen.as_ref();
-    let mut block = vec![0; BLOCK * chosen.len()];
-    for pixels in samples.chunks(BLOCK * bands) {
-        let mut kept = 0;
-        for pixel in pixels.chunks_exact(bands) {
-            // Every pixel is written; the next one overwrites it if it is nodata.
-            let place = &mut block[kept * chosen.len()..][..chosen.len()];
-            let mut valid = nodata.is_none();
-            for (to, &band) in place.iter_mut().zip(chosen) {
-                let sample = pixel[band];
-                *to = level(sample);
-                valid |= nodata.is_some_and(|nodata| sample != nodata);
-            }
-            kept += usize::from(valid);
-        }
-        sink(&block[..kept * chosen.len()]);
+/// Copies one band of interleaved samples.
+fn take<T: Copy>(samples: &[T], bands: usize, band: usize, plane: &mut [T]) {
+    // The usual numbers of bands as constants: the step of the loop is known.
+    match bands {
+        3 => samples.as_chunks::<3>().0.iter().zip(plane).for_each(|(pixel, to)| *to = pixel[band]),
+        4 => samples.as_chunks::<4>().0.iter().zip(plane).for_each(|(pixel, to)| *to = pixel[band]),
+        _ => samples.chunks_exact(bands).zip(plane).for_each(|(pixel, to)| *to = pixel[band]),
     }
 }
 
@@ -208,6 +268,24 @@ mod tests {
             .collect()
     }
 
+    struct Counts([usize; 256]);
+
+    impl Levels for Counts {
+        fn add(&mut self, levels: &[u8]) {
+            levels.iter().for_each(|&level| self.0[usize::from(level)] += 1);
+        }
+
+        fn add_with(&mut self, number: usize, write: impl FnOnce(&mut [u8])) {
+            let mut levels = vec![0; number];
+            write(&mut levels);
+            self.add(&levels);
+        }
+
+        fn remove(&mut self, level: u8, count: usize) {
+            self.0[usize::from(level)] -= count;
+        }
+    }
+
     fn any_image() -> impl Strategy<Value = Image> {
         let few = prop_oneof![Just(0u16), Just(1), Just(7), Just(255), any::<u16>()];
         (1..6usize, 0..30usize, 1..300usize, any::<bool>()).prop_flat_map(move |(bands, height, width, wide)| {
@@ -232,9 +310,11 @@ mod tests {
             let chosen: Vec<usize> = places.iter().map(|place| place.index(image.bands)).collect();
             let gray = if matches!(chosen.len(), 1 | 3) { Gray::Bt601 } else { Gray::Mean };
             let reduction = Reduction::new(gray, Some(chosen.clone()), nodata, None).unwrap();
-            let mut levels = Vec::new();
-            reduction.gray_levels(image.as_ref(), |block| levels.extend_from_slice(block)).unwrap();
-            prop_assert_eq!(levels, levels_one_by_one(&image, &chosen, nodata, gray));
+            let mut counts = Counts([0; 256]);
+            reduction.gray_levels(image.as_ref(), &mut counts).unwrap();
+            let mut want = Counts([0; 256]);
+            want.add(&levels_one_by_one(&image, &chosen, nodata, gray));
+            prop_assert_eq!(counts.0, want.0);
         }
     }
 }

@@ -106,7 +106,7 @@ impl Bits<'_> {
         self.position * 8 > (self.data.len() - PADDING) * 8 + self.count as usize
     }
 
-    /// Makes 56 bits available: two codes of up to 10 bits with up to 15 bits behind each, or one of any length.
+    /// Makes 56 bits available: two codes of up to 11 bits with up to 15 bits behind each, or one of any length.
     #[inline(always)]
     pub fn refill(&mut self) {
         let loaded = self.data.get(self.position..).and_then(<[u8]>::first_chunk);

@@ -1,6 +1,8 @@
-//! Colour conversion of rows: planes to interleaved RGB, in libjpeg's 16-bit fixed point.
+//! Colour conversion of rows: planes to interleaved RGB, in libjpeg's 16-bit fixed point, or to gray levels.
 
+use super::frame::{Colour, MAX_COMPONENTS};
 use super::simd::Simd;
+use crate::image::gray::weighted;
 
 /// The factors of ITU-R BT.601, full range (JFIF 1.02), with 16 bits behind the point.
 const RED_BY_CR: i32 = 91_881;
@@ -16,8 +18,32 @@ fn rgb(y: u8, cb: u8, cr: u8) -> [u8; 3] {
     [sample(RED_BY_CR * cr), sample(GREEN_BY_CB * cb + GREEN_BY_CR * cr), sample(BLUE_BY_CB * cb)]
 }
 
+/// Planes of any colour space to pixels: gray, or red, green and blue.
+pub fn interleave(simd: Simd, colour: Colour, [a, b, c, d]: [&[u8]; MAX_COMPONENTS], out: &mut [u8]) {
+    match colour {
+        Colour::Gray => out.copy_from_slice(a),
+        Colour::Rgb => rgb_from_planes(a, b, c, out),
+        Colour::YCbCr => rgb_from_ycbcr(simd, a, b, c, out),
+        Colour::Cmyk => rgb_from_cmyk(a, b, c, d, out),
+        Colour::Ycck => rgb_from_ycck(a, b, c, d, out),
+    }
+}
+
+/// YCbCr to the gray levels, by BT.601, of the RGB that it stands for.
+pub fn levels_from_ycbcr(simd: Simd, y: &[u8], cb: &[u8], cr: &[u8], out: &mut [u8]) {
+    #[cfg(target_arch = "x86_64")]
+    if simd.avx2() {
+        // SAFETY: `avx2` says that this CPU has AVX2.
+        return unsafe { super::avx2::color::levels_from_ycbcr(y, cb, cr, out) };
+    }
+    let _ = simd;
+    for (((level, &y), &cb), &cr) in out.iter_mut().zip(y).zip(cb).zip(cr) {
+        *level = weighted(rgb(y, cb, cr));
+    }
+}
+
 /// YCbCr to RGB. `out` holds three bytes a pixel.
-pub fn rgb_from_ycbcr(simd: Simd, y: &[u8], cb: &[u8], cr: &[u8], out: &mut [u8]) {
+fn rgb_from_ycbcr(simd: Simd, y: &[u8], cb: &[u8], cr: &[u8], out: &mut [u8]) {
     #[cfg(target_arch = "x86_64")]
     if simd.avx2() {
         // SAFETY: `avx2` says that this CPU has AVX2.
@@ -30,14 +56,14 @@ pub fn rgb_from_ycbcr(simd: Simd, y: &[u8], cb: &[u8], cr: &[u8], out: &mut [u8]
 }
 
 /// Planes of red, green and blue to pixels.
-pub fn rgb_from_planes(r: &[u8], g: &[u8], b: &[u8], out: &mut [u8]) {
+fn rgb_from_planes(r: &[u8], g: &[u8], b: &[u8], out: &mut [u8]) {
     for (((pixel, &r), &g), &b) in out.chunks_exact_mut(3).zip(r).zip(g).zip(b) {
         pixel.copy_from_slice(&[r, g, b]);
     }
 }
 
 /// Four inks to RGB, as Pillow does it: the file's values are taken for inverted, whatever its markers say.
-pub fn rgb_from_cmyk(c: &[u8], m: &[u8], y: &[u8], k: &[u8], out: &mut [u8]) {
+fn rgb_from_cmyk(c: &[u8], m: &[u8], y: &[u8], k: &[u8], out: &mut [u8]) {
     let inks = c.iter().zip(m).zip(y).zip(k);
     for (pixel, (((&c, &m), &y), &k)) in out.chunks_exact_mut(3).zip(inks) {
         pixel.copy_from_slice(&[c, m, y].map(|ink| under_black(255 - ink, k)));
@@ -45,7 +71,7 @@ pub fn rgb_from_cmyk(c: &[u8], m: &[u8], y: &[u8], k: &[u8], out: &mut [u8]) {
 }
 
 /// Four inks of which three are coded as YCbCr to RGB.
-pub fn rgb_from_ycck(y: &[u8], cb: &[u8], cr: &[u8], k: &[u8], out: &mut [u8]) {
+fn rgb_from_ycck(y: &[u8], cb: &[u8], cr: &[u8], k: &[u8], out: &mut [u8]) {
     let inks = y.iter().zip(cb).zip(cr).zip(k);
     for (pixel, (((&y, &cb), &cr), &k)) in out.chunks_exact_mut(3).zip(inks) {
         pixel.copy_from_slice(&rgb(y, cb, cr).map(|ink| under_black(ink, k)));
@@ -85,11 +111,13 @@ mod tests {
         for y in 0..=255u8 {
             for cb in 0..=255u8 {
                 let (ys, cbs) = ([y; 256], [cb; 256]);
-                let mut rows = [[0; 768]; 2];
-                for (simd, row) in [Simd::PORTABLE, Simd::detect()].into_iter().zip(&mut rows) {
-                    rgb_from_ycbcr(simd, &ys, &cbs, &all, row);
+                let mut rows = [([0; 768], [0; 256]); 2];
+                for (simd, (rgb, levels)) in [Simd::PORTABLE, Simd::detect()].into_iter().zip(&mut rows) {
+                    rgb_from_ycbcr(simd, &ys, &cbs, &all, rgb);
+                    levels_from_ycbcr(simd, &ys, &cbs, &all, levels);
                 }
                 assert_eq!(rows[0], rows[1], "y {y} cb {cb}");
+                assert!(rows[0].0.as_chunks().0.iter().zip(rows[0].1).all(|(&rgb, level)| weighted(rgb) == level));
             }
         }
     }
@@ -99,9 +127,10 @@ mod tests {
         let plane = |step: usize| -> Vec<u8> { (0..100).map(|i| (i * step) as u8).collect() };
         let (y, cb, cr) = (plane(7), plane(31), plane(57));
         for width in 0..100 {
-            let mut rows = [vec![0; 3 * width], vec![0; 3 * width]];
-            for (simd, row) in [Simd::PORTABLE, Simd::detect()].into_iter().zip(&mut rows) {
-                rgb_from_ycbcr(simd, &y[..width], &cb[..width], &cr[..width], row);
+            let mut rows = [(vec![0; 3 * width], vec![0; width]), (vec![0; 3 * width], vec![0; width])];
+            for (simd, (rgb, levels)) in [Simd::PORTABLE, Simd::detect()].into_iter().zip(&mut rows) {
+                rgb_from_ycbcr(simd, &y[..width], &cb[..width], &cr[..width], rgb);
+                levels_from_ycbcr(simd, &y[..width], &cb[..width], &cr[..width], levels);
             }
             assert_eq!(rows[0], rows[1], "width {width}");
         }

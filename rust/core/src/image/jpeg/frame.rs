@@ -18,6 +18,13 @@ pub enum Colour {
     Ycck,
 }
 
+impl Colour {
+    /// Samples in a pixel of the picture: one, or red, green and blue.
+    pub fn bands(self) -> usize {
+        if self == Self::Gray { 1 } else { 3 }
+    }
+}
+
 /// One component of a frame.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Component {

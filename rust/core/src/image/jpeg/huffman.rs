@@ -5,7 +5,7 @@ use super::{Invalid, corrupt};
 use crate::image::Result;
 
 /// Codes up to this length are decoded by one look-up. Longer ones are less than 1 % of a photograph's.
-const LOOKUP_BITS: u32 = 10;
+pub const LOOKUP_BITS: u32 = 11;
 
 /// A table as a DHT segment defines it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +14,11 @@ pub struct Spec {
     pub counts: [u8; 16],
     /// The symbols in the order of their codes.
     pub symbols: [u8; 256],
+}
+
+impl Spec {
+    /// No codes.
+    pub const EMPTY: Spec = Spec { counts: [0; 16], symbols: [0; 256] };
 }
 
 /// A decoded symbol: `run` zero coefficients, then one of `size` bits.
@@ -29,7 +34,7 @@ impl Symbol {
 
     /// Bits of the code and of the coefficient behind it together; 0 where no code is known.
     #[inline(always)]
-    fn total(self) -> u32 {
+    pub fn total(self) -> u32 {
         u32::from(self.0 & 31)
     }
 
@@ -61,8 +66,7 @@ pub struct Table {
 impl Default for Table {
     /// The table without codes.
     fn default() -> Self {
-        let spec = Spec { counts: [0; 16], symbols: [0; 256] };
-        Table { spec, lookup: [Symbol(0); 1 << LOOKUP_BITS], limits: [0; 17], offsets: [0; 17] }
+        Table { spec: Spec::EMPTY, lookup: [Symbol(0); 1 << LOOKUP_BITS], limits: [0; 17], offsets: [0; 17] }
     }
 }
 
@@ -98,15 +102,21 @@ impl Table {
         Ok(table)
     }
 
-    /// Whether this is the table that `spec` defines.
-    pub fn is(&self, spec: &Spec) -> bool {
-        self.spec == *spec
+    /// What it was made of.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// The symbol of the code that the `LOOKUP_BITS` bits of `window` start with; of no bits if the code is longer.
+    #[inline]
+    pub fn short(&self, window: u32) -> Symbol {
+        self.lookup[window as usize]
     }
 
     /// The symbol of the next code, which stays in place. Needs 25 bits, and finds more by itself.
     #[inline(always)]
     fn look(&self, bits: &mut Bits<'_>) -> Result<Symbol, Invalid> {
-        let symbol = self.lookup[bits.peek(LOOKUP_BITS) as usize];
+        let symbol = self.short(bits.peek(LOOKUP_BITS));
         if symbol.total() != 0 {
             return Ok(symbol);
         }
@@ -141,14 +151,6 @@ impl Table {
         let value = extend(bits.peek(symbol.total()), symbol.size());
         bits.consume(symbol.total());
         Ok((symbol, value))
-    }
-
-    /// Takes one code and drops the coefficient behind it.
-    #[inline(always)]
-    pub fn skip(&self, bits: &mut Bits<'_>) -> Result<Symbol, Invalid> {
-        let symbol = self.look(bits)?;
-        bits.consume(symbol.total());
-        Ok(symbol)
     }
 }
 
@@ -266,7 +268,7 @@ mod tests {
 
     #[test]
     fn codes_that_no_table_holds_are_refused() {
-        let mut spec = Spec { counts: [0; 16], symbols: [0; 256] };
+        let mut spec = Spec::EMPTY;
         let empty = Table::new(&spec, false).unwrap();
         let mut segments = Segments::default();
         segments.read(&[0; 8], 0, 1);
@@ -291,7 +293,7 @@ mod tests {
             symbols in prop::collection::vec(any::<u8>(), 256),
         ) {
             // Cut the counts down to what fits.
-            let mut spec = Spec { counts: [0; 16], symbols: [0; 256] };
+            let mut spec = Spec::EMPTY;
             spec.symbols.copy_from_slice(&symbols);
             let (mut free, mut left) = (1u32, 256);
             for (count, want) in spec.counts.iter_mut().zip(wanted) {

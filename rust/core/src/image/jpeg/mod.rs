@@ -6,8 +6,9 @@
 //! not needed: such images are refused here.
 //!
 //! From the file to pixels: [`markers`] reads the headers into a [`frame`], [`scan`] and [`progressive`] fill blocks of
-//! coefficients with the help of [`huffman`] and [`bits`], [`rows`] makes rows of the image from them by [`idct`] and
-//! [`upsample`], and hands them to a [`rows::Sink`]. The usual one converts them by [`color`] and collects them.
+//! coefficients with the help of [`huffman`], [`pairs`] and [`bits`], [`rows`] makes rows of the image from them by [`idct`] and
+//! [`upsample`], and hands them to a [`rows::Sink`]. One converts them by [`color`] and collects them, another, in
+//! [`levels`], goes on to gray levels.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -16,7 +17,9 @@ mod color;
 mod frame;
 mod huffman;
 mod idct;
+mod levels;
 mod markers;
+mod pairs;
 mod progressive;
 mod rows;
 mod scan;
@@ -27,12 +30,14 @@ use bits::{Segments, next_marker};
 use frame::MAX_COMPONENTS;
 use huffman::Table;
 use markers::{Markers, Next, Scan};
+use pairs::Pairs;
 use progressive::{AcFirst, AcRefine, DcFirst, DcRefine, Progress};
 use rows::{Plan, Strips};
 use scan::{Block, Layout, Reader, Sequential};
 use simd::Simd;
 
 pub use frame::Colour;
+pub use levels::gray_levels;
 pub use rows::Sink;
 
 use super::{Image, Limits, Result, Samples};
@@ -57,6 +62,8 @@ pub struct Scratch {
     segments: Segments,
     blocks: Vec<Block>,
     strips: Strips,
+    /// Rows on their way to levels.
+    samples: Vec<u8>,
 }
 
 /// Decodes a file.
@@ -150,7 +157,7 @@ impl Decoding<'_> {
         scratch: &mut Scratch,
         sink: &mut impl Sink,
     ) -> Result<()> {
-        let Scratch { tables, segments, blocks, strips } = scratch;
+        let Scratch { tables, segments, blocks, strips, .. } = scratch;
         let frame = markers.frame()?;
         tables.prepare(markers, scan)?;
         let (places, count) = self.plan.places(frame, 1);
@@ -160,7 +167,7 @@ impl Decoding<'_> {
         let interval = markers.restart_interval();
         segments.read(self.bytes, markers.position(), layout.segments(interval));
         let mut reader = Reader::new(segments, interval)?;
-        let mut coder = Sequential::new(tables.of(false, scan), tables.of(true, scan));
+        let mut coder = tables.sequential(scan);
         sink.start(frame.width, frame.height, self.plan.colour);
         for mcu_row in 0..frame.mcus_down {
             blocks.clear();
@@ -183,7 +190,7 @@ impl Decoding<'_> {
         scratch: &mut Scratch,
         sink: &mut impl Sink,
     ) -> Result<()> {
-        let Scratch { tables, segments, blocks, strips } = scratch;
+        let Scratch { tables, segments, blocks, strips, .. } = scratch;
         let frame = markers.frame()?;
         let (places, count) = self.plan.places(frame, frame.mcus_down);
         blocks.clear();
@@ -240,7 +247,7 @@ impl Decoding<'_> {
         let (dc, ac) = (tables.of(false, scan), tables.of(true, scan));
         let &Scan { first, last, low, .. } = scan;
         match (frame.progressive, first, scan.high) {
-            (false, ..) => reader.rows(self.simd, &mut Sequential::new(dc, ac), layout, blocks)?,
+            (false, ..) => reader.rows(self.simd, &mut tables.sequential(scan), layout, blocks)?,
             (true, 0, 0) => reader.rows(self.simd, &mut DcFirst::new(dc, low), layout, blocks)?,
             (true, 0, _) => reader.rows(self.simd, &mut DcRefine::new(low), layout, blocks)?,
             (true, _, 0) => reader.rows(self.simd, &mut AcFirst::new(ac[0], first, last, low), layout, blocks)?,
@@ -263,7 +270,11 @@ impl Decoding<'_> {
 
 /// The tables of the last scan by class and slot, kept: many files share them, and to make them ready takes its time.
 #[derive(Debug, Default)]
-struct Tables(Box<[[Table; 4]; 2]>);
+struct Tables {
+    tables: Box<[[Table; 4]; 2]>,
+    /// Of the AC tables, for sequential scans.
+    pairs: Box<[Pairs; 4]>,
+}
 
 impl Tables {
     /// Makes ready what `scan` needs.
@@ -274,9 +285,12 @@ impl Tables {
             for (ac, slot) in [(false, selector.dc), (true, selector.ac)] {
                 if needed[usize::from(ac)] {
                     let spec = markers.huffman(ac, slot, !progressive)?;
-                    let table = &mut self.0[usize::from(ac)][slot & 3];
-                    if !table.is(&spec) {
+                    let table = &mut self.tables[usize::from(ac)][slot & 3];
+                    if *table.spec() != spec {
                         *table = Table::new(&spec, !ac)?;
+                    }
+                    if ac && !progressive {
+                        self.pairs[slot & 3].set(table);
                     }
                 }
             }
@@ -286,8 +300,17 @@ impl Tables {
 
     /// By selector: the table of a class.
     fn of(&self, ac: bool, scan: &Scan) -> [&Table; MAX_COMPONENTS] {
-        let tables = &self.0[usize::from(ac)];
+        let tables = &self.tables[usize::from(ac)];
         std::array::from_fn(|i| &tables[scan.selectors().get(i).map_or(0, |s| if ac { s.ac } else { s.dc }) & 3])
+    }
+
+    /// The coder of a sequential scan.
+    fn sequential(&self, scan: &Scan) -> Sequential<'_> {
+        let ac = std::array::from_fn(|i| {
+            let slot = scan.selectors().get(i).map_or(0, |s| s.ac) & 3;
+            (&self.tables[1][slot], &self.pairs[slot])
+        });
+        Sequential::new(self.of(false, scan), ac)
     }
 }
 
@@ -312,22 +335,15 @@ impl<'a> Interleave<'a> {
 impl Sink for Interleave<'_> {
     fn start(&mut self, width: usize, height: usize, colour: Colour) {
         (self.width, self.height, self.colour) = (width, height, colour);
-        self.bands = if colour == Colour::Gray { 1 } else { 3 };
+        self.bands = colour.bands();
         // What is there already is overwritten, not cleared.
         self.samples.resize(width * height * self.bands, 0);
     }
 
-    fn row(&mut self, [a, b, c, d]: [&[u8]; MAX_COMPONENTS]) {
+    fn row(&mut self, planes: [&[u8]; MAX_COMPONENTS]) {
         let length = self.width * self.bands;
-        let out = &mut self.samples[self.y * length..][..length];
+        color::interleave(self.simd, self.colour, planes, &mut self.samples[self.y * length..][..length]);
         self.y += 1;
-        match self.colour {
-            Colour::Gray => out.copy_from_slice(a),
-            Colour::Rgb => color::rgb_from_planes(a, b, c, out),
-            Colour::YCbCr => color::rgb_from_ycbcr(self.simd, a, b, c, out),
-            Colour::Cmyk => color::rgb_from_cmyk(a, b, c, d, out),
-            Colour::Ycck => color::rgb_from_ycck(a, b, c, d, out),
-        }
     }
 }
 

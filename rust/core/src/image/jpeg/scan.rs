@@ -2,8 +2,9 @@
 
 use super::bits::{Bits, End, Segments};
 use super::frame::{Frame, MAX_COMPONENTS};
-use super::huffman::Table;
+use super::huffman::{LOOKUP_BITS, Table};
 use super::markers::{Scan, ZIGZAG};
+use super::pairs::{END, Pairs};
 use super::simd::Simd;
 use super::{Invalid, corrupt, truncated};
 use crate::error::ImageError;
@@ -20,8 +21,6 @@ const MAX_UNITS: usize = 10;
 pub struct Unit {
     /// Which of the scan's components it belongs to.
     pub selector: usize,
-    /// Whether its coefficients are asked for. Otherwise it is only read over.
-    pub wanted: bool,
     /// Its place in a row of MCUs.
     first: usize,
     /// From its place in one MCU to that in the next.
@@ -60,10 +59,11 @@ impl Layout {
                 let slot = layout.units.get_mut(layout.count).ok_or_else(|| {
                     corrupt(format!("a scan whose sampling factors give more than {MAX_UNITS} blocks an MCU"))
                 })?;
-                // What is read over goes to the spare block that stands before all others.
+                // What is not asked for goes to the spare block that stands before all others: to read over it, and to
+                // ask each time whether to, takes longer.
                 *slot = match place {
-                    Some(place) => Unit { selector: i, wanted: true, first: place + first, step },
-                    None => Unit { selector: i, wanted: false, first: 0, step: 0 },
+                    Some(place) => Unit { selector: i, first: place + first, step },
+                    None => Unit { selector: i, first: 0, step: 0 },
                 };
                 layout.count += 1;
                 Ok(())
@@ -228,14 +228,14 @@ pub struct Sequential<'t> {
     /// By selector.
     dc: [&'t Table; MAX_COMPONENTS],
     /// By selector.
-    ac: [&'t Table; MAX_COMPONENTS],
+    ac: [(&'t Table, &'t Pairs); MAX_COMPONENTS],
     /// By selector: the last block's DC coefficient.
     predictions: [i32; MAX_COMPONENTS],
 }
 
 impl<'t> Sequential<'t> {
     /// With the tables of each selector.
-    pub fn new(dc: [&'t Table; MAX_COMPONENTS], ac: [&'t Table; MAX_COMPONENTS]) -> Self {
+    pub fn new(dc: [&'t Table; MAX_COMPONENTS], ac: [(&'t Table, &'t Pairs); MAX_COMPONENTS]) -> Self {
         Sequential { dc, ac, predictions: [0; MAX_COMPONENTS] }
     }
 }
@@ -243,40 +243,36 @@ impl<'t> Sequential<'t> {
 impl Coder for Sequential<'_> {
     #[inline(always)]
     fn block(&mut self, bits: &mut Bits<'_>, unit: &Unit, block: &mut Block) -> Result<(), Invalid> {
-        let (dc, ac) = (self.dc[unit.selector & 3], self.ac[unit.selector & 3]);
+        let (dc, (ac, pairs)) = (self.dc[unit.selector & 3], self.ac[unit.selector & 3]);
+        bits.refill();
+        let (_, difference) = dc.coefficient(bits)?;
+        let prediction = &mut self.predictions[unit.selector & 3];
+        *prediction = prediction.wrapping_add(difference);
+        block[0] = *prediction as i16;
         let mut k = 1;
-        if unit.wanted {
+        'block: loop {
             bits.refill();
-            let (_, difference) = dc.coefficient(bits)?;
-            let prediction = &mut self.predictions[unit.selector & 3];
-            *prediction = prediction.wrapping_add(difference);
-            block[0] = *prediction as i16;
-            // One refill is enough for two coefficients.
-            loop {
-                k = coefficient(ac, bits, block, k)?;
+            for _ in 0..PAIRS_PER_REFILL {
+                let pair = pairs.at(bits.peek(LOOKUP_BITS));
+                // Behind a block's last coefficient stands the next block.
+                if k + usize::from(pair.places[0]) < 63 {
+                    bits.consume(pair.total.into());
+                    for (place, value) in pair.places.into_iter().zip(pair.values) {
+                        block[usize::from(ZIGZAG[k + usize::from(place)])] = value;
+                    }
+                    k += usize::from(pair.advance);
+                } else {
+                    bits.refill();
+                    k = coefficient(ac, bits, block, k)?;
+                    bits.refill();
+                }
                 if k >= 64 {
-                    break;
+                    break 'block;
                 }
-                bits.refill();
-                k = coefficient(ac, bits, block, k)?;
-                if k >= 64 {
-                    break;
-                }
-            }
-        } else {
-            bits.refill();
-            dc.skip(bits)?;
-            while k < 64 {
-                bits.refill();
-                let symbol = ac.skip(bits)?;
-                if symbol.size() == 0 && symbol.run() != 15 {
-                    return Ok(());
-                }
-                k += symbol.run() as usize + 1;
             }
         }
         // A run of zeros may lead past the end only if no coefficient follows.
-        if k > 64 { Err(Invalid::Run) } else { Ok(()) }
+        if (65..usize::from(END)).contains(&k) { Err(Invalid::Run) } else { Ok(()) }
     }
 
     fn restart(&mut self) {
@@ -284,7 +280,11 @@ impl Coder for Sequential<'_> {
     }
 }
 
-/// Reads the next coefficient that is not zero, from the `k`-th on. Returns the place behind it: 64 at the block's end.
+/// A refill makes 56 bits available.
+const PAIRS_PER_REFILL: u32 = 56 / LOOKUP_BITS;
+
+/// Reads the next coefficient that is not zero, from the `k`-th on. Returns the place behind it, [`END`] at the end
+/// of the block.
 #[inline(always)]
 fn coefficient(table: &Table, bits: &mut Bits<'_>, block: &mut Block, k: usize) -> Result<usize, Invalid> {
     let (symbol, value) = table.coefficient(bits)?;
@@ -292,7 +292,7 @@ fn coefficient(table: &Table, bits: &mut Bits<'_>, block: &mut Block, k: usize) 
     if symbol.size() != 0 {
         block[usize::from(ZIGZAG[k])] = value as i16;
     } else if symbol.run() != 15 {
-        return Ok(64);
+        return Ok(END.into());
     }
     Ok(k + 1)
 }

@@ -1,8 +1,9 @@
-//! YCbCr to RGB, 32 pixels at a time.
+//! YCbCr to RGB or to gray levels, 32 pixels at a time.
 
 use std::arch::x86_64::*;
 
-use super::{load32, store16};
+use super::{load32, store16, store32};
+use crate::image::gray::{BLUE, HALF, RED};
 
 /// See [`crate::image::jpeg::color::rgb_from_ycbcr`].
 #[target_feature(enable = "avx2")]
@@ -15,27 +16,75 @@ pub fn rgb_from_ycbcr(y: &[u8], cb: &[u8], cr: &[u8], out: &mut [u8]) {
         convert(y, cb, cr, pixels);
     }
     if !out_rest.is_empty() {
-        let filled = |rest: &[u8]| {
-            let mut whole = [0; 32];
-            whole[..rest.len().min(32)].copy_from_slice(&rest[..rest.len().min(32)]);
-            whole
-        };
         let mut whole = [0; 96];
         convert(&filled(y_rest), &filled(cb_rest), &filled(cr_rest), &mut whole);
         out_rest.copy_from_slice(&whole[..out_rest.len()]);
     }
 }
 
+/// See [`crate::image::jpeg::color::levels_from_ycbcr`].
+#[target_feature(enable = "avx2")]
+pub fn levels_from_ycbcr(y: &[u8], cb: &[u8], cr: &[u8], out: &mut [u8]) {
+    let (ys, y_rest) = y.as_chunks();
+    let (cbs, cb_rest) = cb.as_chunks();
+    let (crs, cr_rest) = cr.as_chunks();
+    let (levels, out_rest) = out.as_chunks_mut::<32>();
+    for (((levels, y), cb), cr) in levels.iter_mut().zip(ys).zip(cbs).zip(crs) {
+        store32(levels, weigh(y, cb, cr));
+    }
+    if !out_rest.is_empty() {
+        let mut whole = [0; 32];
+        store32(&mut whole, weigh(&filled(y_rest), &filled(cb_rest), &filled(cr_rest)));
+        out_rest.copy_from_slice(&whole[..out_rest.len()]);
+    }
+}
+
+/// Up to 32 samples and zeros behind them.
+fn filled(rest: &[u8]) -> [u8; 32] {
+    let mut whole = [0; 32];
+    whole[..rest.len().min(32)].copy_from_slice(&rest[..rest.len().min(32)]);
+    whole
+}
+
 #[inline]
 #[target_feature(enable = "avx2")]
 fn convert(y: &[u8; 32], cb: &[u8; 32], cr: &[u8; 32], out: &mut [u8; 96]) {
-    let zero = _mm256_setzero_si256();
-    let (y, cb, cr) = (load32(y), load32(cb), load32(cr));
-    // Low and high halves of each register's halves: packing undoes it.
-    let lo = sixteen(_mm256_unpacklo_epi8(y, zero), _mm256_unpacklo_epi8(cb, zero), _mm256_unpacklo_epi8(cr, zero));
-    let hi = sixteen(_mm256_unpackhi_epi8(y, zero), _mm256_unpackhi_epi8(cb, zero), _mm256_unpackhi_epi8(cr, zero));
+    let [lo, hi] = halves(y, cb, cr);
     let [r, g, b] = [0, 1, 2].map(|i| _mm256_packus_epi16(lo[i], hi[i]));
     interleave(r, g, b, out);
+}
+
+/// The gray levels of 32 pixels.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn weigh(y: &[u8; 32], cb: &[u8; 32], cr: &[u8; 32]) -> __m256i {
+    let [lo, hi] = halves(y, cb, cr).map(|rgb| {
+        let (black, white) = (_mm256_setzero_si256(), _mm256_set1_epi16(255));
+        let [r, g, b] = rgb.map(|x| _mm256_min_epi16(_mm256_max_epi16(x, black), white));
+        // The three weights are 1 in sum: what red and blue are more than green is weighed.
+        let (r, b) = (_mm256_sub_epi16(r, g), _mm256_sub_epi16(b, g));
+        let weights = _mm256_set1_epi32((RED | BLUE << 16) as i32);
+        let more = |pairs| {
+            let sum = _mm256_add_epi32(_mm256_madd_epi16(pairs, weights), _mm256_set1_epi32(HALF as i32));
+            _mm256_srai_epi32::<16>(sum)
+        };
+        let (lo, hi) = (_mm256_unpacklo_epi16(r, b), _mm256_unpackhi_epi16(r, b));
+        _mm256_add_epi16(g, _mm256_packs_epi32(more(lo), more(hi)))
+    });
+    _mm256_packus_epi16(lo, hi)
+}
+
+/// Red, green and blue of 32 pixels, not yet clamped: the lower halves of both halves of the registers, and the upper
+/// ones. Packing undoes it.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn halves(y: &[u8; 32], cb: &[u8; 32], cr: &[u8; 32]) -> [[__m256i; 3]; 2] {
+    let zero = _mm256_setzero_si256();
+    let (y, cb, cr) = (load32(y), load32(cb), load32(cr));
+    [
+        sixteen(_mm256_unpacklo_epi8(y, zero), _mm256_unpacklo_epi8(cb, zero), _mm256_unpacklo_epi8(cr, zero)),
+        sixteen(_mm256_unpackhi_epi8(y, zero), _mm256_unpackhi_epi8(cb, zero), _mm256_unpackhi_epi8(cr, zero)),
+    ]
 }
 
 /// Red, green and blue of 16 pixels, not yet clamped.
