@@ -91,7 +91,7 @@ fn choose(forced: Option<String>) -> Result<Level, String> {
 
 /// Asks for the cache line of `memory`'s first byte; changes nothing but the time.
 #[inline(always)]
-pub(crate) fn prefetch(memory: &[u8]) {
+pub(crate) fn prefetch<T>(memory: &[T]) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: part of the target's floor, and no access.
     unsafe {

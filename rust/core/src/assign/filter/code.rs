@@ -117,54 +117,75 @@ pub(super) const RANGE: std::ops::RangeInclusive<f32> = 1.0 / (1u64 << 40) as f3
 /// Adding it to a number of less than 2^22 leaves the number, rounded to a whole one, in the low bits.
 const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
 
-/// Writes the digits of `row`; `None` for a row that holds NaN or infinity or is out of [`RANGE`].
-///
-/// Every float32 operation is off by at most `u = 2^-24` of its result, so a sum of D squares by at most about `D u` of
-/// it, whatever the order, and its root by half of that: `1 + 2 D u` is above it for all `D <= 2^20`. The error of a
-/// number, `x - scale * digit`, is off by at most `2 u |x| + u |error|`.
-#[inline(always)]
-pub(super) fn encode<F: Floats, C: Code>(row: &[f32], words: &mut [C::Word]) -> Option<RowCode> {
-    let (chunks, tail) = row.as_chunks::<LANES>();
-    let tail = padded(tail);
-    let mut sizes = [Size::<F>::none(); CHAINS];
-    let (fours, last) = chunks.as_chunks::<CHAINS>();
-    for four in fours {
-        for i in 0..CHAINS {
-            sizes[i] = sizes[i].with(&four[i]);
+/// How large the numbers of a row are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Size {
+    /// The largest magnitude.
+    largest: f32,
+    /// The norm: an upper bound.
+    norm: f32,
+}
+
+impl Size {
+    /// Of `row`; `None` if it holds NaN or infinity or is out of [`RANGE`].
+    #[inline(always)]
+    pub(super) fn of<F: Floats>(row: &[f32]) -> Option<Self> {
+        let (chunks, tail) = row.as_chunks::<LANES>();
+        let mut sums = [Sums::<F>::none(); CHAINS];
+        let (fours, last) = chunks.as_chunks::<CHAINS>();
+        for four in fours {
+            for i in 0..CHAINS {
+                sums[i] = sums[i].with(&four[i]);
+            }
         }
+        for (sums, chunk) in sums.iter_mut().zip(last.iter().chain([&padded(tail)])) {
+            *sums = sums.with(chunk);
+        }
+        let [a, b, c, d] = sums;
+        let largest = a.largest.max(b.largest).max(c.largest.max(d.largest)).largest();
+        let squares = a.squares.add(b.squares).add(c.squares.add(d.squares)).sum();
+        let is_in_range = RANGE.contains(&largest) && squares.is_finite();
+        is_in_range.then(|| Size { largest, norm: squares.sqrt() * above(row.len()) })
     }
-    for (size, chunk) in sizes.iter_mut().zip(last.iter().chain([&tail])) {
-        *size = size.with(chunk);
-    }
-    let [a, b, c, d] = sizes;
-    let largest = a.largest.max(b.largest).max(c.largest.max(d.largest)).largest();
-    let squares = a.squares.add(b.squares).add(c.squares.add(d.squares)).sum();
-    if !RANGE.contains(&largest) || !squares.is_finite() {
-        return None;
-    }
-    let above = 1.0 + row.len() as f32 * (1.0 / (1 << 23) as f32);
-    let norm = squares.sqrt() * above;
-    let scale = (largest / C::MAX).max(norm / C::max_norm(row.len()));
+}
+
+/// What the root of a float32 sum of `dim` squares must be multiplied by to be an upper bound.
+///
+/// Every float32 operation is off by at most `u = 2^-24` of its result, so the sum by at most about `D u` of it, whatever
+/// its order, and the root by half of that: `1 + 2 D u` is above it for all `D <= 2^20`.
+#[inline(always)]
+fn above(dim: usize) -> f32 {
+    1.0 + dim as f32 * (1.0 / (1 << 23) as f32)
+}
+
+/// Writes the digits of `row`.
+///
+/// The error of a number, `x - scale * digit`, is itself off by at most `2 u |x| + u |error|`.
+#[inline(always)]
+pub(super) fn encode<F: Floats, C: Code>(row: &[f32], size: Size, words: &mut [C::Word]) -> RowCode {
+    let (chunks, tail) = row.as_chunks::<LANES>();
+    let scale = (size.largest / C::MAX).max(size.norm / C::max_norm(row.len()));
     let inverse = 1.0 / scale;
     let (to_digits, to_numbers) = (F::splat(inverse), F::splat(-scale));
     let mut squares = [F::splat(0.0); CHAINS];
-    let per_chunk = LANES / C::PER_WORD;
-    let mut words = words.chunks_mut(per_chunk);
-    for four in fours {
+    let (fours, last) = chunks.as_chunks::<CHAINS>();
+    let each = LANES / C::PER_WORD;
+    let (words, rest) = words.split_at_mut(fours.len() * CHAINS * each);
+    for (four, words) in fours.iter().zip(words.chunks_exact_mut(CHAINS * each)) {
         for i in 0..CHAINS {
-            let words = words.next().unwrap_or_default();
-            squares[i] = round::<F, C>(&four[i], to_digits, to_numbers, squares[i], words);
+            squares[i] = round::<F, C>(&four[i], to_digits, to_numbers, squares[i], &mut words[i * each..][..each]);
         }
     }
-    for (squares, chunk) in squares.iter_mut().zip(last.iter().chain([&tail])) {
-        *squares = round::<F, C>(chunk, to_digits, to_numbers, *squares, words.next().unwrap_or_default());
+    let rest = rest.chunks_mut(each).chain([&mut [] as &mut [_]]);
+    for ((squares, chunk), words) in squares.iter_mut().zip(last.iter().chain([&padded(tail)])).zip(rest) {
+        *squares = round::<F, C>(chunk, to_digits, to_numbers, *squares, words);
     }
     let [a, b, c, d] = squares;
     let squares = a.add(b).add(c.add(d)).sum();
-    let error = squares.sqrt() * above + norm * (1.0 / (1 << 22) as f32);
+    let error = squares.sqrt() * above(row.len()) + size.norm * (1.0 / (1 << 22) as f32);
     // Both divisions round, by less than this.
     let above = 1.0 + 1.0 / (1 << 20) as f32;
-    Some(RowCode { norm: norm * inverse * above, error: error * inverse * above })
+    RowCode { norm: size.norm * inverse * above, error: error * inverse * above }
 }
 
 /// Chains of additions side by side, which hide their latency.
@@ -172,23 +193,23 @@ const CHAINS: usize = 4;
 
 /// What is known of numbers so far.
 #[derive(Clone, Copy)]
-struct Size<F> {
+struct Sums<F> {
     /// The largest magnitudes.
     largest: F,
     /// Sums of squares.
     squares: F,
 }
 
-impl<F: Floats> Size<F> {
+impl<F: Floats> Sums<F> {
     #[inline(always)]
     fn none() -> Self {
-        Size { largest: F::splat(0.0), squares: F::splat(0.0) }
+        Sums { largest: F::splat(0.0), squares: F::splat(0.0) }
     }
 
     #[inline(always)]
     fn with(self, chunk: &[f32; LANES]) -> Self {
         let x = F::load(chunk);
-        Size { largest: x.abs().max(self.largest), squares: x.mul_add(x, self.squares) }
+        Sums { largest: x.abs().max(self.largest), squares: x.mul_add(x, self.squares) }
     }
 }
 

@@ -21,7 +21,7 @@ mod tests;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use self::code::{Code, I8, I8_MAX_DIM, I16, RowCode, encode};
+use self::code::{Code, I8, I8_MAX_DIM, I16, RowCode, Size, encode};
 use self::packed::{Bounds, Packed, Single};
 use self::simd::{Dot, Floats, Group, Ints, LANES};
 use crate::cpu::{self, Level};
@@ -65,7 +65,9 @@ pub(super) struct Scratch {
 
 #[derive(Debug, Default)]
 struct Block {
-    codes: Vec<Option<RowCode>>,
+    /// Of the rows that can be judged.
+    sizes: Vec<Option<Size>>,
+    codes: Vec<RowCode>,
     scores: Vec<Group<i32>>,
     uppers: Vec<Group<f32>>,
     /// Of each row: no centroid of a lower upper bound is the nearest.
@@ -206,9 +208,12 @@ fn fine<S: Dot<I16>>(job: Job<'_>, packed: &Packed<I16>, scratch: &mut Scratch) 
 fn judge_all<S: Dot<C>, C: Code>(job: Job<'_>, packed: &Packed<C>, words: &mut Vec<C::Word>, block: &mut Block) {
     let (n, steps) = (job.rows.len() / job.dim, packed.steps);
     words.resize(n * steps, C::ROW_ZERO);
+    block.sizes.clear();
     block.codes.clear();
     for (row, words) in job.rows.chunks_exact(job.dim).zip(words.chunks_exact_mut(steps)) {
-        block.codes.push(encode::<S::Floats, C>(row, words));
+        let size = Size::of::<S::Floats>(row);
+        block.sizes.push(size);
+        block.codes.push(size.map_or(RowCode::default(), |size| encode::<S::Floats, C>(row, size, words)));
     }
     block.floors.clear();
     block.floors.resize(n, f32::NEG_INFINITY);
@@ -350,7 +355,10 @@ impl<'r> Ahead<'r> {
 fn exclude<S: Ints>(bounds: &[Bounds], first: usize, block: &mut Block) {
     block.uppers.resize(bounds.len(), Group([0.0; LANES]));
     for (row, scores) in block.scores.chunks_exact(bounds.len()).enumerate() {
-        let Some(code) = block.codes[row] else { continue };
+        if block.sizes[row].is_none() {
+            continue;
+        }
+        let code = block.codes[row];
         let (error, norm) = (S::Floats::splat(code.error), S::Floats::splat(code.norm));
         let mut lowest = S::Floats::splat(f32::NEG_INFINITY);
         for ((score, bounds), upper) in scores.iter().zip(bounds).zip(&mut block.uppers) {
@@ -383,25 +391,38 @@ fn exclude<S: Ints>(bounds: &[Bounds], first: usize, block: &mut Block) {
 #[inline(always)]
 fn judge_again<S: Dot<C>, C: Code>(job: Job<'_>, single: &Single<C>, words: &mut [C::Word], block: &mut Block) {
     block.survivors.clear();
-    for of_row in block.candidates.chunk_by_mut(|(a, _), (b, _)| a.row == b.row) {
-        let row = of_row[0].0.row as usize * job.dim;
-        // Two are as soon scored in float64.
-        let code = if of_row.len() > 2 { encode::<S::Floats, C>(&job.rows[row..row + job.dim], words) } else { None };
-        let Some(code) = code else {
-            block.survivors.extend(of_row.iter().map(|(survivor, _)| survivor));
+    let candidates = &mut block.candidates[..];
+    let mut start = 0;
+    while let Some(&(Survivor { row, .. }, _)) = candidates.get(start) {
+        let count = candidates[start..].iter().take_while(|(survivor, _)| survivor.row == row).count();
+        let of_row = start..start + count;
+        start += count;
+        let x = &job.rows[row as usize * job.dim..][..job.dim];
+        // One or two are as soon scored in float64.
+        let size = block.sizes[row as usize].filter(|_| count > 2);
+        let Some(code) = size.map(|size| encode::<S::Floats, C>(x, size, words)) else {
+            block.survivors.extend(candidates[of_row].iter().map(|(survivor, _)| survivor));
             continue;
         };
         let mut floor = f32::NEG_INFINITY;
-        for (survivor, upper) in of_row.iter_mut() {
+        for i in of_row.clone() {
+            if let Some((coming, _)) = candidates.get(i + AHEAD) {
+                single.prefetch(coming.label as usize);
+            }
+            let (survivor, upper) = &mut candidates[i];
             let (digits, centroid) = single.get(survivor.label as usize);
             let middle = dot::<S, C>(words, digits) as f32 * centroid.scale;
             let bound = code.error * centroid.norm + code.norm * centroid.error;
             floor = floor.max(middle - bound);
             *upper = middle + bound;
         }
-        block.survivors.extend(of_row.iter().filter(|(_, upper)| *upper >= floor).map(|(survivor, _)| survivor));
+        let left = candidates[of_row].iter().filter(|(_, upper)| *upper >= floor);
+        block.survivors.extend(left.map(|(survivor, _)| survivor));
     }
 }
+
+/// The digits of the candidate after so many others are fetched while one is judged.
+const AHEAD: usize = 4;
 
 /// The dot product of the digits of two vectors, of whole registers.
 #[inline(always)]
@@ -417,5 +438,6 @@ fn dot<S: Dot<C>, C: Code>(x: &[C::Word], y: &[C::Word]) -> i32 {
     for ((sum, x), y) in sums.iter_mut().zip(last_x).zip(last_y) {
         *sum = sum.add_dot(S::load_words(x), S::load_words(y));
     }
-    sums.map(S::sum).into_iter().fold(0, i32::wrapping_add)
+    let [a, b, c, d] = sums;
+    a.add(b).add(c.add(d)).sum()
 }

@@ -19,6 +19,8 @@ pub(super) trait Ints: Copy {
     fn load(group: &Group<i32>) -> Self;
     fn splat(word: i32) -> Self;
     fn store(self, group: &mut Group<i32>);
+    /// The sums, cut to 32 bits.
+    fn add(self, other: Self) -> Self;
     /// Rounded to the nearest float32.
     fn to_floats(self) -> Self::Floats;
 
@@ -105,6 +107,11 @@ impl Ints for [i32; LANES] {
     #[inline(always)]
     fn store(self, group: &mut Group<i32>) {
         group.0 = self;
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        std::array::from_fn(|l| self[l].wrapping_add(other[l]))
     }
 
     #[inline(always)]
@@ -238,6 +245,12 @@ pub(super) mod x86 {
                 _mm256_store_si256(first, self.0[0]);
                 _mm256_store_si256(first.add(1), self.0[1]);
             }
+        }
+
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            // SAFETY: AVX2 is present, see above.
+            Self(std::array::from_fn(|half| unsafe { _mm256_add_epi32(self.0[half], other.0[half]) }))
         }
 
         #[inline(always)]
@@ -401,6 +414,12 @@ pub(super) mod x86 {
         fn store(self, group: &mut Group<i32>) {
             // SAFETY: AVX-512 F is present, see above; a group is one register, aligned.
             unsafe { _mm512_store_si512((&raw mut group.0).cast(), self.0) };
+        }
+
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            // SAFETY: AVX-512 F is present, see above.
+            Self(unsafe { _mm512_add_epi32(self.0, other.0) })
         }
 
         #[inline(always)]
