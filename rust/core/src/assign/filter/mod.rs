@@ -72,8 +72,10 @@ struct Block {
     uppers: Vec<Group<f32>>,
     /// Of each row: no centroid of a lower upper bound is the nearest.
     floors: Vec<f32>,
-    /// With their upper bounds.
-    candidates: Vec<(Survivor, f32)>,
+    /// `[row][group]`: a bit for each centroid that may be nearest.
+    masks: Vec<u16>,
+    /// Of one row, with their upper bounds.
+    judged: Vec<(u32, f32)>,
     survivors: Vec<Survivor>,
 }
 
@@ -99,7 +101,8 @@ impl<'c> Filter<'c> {
                 run_coarse(level, job, packed, single, scratch);
                 // Judging one centroid again costs about as much as eight coarse products.
                 let limit = rows.len() / self.dim * packed.len.div_ceil(8).max(2);
-                scratch.needs_fine = scratch.block.candidates.len() > limit;
+                let candidates: usize = scratch.block.masks.iter().map(|mask| mask.count_ones() as usize).sum();
+                scratch.needs_fine = candidates > limit;
             }
             _ => {
                 let packed = self.fine.get_or_init(|| Packed::new(self.vectors, self.dim));
@@ -190,7 +193,6 @@ mod x86 {
 fn coarse<S: Dot<I8> + Dot<I16>>(job: Job<'_>, packed: &Packed<I8>, single: &Single<I16>, scratch: &mut Scratch) {
     let Scratch { words8, words16, block, .. } = scratch;
     judge_all::<S, I8>(job, packed, words8, block);
-    words16.resize(single.steps, I16::ROW_ZERO);
     judge_again::<S, I16>(job, single, words16, block);
 }
 
@@ -200,10 +202,24 @@ fn fine<S: Dot<I16>>(job: Job<'_>, packed: &Packed<I16>, scratch: &mut Scratch) 
     let Scratch { words16, block, .. } = scratch;
     judge_all::<S, I16>(job, packed, words16, block);
     block.survivors.clear();
-    block.survivors.extend(block.candidates.iter().map(|(survivor, _)| survivor));
+    for (row, masks) in (0u32..).zip(block.masks.chunks_exact(packed.groups())) {
+        for (group, &mask) in masks.iter().enumerate() {
+            block.survivors.extend(labels(group, mask).map(|label| Survivor { row, label }));
+        }
+    }
 }
 
-/// Leaves in `block.candidates`, by row and then by label, what the digits of `C` cannot exclude of all centroids.
+/// The centroids of a group that `mask` names.
+#[inline(always)]
+fn labels(group: usize, mut mask: u16) -> impl Iterator<Item = u32> {
+    std::iter::from_fn(move || {
+        let lane = (mask != 0).then(|| mask.trailing_zeros())?;
+        mask &= mask - 1;
+        Some((group * LANES) as u32 + lane)
+    })
+}
+
+/// Leaves in `block.masks` what the digits of `C` cannot exclude of all centroids.
 #[inline(always)]
 fn judge_all<S: Dot<C>, C: Code>(job: Job<'_>, packed: &Packed<C>, words: &mut Vec<C::Word>, block: &mut Block) {
     let (n, steps) = (job.rows.len() / job.dim, packed.steps);
@@ -217,19 +233,15 @@ fn judge_all<S: Dot<C>, C: Code>(job: Job<'_>, packed: &Packed<C>, words: &mut V
     }
     block.floors.clear();
     block.floors.resize(n, f32::NEG_INFINITY);
-    block.candidates.clear();
+    // Rows that cannot be judged keep none.
+    block.masks.clear();
+    block.masks.resize(n * packed.groups(), 0);
     let mut ahead = Ahead::new(job.upcoming, n, packed);
     for first in (0..packed.groups()).step_by(PANEL) {
         let groups = PANEL.min(packed.groups() - first);
         block.scores.resize(n * groups, Group([0; LANES]));
         multiply::<S, C>(words, packed, first, groups, &mut block.scores, &mut ahead);
-        exclude::<S>(&packed.bounds[first..first + groups], first, block);
-    }
-    if packed.groups() > PANEL {
-        // Floors have risen since, and candidates come panel by panel.
-        let floors = &block.floors;
-        block.candidates.retain(|(survivor, upper)| *upper >= floors[survivor.row as usize]);
-        block.candidates.sort_by_key(|(survivor, _)| survivor.row);
+        exclude::<S>(&packed.bounds[first..first + groups], first, packed.groups(), block);
     }
 }
 
@@ -350,79 +362,63 @@ impl<'r> Ahead<'r> {
     }
 }
 
-/// Raises the floors by the scores of these groups, and notes the centroids that are not below them.
+/// Raises the floors by the scores of these groups, the `first` and on of `all`, and marks the centroids that are not
+/// below them.
 #[inline(always)]
-fn exclude<S: Ints>(bounds: &[Bounds], first: usize, block: &mut Block) {
+fn exclude<S: Ints>(bounds: &[Bounds], first: usize, all: usize, block: &mut Block) {
     block.uppers.resize(bounds.len(), Group([0.0; LANES]));
-    for (row, scores) in block.scores.chunks_exact(bounds.len()).enumerate() {
-        if block.sizes[row].is_none() {
+    let Block { sizes, codes, scores, uppers, floors, masks, .. } = block;
+    for (row, scores) in scores.chunks_exact(bounds.len()).enumerate() {
+        if sizes[row].is_none() {
             continue;
         }
-        let code = block.codes[row];
-        let (error, norm) = (S::Floats::splat(code.error), S::Floats::splat(code.norm));
+        let (error, norm) = (S::Floats::splat(codes[row].error), S::Floats::splat(codes[row].norm));
         let mut lowest = S::Floats::splat(f32::NEG_INFINITY);
-        for ((score, bounds), upper) in scores.iter().zip(bounds).zip(&mut block.uppers) {
+        for ((score, bounds), upper) in scores.iter().zip(bounds).zip(uppers.iter_mut()) {
             let middle = S::load(score).to_floats().mul(S::Floats::load(&bounds.scale.0));
             let of_norm = error.mul(S::Floats::load(&bounds.norm.0));
             let bound = norm.mul_add(S::Floats::load(&bounds.error.0), of_norm);
             lowest = middle.sub(bound).max(lowest);
             upper.0 = middle.add(bound).to_array();
         }
-        let floor = block.floors[row].max(lowest.largest());
-        block.floors[row] = floor;
-        let floor = S::Floats::splat(floor);
-        // Four groups at a time: one loop of unknown length costs less than four.
-        for (four, uppers) in block.uppers.chunks(4).enumerate() {
-            let mut mask = uppers.iter().enumerate().fold(0u64, |mask, (group, upper)| {
-                mask | u64::from(S::Floats::load(&upper.0).at_least(floor)) << (group * LANES)
-            });
-            while mask != 0 {
-                let bit = mask.trailing_zeros() as usize;
-                mask &= mask - 1;
-                let label = (first + four * 4) * LANES + bit;
-                let survivor = Survivor { row: row as u32, label: label as u32 };
-                block.candidates.push((survivor, uppers[bit / LANES].0[bit % LANES]));
-            }
+        floors[row] = floors[row].max(lowest.largest());
+        let floor = S::Floats::splat(floors[row]);
+        let masks = &mut masks[row * all + first..][..uppers.len()];
+        for (mask, upper) in masks.iter_mut().zip(uppers.iter()) {
+            *mask = S::Floats::load(&upper.0).at_least(floor);
         }
     }
 }
 
 /// Leaves in `block.survivors` what the digits of `C` cannot exclude of several candidates of a row.
 #[inline(always)]
-fn judge_again<S: Dot<C>, C: Code>(job: Job<'_>, single: &Single<C>, words: &mut [C::Word], block: &mut Block) {
-    block.survivors.clear();
-    let candidates = &mut block.candidates[..];
-    let mut start = 0;
-    while let Some(&(Survivor { row, .. }, _)) = candidates.get(start) {
-        let count = candidates[start..].iter().take_while(|(survivor, _)| survivor.row == row).count();
-        let of_row = start..start + count;
-        start += count;
-        let x = &job.rows[row as usize * job.dim..][..job.dim];
+fn judge_again<S: Dot<C>, C: Code>(job: Job<'_>, single: &Single<C>, words: &mut Vec<C::Word>, block: &mut Block) {
+    let Block { sizes, masks, judged, survivors, .. } = block;
+    let groups = masks.len() / sizes.len();
+    words.resize(single.steps, C::ROW_ZERO);
+    survivors.clear();
+    for (row, (size, masks)) in sizes.iter().zip(masks.chunks_exact(groups)).enumerate() {
+        let candidates = || masks.iter().enumerate().flat_map(|(group, &mask)| labels(group, mask));
+        let count: u32 = masks.iter().map(|mask| mask.count_ones()).sum();
         // One or two are as soon scored in float64.
-        let size = block.sizes[row as usize].filter(|_| count > 2);
-        let Some(code) = size.map(|size| encode::<S::Floats, C>(x, size, words)) else {
-            block.survivors.extend(candidates[of_row].iter().map(|(survivor, _)| survivor));
+        let Some(size) = size.filter(|_| count > 2) else {
+            survivors.extend(candidates().map(|label| Survivor { row: row as u32, label }));
             continue;
         };
+        let code = encode::<S::Floats, C>(&job.rows[row * job.dim..][..job.dim], size, words);
         let mut floor = f32::NEG_INFINITY;
-        for i in of_row.clone() {
-            if let Some((coming, _)) = candidates.get(i + AHEAD) {
-                single.prefetch(coming.label as usize);
-            }
-            let (survivor, upper) = &mut candidates[i];
-            let (digits, centroid) = single.get(survivor.label as usize);
+        judged.clear();
+        for label in candidates() {
+            let (digits, centroid) = single.get(label as usize);
             let middle = dot::<S, C>(words, digits) as f32 * centroid.scale;
             let bound = code.error * centroid.norm + code.norm * centroid.error;
             floor = floor.max(middle - bound);
-            *upper = middle + bound;
+            judged.push((label, middle + bound));
         }
-        let left = candidates[of_row].iter().filter(|(_, upper)| *upper >= floor);
-        block.survivors.extend(left.map(|(survivor, _)| survivor));
+        let left = judged.iter().filter(|(_, upper)| *upper >= floor);
+        survivors.extend(left.map(|&(label, _)| Survivor { row: row as u32, label }));
     }
 }
-
-/// The digits of the candidate after so many others are fetched while one is judged.
-const AHEAD: usize = 4;
 
 /// The dot product of the digits of two vectors, of whole registers.
 #[inline(always)]

@@ -4,7 +4,6 @@ use std::marker::PhantomData;
 
 use super::code::{Code, RANGE};
 use super::simd::{Group, LANES};
-use crate::cpu;
 
 /// Centroids less their mean as digits of `C`, for the products of all.
 #[derive(Debug)]
@@ -95,14 +94,6 @@ impl<C: Code> Single<C> {
     #[inline(always)]
     pub(super) fn get(&self, k: usize) -> (&[C::Word], &Centroid) {
         (&self.words[k * self.steps..(k + 1) * self.steps], &self.centroids[k])
-    }
-
-    /// Fetches the words of centroid `k` into the cache.
-    #[inline(always)]
-    pub(super) fn prefetch(&self, k: usize) {
-        for words in self.get(k).0.as_chunks::<LANES>().0 {
-            cpu::prefetch(words);
-        }
     }
 }
 

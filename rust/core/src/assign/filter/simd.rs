@@ -59,7 +59,7 @@ pub(super) trait Floats: Copy {
     fn max(self, other: Self) -> Self;
     fn abs(self) -> Self;
     /// A bit for each that is not below `floor`.
-    fn at_least(self, floor: Self) -> u32;
+    fn at_least(self, floor: Self) -> u16;
     /// The low 8 bits of each.
     fn low8(self) -> [u8; LANES];
     /// The low 16 bits of each.
@@ -188,8 +188,8 @@ impl Floats for [f32; LANES] {
     }
 
     #[inline(always)]
-    fn at_least(self, floor: Self) -> u32 {
-        (0..LANES).fold(0, |mask, l| mask | u32::from(self[l] >= floor[l]) << l)
+    fn at_least(self, floor: Self) -> u16 {
+        (0..LANES).fold(0, |mask, l| mask | u16::from(self[l] >= floor[l]) << l)
     }
 
     #[inline(always)]
@@ -357,12 +357,12 @@ pub(super) mod x86 {
         }
 
         #[inline(always)]
-        fn at_least(self, floor: Self) -> u32 {
+        fn at_least(self, floor: Self) -> u16 {
             let half = |i: usize| {
                 // SAFETY: AVX2 is present, see above.
                 unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(self.0[i], floor.0[i])) }
             };
-            (half(0) | half(1) << 8) as u32
+            (half(0) | half(1) << 8) as u16
         }
 
         #[inline(always)]
@@ -515,9 +515,9 @@ pub(super) mod x86 {
         }
 
         #[inline(always)]
-        fn at_least(self, floor: Self) -> u32 {
+        fn at_least(self, floor: Self) -> u16 {
             // SAFETY: AVX-512 F is present, see above.
-            u32::from(unsafe { _mm512_cmp_ps_mask::<_CMP_GE_OQ>(self.0, floor.0) })
+            unsafe { _mm512_cmp_ps_mask::<_CMP_GE_OQ>(self.0, floor.0) }
         }
 
         #[inline(always)]
