@@ -1,5 +1,5 @@
-//! Where to cut an order of rows, without sorting or moving any: rows are counted into bins by their place, and only
-//! those of the bin that holds the cut are looked at again.
+//! Where to cut an order of rows, without sorting or moving any: rows are counted into bins by their place, rows up to
+//! the bin of the cut are listed, and only those in it are looked at one by one.
 
 use super::order::{Key, Order};
 use super::standing::BLOCK;
@@ -12,19 +12,20 @@ const COUNTERS: usize = 1 << 16;
 /// Bins beyond which even one group gains nothing.
 const MOST_BINS: usize = 1 << 12;
 
-/// The counter of rows that are in no group.
-const NOWHERE: u32 = u32::MAX;
+/// Rows whose bins are found before anything is done with them.
+pub(super) const CHUNK: usize = 512;
+
+/// The group of a row that is in no group, and never listed.
+pub(super) const NOWHERE: i32 = -1;
+
+/// The group of a row that is in no group, but always listed.
+pub(super) const ALWAYS: i32 = -2;
 
 /// Rows in groups, in some order.
-pub(super) struct Groups<'a, O, G, A> {
-    /// Rows are numbered below this.
-    pub(super) rows: usize,
-    /// Groups are numbered below this.
+pub(super) struct Groups<'a, O> {
+    /// The group of every row: below `count`, [`NOWHERE`] or [`ALWAYS`].
+    pub(super) of: &'a [i32],
     pub(super) count: usize,
-    /// The group of a row, if it is in any.
-    pub(super) of: G,
-    /// Whether a row of a group counts. Asked of few rows, unless a table is made.
-    pub(super) among: A,
     pub(super) order: &'a O,
     pub(super) par: &'a Par<'a>,
 }
@@ -33,6 +34,18 @@ pub(super) struct Groups<'a, O, G, A> {
 pub(super) struct Table {
     bins: usize,
     counts: Vec<u32>,
+}
+
+/// The place of a cut: before it are all rows of lower bins, and `rank` rows of its own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Place {
+    pub(super) bin: u32,
+    rank: usize,
+}
+
+impl Place {
+    /// Before all rows.
+    pub(super) const FIRST: Place = Place { bin: 0, rank: 0 };
 }
 
 impl Table {
@@ -45,15 +58,20 @@ impl Table {
         &self.counts[group * self.bins..][..self.bins]
     }
 
-    /// The bin that holds `rank`, counted from 0, and the rank within it; None where the group has not so many rows.
-    fn find(&self, group: usize, mut rank: usize) -> Option<(usize, usize)> {
+    /// The place behind the best `rank` rows of a group: behind all bins where it has no more.
+    pub(super) fn place(&self, group: usize, mut rank: usize) -> Place {
         for (bin, &count) in self.of(group).iter().enumerate() {
             if rank < count as usize {
-                return Some((bin, rank));
+                return Place { bin: bin as u32, rank };
             }
             rank -= count as usize;
         }
-        None
+        Place { bin: self.bins as u32, rank: 0 }
+    }
+
+    /// The places behind the best `ranks[group]` rows of every group.
+    pub(super) fn places(&self, ranks: &[usize]) -> Vec<Place> {
+        ranks.iter().enumerate().map(|(group, &rank)| self.place(group, rank)).collect()
     }
 
     /// The table of what stands from `ranks` on, one rank a group, as a single group.
@@ -70,36 +88,53 @@ impl Table {
     }
 }
 
-impl<O, G, A> Groups<'_, O, G, A>
-where
-    O: Order,
-    G: Fn(usize) -> Option<usize> + Sync,
-    A: Fn(usize) -> bool + Sync,
-{
+/// Some rows of a block of [`BLOCK`], by their number in it, ascending.
+#[derive(Default)]
+pub(super) struct Listed {
+    pub(super) rows: Vec<u16>,
+    /// Those of them whose bin holds a cut.
+    pub(super) near: Vec<u16>,
+}
+
+impl Listed {
+    /// Adds what another list of the same block holds.
+    pub(super) fn merge(&mut self, other: &Listed) {
+        for (mine, others) in [(&mut self.rows, &other.rows), (&mut self.near, &other.near)] {
+            mine.extend(others);
+            mine.sort_unstable();
+            mine.dedup();
+        }
+    }
+}
+
+/// Row numbers of what is listed of the `i`-th block.
+pub(super) fn rows_of(i: usize, listed: &[u16]) -> impl Iterator<Item = usize> {
+    listed.iter().map(move |&offset| i * BLOCK + usize::from(offset))
+}
+
+impl<O: Order> Groups<'_, O> {
+    fn bins(&self) -> usize {
+        (COUNTERS / self.count).clamp(1, MOST_BINS)
+    }
+
     /// Counts all rows.
     pub(super) fn table(&self) -> Result<Table> {
-        let bins = (COUNTERS / self.count).clamp(1, MOST_BINS);
+        let (bins, rows) = (self.bins(), self.of.len());
         let size = self.count * bins;
         // Every block has a table of its own: together they are no larger than the rows.
-        let block = BLOCK.max(self.rows.div_ceil(64)).max(size);
+        let block = BLOCK.max(rows.div_ceil(64)).max(size);
         let tables = self.par.map(
-            self.rows.div_ceil(block),
+            rows.div_ceil(block),
             || (),
             |(), i| {
-                let mut counts = vec![0u32; size];
-                let end = self.rows.min((i + 1) * block);
-                let mut counters = [0; CHUNK];
-                for start in (i * block..end).step_by(CHUNK) {
-                    let counters = &mut counters[..CHUNK.min(end - start)];
-                    for (row, counter) in (start..).zip(counters.iter_mut()) {
-                        *counter = (self.of)(row)
-                            .filter(|_| (self.among)(row))
-                            .map_or(NOWHERE, |group| (group * bins + self.bin(row, bins)) as u32);
+                // The last counter is that of rows in no group.
+                let mut counts = vec![0u32; size + 1];
+                self.for_chunks(i * block..rows.min((i + 1) * block), |_, groups, places| {
+                    for (&group, &bin) in groups.iter().zip(places) {
+                        let counter = if group < 0 { size } else { group as usize * bins + bin as usize };
+                        counts[counter] += 1;
                     }
-                    for counter in counters.iter().filter(|&&counter| counter != NOWHERE) {
-                        counts[*counter as usize] += 1;
-                    }
-                }
+                });
                 Ok(counts)
             },
         )?;
@@ -111,80 +146,93 @@ where
         Ok(Table { bins, counts })
     }
 
-    /// For every group the key of rank `ranks[group]`, counted from 0: below it are that many rows of the group.
-    pub(super) fn cuts(&self, table: &Table, ranks: &[usize]) -> Result<Vec<O::Key>> {
-        let found: Vec<Option<(usize, usize)>> =
-            ranks.iter().enumerate().map(|(group, &rank)| table.find(group, rank)).collect();
-        let bins: Vec<usize> = found.iter().map(|found| found.map_or(table.bins, |(bin, _)| bin)).collect();
-        let near = pick(self.rows, self.par, |row| {
-            (self.of)(row).is_some_and(|group| self.bin(row, table.bins) == bins[group]) && (self.among)(row)
-        })?;
-        let room = |(group, found): (usize, &Option<(usize, usize)>)| {
-            Vec::with_capacity(found.map_or(0, |(bin, _)| table.of(group)[bin] as usize))
-        };
-        let mut keys: Vec<Vec<O::Key>> = found.iter().enumerate().map(room).collect();
-        for row in near.iter().enumerate().flat_map(|(i, block)| picked(i, block)) {
-            if let Some(group) = (self.of)(row) {
-                keys[group].push(self.order.key(row));
-            }
-        }
-        let mut cuts: Vec<(O::Key, Vec<O::Key>)> = keys.into_iter().map(|keys| (Key::MOST, keys)).collect();
-        self.par.for_blocks(
-            &mut cuts,
-            1,
-            || (),
-            |(), group, cut| {
-                if let ((cut, keys), Some((_, rank))) = (&mut cut[0], found[group]) {
-                    *cut = *keys.select_nth_unstable(rank).1;
-                }
-                Ok(())
+    /// Lists the rows of every block that stand before one of two cuts of their group, or in the same bin.
+    pub(super) fn list(&self, one: &[Place], other: &[Place]) -> Result<Vec<Listed>> {
+        // By group, behind those of the two that are none.
+        let last = one.iter().zip(other).map(|(one, other)| one.bin.max(other.bin) as i32);
+        let last: Vec<i32> =
+            [(ALWAYS, i32::MAX), (NOWHERE, -1)].map(|(_, last)| last).into_iter().chain(last).collect();
+        let rows = self.of.len();
+        self.par.map(
+            rows.div_ceil(BLOCK),
+            || vec![0; BLOCK],
+            |found, i| {
+                let found = &mut found[..];
+                let mut len = 0;
+                self.for_chunks(i * BLOCK..rows.min((i + 1) * BLOCK), |start, groups, places| {
+                    for (offset, (&group, &bin)) in (start % BLOCK..).zip(groups.iter().zip(places)) {
+                        // Without a branch, which would be mispredicted at every other row that is listed.
+                        found[len] = offset as u16;
+                        len += usize::from(bin as i32 <= last[(group - ALWAYS) as usize]);
+                    }
+                });
+                let rows = found[..len].to_vec();
+                let near = |&&offset: &&u16| {
+                    let row = i * BLOCK + usize::from(offset);
+                    usize::try_from(self.of[row]).is_ok_and(|group| {
+                        let bin = self.bin(row);
+                        bin == one[group].bin || bin == other[group].bin
+                    })
+                };
+                let near = rows.iter().filter(near).copied().collect();
+                Ok(Listed { rows, near })
             },
-        )?;
-        Ok(cuts.into_iter().map(|(cut, _)| cut).collect())
+        )
     }
 
-    fn bin(&self, row: usize, bins: usize) -> usize {
-        let place = self.order.place(row) * bins as f32;
-        let last = (bins - 1) as f32;
-        // In terms of comparisons, which are one instruction each; the first one is false for NaN.
-        let place = if place > 0.0 { place } else { 0.0 };
-        let place = if place < last { place } else { last };
-        // 2^23 has no bits for fractions: the sum's low bits are the rounded place.
-        ((place + 8_388_608.0).to_bits() & 0x7f_ffff) as usize
+    /// The bin of a row.
+    pub(super) fn bin(&self, row: usize) -> u32 {
+        bin(self.order.place(row), self.bins())
+    }
+
+    /// Calls `f` with the first row, the groups and the bins of every chunk of `rows`.
+    fn for_chunks(&self, rows: std::ops::Range<usize>, mut f: impl FnMut(usize, &[i32], &[u32])) {
+        let count = self.bins();
+        let (mut places, mut bins) = ([0.0; CHUNK], [0; CHUNK]);
+        for start in rows.clone().step_by(CHUNK) {
+            let groups = &self.of[start..rows.end.min(start + CHUNK)];
+            let (places, bins) = (&mut places[..groups.len()], &mut bins[..groups.len()]);
+            self.order.places(start, places);
+            bins.iter_mut().zip(&*places).for_each(|(bin_of, &place)| *bin_of = bin(place, count));
+            f(start, groups, bins);
+        }
     }
 }
 
-/// Rows that are looked at before anything is written, so that what is borrowed for it stays in registers.
-const CHUNK: usize = 64;
-
-/// The rows of which `wanted` is true, ascending, a list a block: see [`picked`].
-pub(super) fn pick(rows: usize, par: &Par<'_>, wanted: impl Fn(usize) -> bool + Sync) -> Result<Vec<Vec<u16>>> {
-    par.map(
-        rows.div_ceil(BLOCK),
-        || vec![0; BLOCK],
-        |found, i| {
-            let found = &mut found[..];
-            let mut len = 0;
-            let mut flags = [false; CHUNK];
-            let end = rows.min((i + 1) * BLOCK);
-            for start in (i * BLOCK..end).step_by(CHUNK) {
-                let flags = &mut flags[..CHUNK.min(end - start)];
-                flags.iter_mut().enumerate().for_each(|(at, flag)| *flag = wanted(start + at));
-                if !flags.iter().fold(false, |any, &flag| any | flag) {
-                    continue;
-                }
-                for (offset, &flag) in (start % BLOCK..).zip(flags.iter()) {
-                    // Without a branch, which would be mispredicted at every other row that is wanted.
-                    found[len] = offset as u16;
-                    len += usize::from(flag);
-                }
+/// The keys at places: below the key of a group are all its rows before its place. `near` holds at least the rows of
+/// the bins of the places, each with its group.
+pub(super) fn keys_at<O: Order>(
+    order: &O,
+    places: &[Place],
+    near: impl Iterator<Item = (usize, usize)>,
+    par: &Par<'_>,
+) -> Result<Vec<O::Key>> {
+    let mut ends: Vec<(O::Key, Vec<O::Key>)> = places.iter().map(|_| (Key::MOST, Vec::new())).collect();
+    for (group, row) in near {
+        ends[group].1.push(order.key(row));
+    }
+    par.for_blocks(
+        &mut ends,
+        1,
+        || (),
+        |(), group, end| {
+            let (end, keys) = &mut end[0];
+            if !keys.is_empty() {
+                *end = *keys.select_nth_unstable(places[group].rank).1;
             }
-            Ok(found[..len].to_vec())
+            Ok(())
         },
-    )
+    )?;
+    Ok(ends.into_iter().map(|(end, _)| end).collect())
 }
 
-/// The rows of the `i`-th list.
-pub(super) fn picked(i: usize, list: &[u16]) -> impl Iterator<Item = usize> {
-    list.iter().map(move |&offset| i * BLOCK + usize::from(offset))
+#[inline]
+fn bin(place: f32, bins: usize) -> u32 {
+    let place = place * bins as f32;
+    let last = (bins - 1) as f32;
+    // In terms of comparisons, which are one instruction each; the first one is false for NaN.
+    let place = if place > 0.0 { place } else { 0.0 };
+    let place = if place < last { place } else { last };
+    // 2^23 has no bits for fractions: the sum's low bits are the rounded place.
+    (place + 8_388_608.0).to_bits() & 0x7f_ffff
 }

@@ -18,7 +18,7 @@ mod tests;
 use crate::error::{Error, Result};
 use crate::par::Par;
 use allocate::{Share, allocate};
-use cut::Groups;
+use cut::{Groups, Listed, NOWHERE, Place, keys_at, rows_of};
 use order::{BySimilarity, Drawn, Key, MiddleOut, Order, Standardised};
 use standing::Standing;
 
@@ -166,9 +166,7 @@ fn choose(
     par: &Par<'_>,
 ) -> Result<Selection> {
     let Options { k, budget, fill, strict, .. } = *options;
-    let rows = standing.rows();
-    let of = |row| standing.free(row);
-    let clusters = Groups { rows, count: k, of, among: |_| true, order, par };
+    let clusters = Groups { of: standing.free(), count: k, order, par };
     let table = clusters.table()?;
     let preselected = standing.preselected();
     let pools: Vec<usize> = (0..k).map(|i| table.total(i) + preselected[i]).collect();
@@ -183,31 +181,54 @@ fn choose(
         Fill::Waterfill => allocate(target, &shares(&pools, preselected))?,
         _ => by_quota.clone(),
     };
+    let missing = target - kept.iter().sum::<usize>();
     let free =
         |held: &[usize]| -> Vec<usize> { held.iter().zip(preselected).map(|(held, before)| held - before).collect() };
     let quota_ranks = free(&by_quota.iter().zip(&kept).map(|(&quota, &kept)| quota.min(kept)).collect::<Vec<_>>());
-    let quota_ends = clusters.cuts(&table, &quota_ranks)?;
+    let quota_places = table.places(&quota_ranks);
+    let fill_places = match fill {
+        Fill::Global => vec![table.beyond(&quota_ranks).place(0, missing); k],
+        Fill::Waterfill => table.places(&free(&kept)),
+        Fill::Zscore | Fill::None => vec![Place::FIRST; k],
+    };
+
+    let mut listed = clusters.list(&quota_places, &fill_places)?;
+    let near = |listed: &[Listed], places: &[Place]| -> Vec<(usize, usize)> {
+        let rows = listed.iter().enumerate().flat_map(|(i, list)| rows_of(i, &list.near));
+        let rows = rows.filter_map(|row| Some((usize::try_from(standing.free()[row]).ok()?, row)));
+        rows.filter(|&(cluster, row)| clusters.bin(row) == places[cluster].bin).collect()
+    };
+    let quota_ends = keys_at(order, &quota_places, near(&listed, &quota_places).into_iter(), par)?;
     let in_quota = |cluster: usize, row| order.key(row) < quota_ends[cluster];
+    let beyond = |rows: Vec<(usize, usize)>| {
+        rows.into_iter().filter(|&(cluster, row)| !in_quota(cluster, row)).map(|(_, row)| (0, row))
+    };
     let fill_ends = match fill {
-        Fill::Global | Fill::Zscore => {
-            let of = |row| standing.free(row).map(|_| 0);
-            let among = |row| standing.free(row).is_some_and(|cluster| !in_quota(cluster, row));
-            let remainder = Groups { rows, count: 1, of, among, order: fill_order, par };
-            let table = if fill == Fill::Global { table.beyond(&quota_ranks) } else { remainder.table()? };
-            vec![remainder.cuts(&table, &[target - kept.iter().sum::<usize>()])?[0]; k]
+        Fill::Global => {
+            vec![keys_at(fill_order, &fill_places[..1], beyond(near(&listed, &fill_places)), par)?[0]; k]
         }
-        Fill::Waterfill => {
-            Groups { rows, count: k, of, among: |_| true, order: fill_order, par }.cuts(&table, &free(&kept))?
+        Fill::Waterfill => keys_at(fill_order, &fill_places, near(&listed, &fill_places).into_iter(), par)?,
+        Fill::Zscore => {
+            // Another order, which has bins of its own.
+            let remains = |(row, &cluster): (usize, &i32)| cluster >= 0 && !in_quota(cluster as usize, row);
+            let of = standing.free().iter().enumerate().map(|row| if remains(row) { 0 } else { NOWHERE });
+            let of: Vec<i32> = of.collect();
+            let remainder = Groups { of: &of, count: 1, order: fill_order, par };
+            let place = remainder.table()?.place(0, missing);
+            let others = remainder.list(&[place], &[place])?;
+            let near = others.iter().enumerate().flat_map(|(i, list)| rows_of(i, &list.near)).map(|row| (0, row));
+            let end = keys_at(fill_order, &[place], near, par)?[0];
+            listed.iter_mut().zip(&others).for_each(|(list, others)| list.merge(others));
+            vec![end; k]
         }
         Fill::None => vec![Key::LEAST; k],
     };
-    let in_fill = |cluster: usize, row| fill_order.key(row) < fill_ends[cluster];
-    let chosen = |row| standing.free(row).is_some_and(|cluster| in_quota(cluster, row) | in_fill(cluster, row));
-    let phase = |row| match standing.free(row) {
-        Some(cluster) if in_quota(cluster, row) => Phase::Quota,
-        _ => Phase::Fill,
+    let phase = |row, cluster: usize| {
+        let in_fill = || fill_order.key(row) < fill_ends[cluster];
+        if in_quota(cluster, row) { Some(Phase::Quota) } else { in_fill().then_some(Phase::Fill) }
     };
-    standing.selection(&pools, chosen, phase, par)
+    let count = |i: usize| Counts { pool: pools[i], quota: quota_ranks[i], fill: 0, preselected: preselected[i] };
+    standing.selection((0..k).map(count).collect(), &listed, phase, par)
 }
 
 /// Rows that each cluster holds by quota, its preselected ones included: `min(quota, pool)`, but never fewer than are

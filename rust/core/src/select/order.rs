@@ -16,6 +16,11 @@ pub(super) trait Order: Sync {
     /// Roughly where in the order the row stands, from 0, the best, to 1: where keys ascend, places never descend.
     /// What is below 0, or no number, counts as 0, what is above 1 as 1.
     fn place(&self, row: usize) -> f32;
+
+    /// The places of the rows from `first` on.
+    fn places(&self, first: usize, places: &mut [f32]) {
+        places.iter_mut().enumerate().for_each(|(i, place)| *place = self.place(first + i));
+    }
 }
 
 /// An integer.
@@ -58,6 +63,11 @@ impl Order for BySimilarity<'_> {
 
     fn place(&self, row: usize) -> f32 {
         self.spread.place(self.sign * self.similarity[row])
+    }
+
+    fn places(&self, first: usize, places: &mut [f32]) {
+        let similarity = &self.similarity[first..][..places.len()];
+        places.iter_mut().zip(similarity).for_each(|(place, &s)| *place = self.spread.place(self.sign * s));
     }
 }
 

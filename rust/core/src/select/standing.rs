@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::cut::{pick, picked};
+use super::cut::{ALWAYS, CHUNK, Listed, NOWHERE, rows_of};
 use super::{Counts, Options, Phase, Selection};
 use crate::error::{Error, Result};
 use crate::par::Par;
@@ -14,9 +14,8 @@ pub(super) const BLOCK: usize = 1 << 16;
 pub(super) struct Standing<'a> {
     labels: &'a [i32],
     similarity: &'a [f32],
-    /// One a row, or none at all where no row is marked.
-    marks: Vec<Mark>,
-    /// The label of every free row, and -1 for the others: the labels themselves where all that have one are free.
+    /// The label of every free row, [`ALWAYS`] for a preselected one and [`NOWHERE`] for the others: the labels
+    /// themselves where all rows that have one are free.
     free: Cow<'a, [i32]>,
     /// Number of clusters.
     k: usize,
@@ -24,13 +23,6 @@ pub(super) struct Standing<'a> {
     invalid: Vec<i64>,
     /// Preselected rows of every cluster.
     preselected: Vec<usize>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mark {
-    None,
-    Preselected,
-    Excluded,
 }
 
 impl<'a> Standing<'a> {
@@ -57,15 +49,18 @@ impl<'a> Standing<'a> {
             return Err(Error::Budget("a budget of 0 rows selects nothing; it must be at least 1".into()));
         }
         let invalid = invalid_rows(labels, similarity, k, par)?;
-        let marks = if exclude.is_empty() && preselected.is_empty() { Vec::new() } else { vec![Mark::None; n] };
         let free = Cow::Borrowed(labels);
-        let mut standing = Standing { labels, similarity, marks, free, k, invalid, preselected: vec![0; k] };
+        let mut standing = Standing { labels, similarity, free, k, invalid, preselected: vec![0; k] };
+        for &row in &standing.invalid {
+            if labels[row as usize] >= 0 {
+                standing.free.to_mut()[row as usize] = NOWHERE;
+            }
+        }
         for &index in exclude {
-            let row = in_range(index, n, "exclude")?;
-            standing.marks[row] = Mark::Excluded;
+            standing.free.to_mut()[in_range(index, n, "exclude")?] = NOWHERE;
         }
         for &index in preselected {
-            standing.preselect(in_range(index, n, "preselected")?)?;
+            standing.preselect(in_range(index, n, "preselected")?, exclude)?;
         }
         if preselected.len() > budget {
             return Err(Error::Budget(format!(
@@ -73,25 +68,19 @@ impl<'a> Standing<'a> {
                 preselected.len()
             )));
         }
-        if !standing.marks.is_empty() || standing.invalid.iter().any(|&row| labels[row as usize] >= 0) {
-            let free = |row| standing.pool(row).filter(|_| !standing.is_preselected(row));
-            standing.free = (0..n).map(|row| free(row).map_or(-1, |cluster| cluster as i32)).collect();
-        }
         Ok(standing)
     }
 
-    fn preselect(&mut self, row: usize) -> Result<()> {
-        match (self.marks[row], self.valid(row)) {
-            (Mark::Preselected, _) => {
-                Err(Error::Argument(format!("row {row} is preselected twice; give every row once")))
+    fn preselect(&mut self, row: usize, exclude: &[i64]) -> Result<()> {
+        match self.free[row] {
+            ALWAYS => Err(Error::Argument(format!("row {row} is preselected twice; give every row once"))),
+            NOWHERE if exclude.contains(&(row as i64)) => {
+                Err(Error::Argument(format!("row {row} is both excluded and preselected")))
             }
-            (Mark::Excluded, _) => Err(Error::Argument(format!("row {row} is both excluded and preselected"))),
-            (Mark::None, None) => {
-                Err(Error::InvalidRow { row, why: "is preselected, but has no label or no similarity" })
-            }
-            (Mark::None, Some(cluster)) => {
-                self.marks[row] = Mark::Preselected;
-                self.preselected[cluster] += 1;
+            NOWHERE => Err(Error::InvalidRow { row, why: "is preselected, but has no label or no similarity" }),
+            cluster => {
+                self.free.to_mut()[row] = ALWAYS;
+                self.preselected[cluster as usize] += 1;
                 Ok(())
             }
         }
@@ -131,63 +120,56 @@ impl<'a> Standing<'a> {
         self.similarity[row]
     }
 
-    fn valid(&self, row: usize) -> Option<usize> {
-        // NaN is invalid.
-        (self.labels[row] >= 0 && !self.similarity[row].is_nan()).then_some(self.labels[row] as usize)
-    }
-
     /// The cluster of `row`, if it is valid and not excluded.
     pub(super) fn pool(&self, row: usize) -> Option<usize> {
-        let excluded = !self.marks.is_empty() && self.marks[row] == Mark::Excluded;
-        self.valid(row).filter(|_| !excluded)
+        usize::try_from(if self.free[row] == ALWAYS { self.labels[row] } else { self.free[row] }).ok()
     }
 
-    /// The cluster of `row`, if it is in the pool and not preselected.
-    pub(super) fn free(&self, row: usize) -> Option<usize> {
-        usize::try_from(self.free[row]).ok()
+    /// The cluster of every row that is in the pool and not preselected, [`ALWAYS`] for the preselected ones and
+    /// [`NOWHERE`] for the others.
+    pub(super) fn free(&self) -> &[i32] {
+        &self.free
     }
 
-    /// Whether `row` is preselected.
-    pub(super) fn is_preselected(&self, row: usize) -> bool {
-        !self.marks.is_empty() && self.marks[row] == Mark::Preselected
-    }
-
-    /// The answer: the preselected rows and those that are `chosen`, ascending. `pools` are the sizes of the clusters'
-    /// pools, `phase` says why a row was chosen.
+    /// The answer: of the rows that are `listed` the preselected ones, and those for which `phase` has a reason, given
+    /// their cluster. It has one for every row that is not near a cut. `counts` lacks the fill.
     pub(super) fn selection(
         &self,
-        pools: &[usize],
-        chosen: impl Fn(usize) -> bool + Sync,
-        phase: impl Fn(usize) -> Phase + Sync,
+        mut counts: Vec<Counts>,
+        listed: &[Listed],
+        phase: impl Fn(usize, usize) -> Option<Phase> + Sync,
         par: &Par<'_>,
     ) -> Result<Selection> {
-        let lists = if self.marks.is_empty() {
-            pick(self.rows(), par, chosen)
-        } else {
-            pick(self.rows(), par, |row| self.is_preselected(row) || chosen(row))
-        }?;
-        let size = lists.iter().map(Vec::len).sum();
+        let phase = |row| match self.free[row] {
+            ALWAYS => Some(Phase::Preselected),
+            cluster => phase(row, cluster as usize),
+        };
+        let left_out =
+            |(): &mut (), i: usize| Ok(rows_of(i, &listed[i].near).filter(|&row| phase(row).is_none()).count());
+        let left_out = par.map(listed.len(), || (), left_out)?;
+        let sizes: Vec<usize> = listed.iter().zip(&left_out).map(|(list, out)| list.rows.len() - out).collect();
+        let size = sizes.iter().sum();
         let (mut indices, mut cluster) = (vec![0; size], vec![0; size]);
         let (mut similarity, mut phases) = (vec![0.0; size], vec![0; size]);
         let mut rest =
             Columns { indices: &mut indices, cluster: &mut cluster, similarity: &mut similarity, phase: &mut phases };
-        let mut parts: Vec<Columns<'_>> = lists.iter().map(|list| rest.split_off(list.len())).collect();
+        let mut parts: Vec<Columns<'_>> = sizes.iter().map(|&size| rest.split_off(size)).collect();
         let write = |(): &mut (), i: usize, part: &mut [Columns<'_>]| {
-            for (at, row) in picked(i, &lists[i]).enumerate() {
+            let chosen = rows_of(i, &listed[i].rows).filter_map(|row| phase(row).map(|phase| (row, phase)));
+            for (at, (row, phase)) in chosen.enumerate() {
                 part[0].indices[at] = row as i64;
                 part[0].cluster[at] = self.labels[row];
                 part[0].similarity[at] = self.similarity[row];
-                part[0].phase[at] = if self.is_preselected(row) { Phase::Preselected } else { phase(row) } as u8;
+                part[0].phase[at] = phase as u8;
             }
             Ok(())
         };
         par.for_blocks(&mut parts, 1, || (), write)?;
-        let mut counts: Vec<Counts> = pools.iter().map(|&pool| Counts { pool, ..Counts::default() }).collect();
-        for (&label, &phase) in cluster.iter().zip(&phases) {
-            let counts = &mut counts[label as usize];
-            counts.quota += usize::from(phase == Phase::Quota as u8);
-            counts.fill += usize::from(phase == Phase::Fill as u8);
-            counts.preselected += usize::from(phase == Phase::Preselected as u8);
+        let known: usize = counts.iter().map(|counts| counts.quota + counts.preselected).sum();
+        if known < size {
+            for (&label, _) in cluster.iter().zip(&phases).filter(|&(_, &phase)| phase == Phase::Fill as u8) {
+                counts[label as usize].fill += 1;
+            }
         }
         Ok(Selection { indices, cluster, similarity, phase: phases, counts, invalid: self.invalid.clone() })
     }
@@ -220,17 +202,33 @@ impl<'a> Columns<'a> {
 
 /// Checks the labels, and finds the rows that have none or no similarity.
 fn invalid_rows(labels: &[i32], similarity: &[f32], k: usize, par: &Par<'_>) -> Result<Vec<i64>> {
-    let is_valid = |row: usize| (labels[row] as u32) < k as u32 && !similarity[row].is_nan();
-    let lists = pick(labels.len(), par, |row| !is_valid(row))?;
-    let rows = || lists.iter().enumerate().flat_map(|(i, list)| picked(i, list));
-    if let Some(row) = rows().find(|&row| labels[row] < -1 || labels[row] >= k as i32) {
+    let is_invalid = |(&label, s): (&i32, &f32)| (label as u32 >= k as u32) | s.is_nan();
+    let lists = par.map(
+        labels.len().div_ceil(BLOCK),
+        || (),
+        |(), i| {
+            let end = labels.len().min((i + 1) * BLOCK);
+            let mut rows = Vec::new();
+            for start in (i * BLOCK..end).step_by(CHUNK) {
+                let chunk = start..end.min(start + CHUNK);
+                let chunk = || labels[chunk.clone()].iter().zip(&similarity[chunk.clone()]);
+                // All of them without a branch: there are few.
+                if chunk().fold(false, |any, row| any | is_invalid(row)) {
+                    rows.extend((start as i64..).zip(chunk()).filter(|&(_, row)| is_invalid(row)).map(|(row, _)| row));
+                }
+            }
+            Ok(rows)
+        },
+    )?;
+    let rows = lists.concat();
+    if let Some(&row) = rows.iter().find(|&&row| !(-1..k as i32).contains(&labels[row as usize])) {
         return Err(Error::Argument(format!(
             "row {row} has label {}; expected 0 to {} (k = {k}), or -1 for an invalid row",
-            labels[row],
+            labels[row as usize],
             k - 1
         )));
     }
-    Ok(rows().map(|row| row as i64).collect())
+    Ok(rows)
 }
 
 fn in_range(index: i64, n: usize, list: &str) -> Result<usize> {
