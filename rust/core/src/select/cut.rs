@@ -152,37 +152,62 @@ impl<O: Order> Groups<'_, O> {
         let last = one.iter().zip(other).map(|(one, other)| one.bin.max(other.bin) as i32);
         let last: Vec<i32> =
             [(ALWAYS, i32::MAX), (NOWHERE, -1)].map(|(_, last)| last).into_iter().chain(last).collect();
+        let cuts = one.iter().zip(other).map(|(one, other)| [one.bin, other.bin]);
+        let cuts: Vec<[u32; 2]> = [[u32::MAX; 2]; 2].into_iter().chain(cuts).collect();
         let rows = self.of.len();
         self.par.map(
             rows.div_ceil(BLOCK),
-            || vec![0; BLOCK],
-            |found, i| {
-                let found = &mut found[..];
-                let mut len = 0;
-                self.for_chunks(i * BLOCK..rows.min((i + 1) * BLOCK), |start, groups, places| {
-                    for (offset, (&group, &bin)) in (start % BLOCK..).zip(groups.iter().zip(places)) {
-                        // Without a branch, which would be mispredicted at every other row that is listed.
-                        found[len] = offset as u16;
-                        len += usize::from(bin as i32 <= last[(group - ALWAYS) as usize]);
+            || (vec![0; BLOCK], vec![0; BLOCK]),
+            |(listed, near), i| {
+                let (listed, near) = (&mut listed[..], &mut near[..]);
+                let (mut rows_len, mut near_len) = (0, 0);
+                self.for_chunks(i * BLOCK..rows.min((i + 1) * BLOCK), |start, groups, bins| {
+                    // Without branches, which would be mispredicted at every other row that is listed.
+                    let (first, before) = (start % BLOCK, rows_len);
+                    for (offset, (&group, &bin)) in (first..).zip(groups.iter().zip(bins)) {
+                        listed[rows_len] = offset as u16;
+                        rows_len += usize::from(bin as i32 <= last[(group - ALWAYS) as usize]);
+                    }
+                    for &offset in &listed[before..rows_len] {
+                        let at = usize::from(offset) - first;
+                        let (group, bin) = ((groups[at] - ALWAYS) as usize, bins[at]);
+                        near[near_len] = offset;
+                        near_len += usize::from(cuts[group].contains(&bin));
                     }
                 });
-                let rows = found[..len].to_vec();
-                let near = |&&offset: &&u16| {
-                    let row = i * BLOCK + usize::from(offset);
-                    usize::try_from(self.of[row]).is_ok_and(|group| {
-                        let bin = self.bin(row);
-                        bin == one[group].bin || bin == other[group].bin
-                    })
-                };
-                let near = rows.iter().filter(near).copied().collect();
-                Ok(Listed { rows, near })
+                Ok(Listed { rows: listed[..rows_len].to_vec(), near: near[..near_len].to_vec() })
             },
         )
     }
 
-    /// The bin of a row.
-    pub(super) fn bin(&self, row: usize) -> u32 {
-        bin(self.order.place(row), self.bins())
+    /// The keys at the places of groups of `order`: below the key of a group are all its rows before its place. The
+    /// groups are these ones merged and thinned out: `among` says in which a row is, if any.
+    pub(super) fn keys_at<F: Order>(
+        &self,
+        places: &[Place],
+        listed: &[Listed],
+        order: &F,
+        among: impl Fn(usize, usize) -> Option<usize> + Sync,
+    ) -> Result<Vec<F::Key>> {
+        let in_bin = |row: usize| {
+            let group = among(usize::try_from(self.of[row]).ok()?, row)?;
+            (bin(self.order.place(row), self.bins()) == places[group].bin).then(|| (group, order.key(row)))
+        };
+        let near = |(): &mut (), i| Ok(rows_of(i, &listed[i].near).filter_map(in_bin).collect());
+        let near: Vec<Vec<_>> = self.par.map(listed.len(), || (), near)?;
+        let mut ends: Vec<(F::Key, Vec<F::Key>)> = places.iter().map(|_| (Key::MOST, Vec::new())).collect();
+        for (group, key) in near.into_iter().flatten() {
+            ends[group].1.push(key);
+        }
+        let select = |(): &mut (), group: usize, end: &mut [(F::Key, Vec<F::Key>)]| {
+            let (end, keys) = &mut end[0];
+            if !keys.is_empty() {
+                *end = *keys.select_nth_unstable(places[group].rank).1;
+            }
+            Ok(())
+        };
+        self.par.for_blocks(&mut ends, 1, || (), select)?;
+        Ok(ends.into_iter().map(|(end, _)| end).collect())
     }
 
     /// Calls `f` with the first row, the groups and the bins of every chunk of `rows`.
@@ -197,33 +222,6 @@ impl<O: Order> Groups<'_, O> {
             f(start, groups, bins);
         }
     }
-}
-
-/// The keys at places: below the key of a group are all its rows before its place. `near` holds at least the rows of
-/// the bins of the places, each with its group.
-pub(super) fn keys_at<O: Order>(
-    order: &O,
-    places: &[Place],
-    near: impl Iterator<Item = (usize, usize)>,
-    par: &Par<'_>,
-) -> Result<Vec<O::Key>> {
-    let mut ends: Vec<(O::Key, Vec<O::Key>)> = places.iter().map(|_| (Key::MOST, Vec::new())).collect();
-    for (group, row) in near {
-        ends[group].1.push(order.key(row));
-    }
-    par.for_blocks(
-        &mut ends,
-        1,
-        || (),
-        |(), group, end| {
-            let (end, keys) = &mut end[0];
-            if !keys.is_empty() {
-                *end = *keys.select_nth_unstable(places[group].rank).1;
-            }
-            Ok(())
-        },
-    )?;
-    Ok(ends.into_iter().map(|(end, _)| end).collect())
 }
 
 #[inline]

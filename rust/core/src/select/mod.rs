@@ -18,7 +18,7 @@ mod tests;
 use crate::error::{Error, Result};
 use crate::par::Par;
 use allocate::{Share, allocate};
-use cut::{Groups, Listed, NOWHERE, Place, keys_at, rows_of};
+use cut::{Groups, NOWHERE, Place};
 use order::{BySimilarity, Drawn, Key, MiddleOut, Order, Standardised};
 use standing::Standing;
 
@@ -193,21 +193,14 @@ fn choose(
     };
 
     let mut listed = clusters.list(&quota_places, &fill_places)?;
-    let near = |listed: &[Listed], places: &[Place]| -> Vec<(usize, usize)> {
-        let rows = listed.iter().enumerate().flat_map(|(i, list)| rows_of(i, &list.near));
-        let rows = rows.filter_map(|row| Some((usize::try_from(standing.free()[row]).ok()?, row)));
-        rows.filter(|&(cluster, row)| clusters.bin(row) == places[cluster].bin).collect()
-    };
-    let quota_ends = keys_at(order, &quota_places, near(&listed, &quota_places).into_iter(), par)?;
+    let quota_ends = clusters.keys_at(&quota_places, &listed, order, |cluster, _| Some(cluster))?;
     let in_quota = |cluster: usize, row| order.key(row) < quota_ends[cluster];
-    let beyond = |rows: Vec<(usize, usize)>| {
-        rows.into_iter().filter(|&(cluster, row)| !in_quota(cluster, row)).map(|(_, row)| (0, row))
-    };
     let fill_ends = match fill {
         Fill::Global => {
-            vec![keys_at(fill_order, &fill_places[..1], beyond(near(&listed, &fill_places)), par)?[0]; k]
+            let beyond = |cluster, row| (!in_quota(cluster, row)).then_some(0);
+            vec![clusters.keys_at(&fill_places[..1], &listed, fill_order, beyond)?[0]; k]
         }
-        Fill::Waterfill => keys_at(fill_order, &fill_places, near(&listed, &fill_places).into_iter(), par)?,
+        Fill::Waterfill => clusters.keys_at(&fill_places, &listed, fill_order, |cluster, _| Some(cluster))?,
         Fill::Zscore => {
             // Another order, which has bins of its own.
             let remains = |(row, &cluster): (usize, &i32)| cluster >= 0 && !in_quota(cluster as usize, row);
@@ -216,8 +209,7 @@ fn choose(
             let remainder = Groups { of: &of, count: 1, order: fill_order, par };
             let place = remainder.table()?.place(0, missing);
             let others = remainder.list(&[place], &[place])?;
-            let near = others.iter().enumerate().flat_map(|(i, list)| rows_of(i, &list.near)).map(|row| (0, row));
-            let end = keys_at(fill_order, &[place], near, par)?[0];
+            let end = remainder.keys_at(&[place], &others, fill_order, |group, _| Some(group))?[0];
             listed.iter_mut().zip(&others).for_each(|(list, others)| list.merge(others));
             vec![end; k]
         }
