@@ -4,9 +4,9 @@
 //! B, because K does not divide it or because clusters are too small, goes to the best of all remaining rows
 //! (RS-Prune, Sec. 3.3). What "best" means is [`Within`], who gets the rest is [`Fill`]. Ties go to the lowest row.
 //!
-//! Cost is O(N): the keys at which the quotas and the fill end are found by counting rows into bins ([`cut`]), and then
-//! every row is compared with them. Rows are neither moved nor sorted (but for [`Within::Mid`], which needs ranks), so
-//! memory beyond the answer stays small.
+//! Cost is O(N): rows are counted into bins, those up to the bins where the quotas and the fill end are listed, and only
+//! those in them are compared to find the keys at which they end ([`cut`]). Rows are neither moved nor sorted (but for
+//! [`Within::Mid`], which needs ranks), so memory beyond the answer stays small: two bytes a listed row.
 
 pub mod allocate;
 mod cut;
