@@ -10,14 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import simplejpeg
-from harness import Comparison
 from PIL import Image
 from skimage.measure import shannon_entropy
 
 import rsprune
+from benches.harness import THREADS, Comparison
 from rsprune.sources import open_source
 
-THREADS = os.cpu_count()
 IMAGES = 2000
 
 
