@@ -69,12 +69,14 @@ test-slow: dev ## The tests that take minutes
 
 FUZZ_SECONDS ?= 60
 .PHONY: fuzz
-fuzz: ## Fuzz the image decoders for FUZZ_SECONDS; installs cargo-fuzz
+fuzz: ## Fuzz everything that reads files from elsewhere, each for FUZZ_SECONDS; installs cargo-fuzz
 	cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz
-	mkdir -p rust/fuzz/corpus/decode_image
+	mkdir -p rust/fuzz/corpus/{decode_image,gray_levels,open_npy}
 	# The sanitizer is a flag of the nightly compiler, which the stable one takes when told so.
-	RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir rust/fuzz decode_image \
-		rust/fuzz/corpus/decode_image rust/core/tests/images -- -max_total_time=$(FUZZ_SECONDS)
+	export RUSTC_BOOTSTRAP=1; set -e; for target in decode_image gray_levels open_npy; do \
+		cargo fuzz run --fuzz-dir rust/fuzz $$target rust/fuzz/{corpus,seeds}/$$target \
+			-- -max_total_time=$(FUZZ_SECONDS); \
+	done
 
 $(VENV)/bench: $(VENV)/dev
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --group bench
