@@ -132,18 +132,20 @@ def test_every_kernel_gives_the_same_bytes(tmp_path):
         arrays = [*rsprune.assign(x, c), *rsprune.assign(wide, c), rsprune.fit_centroids(x, 7).vectors]
         print(hashlib.sha256(b"".join(a.tobytes() for a in arrays)).hexdigest())
     """
-    features = rsprune.cpu_features()
-    levels = {"": True, "scalar": True, "avx2": features.get("avx2") and features.get("fma")}
-    levels["avx512"] = features.get("avx512f")
+    features = {name for name, present in rsprune.cpu_features().items() if present}
+    avx2, avx512 = {"avx2", "fma"}, {"avx2", "fma", "avx512f", "avx512bw", "avx512vl"}
+    levels = {"": set(), "scalar": set(), "neon": {"neon"}, "avx2": avx2, "avxvnni": avx2 | {"avxvnni"}}
+    levels |= {"avx512": avx512, "avx512vnni": avx512 | {"avx512vnni"}}
     digests = {}
-    for level in [level for level, present in levels.items() if present]:
+    for level in [level for level, needs in levels.items() if needs <= features]:
         env = os.environ | {"RSPRUNE_CPU": level}
         command = [sys.executable, "-c", code, str(tmp_path)]
         digests[level] = subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
     assert len(set(digests.values())) == 1, digests
     env = os.environ | {"RSPRUNE_CPU": "abacus"}
     failed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, env=env)
-    assert 'ArgumentError: RSPRUNE_CPU is "abacus"; expected scalar, avx2 or avx512' in failed.stderr
+    expected = "expected one of " + ", ".join(name for name in levels if name)
+    assert f'ArgumentError: RSPRUNE_CPU is "abacus"; {expected}' in failed.stderr
 
 
 # --- centroids and bad input ------------------------------------------------------------------------------------------
