@@ -4,7 +4,9 @@
 //! lives for one call: a process that forks between two calls inherits no half-dead threads.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use rayon::BroadcastContext;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
@@ -72,13 +74,77 @@ impl<'a> Par<'a> {
         self.pool()?.install(|| out.par_chunks_mut(size).enumerate().try_for_each_init(init, one))
     }
 
-    fn pool(&self) -> Result<rayon::ThreadPool> {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(self.threads)
-            .thread_name(|i| format!("rsprune-{i}"))
-            .build()
-            .map_err(|e| Error::Threads { threads: self.threads, why: e.to_string() })
+    /// As [`Par::for_blocks`], of blocks that `fetch(scratch, i, length)` has to wait for: twice the threads fetch them
+    /// in order, and of these at most [`Par::threads`] work on them at a time.
+    pub fn for_fetched_blocks<S, T: Send>(
+        &self,
+        out: &mut [T],
+        size: usize,
+        init: impl Fn() -> S + Sync + Send,
+        fetch: impl Fn(&mut S, usize, usize) -> Result<()> + Sync + Send,
+        f: impl Fn(&mut S, usize, &mut [T]) -> Result<()> + Sync + Send,
+    ) -> Result<()> {
+        let threads = (2 * self.threads).min(out.len().div_ceil(size));
+        let blocks = Mutex::new(out.chunks_mut(size).enumerate());
+        let failed = AtomicBool::new(false);
+        let turns = Turns { free: Mutex::new(self.threads), changed: Condvar::new() };
+        let one = |scratch: &mut S, i: usize, block: &mut [T]| {
+            self.check()?;
+            fetch(scratch, i, block.len())?;
+            let _turn = turns.take();
+            f(scratch, i, block)
+        };
+        let all = |_: BroadcastContext<'_>| {
+            let mut scratch = init();
+            while !failed.load(Ordering::Relaxed) {
+                let Some((i, block)) = lock(&blocks).next() else { break };
+                one(&mut scratch, i, block).inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
+            }
+            Ok(())
+        };
+        pool(threads)?.broadcast(all).into_iter().collect()
     }
+
+    fn pool(&self) -> Result<rayon::ThreadPool> {
+        pool(self.threads)
+    }
+}
+
+fn pool(threads: usize) -> Result<rayon::ThreadPool> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|i| format!("rsprune-{i}"))
+        .build()
+        .map_err(|e| Error::Threads { threads, why: e.to_string() })
+}
+
+/// How many threads more may work at this time.
+struct Turns {
+    free: Mutex<usize>,
+    changed: Condvar,
+}
+
+/// Given back when it is dropped.
+struct Turn<'t>(&'t Turns);
+
+impl Turns {
+    fn take(&self) -> Turn<'_> {
+        let free = self.changed.wait_while(lock(&self.free), |free| *free == 0);
+        *free.unwrap_or_else(PoisonError::into_inner) -= 1;
+        Turn(self)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.free) += 1;
+        self.0.changed.notify_one();
+    }
+}
+
+/// No thread leaves half-changed what is behind these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -107,10 +173,55 @@ mod tests {
     }
 
     #[test]
+    fn fetched_blocks_cover_every_element_once() {
+        for threads in [1, 3] {
+            let mut out = vec![0usize; 1001];
+            let fetch = |fetched: &mut (usize, usize), i: usize, length: usize| {
+                *fetched = (i, length);
+                Ok(())
+            };
+            let fill = |fetched: &mut (usize, usize), i: usize, block: &mut [usize]| {
+                assert_eq!(*fetched, (i, block.len()));
+                block.iter_mut().enumerate().for_each(|(j, x)| *x += i * 16 + j);
+                Ok(())
+            };
+            Par::new(Some(threads)).for_fetched_blocks(&mut out, 16, || (0, 0), fetch, fill).unwrap();
+            assert_eq!(out, (0..1001).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn no_more_threads_work_than_may() {
+        use std::sync::atomic::AtomicUsize;
+        for threads in [1, 2] {
+            let working = AtomicUsize::new(0);
+            let work = |(): &mut (), _: usize, _: &mut [u8]| {
+                assert!(working.fetch_add(1, Ordering::SeqCst) < threads);
+                std::thread::sleep(std::time::Duration::from_millis(1));
+                working.fetch_sub(1, Ordering::SeqCst);
+                Ok(())
+            };
+            Par::new(Some(threads)).for_fetched_blocks(&mut [0; 40], 1, || (), |(), _, _| Ok(()), work).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_block_that_cannot_be_fetched_ends_it() {
+        for threads in [1, 2] {
+            let fetch =
+                |(): &mut (), i: usize, _: usize| if i == 3 { Err(Error::Empty("three".into())) } else { Ok(()) };
+            let got = Par::new(Some(threads)).for_fetched_blocks(&mut [0u8; 10], 1, || (), fetch, |(), _, _| Ok(()));
+            assert!(matches!(got, Err(Error::Empty(_))));
+        }
+    }
+
+    #[test]
     fn a_set_flag_interrupts() {
         let cancel = AtomicBool::new(true);
         for threads in [1, 2] {
-            let got = Par::cancellable(Some(threads), &cancel).map(10, || (), |(), i| Ok(i));
+            let par = Par::cancellable(Some(threads), &cancel);
+            assert!(matches!(par.map(10, || (), |(), i| Ok(i)), Err(Error::Interrupted)));
+            let got = par.for_fetched_blocks(&mut [0u8; 10], 1, || (), |(), _, _| Ok(()), |(), _, _| Ok(()));
             assert!(matches!(got, Err(Error::Interrupted)));
         }
     }

@@ -14,6 +14,7 @@ mod scale;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 pub use centroids::Centroids;
@@ -24,7 +25,7 @@ pub use kernel::{Best, Kernel, Packed};
 use crate::cpu::{self, Level};
 use crate::error::{Error, Result};
 use crate::par::Par;
-use crate::rows::{Dtype, Rows};
+use crate::rows::{Dtype, Reader, Rows};
 pub(crate) use scale::Direction;
 
 /// The label of a row without a direction.
@@ -33,6 +34,10 @@ pub const NO_LABEL: i32 = -1;
 /// A block of rows as float64 fills about this many bytes: it must stay in the second-level cache (1 MB a core, or 512
 /// KB on older machines) together with a tile of centroids.
 const BLOCK_BYTES: usize = 256 << 10;
+
+/// A thread reads about this much of a file at a time: a disk does its best long before, and it fits into a huge page or
+/// two of each thread.
+const STRETCH_BYTES: usize = 4 << 20;
 
 /// How to assign.
 #[derive(Debug, Clone, Copy)]
@@ -136,15 +141,13 @@ fn by_filter<T: Clone + Default + Send>(
     let all = OnceLock::new();
     let by_cache = || (BLOCK_BYTES / (dim * size_of::<f32>())).clamp(12, 1536).next_multiple_of(6);
     let size = block_rows.unwrap_or_else(by_cache).max(1);
-    let mut out = vec![T::default(); rows.len()];
-    let scratch = || (rows.reader(), filter::Scratch::default(), Vec::new(), Vec::new());
-    par.for_blocks(&mut out, size, scratch, |(reader, scratch, best, alone), i, block| {
-        let values = reader.read_single(i * size..i * size + block.len())?;
+    let scratch = || (filter::Scratch::default(), Vec::new(), Vec::new());
+    for_rows(rows, size, par, scratch, |(scratch, best, alone), reader, range, block| {
+        let next = range.end..(range.end + size).min(rows.len());
+        let (values, upcoming) = reader.read_single(range, next)?;
         let row = |i: usize| &values[i * dim..(i + 1) * dim];
         best.clear();
         best.resize(block.len(), None);
-        let upcoming = (i + 1) * size..((i + 2) * size).min(rows.len());
-        let upcoming = if upcoming.is_empty() { &[] } else { rows.memory(upcoming) };
         for survivors in filter.survivors(values, upcoming, scratch).chunks(PAIRS) {
             let pair = |i: usize| {
                 let Survivor { row: i, label } = survivors[i.min(survivors.len() - 1)];
@@ -173,8 +176,7 @@ fn by_filter<T: Clone + Default + Send>(
             };
         }
         Ok(())
-    })?;
-    Ok(out)
+    })
 }
 
 /// As [`nearest`], scoring all centroids in float64.
@@ -190,10 +192,9 @@ fn by_all<T: Clone + Default + Send>(
     let packed = kernel.pack_centroids(centroids.vectors(), dim);
     let by_cache = || (BLOCK_BYTES / (dim * size_of::<f64>())).clamp(4, 4096).next_multiple_of(4);
     let size = block_rows.unwrap_or_else(by_cache).max(1);
-    let mut out = vec![T::default(); rows.len()];
-    let scratch = || (rows.reader(), Vec::new(), Vec::new(), Vec::new());
-    par.for_blocks(&mut out, size, scratch, |(reader, directions, tiles, best), i, block| {
-        let values = reader.read(i * size..i * size + block.len())?;
+    let scratch = || (Vec::new(), Vec::new(), Vec::new());
+    for_rows(rows, size, par, scratch, |(directions, tiles, best), reader, range, block| {
+        let values = reader.read(range)?;
         directions.clear();
         directions.extend(values.chunks_exact_mut(dim).map(|row| Direction::of(row).ok()));
         kernel.pack_rows(values, dim, tiles);
@@ -202,7 +203,42 @@ fn by_all<T: Clone + Default + Send>(
             *out = finish(best, direction);
         }
         Ok(())
-    })?;
+    })
+}
+
+/// What `f(scratch, reader, range, out)` makes of every `range` of `size` rows. Rows from files are read some
+/// [`STRETCH_BYTES`] ahead.
+fn for_rows<'r, S, T: Clone + Default + Send>(
+    rows: &'r Rows<'r>,
+    size: usize,
+    par: &Par<'_>,
+    scratch: impl Fn() -> S + Sync + Send,
+    f: impl Fn(&mut S, &mut Reader<'r>, Range<usize>, &mut [T]) -> Result<()> + Sync + Send,
+) -> Result<Vec<T>> {
+    let mut out = vec![T::default(); rows.len()];
+    let scratch = || (scratch(), rows.reader());
+    let Some(row_bytes) = rows.file_row_bytes() else {
+        par.for_blocks(&mut out, size, scratch, |(scratch, reader), i, block| {
+            f(scratch, reader, i * size..i * size + block.len(), block)
+        })?;
+        return Ok(out);
+    };
+    // As long as all threads get several.
+    let stretch = (STRETCH_BYTES / row_bytes).min(rows.len() / (8 * par.threads())) / size;
+    let stretch = stretch.max(1) * size;
+    par.for_fetched_blocks(
+        &mut out,
+        stretch,
+        scratch,
+        |(_, reader), i, length| reader.fetch(i * stretch..i * stretch + length),
+        |(scratch, reader), i, stretch_out| {
+            for (j, block) in stretch_out.chunks_mut(size).enumerate() {
+                let start = i * stretch + j * size;
+                f(scratch, reader, start..start + block.len(), block)?;
+            }
+            Ok(())
+        },
+    )?;
     Ok(out)
 }
 

@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use half::f16;
-use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 
+use super::convert;
 use super::dtype::{Dtype, Element};
+use super::file::RowFile;
 use super::npy;
 use crate::error::{Error, Result};
 
@@ -25,9 +26,8 @@ pub struct Block<'a> {
 enum Place {
     /// The first number, and the distances in bytes between rows and between columns. Need not be aligned.
     Memory { first: *const u8, strides: [isize; 2] },
-    /// C order from `offset` on. Read, not mapped: pages of a map count as the process's own memory, and a file that
-    /// shrinks under a map kills the process.
-    File { file: File, path: PathBuf, offset: u64 },
+    /// In C order.
+    File(RowFile),
 }
 
 // SAFETY: the memory behind the pointer is only read, and outlives the block.
@@ -69,7 +69,8 @@ impl<'a> Block<'a> {
         let header = npy::read_header(&mut file, path)?;
         let size = file.metadata().map_err(io)?.len();
         header.check_size(size, path)?;
-        let place = Place::File { file, path: path.to_owned(), offset: header.offset };
+        let row_bytes = header.shape[1] * header.dtype.size();
+        let place = Place::File(RowFile::new(file, path.to_owned(), header.offset, row_bytes));
         Ok(Block { shape: header.shape, dtype: header.dtype, place, memory: PhantomData })
     }
 
@@ -97,66 +98,70 @@ impl<'a> Block<'a> {
     pub(super) fn name(&self, i: usize) -> String {
         match &self.place {
             Place::Memory { .. } => format!("part {i}"),
-            Place::File { path, .. } => path.display().to_string(),
+            Place::File(file) => file.path().display().to_string(),
+        }
+    }
+
+    /// Bytes of a row.
+    pub(super) fn row_bytes(&self) -> usize {
+        self.dim() * self.dtype.size()
+    }
+
+    /// The file that the rows lie in, if they do.
+    pub(super) fn file(&self) -> Option<&RowFile> {
+        match &self.place {
+            Place::File(file) => Some(file),
+            Place::Memory { .. } => None,
+        }
+    }
+
+    /// As [`Block::file`].
+    pub(super) fn file_mut(&mut self) -> Option<&mut RowFile> {
+        match &mut self.place {
+            Place::File(file) => Some(file),
+            Place::Memory { .. } => None,
         }
     }
 
     /// The bytes of the rows of `range` if they lie in memory in C order, or else none.
     pub(super) fn memory(&self, range: Range<usize>) -> &[u8] {
-        let (dim, size) = (self.dim(), self.dtype.size());
+        let (row_bytes, size) = (self.row_bytes(), self.dtype.size());
         assert!(range.start <= range.end && range.end <= self.len());
         match self.place {
-            Place::Memory { first, strides } if strides == [(dim * size) as isize, size as isize] => {
+            Place::Memory { first, strides } if strides == [row_bytes as isize, size as isize] => {
                 // SAFETY: without gaps, and `range` lies within the shape that `from_raw` vouches for.
-                unsafe { std::slice::from_raw_parts(first.add(range.start * dim * size), range.len() * dim * size) }
+                unsafe { std::slice::from_raw_parts(first.add(range.start * row_bytes), range.len() * row_bytes) }
             }
             _ => &[],
         }
     }
 
-    /// The rows of `range` into `out`; `bytes` is a buffer for what comes from a file.
-    pub(super) fn read<T: Number>(&self, range: Range<usize>, bytes: &mut Vec<u64>, out: &mut [T]) -> Result<()> {
-        let (dim, size) = (self.dim(), self.dtype.size());
-        assert!(range.end <= self.len() && out.len() == range.len() * dim);
-        let (first, strides) = match &self.place {
-            // SAFETY: `range` lies within the shape that `from_raw` vouches for.
-            Place::Memory { first, strides } => (unsafe { first.offset(range.start as isize * strides[0]) }, *strides),
-            Place::File { file, path, offset } => {
-                let length = out.len() * size;
-                bytes.resize(length.div_ceil(8), 0);
-                // SAFETY: any bit pattern is a u64, and `length` bytes fit into the buffer.
-                let buffer = unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast::<u8>(), length) };
-                let position = offset + (range.start * dim * size) as u64;
-                read_exact_at(file, buffer, position).map_err(|source| match source.kind() {
-                    std::io::ErrorKind::UnexpectedEof => Error::Format {
-                        path: path.clone(),
-                        why: format!("truncated while it was read: it ends before row {}", range.end),
-                    },
-                    _ => Error::Io { path: path.clone(), source },
-                })?;
-                (buffer.as_ptr(), [(dim * size) as isize, size as isize])
-            }
+    /// The rows of `range`, which lie in memory, into `out`.
+    pub(super) fn read<T: Number>(&self, range: Range<usize>, out: &mut [T]) {
+        assert!(out.len() == range.len() * self.dim());
+        let bytes = self.memory(range.clone());
+        if bytes.len() == range.len() * self.row_bytes() {
+            return widen(bytes, self.dtype, out);
+        }
+        let Place::Memory { first, strides } = self.place else {
+            unreachable!("rows of a file are read by way of a buffer");
         };
-        for (i, row) in out.chunks_exact_mut(dim).enumerate() {
-            // SAFETY: row `i` lies within the shape that `from_raw` vouches for, or within the buffer just filled.
+        for (i, row) in range.zip(out.chunks_exact_mut(self.dim())) {
+            // SAFETY: row `i` lies within the shape that `from_raw` vouches for.
             unsafe { read_row(first.offset(i as isize * strides[0]), strides[1], self.dtype, row) };
         }
-        Ok(())
     }
 }
 
 /// What rows are read as.
 pub(super) trait Number: Copy {
-    fn from_halves(halves: &[f16], out: &mut [Self]);
     fn from_single(v: f32) -> Self;
     fn from_double(v: f64) -> Self;
+    /// All of `bytes` by `convert`, which makes float32 of numbers of two bytes.
+    fn from_halves(bytes: &[[u8; 2]], convert: fn(&[[u8; 2]], &mut [f32]), out: &mut [Self]);
 }
 
 impl Number for f64 {
-    fn from_halves(halves: &[f16], out: &mut [f64]) {
-        halves.convert_to_f64_slice(out);
-    }
-
     #[inline(always)]
     fn from_single(v: f32) -> f64 {
         v.into()
@@ -166,13 +171,18 @@ impl Number for f64 {
     fn from_double(v: f64) -> f64 {
         v
     }
+
+    fn from_halves(bytes: &[[u8; 2]], convert: fn(&[[u8; 2]], &mut [f32]), out: &mut [f64]) {
+        let mut singles = [0.0; 1024];
+        for (bytes, out) in bytes.chunks(singles.len()).zip(out.chunks_mut(singles.len())) {
+            let singles = &mut singles[..bytes.len()];
+            convert(bytes, singles);
+            out.iter_mut().zip(singles).for_each(|(out, &mut v)| *out = v.into());
+        }
+    }
 }
 
 impl Number for f32 {
-    fn from_halves(halves: &[f16], out: &mut [f32]) {
-        halves.convert_to_f32_slice(out);
-    }
-
     #[inline(always)]
     fn from_single(v: f32) -> f32 {
         v
@@ -182,58 +192,44 @@ impl Number for f32 {
     fn from_double(v: f64) -> f32 {
         v as f32
     }
+
+    fn from_halves(bytes: &[[u8; 2]], convert: fn(&[[u8; 2]], &mut [f32]), out: &mut [f32]) {
+        convert(bytes, out);
+    }
 }
 
-/// One row into `out`.
+/// The numbers of `bytes`, one after the other, into `out`.
+pub(super) fn widen<T: Number>(bytes: &[u8], dtype: Dtype, out: &mut [T]) {
+    assert_eq!(bytes.len(), out.len() * dtype.size());
+    match dtype {
+        Dtype::F16 => T::from_halves(bytes.as_chunks().0, convert::from_f16, out),
+        Dtype::Bf16 => T::from_halves(bytes.as_chunks().0, convert::from_bf16, out),
+        Dtype::F32 => {
+            let singles = bytes.as_chunks().0.iter().map(|&v| T::from_single(f32::from_le_bytes(v)));
+            out.iter_mut().zip(singles).for_each(|(out, v)| *out = v);
+        }
+        Dtype::F64 => {
+            let doubles = bytes.as_chunks().0.iter().map(|&v| T::from_double(f64::from_le_bytes(v)));
+            out.iter_mut().zip(doubles).for_each(|(out, v)| *out = v);
+        }
+    }
+}
+
+/// One row with gaps between its numbers into `out`.
 ///
 /// # Safety
 /// `out.len()` numbers of `dtype`, `stride` bytes apart, must be readable from `first` on.
 unsafe fn read_row<T: Number>(first: *const u8, stride: isize, dtype: Dtype, out: &mut [T]) {
-    // SAFETY: handed on.
-    unsafe {
-        match dtype {
-            Dtype::F16 if stride == 2 && first.cast::<f16>().is_aligned() => {
-                T::from_halves(std::slice::from_raw_parts(first.cast::<f16>(), out.len()), out);
-            }
-            Dtype::F16 => each(first, stride, out, |v: u16| T::from_single(f16::from_bits(v).to_f32())),
-            // Not `bf16::to_f32`, which branches on subnormals and NaN: a shift is exact too, and vectorises.
-            Dtype::Bf16 => each(first, stride, out, |v: u16| T::from_single(f32::from_bits(u32::from(v) << 16))),
-            Dtype::F32 => each(first, stride, out, T::from_single),
-            Dtype::F64 => each(first, stride, out, T::from_double),
+    for (i, value) in out.iter_mut().enumerate() {
+        // SAFETY: handed on.
+        unsafe {
+            let number = first.offset(i as isize * stride);
+            *value = match dtype {
+                Dtype::F16 => T::from_single(number.cast::<f16>().read_unaligned().to_f32()),
+                Dtype::Bf16 => T::from_single(number.cast::<bf16>().read_unaligned().to_f32()),
+                Dtype::F32 => T::from_single(number.cast::<f32>().read_unaligned()),
+                Dtype::F64 => T::from_double(number.cast::<f64>().read_unaligned()),
+            };
         }
     }
-}
-
-/// # Safety
-/// As [`read_row`].
-#[inline(always)]
-unsafe fn each<V: Copy, T>(first: *const u8, stride: isize, out: &mut [T], convert: impl Fn(V) -> T) {
-    if stride == size_of::<V>() as isize {
-        // A loop of its own: with the stride known it becomes vector loads.
-        for (i, value) in out.iter_mut().enumerate() {
-            // SAFETY: handed on.
-            *value = convert(unsafe { first.cast::<V>().add(i).read_unaligned() });
-        }
-    } else {
-        for (i, value) in out.iter_mut().enumerate() {
-            // SAFETY: handed on.
-            *value = convert(unsafe { first.offset(i as isize * stride).cast::<V>().read_unaligned() });
-        }
-    }
-}
-
-#[cfg(unix)]
-fn read_exact_at(file: &File, buffer: &mut [u8], position: u64) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, buffer, position)
-}
-
-#[cfg(windows)]
-fn read_exact_at(file: &File, mut buffer: &mut [u8], mut position: u64) -> std::io::Result<()> {
-    while !buffer.is_empty() {
-        match std::os::windows::fs::FileExt::seek_read(file, buffer, position)? {
-            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-            n => (buffer, position) = (&mut buffer[n..], position + n as u64),
-        }
-    }
-    Ok(())
 }

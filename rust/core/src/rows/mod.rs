@@ -5,7 +5,10 @@
 //! for three, so memory is bounded by the range that is asked for, however large the matrix.
 
 mod block;
+mod buffer;
+mod convert;
 mod dtype;
+mod file;
 mod npy;
 
 use std::ops::Range;
@@ -13,7 +16,9 @@ use std::ops::Range;
 pub use block::Block;
 pub use dtype::{Dtype, Element};
 
-use self::block::Number;
+use self::block::{Number, widen};
+use self::buffer::Buffer;
+use self::file::RowFile;
 use crate::error::{Error, Result};
 
 /// An (N, D) matrix of embeddings, in one or more blocks.
@@ -30,7 +35,7 @@ impl<'a> Rows<'a> {
     ///
     /// # Errors
     /// [`Error::Empty`] without a single row, [`Error::Shape`] when the blocks differ in dimension or have none.
-    pub fn new(blocks: Vec<Block<'a>>) -> Result<Self> {
+    pub fn new(mut blocks: Vec<Block<'a>>) -> Result<Self> {
         let Some(first) = blocks.first() else {
             return Err(Error::Empty("no embeddings: the list of arrays and files is empty".into()));
         };
@@ -54,6 +59,10 @@ impl<'a> Rows<'a> {
         }
         if total == 0 {
             return Err(Error::Empty("no embeddings: 0 rows".into()));
+        }
+        let in_files = blocks.iter().filter(|b| b.file().is_some()).map(|b| (b.len() * b.row_bytes()) as u64).sum();
+        if file::memory_bytes().is_some_and(|memory| memory / 2 < in_files) {
+            blocks.iter_mut().filter_map(Block::file_mut).for_each(RowFile::read_past_cache);
         }
         Ok(Rows { blocks, starts, dim })
     }
@@ -93,9 +102,29 @@ impl<'a> Rows<'a> {
         }
     }
 
+    /// The most bytes that a row of a file has; none if all rows lie in memory.
+    pub fn file_row_bytes(&self) -> Option<usize> {
+        self.blocks.iter().filter(|block| block.file().is_some()).map(Block::row_bytes).max()
+    }
+
     /// A reader with buffers of its own: one a thread.
     pub fn reader(&self) -> Reader<'_> {
-        Reader { rows: self, wide: Vec::new(), single: Vec::new(), bytes: Vec::new() }
+        Reader { rows: self, fetched: Fetched::new(), wide: Vec::new(), single: Vec::new() }
+    }
+
+    /// The number of the block that `row` lies in.
+    fn block_of(&self, row: usize) -> usize {
+        self.starts.partition_point(|&start| start <= row) - 1
+    }
+
+    /// `range` block by block: each block's number, and its rows by their number in `range` and in the block.
+    fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> {
+        assert!(range.start <= range.end && range.end <= self.len(), "rows {range:?} of {}", self.len());
+        let first = if range.is_empty() { self.blocks.len() } else { self.block_of(range.start) };
+        (first..self.blocks.len()).take_while(move |&i| self.starts[i] < range.end).map(move |i| {
+            let (start, end) = (self.starts[i], self.starts[i + 1]);
+            (i, range.start.max(start) - start..range.end.min(end) - start)
+        })
     }
 }
 
@@ -103,55 +132,123 @@ impl<'a> Rows<'a> {
 #[derive(Debug)]
 pub struct Reader<'r> {
     rows: &'r Rows<'r>,
+    fetched: Fetched,
     wide: Vec<f64>,
     single: Vec<f32>,
-    bytes: Vec<u64>,
 }
 
 impl Reader<'_> {
+    /// Reads what the rows of `range` have in files, in as large pieces as possible, so that reading parts of `range`
+    /// does not.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub fn fetch(&mut self, range: Range<usize>) -> Result<()> {
+        self.fetched.fill(self.rows, range)
+    }
+
     /// The rows of `range`, C order, widened exactly to float64. They may be changed in place.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Format`] when a file cannot be read any more.
     pub fn read(&mut self, range: Range<usize>) -> Result<&mut [f64]> {
         self.wide.resize(range.len() * self.rows.dim, 0.0);
-        fill(self.rows, range, &mut self.bytes, &mut self.wide)?;
+        read_into(self.rows, &mut self.fetched, range, &mut self.wide)?;
         Ok(&mut self.wide)
     }
 
     /// The rows of `range`, C order, as float32: exact but for float64. Rows that lie in memory as such are not copied.
+    /// And the bytes that the rows of `next` will be made of, as far as they already lie in memory.
     ///
     /// # Errors
     /// As [`Reader::read`].
-    pub fn read_single(&mut self, range: Range<usize>) -> Result<&[f32]> {
+    pub fn read_single(&mut self, range: Range<usize>, next: Range<usize>) -> Result<(&[f32], &[u8])> {
         let Rows { blocks, dim, .. } = self.rows;
         if blocks.iter().all(|block| block.dtype() == Dtype::F32) {
             // SAFETY: any bits are a float32.
             let (before, singles, _) = unsafe { self.rows.memory(range.clone()).align_to() };
             if before.is_empty() && singles.len() == range.len() * dim {
-                return Ok(singles);
+                return Ok((singles, self.rows.memory(next)));
             }
         }
         self.single.resize(range.len() * self.rows.dim, 0.0);
-        fill(self.rows, range, &mut self.bytes, &mut self.single)?;
-        Ok(&self.single)
+        read_into(self.rows, &mut self.fetched, range, &mut self.single)?;
+        Ok((&self.single, self.fetched.bytes(self.rows, next)))
     }
 }
 
 /// The rows of `range` into `out`.
-fn fill<T: Number>(rows: &Rows<'_>, range: Range<usize>, bytes: &mut Vec<u64>, out: &mut [T]) -> Result<()> {
-    let Rows { blocks, starts, dim } = rows;
-    assert!(range.start <= range.end && range.end <= rows.len(), "rows {range:?} of {}", rows.len());
+fn read_into<T: Number>(rows: &Rows<'_>, fetched: &mut Fetched, range: Range<usize>, out: &mut [T]) -> Result<()> {
+    if !fetched.holds(&range) {
+        fetched.fill(rows, range.clone())?;
+    }
     let mut rest = out;
-    let mut row = range.start;
-    let mut i = starts.partition_point(|&start| start <= row) - 1;
-    while row < range.end {
-        let end = range.end.min(starts[i + 1]);
-        let (out, tail) = rest.split_at_mut((end - row) * dim);
-        blocks[i].read(row - starts[i]..end - starts[i], bytes, out)?;
-        (rest, row, i) = (tail, end, i + 1);
+    for (i, part) in rows.pieces(range) {
+        let (out, tail) = rest.split_at_mut(part.len() * rows.dim);
+        match fetched.of_file(rows, i, part.clone()) {
+            Some(bytes) => widen(bytes, rows.blocks[i].dtype(), out),
+            None => rows.blocks[i].read(part, out),
+        }
+        rest = tail;
     }
     Ok(())
+}
+
+/// What a range of rows has in files, as it stands there.
+#[derive(Debug)]
+struct Fetched {
+    range: Range<usize>,
+    /// Of each block of the range, where in the buffer the first of its rows starts.
+    starts: Vec<usize>,
+    buffer: Buffer,
+}
+
+impl Fetched {
+    fn new() -> Self {
+        Fetched { range: 0..0, starts: Vec::new(), buffer: Buffer::new() }
+    }
+
+    fn fill(&mut self, rows: &Rows<'_>, range: Range<usize>) -> Result<()> {
+        self.range = 0..0;
+        self.starts.clear();
+        let space = |(i, part): (usize, Range<usize>)| rows.blocks[i].file().map_or(0, |file| file.space(part.len()));
+        let buffer = self.buffer.at_least(rows.pieces(range.clone()).map(space).sum());
+        let mut end = 0;
+        for (i, part) in rows.pieces(range.clone()) {
+            let start = end;
+            end += space((i, part.clone()));
+            let lead = match rows.blocks[i].file() {
+                Some(file) => file.read(part, &mut buffer[start..end])?,
+                None => 0,
+            };
+            self.starts.push(start + lead);
+        }
+        self.range = range;
+        Ok(())
+    }
+
+    fn holds(&self, range: &Range<usize>) -> bool {
+        self.range.start <= range.start && range.end <= self.range.end
+    }
+
+    /// The rows of `part` of block `i`, which must have been fetched, if that block is a file.
+    fn of_file(&self, rows: &Rows<'_>, i: usize, part: Range<usize>) -> Option<&[u8]> {
+        rows.blocks[i].file()?;
+        let row_bytes = rows.blocks[i].row_bytes();
+        let skipped = part.start - self.range.start.saturating_sub(rows.starts[i]);
+        let start = self.starts[i - rows.block_of(self.range.start)] + skipped * row_bytes;
+        Some(&self.buffer.bytes()[start..start + part.len() * row_bytes])
+    }
+
+    /// The bytes of the rows of `range` if they lie in memory without gaps, fetched or not, or else none.
+    fn bytes<'s>(&'s self, rows: &'s Rows<'_>, range: Range<usize>) -> &'s [u8] {
+        match rows.pieces(range.clone()).next() {
+            Some((i, part)) if self.holds(&range) && part.len() == range.len() => {
+                self.of_file(rows, i, part).unwrap_or_else(|| rows.memory(range))
+            }
+            _ => rows.memory(range),
+        }
+    }
 }
 
 #[cfg(test)]
