@@ -74,7 +74,7 @@ impl<'a> Par<'a> {
         self.pool()?.install(|| out.par_chunks_mut(size).enumerate().try_for_each_init(init, one))
     }
 
-    /// As [`Par::for_blocks`], of blocks that `fetch(scratch, i, length)` has to wait for: twice the threads fetch them
+    /// As [`Par::for_blocks`], of blocks that `fetch(scratch, i, length)` has to wait for: three times the threads fetch them
     /// in order, and of these at most [`Par::threads`] work on them at a time.
     pub fn for_fetched_blocks<S, T: Send>(
         &self,
@@ -84,7 +84,7 @@ impl<'a> Par<'a> {
         fetch: impl Fn(&mut S, usize, usize) -> Result<()> + Sync + Send,
         f: impl Fn(&mut S, usize, &mut [T]) -> Result<()> + Sync + Send,
     ) -> Result<()> {
-        let threads = (2 * self.threads).min(out.len().div_ceil(size));
+        let threads = (3 * self.threads).min(out.len().div_ceil(size));
         let blocks = Mutex::new(out.chunks_mut(size).enumerate());
         let failed = AtomicBool::new(false);
         let turns = Turns { free: Mutex::new(self.threads), changed: Condvar::new() };

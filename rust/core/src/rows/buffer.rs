@@ -44,7 +44,8 @@ impl Buffer {
     }
 
     fn grow(&mut self, size: usize) {
-        let page = if size < HUGE { Self::PAGE } else { HUGE };
+        // Rounding up to whole huge pages at most doubles it.
+        let page = if size < HUGE / 2 { Self::PAGE } else { HUGE };
         *self = Buffer::new();
         let Ok(layout) = Layout::from_size_align(size, page).map(|layout| layout.pad_to_align()) else {
             handle_alloc_error(Layout::new::<u8>())
@@ -68,5 +69,22 @@ impl Drop for Buffer {
             // SAFETY: allocated in `grow` with this layout.
             unsafe { std::alloc::dealloc(self.first.as_ptr(), self.layout) };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_grow_and_start_on_a_page() {
+        let mut buffer = Buffer::new();
+        assert!(buffer.bytes().is_empty());
+        for (size, page) in [(1, Buffer::PAGE), (5000, Buffer::PAGE), (HUGE - 1, HUGE), (HUGE + 1, HUGE), (3, HUGE)] {
+            let bytes = buffer.at_least(size);
+            assert!(bytes.len() >= size && bytes.as_ptr().addr().is_multiple_of(page));
+            bytes.fill(7);
+        }
+        assert!(buffer.bytes().len() == 2 * HUGE && buffer.bytes().iter().all(|&byte| byte == 7));
     }
 }

@@ -168,7 +168,7 @@ impl Reader<'_> {
             // SAFETY: any bits are a float32.
             let (before, singles, _) = unsafe { self.rows.memory(range.clone()).align_to() };
             if before.is_empty() && singles.len() == range.len() * dim {
-                return Ok((singles, self.rows.memory(next)));
+                return Ok((singles, self.fetched.bytes(self.rows, next)));
             }
         }
         self.single.resize(range.len() * self.rows.dim, 0.0);

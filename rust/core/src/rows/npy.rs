@@ -270,6 +270,64 @@ mod tests {
         File::options().write(true).open(&file.0).unwrap().set_len(80).unwrap();
         let error = rows.reader().read(0..3).unwrap_err();
         assert!(matches!(&error, Error::Format { why, .. } if why.contains("truncated")), "{error}");
+        assert!(error.to_string().contains("cut") && error.to_string().contains("row 1"), "{error}");
+    }
+
+    /// Rows of 52 bytes, so that none but the first starts on a page.
+    fn matrix(n: usize) -> (Vec<u8>, Vec<f64>) {
+        let values: Vec<f32> = (0..n * 13).map(|i| i as f32).collect();
+        let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({n}, 13), }}");
+        (npy(1, &header, &numbers(&values)), values.into_iter().map(f64::from).collect())
+    }
+
+    #[test]
+    fn files_read_past_the_page_cache_hold_the_same() {
+        let (content, values) = matrix(1000);
+        let file = Temporary::new("past", &content);
+        let mut block = Block::open(&file.0).unwrap();
+        block.file_mut().unwrap().read_past_cache();
+        let rows = Rows::new(vec![block]).unwrap();
+        for range in [0..1000, 0..1, 999..1000, 77..83, 500..500, 1..999] {
+            let expected = &values[range.start * 13..range.end * 13];
+            assert_eq!(rows.reader().read(range).unwrap(), expected);
+        }
+        File::options().write(true).open(&file.0).unwrap().set_len(20_000).unwrap();
+        let error = rows.reader().read(0..1000).unwrap_err().to_string();
+        assert!(error.contains("truncated") && error.contains("row 38"), "{error}");
+    }
+
+    #[test]
+    fn what_was_fetched_is_not_read_again() {
+        let (content, values) = matrix(300);
+        let (one, two) = (Temporary::new("one", &content), Temporary::new("two", &content));
+        let memory = vec![1.5f32; 2 * 13];
+        let blocks = [
+            Block::open(&one.0).unwrap(),
+            Block::from_slice(&memory, 13).unwrap(),
+            Block::from_slice(&[] as &[f32], 13).unwrap(),
+            Block::open(&two.0).unwrap(),
+        ];
+        let rows = Rows::new(blocks.into()).unwrap();
+        assert_eq!(rows.file_row_bytes(), Some(52));
+        let expected = [&values[..], &[1.5; 2 * 13], &values].concat();
+        let mut reader = rows.reader();
+        reader.fetch(200..400).unwrap();
+        for path in [&one.0, &two.0] {
+            File::options().write(true).open(path).unwrap().set_len(100).unwrap();
+        }
+        for range in [200..400, 250..303, 299..301, 300..302, 302..350, 399..400, 400..400] {
+            assert_eq!(reader.read(range.clone()).unwrap(), &expected[range.start * 13..range.end * 13]);
+            let next = range.end.min(390)..(range.end + 10).min(400);
+            let in_one_piece = next.end <= 300 || next.start >= 302;
+            let (singles, upcoming) = reader.read_single(range.clone(), next.clone()).unwrap();
+            assert!(singles.iter().zip(&expected[range.start * 13..]).all(|(&v, &e)| f64::from(v) == e));
+            let bytes: Vec<u8> =
+                expected[next.start * 13..next.end * 13].iter().flat_map(|&v| (v as f32).to_le_bytes()).collect();
+            assert_eq!(upcoming, if in_one_piece { &bytes[..] } else { &[] });
+        }
+        assert!(reader.read(199..201).is_err(), "row 199 was not fetched");
+        assert!(reader.fetch(0..10).is_err());
+        assert!(reader.read(200..201).is_err(), "a fetch that failed leaves nothing");
     }
 
     #[test]
