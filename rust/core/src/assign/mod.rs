@@ -19,8 +19,7 @@ use std::sync::OnceLock;
 
 pub use centroids::Centroids;
 use filter::{Filter, Survivor};
-use kernel::PAIRS;
-pub use kernel::{Best, Kernel, Packed};
+pub use kernel::{Best, Kernel, PAIRS, Packed};
 
 use crate::cpu::{self, Level};
 use crate::error::{Error, Result};

@@ -59,7 +59,7 @@ pub struct Fit {
 /// [`Error::Argument`] for options out of range and for fewer rows, or fewer distinct rows, than clusters;
 /// [`Error::InvalidRow`] with [`OnInvalid::Raise`]; what reading files can raise.
 pub fn fit(rows: &Rows<'_>, options: &Options, on_invalid: OnInvalid, par: &Par<'_>) -> Result<Fit> {
-    let &Options { k, n_init, max_iter, tol, .. } = options;
+    let &Options { k, seed, n_init, max_iter, tol } = options;
     for (name, value) in [("k", k), ("n_init", n_init), ("max_iter", max_iter)] {
         if value == 0 {
             return Err(Error::Argument(format!("{name} is 0; it must be at least 1")));
@@ -84,7 +84,8 @@ pub fn fit(rows: &Rows<'_>, options: &Options, on_invalid: OnInvalid, par: &Par<
         )));
     }
     let mut best: Option<(lloyd::Run, Vec<usize>)> = None;
-    for seeds in init::plus_plus(&units, options, par)? {
+    for run in 0..n_init {
+        let seeds = init::plus_plus(&units, k, seed, run, par)?;
         let run = lloyd::run(&units, &seeds, options, par)?;
         if best.as_ref().is_none_or(|(best, _)| run.objective.last() > best.objective.last()) {
             best = Some((run, seeds));
