@@ -3,9 +3,13 @@
 use super::Options;
 use super::units::Units;
 use crate::assign::{self, Centroids, Direction, nearest};
+use crate::cpu::prefetch;
 use crate::error::Result;
 use crate::par::Par;
-use crate::rows::Rows;
+use crate::rows::{Reader, Rows};
+
+/// Bytes that are fetched at once.
+const CACHE_LINE: usize = 64;
 
 /// Where a run ended.
 pub(super) struct Run {
@@ -24,11 +28,13 @@ pub(super) fn run(units: &Units, seeds: &[usize], options: &Options, par: &Par<'
     let mut centroids = Centroids::of_units(start, units.dim);
     let mut objective: Vec<f64> = Vec::new();
     let mut labels: Vec<u32> = Vec::new();
+    let mut directions = vec![None; options.k];
     let mut previous = centroids.clone();
     loop {
         let assigned: Vec<Assigned> =
             nearest(&rows, &centroids, assign::Options::default(), par, |best, _| (best.label, best.dot))?;
         let sum: f64 = assigned.iter().map(|&(_, cosine)| cosine).sum();
+        let changed = changed(&labels, &assigned, options.k);
         if let Some(&last) = objective.last() {
             if sum < last {
                 // Only the rounding of centroids to float32 can cause this, so nothing is left to gain.
@@ -36,8 +42,7 @@ pub(super) fn run(units: &Units, seeds: &[usize], options: &Options, par: &Par<'
                 break;
             }
             objective.push(sum);
-            let settled = assigned.iter().map(|&(label, _)| label).eq(labels.iter().copied());
-            if settled || sum - last < options.tol * last.abs() {
+            if changed.is_empty() || sum - last < options.tol * last.abs() {
                 break;
             }
         } else {
@@ -47,38 +52,68 @@ pub(super) fn run(units: &Units, seeds: &[usize], options: &Options, par: &Par<'
             break;
         }
         labels = assigned.iter().map(|&(label, _)| label).collect();
-        previous = std::mem::replace(&mut centroids, update(units, &assigned, options.k, par)?);
+        update(&rows, &assigned, &changed, &mut directions, par)?;
+        previous = std::mem::replace(&mut centroids, restarted(units, &assigned, &directions));
     }
     Ok(Run { centroids, objective })
 }
 
-/// The normalised sum of each cluster's vectors. A cluster without vectors, or whose vectors cancel out, restarts from
-/// the vector least like its own centroid; each is used once.
-fn update(units: &Units, assigned: &[Assigned], k: usize, par: &Par<'_>) -> Result<Centroids> {
-    let mut members: Vec<Vec<usize>> = vec![Vec::new(); k];
+/// The clusters that gained or lost vectors since they were those of `labels`: all, if there are none yet.
+fn changed(labels: &[u32], assigned: &[Assigned], k: usize) -> Vec<usize> {
+    let mut changed = vec![labels.is_empty(); k];
+    for (&old, &(new, _)) in labels.iter().zip(assigned) {
+        if old != new {
+            changed[old as usize] = true;
+            changed[new as usize] = true;
+        }
+    }
+    (0..k).filter(|&cluster| changed[cluster]).collect()
+}
+
+/// Renews the normalised sums of the vectors of the `changed` clusters; those of the others still hold.
+fn update(
+    rows: &Rows<'_>,
+    assigned: &[Assigned],
+    changed: &[usize],
+    directions: &mut [Option<Vec<f32>>],
+    par: &Par<'_>,
+) -> Result<()> {
+    let mut members: Vec<Vec<usize>> = vec![Vec::new(); directions.len()];
     for (i, &(label, _)) in assigned.iter().enumerate() {
         members[label as usize].push(i);
     }
     // A cluster is summed by one thread in the order of its vectors: no thread count shows.
-    let sums = par.map(k, || (), |(), cluster| Ok(direction_of_sum(units, &members[cluster])))?;
-    let mut restarts = least_alike(assigned, sums.iter().filter(|sum| sum.is_none()).count()).into_iter();
-    let mut vectors = Vec::with_capacity(k * units.dim);
-    for sum in sums {
-        match sum {
-            Some(unit) => vectors.extend(unit),
+    let sum = |reader: &mut Reader<'_>, i: usize| direction_of_sum(rows, reader, &members[changed[i]]);
+    let renewed = par.map(changed.len(), || rows.reader(), sum)?;
+    for (&cluster, direction) in changed.iter().zip(renewed) {
+        directions[cluster] = direction;
+    }
+    Ok(())
+}
+
+fn direction_of_sum(rows: &Rows<'_>, reader: &mut Reader<'_>, members: &[usize]) -> Result<Option<Vec<f32>>> {
+    let mut sum = vec![0f64; rows.dim()];
+    for (i, &member) in members.iter().enumerate() {
+        let next = members.get(i + 1).map_or(&[][..], |&next| rows.memory(next..next + 1));
+        next.chunks(CACHE_LINE).for_each(prefetch);
+        sum.iter_mut().zip(reader.read_single(member..member + 1)?).for_each(|(sum, &v)| *sum += f64::from(v));
+    }
+    let norm = Direction::of(&mut sum).ok().map(|direction| direction.norm);
+    Ok(norm.map(|norm| sum.iter().map(|v| (v / norm) as f32).collect()))
+}
+
+/// The directions as centroids. A cluster without one, since it has no vectors or they cancel out, restarts from the
+/// vector least like its own centroid; each is used once.
+fn restarted(units: &Units, assigned: &[Assigned], directions: &[Option<Vec<f32>>]) -> Centroids {
+    let mut restarts = least_alike(assigned, directions.iter().filter(|sum| sum.is_none()).count()).into_iter();
+    let mut vectors = Vec::with_capacity(directions.len() * units.dim);
+    for direction in directions {
+        match direction {
+            Some(unit) => vectors.extend_from_slice(unit),
             None => restarts.next().into_iter().for_each(|i| vectors.extend_from_slice(units.vector(i))),
         }
     }
-    Ok(Centroids::of_units(vectors, units.dim))
-}
-
-fn direction_of_sum(units: &Units, members: &[usize]) -> Option<Vec<f32>> {
-    let mut sum = vec![0f64; units.dim];
-    for &i in members {
-        sum.iter_mut().zip(units.vector(i)).for_each(|(sum, &v)| *sum += f64::from(v));
-    }
-    let norm = Direction::of(&mut sum).ok()?.norm;
-    Some(sum.iter().map(|v| (v / norm) as f32).collect())
+    Centroids::of_units(vectors, units.dim)
 }
 
 /// The `count` vectors least like their own centroids, the lowest first on ties.
