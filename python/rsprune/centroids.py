@@ -7,6 +7,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -189,16 +190,20 @@ def fit_centroids(
         "tol": _check_tol(tol),
     }
     rows = embeddings.on_host()
-    vectors, history, starts, invalid = _core.fit_rows(
-        rows, raise_invalid=check_on_invalid(on_invalid), threads=check_threads(threads), **options
-    )
+    raise_invalid, threads = check_on_invalid(on_invalid), check_threads(threads)
+    # Hashing takes about as long as fitting, on one thread; both leave Python's lock alone.
+    with ThreadPoolExecutor(1) as beside:
+        digest = beside.submit(_digest, rows)
+        vectors, history, starts, invalid = _core.fit_rows(
+            rows, raise_invalid=raise_invalid, threads=threads, **options
+        )
     meta = {
         "rsprune": _core.VERSION,
         **options,
         "dim": rows.shape[1],
         "rows": rows.shape[0],
         "invalid": len(invalid),
-        "digest": _digest(rows),
+        "digest": digest.result(),
         "encoder": encoder if encoder is None or isinstance(encoder, str) else dict(encoder),
         "iterations": len(history),
         "objective": float(history[-1]),
