@@ -26,8 +26,8 @@ OnInvalid = Literal["exclude", "raise"]
 
 _TENSOR = "centroids"
 _METADATA = "rsprune"
-# Rows of this many bytes in float64 are hashed at a time.
-_DIGEST_BLOCK_BYTES = 16 << 20
+# Rows of this many bytes in float64 are hashed at a time: they stay in the cache.
+_DIGEST_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -171,7 +171,8 @@ def fit_centroids(
     -------
     Centroids
         With ``meta``: ``rsprune`` (version), ``k``, ``dim``, ``seed``, ``n_init``, ``max_iter``, ``tol``, ``rows``,
-        ``invalid``, ``digest`` (BLAKE2b of the rows as little-endian float64), ``encoder``, ``iterations``,
+        ``invalid``, ``digest`` (BLAKE2b of the rows as little-endian
+        float32, or float64 if any are), ``encoder``, ``iterations``,
         ``objective`` (sum of cosines), ``history`` (of the objective, never falling) and ``starts`` (rows).
 
     Raises
@@ -258,6 +259,6 @@ def _digest(rows: _core.Rows) -> str:
     step = max(1, _DIGEST_BLOCK_BYTES // (8 * dim))
     digest = hashlib.blake2b(digest_size=32)
     for start in range(0, n, step):
-        block = rows.read(start, min(n, start + step))
-        digest.update(np.ascontiguousarray(block, dtype="<f8").data)
+        block = rows.read_narrow(start, min(n, start + step))
+        digest.update(np.ascontiguousarray(block, dtype=block.dtype.newbyteorder("<")).data)
     return digest.hexdigest()

@@ -1,5 +1,6 @@
 //! Binding of `rsprune_core::rows`: NumPy arrays are borrowed, never copied.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use numpy::{IntoPyArray, PyArray2, PyArrayDescrMethods, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
@@ -59,12 +60,30 @@ impl Rows {
     /// The rows `start` to `stop` as float64.
     #[pyo3(signature = (start, stop, /))]
     fn read<'py>(&self, py: Python<'py>, start: usize, stop: usize) -> PyResult<Bound<'py, PyArray2<f64>>> {
-        let (n, dim) = self.shape();
+        let range = self.range(py, start, stop)?;
+        let values = door::run(py, Some(1), |_| Ok(self.rows.reader().read(range)?.to_vec()))?;
+        values.into_pyarray(py).reshape([stop - start, self.rows.dim()])
+    }
+
+    /// The rows `start` to `stop` as float32, or if any of all rows are float64 as that.
+    #[pyo3(signature = (start, stop, /))]
+    fn read_narrow<'py>(&self, py: Python<'py>, start: usize, stop: usize) -> PyResult<Bound<'py, PyAny>> {
+        if self.rows.holds(Dtype::F64) {
+            return Ok(self.read(py, start, stop)?.into_any());
+        }
+        let range = self.range(py, start, stop)?;
+        let values = door::run(py, Some(1), |_| Ok(self.rows.reader().read_single(range, 0..0)?.0.to_vec()))?;
+        Ok(values.into_pyarray(py).reshape([stop - start, self.rows.dim()])?.into_any())
+    }
+}
+
+impl Rows {
+    fn range(&self, py: Python<'_>, start: usize, stop: usize) -> PyResult<Range<usize>> {
+        let n = self.rows.len();
         if start > stop || stop > n {
             return Err(to_py(py, Error::Argument(format!("rows {start} to {stop} of {n}"))));
         }
-        let values = door::run(py, Some(1), |_| Ok(self.rows.reader().read(start..stop)?.to_vec()))?;
-        values.into_pyarray(py).reshape([stop - start, dim])
+        Ok(start..stop)
     }
 }
 

@@ -94,9 +94,10 @@ fn update(
 fn direction_of_sum(rows: &Rows<'_>, reader: &mut Reader<'_>, members: &[usize]) -> Result<Option<Vec<f32>>> {
     let mut sum = vec![0f64; rows.dim()];
     for (i, &member) in members.iter().enumerate() {
-        let next = members.get(i + 1).map_or(&[][..], |&next| rows.memory(next..next + 1));
+        let next = members.get(i + 1).map_or(0..0, |&next| next..next + 1);
+        let (row, next) = reader.read_single(member..member + 1, next)?;
         next.chunks(CACHE_LINE).for_each(prefetch);
-        sum.iter_mut().zip(reader.read_single(member..member + 1)?).for_each(|(sum, &v)| *sum += f64::from(v));
+        sum.iter_mut().zip(row).for_each(|(sum, &v)| *sum += f64::from(v));
     }
     let norm = Direction::of(&mut sum).ok().map(|direction| direction.norm);
     Ok(norm.map(|norm| sum.iter().map(|v| (v / norm) as f32).collect()))

@@ -100,3 +100,41 @@ fn options_out_of_range_are_named() {
         assert!(error.contains(part), "{error}");
     }
 }
+
+#[test]
+fn seeds_are_drawn_in_proportion_to_squared_distances() {
+    // Few vectors tighten their bounds at every rejection, many hardly ever.
+    for m in [5, 90] {
+        let angle = |i: usize| 6.0 * uniform(3, i as u64).powi(3);
+        let values: Vec<f32> = (0..m).flat_map(|i| [angle(i).cos() as f32, angle(i).sin() as f32]).collect();
+        let units = Units::load(&Rows::from_slice(&values, 2).unwrap(), OnInvalid::Raise, &Par::new(Some(1))).unwrap();
+        let draws = 20_000;
+        let mut counts = vec![[0u32; 3]; m];
+        for seed in 0..draws {
+            let seeds = init::plus_plus(&units, 3, seed, 0, &Par::new(Some(1))).unwrap();
+            (0..3).for_each(|place| counts[seeds[place]][place] += 1);
+        }
+        let distance = |i: usize, j: usize| (2.0 - 2.0 * (angle(i) - angle(j)).cos()).max(0.0);
+        // Of the second and the third, over all that may have come before.
+        let mut expected = vec![[1.0 / m as f64, 0.0, 0.0]; m];
+        for first in 0..m {
+            let total: f64 = (0..m).map(|j| distance(first, j)).sum();
+            for second in 0..m {
+                let chance = distance(first, second) / total / m as f64;
+                expected[second][1] += chance;
+                let nearest = |j: usize| distance(first, j).min(distance(second, j));
+                let total: f64 = (0..m).map(nearest).sum();
+                (0..m).for_each(|third| {
+                    expected[third][2] += if chance > 0.0 { chance * nearest(third) / total } else { 0.0 }
+                });
+            }
+        }
+        for (i, (counts, expected)) in counts.iter().zip(&expected).enumerate() {
+            for (&count, &chance) in counts.iter().zip(expected) {
+                let deviation = (chance * (1.0 - chance) / draws as f64).sqrt();
+                let off = (f64::from(count) / draws as f64 - chance).abs();
+                assert!(off <= 5.0 * deviation + 1e-9, "vector {i} of {m}: {count} draws, {chance} expected");
+            }
+        }
+    }
+}
