@@ -171,8 +171,8 @@ def fit_centroids(
     -------
     Centroids
         With ``meta``: ``rsprune`` (version), ``k``, ``dim``, ``seed``, ``n_init``, ``max_iter``, ``tol``, ``rows``,
-        ``invalid``, ``digest`` (BLAKE2b of the rows as little-endian
-        float32, or float64 if any are), ``encoder``, ``iterations``,
+        ``invalid``, ``digest`` (BLAKE2b of the rows as little-endian float32, or as float64 if that holds more),
+        ``encoder``, ``iterations``,
         ``objective`` (sum of cosines), ``history`` (of the objective, never falling) and ``starts`` (rows).
 
     Raises
@@ -255,10 +255,21 @@ def _check_tol(tol: Any) -> float:
 
 
 def _digest(rows: _core.Rows) -> str:
+    """Hash the rows as float32, which is exact for all but float64, or as float64 where a number needs it."""
+    return _hash(rows, np.float32) or str(_hash(rows, np.float64))
+
+
+def _hash(rows: _core.Rows, dtype: type[np.floating[Any]]) -> str | None:
     n, dim = rows.shape
     step = max(1, _DIGEST_BLOCK_BYTES // (8 * dim))
     digest = hashlib.blake2b(digest_size=32)
     for start in range(0, n, step):
         block = rows.read_narrow(start, min(n, start + step))
+        if block.dtype != dtype:
+            with np.errstate(all="ignore"):
+                numbers = block.astype(dtype)
+            if not np.array_equal(numbers, block, equal_nan=True):
+                return None
+            block = numbers
         digest.update(np.ascontiguousarray(block, dtype=block.dtype.newbyteorder("<")).data)
     return digest.hexdigest()
