@@ -171,7 +171,7 @@ def fit_centroids(
     -------
     Centroids
         With ``meta``: ``rsprune`` (version), ``k``, ``dim``, ``seed``, ``n_init``, ``max_iter``, ``tol``, ``rows``,
-        ``invalid``, ``digest`` (BLAKE2b of the rows as little-endian float32, or as float64 if that holds more),
+        ``invalid``, ``digest`` (SHA-256 of the rows as little-endian float32, or as float64 if that holds more),
         ``encoder``, ``iterations``,
         ``objective`` (sum of cosines), ``history`` (of the objective, never falling) and ``starts`` (rows).
 
@@ -262,7 +262,7 @@ def _digest(rows: _core.Rows) -> str:
 def _hash(rows: _core.Rows, dtype: type[np.floating[Any]]) -> str | None:
     n, dim = rows.shape
     step = max(1, _DIGEST_BLOCK_BYTES // (8 * dim))
-    digest = hashlib.blake2b(digest_size=32)
+    digest = hashlib.sha256()
     for start in range(0, n, step):
         block = rows.read_narrow(start, min(n, start + step))
         if block.dtype != dtype:

@@ -264,9 +264,10 @@ fn multiply<S: Dot<C>, C: Code>(
             let steps = start..packed.steps.min(start + STEPS);
             let tile = Tile { first: first + columns.start, column: columns.start, columns: groups, steps };
             match columns.len() {
-                3 => multiply_tile::<S, C, 3>(words, packed, tile, scores, ahead),
-                2 => multiply_tile::<S, C, 2>(words, packed, tile, scores, ahead),
-                _ => multiply_tile::<S, C, 1>(words, packed, tile, scores, ahead),
+                3 => multiply_tile::<S, C, 6, 3>(words, packed, tile, scores, ahead),
+                2 => multiply_tile::<S, C, 6, 2>(words, packed, tile, scores, ahead),
+                _ if S::ROWS == 6 => multiply_tile::<S, C, 6, 1>(words, packed, tile, scores, ahead),
+                _ => multiply_tile::<S, C, 4, 1>(words, packed, tile, scores, ahead),
             }
         }
     }
@@ -283,14 +284,11 @@ struct Tile {
     steps: Range<usize>,
 }
 
-/// Rows whose sums with [`Ints::GROUPS`] groups fit into the registers.
-const ROWS: usize = 6;
-
 /// Steps of a tile, at most: of three groups 24 KB.
 const STEPS: usize = 128;
 
 #[inline(always)]
-fn multiply_tile<S: Dot<C>, C: Code, const G: usize>(
+fn multiply_tile<S: Dot<C>, C: Code, const R: usize, const G: usize>(
     words: &[C::Word],
     packed: &Packed<C>,
     tile: Tile,
@@ -300,13 +298,13 @@ fn multiply_tile<S: Dot<C>, C: Code, const G: usize>(
     let Tile { first, column, columns, steps } = tile;
     let count = steps.len();
     let centroids: [&[Group<i32>]; G] = std::array::from_fn(|g| &packed.group(first + g)[steps.clone()][..count]);
-    for (rows, scores) in words.chunks(ROWS * packed.steps).zip(scores.chunks_mut(ROWS * columns)) {
+    for (rows, scores) in words.chunks(R * packed.steps).zip(scores.chunks_mut(R * columns)) {
         // A last tile of fewer rows repeats one of them: its sums are dropped.
         let last = scores.len() / columns - 1;
-        let rows: [&[C::Word]; ROWS] =
+        let rows: [&[C::Word]; R] =
             std::array::from_fn(|r| &rows[r.min(last) * packed.steps..][steps.clone()][..count]);
-        let mut sums = [[S::splat(0); G]; ROWS];
-        for r in 0..ROWS {
+        let mut sums = [[S::splat(0); G]; R];
+        for r in 0..R {
             for g in 0..G {
                 let first_steps = &packed.start[first + g];
                 let so_far = &scores[r.min(last) * columns + column + g];
@@ -318,7 +316,7 @@ fn multiply_tile<S: Dot<C>, C: Code, const G: usize>(
                 ahead.fetch();
             }
             let c: [S; G] = std::array::from_fn(|g| S::load(&centroids[g][s]));
-            for r in 0..ROWS {
+            for r in 0..R {
                 let x = S::splat(C::bits(rows[r][s]));
                 for g in 0..G {
                     sums[r][g] = sums[r][g].add_dot(x, c[g]);
@@ -350,7 +348,7 @@ impl<'r> Ahead<'r> {
     /// Spread over the tiles of `n` rows.
     fn new<C: Code>(upcoming: &'r [u8], n: usize, packed: &Packed<C>) -> Self {
         // A lower bound: there may be more tiles, of fewer groups.
-        let times = packed.groups().div_ceil(3) * n.div_ceil(ROWS) * packed.steps.div_ceil(Self::STEPS);
+        let times = packed.groups().div_ceil(3) * n.div_ceil(6) * packed.steps.div_ceil(Self::STEPS);
         Ahead { lines: upcoming.chunks_exact(Self::LINE), each: (upcoming.len() / Self::LINE).div_ceil(times) }
     }
 

@@ -13,7 +13,9 @@ pub(super) struct Group<T>(pub(super) [T; LANES]);
 /// Sixteen whole numbers.
 pub(super) trait Ints: Copy {
     type Floats: Floats;
-    /// Groups of centroids whose sums with those of six rows fit into the registers: at most 3.
+    /// Rows and groups of centroids whose sums fit into the registers at a time: 6 and at most 3, or 4 and 1.
+    const ROWS: usize;
+    /// See [`Ints::ROWS`].
     const GROUPS: usize;
 
     fn load(group: &Group<i32>) -> Self;
@@ -92,6 +94,7 @@ fn reduce<T: Copy>(mut lanes: [T; LANES], f: impl Fn(T, T) -> T) -> T {
 /// What every target has: the oracle of the others, and what the compiler makes NEON of.
 impl Ints for [i32; LANES] {
     type Floats = [f32; LANES];
+    const ROWS: usize = 4;
     const GROUPS: usize = 1;
 
     #[inline(always)]
@@ -221,7 +224,8 @@ pub(super) mod x86 {
 
     impl<const VNNI: bool> Ints for Ymm<VNNI> {
         type Floats = YmmFloats;
-        // 12 sums, 2 of centroids, 1 of rows, 1 of products: all 16 registers.
+        // 8 sums, 2 of centroids, 4 of rows and 2 of products: all 16 registers.
+        const ROWS: usize = 4;
         const GROUPS: usize = 1;
 
         #[inline(always)]
@@ -396,6 +400,7 @@ pub(super) mod x86 {
     impl<const VNNI: bool> Ints for Zmm<VNNI> {
         type Floats = ZmmFloats;
         // 18 sums, 3 of centroids, 6 of rows and 1 of products, of 32 registers: with 24 sums compilers spill.
+        const ROWS: usize = 6;
         const GROUPS: usize = 3;
 
         #[inline(always)]
