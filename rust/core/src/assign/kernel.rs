@@ -92,13 +92,6 @@ impl Kernel {
         }
     }
 
-    /// The best centroid of a packed row, alone in its tile.
-    pub fn nearest_of_one(self, row: &[Lanes], centroids: &Packed) -> Best {
-        let mut best = Vec::new();
-        self.nearest(row, 1, centroids, &mut best);
-        best[0]
-    }
-
     /// All dot products of float32 rows in C order with a few centroids into `out`, a row after the other: for passes
     /// so light that packing the rows would cost more.
     pub fn dots(self, rows: &[f32], dim: usize, centroids: &Packed, out: &mut Vec<f64>) {

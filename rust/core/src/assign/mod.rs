@@ -140,8 +140,8 @@ fn by_filter<T: Clone + Default + Send>(
     let all = OnceLock::new();
     let by_cache = || (BLOCK_BYTES / (dim * size_of::<f32>())).clamp(12, 1536).next_multiple_of(6);
     let size = block_rows.unwrap_or_else(by_cache).max(1);
-    let scratch = || (filter::Scratch::default(), Vec::new(), Vec::new());
-    for_rows(rows, size, par, scratch, |(scratch, best, alone), reader, range, block| {
+    let scratch = || (filter::Scratch::default(), Vec::new());
+    for_rows(rows, size, par, scratch, |(scratch, best), reader, range, block| {
         let next = range.end..(range.end + size).min(rows.len());
         let (values, upcoming) = reader.read_single(range, next)?;
         let row = |i: usize| &values[i * dim..(i + 1) * dim];
@@ -163,19 +163,24 @@ fn by_filter<T: Clone + Default + Send>(
             *out = match *best {
                 Some((best, direction)) => finish(best, Some(direction)),
                 None => {
-                    let mut wide: Vec<f64> = row(i).iter().map(|&v| f64::from(v)).collect();
-                    let direction = Direction::of(&mut wide).ok();
-                    kernel.pack_rows(&wide, dim, alone);
-                    finish(
-                        kernel
-                            .nearest_of_one(alone, all.get_or_init(|| kernel.pack_centroids(centroids.vectors(), dim))),
-                        direction,
-                    )
+                    let all = all.get_or_init(|| kernel.pack_centroids(centroids.vectors(), dim));
+                    let (best, direction) = by_all_of_one(row(i), kernel, all);
+                    finish(best, direction)
                 }
             };
         }
         Ok(())
     })
+}
+
+/// As [`by_all`], of one row.
+fn by_all_of_one(row: &[f32], kernel: Kernel, centroids: &Packed) -> (Best, Option<Direction>) {
+    let mut wide: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
+    let direction = Direction::of(&mut wide).ok();
+    let (mut tiles, mut best) = (Vec::new(), Vec::new());
+    kernel.pack_rows(&wide, row.len(), &mut tiles);
+    kernel.nearest(&tiles, 1, centroids, &mut best);
+    (best[0], direction)
 }
 
 /// As [`nearest`], scoring all centroids in float64.

@@ -6,7 +6,8 @@
 //!
 //! Cost is O(N): rows are counted into bins, those up to the bins where the quotas and the fill end are listed, and only
 //! those in them are compared to find the keys at which they end ([`cut`]). Rows are neither moved nor sorted (but for
-//! [`Within::Mid`], which needs ranks), so memory beyond the answer stays small: two bytes a listed row.
+//! [`Within::Mid`], which needs ranks), so memory beyond the answer stays small: two bytes a listed row, four a row more
+//! for [`Fill::Zscore`] or where rows are excluded, preselected or without a label.
 
 pub mod allocate;
 mod cut;
