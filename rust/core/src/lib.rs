@@ -2,7 +2,7 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`image`] | decoding of encoded images to samples, and their reduction to gray |
+//! | [`image`] | decoding of encoded images to samples, their reduction to gray, and resizing |
 //! | [`entropy`] | Stage I: histograms and their entropy |
 //! | [`rows`] | embeddings where they lie: arrays, memory maps, `.npy` files, shards |
 //! | [`assign`] | Stage II: the nearest centroid of every row, exactly |

@@ -62,7 +62,7 @@ impl Input<'_> {
 const KEPT_BYTES: usize = 16 << 20;
 
 /// Calls `f` with the content of a file.
-fn with_file<T>(
+pub(super) fn with_file<T>(
     path: &Path,
     scratch: &mut Scratch,
     f: impl FnOnce(&[u8], &mut Scratch) -> Result<T>,

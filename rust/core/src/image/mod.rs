@@ -1,4 +1,4 @@
-//! Decoding of encoded images to samples, one file a codec, and their reduction to gray levels.
+//! Decoding of encoded images to samples, one file a codec, their reduction to gray levels, and their resizing.
 
 pub mod bands;
 pub mod gray;
@@ -7,6 +7,7 @@ pub mod jpeg;
 mod png;
 pub mod quantise;
 mod reduce;
+pub mod resize;
 mod tiff;
 mod webp;
 

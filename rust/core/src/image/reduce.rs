@@ -122,26 +122,44 @@ impl Reduction {
     ///
     /// Those of [`Reduction::gray_levels`].
     pub fn rgb(&self, image: ImageRef<'_>) -> Result<Rgb> {
-        let chosen = bands::select(self.bands.as_deref(), image.bands)?;
+        let chosen = self.rgb_bands(image.bands, matches!(image.samples, SamplesRef::U8(_)))?;
+        let mut samples = vec![0; 3 * image.width * image.height];
+        self.write_rgb(image.samples, image.bands, chosen, &mut samples);
+        Ok(Rgb { width: image.width, height: image.height, samples })
+    }
+
+    /// The band of each channel of [`Reduction::rgb`], for images of so many `bands`, of 8 bits or of 16.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Reduction::gray_levels`].
+    pub(super) fn rgb_bands(&self, bands: usize, eight_bits: bool) -> Result<[usize; 3]> {
+        let chosen = bands::select(self.bands.as_deref(), bands)?;
         if !matches!(chosen.len(), 1 | 3) {
             return Err(ImageError::Bands(format!("{} bands were chosen, but RGB takes three, or one", chosen.len())));
         }
-        let rgb: [usize; 3] = std::array::from_fn(|i| chosen[if chosen.len() == 1 { 0 } else { i }]);
-        let samples = match image.samples {
+        if eight_bits {
+            self.check_eight_bits()?;
+        }
+        Ok(std::array::from_fn(|i| chosen[if chosen.len() == 1 { 0 } else { i }]))
+    }
+
+    /// Writes pixels as 8-bit RGB. `chosen` comes from [`Reduction::rgb_bands`].
+    pub(super) fn write_rgb(&self, samples: SamplesRef<'_>, bands: usize, chosen: [usize; 3], rgb: &mut [u8]) {
+        let pixels = rgb.as_chunks_mut::<3>().0.iter_mut();
+        match samples {
+            SamplesRef::U8(samples) if is_all(&chosen, bands) => rgb.copy_from_slice(samples),
+            SamplesRef::U8(samples) if bands == 1 => pixels.zip(samples).for_each(|(rgb, &sample)| *rgb = [sample; 3]),
             SamplesRef::U8(samples) => {
-                self.check_eight_bits()?;
-                if is_all(&rgb, image.bands) {
-                    samples.to_vec()
-                } else {
-                    samples.chunks_exact(image.bands).flat_map(|pixel| rgb.map(|band| pixel[band])).collect()
-                }
+                pixels.zip(samples.chunks_exact(bands)).for_each(|(rgb, pixel)| *rgb = chosen.map(|band| pixel[band]));
             }
             SamplesRef::U16(samples) => {
                 let level = |sample| self.quantiser().level(sample);
-                samples.chunks_exact(image.bands).flat_map(|pixel| rgb.map(|band| level(pixel[band]))).collect()
+                pixels
+                    .zip(samples.chunks_exact(bands))
+                    .for_each(|(rgb, pixel)| *rgb = chosen.map(|band| level(pixel[band])));
             }
-        };
-        Ok(Rgb { width: image.width, height: image.height, samples })
+        }
     }
 
     fn quantiser(&self) -> Quantiser {

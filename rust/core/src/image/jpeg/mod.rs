@@ -27,18 +27,17 @@ mod simd;
 mod upsample;
 
 use bits::{Segments, next_marker};
-use frame::MAX_COMPONENTS;
 use huffman::Table;
 use markers::{Markers, Next, Scan};
 use pairs::Pairs;
 use progressive::{AcFirst, AcRefine, DcFirst, DcRefine, Progress};
 use rows::{Plan, Strips};
 use scan::{Block, Layout, Reader, Sequential};
-use simd::Simd;
 
 pub use frame::Colour;
 pub use levels::gray_levels;
 pub use rows::Sink;
+pub(super) use {color::interleave, frame::MAX_COMPONENTS, simd::Simd};
 
 use super::{Image, Limits, Result, Samples};
 use crate::error::ImageError;

@@ -1,0 +1,140 @@
+//! The weighted sums, of exactly the same bits by every kernel.
+//!
+//! A sum of weights times samples fits 32 bits. Fast kernels cut the weights into shorter digits, for which the CPU has
+//! instructions that multiply and add several samples at once, and put the sums together modulo 2^32.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+use super::taps::{GROUP, HALF, PRECISION, Taps};
+use crate::cpu::Level;
+
+/// Rows that are resized horizontally at a time.
+pub const STRIP: usize = 4;
+/// Samples in a pixel.
+pub const BANDS: usize = 3;
+/// Bytes behind a row of a strip that are read, and weighed with zero.
+pub const OVERHANG: usize = 16;
+/// What the rows between the passes are padded to a multiple of: the samples that any kernel takes at a time.
+pub const LANES: usize = 64;
+
+/// Which compilation runs. Only [`Kernel::of`] makes one, of what this CPU has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kernel(Set);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Set {
+    Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+/// Rows of bytes, one every `stride`.
+pub struct Rows<'a> {
+    /// All of them.
+    pub bytes: &'a [u8],
+    /// From one to the next.
+    pub stride: usize,
+}
+
+/// Rows to write to.
+pub struct RowsMut<'a> {
+    /// All of them.
+    pub bytes: &'a mut [u8],
+    /// From one to the next.
+    pub stride: usize,
+}
+
+impl Kernel {
+    /// The kernel of that level, or the one below it. A level that this CPU lacks counts as the lowest.
+    pub fn of(level: Level) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        match level {
+            Level::Avx512Vnni if level.is_present() => return Kernel(Set::Avx512),
+            Level::Avx2 | Level::AvxVnni | Level::Avx512 if level.is_present() => return Kernel(Set::Avx2),
+            _ => {}
+        }
+        let _ = level;
+        Kernel(Set::Scalar)
+    }
+
+    /// Weights as this kernel reads them.
+    pub fn pack(self, weights: [i32; GROUP]) -> [i32; GROUP] {
+        match self.0 {
+            Set::Scalar => weights,
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 => avx2::pack(weights),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 => avx512::pack(weights),
+        }
+    }
+
+    /// Resizes [`STRIP`] rows of pixels horizontally. A row of the input has [`OVERHANG`] bytes behind its pixels; a row
+    /// of the output has one, which is overwritten.
+    pub fn across(self, taps: &Taps, input: &Rows<'_>, output: &mut RowsMut<'_>) {
+        match self.0 {
+            Set::Scalar => across(taps, input, output),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `of` found this CPU to have AVX2.
+            Set::Avx2 => unsafe { avx2::across(taps, input, output) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `of` found this CPU to have AVX-512 F, BW, VL and VNNI.
+            Set::Avx512 => unsafe { avx512::across(taps, input, output) },
+        }
+    }
+
+    /// The sums of the samples that lie below each other in as many rows as there are weights in `groups`. Rows are
+    /// padded to a multiple of [`LANES`].
+    pub fn down(self, groups: &[[i32; GROUP]], input: &Rows<'_>, output: &mut [u8]) {
+        match self.0 {
+            Set::Scalar => down(groups, input, output),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `of` found this CPU to have AVX2.
+            Set::Avx2 => unsafe { avx2::down(groups, input, output) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `of` found this CPU to have AVX-512 F, BW, VL and VNNI.
+            Set::Avx512 => unsafe { avx512::down(groups, input, output) },
+        }
+    }
+}
+
+fn across(taps: &Taps, input: &Rows<'_>, output: &mut RowsMut<'_>) {
+    for y in 0..STRIP {
+        let (row, out) = (&input.bytes[y * input.stride..], &mut output.bytes[y * output.stride..]);
+        for (span, pixel) in taps.spans().iter().zip(out.chunks_exact_mut(BANDS)) {
+            for (band, sample) in pixel.iter_mut().enumerate() {
+                *sample = sum(taps.groups(span), |i| row[BANDS * (span.start + i) + band]);
+            }
+        }
+    }
+}
+
+fn down(groups: &[[i32; GROUP]], input: &Rows<'_>, output: &mut [u8]) {
+    for (x, sample) in output.iter_mut().enumerate() {
+        *sample = sum(groups, |i| input.bytes[i * input.stride + x]);
+    }
+}
+
+/// The sum of samples times weights, rounded and saturated.
+fn sum(groups: &[[i32; GROUP]], sample: impl Fn(usize) -> u8) -> u8 {
+    let products = groups.as_flattened().iter().enumerate().map(|(i, weight)| weight * i32::from(sample(i)));
+    (products.fold(HALF, i32::wrapping_add) >> PRECISION).clamp(0, 255) as u8
+}
+
+/// Fails unless all that [`Kernel::across`] reads and writes is there: the kernels rely on it.
+#[cfg(target_arch = "x86_64")]
+fn check_across(taps: &Taps, input: &Rows<'_>, output: &RowsMut<'_>) {
+    assert!(BANDS * taps.needed().end + OVERHANG <= input.stride && input.bytes.len() >= STRIP * input.stride);
+    assert!(BANDS * taps.spans().len() < output.stride && output.bytes.len() >= STRIP * output.stride);
+}
+
+/// Fails unless all that [`Kernel::down`] reads is there: the kernels rely on it.
+#[cfg(target_arch = "x86_64")]
+fn check_down(groups: &[[i32; GROUP]], input: &Rows<'_>, output: &[u8]) {
+    assert!(output.len() <= input.stride && input.stride.is_multiple_of(LANES));
+    assert!(input.bytes.len() >= groups.len() * GROUP * input.stride);
+}

@@ -1,0 +1,355 @@
+//! Resizing as Pillow does it, to the bit, and from encoded images straight to what an encoder takes.
+//!
+//! Rows pass through as they are decoded: four of them are resized horizontally and rounded to 8 bits, and as soon as the
+//! rows that a row of the output is made of are there, it is made. There is never a whole image in between. [`taps`] has
+//! the weights, [`kernel`] the sums.
+
+mod kernel;
+mod source;
+mod taps;
+
+use kernel::{BANDS, Kernel, LANES, OVERHANG, Rows, RowsMut, STRIP};
+use taps::{Axis, GROUP, Taps};
+
+use crate::cpu::Level;
+use crate::error::{Error, Result};
+
+pub use source::resize_inputs;
+pub use taps::Filter;
+
+/// Rows that are kept besides those that a row of the output is made of, so that the rest is seldom moved.
+const SLACK: usize = 64;
+/// Rows behind the last one that may be written, where a strip is not full, and then read, where a group of weights is not.
+const AHEAD: usize = STRIP + GROUP;
+/// What one image leaves of a buffer to the next. The rest is given back.
+const KEPT_BYTES: usize = 16 << 20;
+
+impl Filter {
+    /// The filter of that name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`] when there is none.
+    pub fn from_name(name: &str) -> Result<Self> {
+        match name {
+            "bilinear" => Ok(Self::Bilinear),
+            "bicubic" => Ok(Self::Bicubic),
+            _ => Err(Error::Argument(format!("interpolation={name:?} is unknown: it is \"bicubic\" or \"bilinear\""))),
+        }
+    }
+}
+
+/// How an image of any shape becomes a square.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// All of it, whatever its sides' ratio.
+    Squash,
+    /// Its shorter side is brought to so many pixels and its longer one in proportion, cut down to whole pixels; the square
+    /// is cut from the middle. Half a pixel goes to the even side, as torchvision's `CenterCrop` has it.
+    Crop(usize),
+}
+
+/// What images are resized to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    size: usize,
+    fit: Fit,
+    filter: Filter,
+}
+
+impl Target {
+    /// Squares of `size` pixels.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`] for a size of zero, and for a shorter side that a square of that size cannot be cut from.
+    pub fn new(size: usize, fit: Fit, filter: Filter) -> Result<Self> {
+        match fit {
+            _ if size == 0 => Err(Error::Argument("size=0 leaves nothing of an image".into())),
+            Fit::Crop(side) if side < size => Err(Error::Argument(format!(
+                "resize_to={side} is less than size={size}: the square is cut from what was resized"
+            ))),
+            _ => Ok(Target { size, fit, filter }),
+        }
+    }
+
+    /// Bytes of a resized image.
+    pub fn bytes(&self) -> usize {
+        self.size * self.size * BANDS
+    }
+
+    /// What becomes of `width` and of `height`.
+    fn axes(&self, width: usize, height: usize) -> (Axis, Axis) {
+        let size = self.size;
+        let (full_width, full_height) = match self.fit {
+            Fit::Squash => (size, size),
+            Fit::Crop(side) => {
+                let long = |long: usize, short: usize| (side as f64 * long as f64 / short as f64) as usize;
+                if width <= height { (side, long(height, width)) } else { (long(width, height), side) }
+            }
+        };
+        let axis = |input: usize, full: usize| {
+            let margin = full - size;
+            // Half of it, and of an odd one the even neighbour.
+            let first = margin / 2 + (margin % 2) * (margin / 2 % 2);
+            Axis { input, full, first, count: size }
+        };
+        (axis(width, full_width), axis(height, full_height))
+    }
+}
+
+/// Resizes images of red, green and blue, one after the other, row by row. Many of one size share their weights, and the
+/// memory is that of the first.
+#[derive(Debug)]
+pub struct Resizer {
+    target: Target,
+    kernel: Kernel,
+    across: Taps,
+    down: Taps,
+    width: usize,
+    /// The number of the next row.
+    row: usize,
+    /// Rows of the input that wait for the horizontal pass.
+    strip: Vec<u8>,
+    waiting: usize,
+    /// Rows behind that pass, from number `oldest` on.
+    rows: Vec<u8>,
+    oldest: usize,
+    held: usize,
+    /// The next row of the output.
+    next: usize,
+}
+
+impl Resizer {
+    /// Resizes to `target`, by the kernel of a `level`. It never shows in the result.
+    pub fn new(target: Target, level: Level) -> Self {
+        let kernel = Kernel::of(level);
+        let [across, down] = [(); 2].map(|()| Taps::new(target.filter, kernel));
+        let (strip, rows) = (Vec::new(), Vec::new());
+        let (width, row, waiting, oldest, held, next) = (0, 0, 0, 0, 0, 0);
+        Resizer { target, kernel, across, down, width, row, strip, waiting, rows, oldest, held, next }
+    }
+
+    /// Starts the next image, of at least one pixel.
+    pub fn start(&mut self, width: usize, height: usize) {
+        let (across, down) = self.target.axes(width, height);
+        self.across.set(across);
+        self.down.set(down);
+        self.width = width;
+        (self.row, self.waiting, self.held, self.next) = (0, 0, 0, 0);
+        self.oldest = self.down.needed().start;
+        let (strip, rows) = (STRIP * self.strip_stride(), (self.down.longest() + SLACK) * self.stride());
+        fit(&mut self.strip, strip);
+        fit(&mut self.rows, rows);
+    }
+
+    /// Takes the next row: `write` sets all of its samples, interleaved. It is not called for a row that does not count.
+    /// The rows of the output go to `out`, [`Target::bytes`] long, the last of them when all rows of the input are there.
+    pub fn push(&mut self, out: &mut [u8], write: impl FnOnce(&mut [u8])) {
+        let needed = self.down.needed();
+        if needed.contains(&self.row) {
+            let start = self.waiting * self.strip_stride();
+            write(&mut self.strip[start..][..BANDS * self.width]);
+            self.waiting += 1;
+            if self.waiting == STRIP || self.row + 1 == needed.end {
+                self.pass_across();
+                self.pass_down(out);
+            }
+        }
+        self.row += 1;
+    }
+
+    fn pass_across(&mut self) {
+        let stride = self.stride();
+        if (self.held + AHEAD) * stride > self.rows.len() {
+            self.forget();
+            let rows = (self.held + AHEAD) * stride;
+            self.rows.resize(rows.max(self.rows.len()), 0);
+        }
+        let input = Rows { bytes: &self.strip, stride: self.strip_stride() };
+        let output = &mut self.rows[self.held * stride..];
+        if self.across.copies() {
+            let (start, bytes) = (BANDS * self.across.needed().start, BANDS * self.target.size);
+            let rows = input.bytes.chunks_exact(input.stride).zip(output.chunks_exact_mut(stride));
+            rows.for_each(|(row, output)| output[..bytes].copy_from_slice(&row[start..][..bytes]));
+        } else {
+            self.kernel.across(&self.across, &input, &mut RowsMut { bytes: output, stride });
+        }
+        self.held += self.waiting;
+        self.waiting = 0;
+    }
+
+    /// Makes the rows of the output whose rows are there.
+    fn pass_down(&mut self, out: &mut [u8]) {
+        let (stride, length) = (self.stride(), BANDS * self.target.size);
+        for (span, out) in self.down.spans().iter().zip(out.chunks_exact_mut(length)).skip(self.next) {
+            if span.end() > self.oldest + self.held {
+                break;
+            }
+            let input = Rows { bytes: &self.rows[(span.start - self.oldest) * stride..], stride };
+            if self.down.copies() {
+                out.copy_from_slice(&input.bytes[..length]);
+            } else {
+                self.kernel.down(self.down.groups(span), &input, out);
+            }
+            self.next += 1;
+        }
+    }
+
+    /// Makes room by moving what is still needed to the front.
+    fn forget(&mut self) {
+        let stride = self.stride();
+        let end = self.oldest + self.held;
+        let needed = self.down.spans()[self.next..].iter().map(|span| span.start).min();
+        let oldest = needed.unwrap_or(end).clamp(self.oldest, end);
+        self.rows.copy_within((oldest - self.oldest) * stride..self.held * stride, 0);
+        (self.oldest, self.held) = (oldest, end - oldest);
+    }
+
+    /// From one row of a strip to the next.
+    fn strip_stride(&self) -> usize {
+        BANDS * self.width + OVERHANG
+    }
+
+    /// From one row behind the horizontal pass to the next.
+    fn stride(&self) -> usize {
+        (BANDS * self.target.size + 1).next_multiple_of(LANES)
+    }
+}
+
+/// Makes a buffer so long. What it held has no meaning.
+fn fit(buffer: &mut Vec<u8>, length: usize) {
+    buffer.truncate(length);
+    buffer.shrink_to(KEPT_BYTES);
+    buffer.resize(length, 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Every sum of the formulas, a sample at a time, of whole images.
+    fn one_by_one(target: Target, width: usize, height: usize, pixels: &[u8]) -> Vec<u8> {
+        let pass = |axis: Axis, samples: &dyn Fn(usize) -> i64| -> Vec<u8> {
+            let scale = axis.input as f64 / axis.full as f64;
+            let stretch = scale.max(1.0);
+            let support = if target.filter == Filter::Bicubic { 2.0 } else { 1.0 } * stretch;
+            let of_place = |place: usize| {
+                let centre = (place as f64 + 0.5) * scale;
+                let start = ((centre - support + 0.5) as i64).max(0) as usize;
+                let end = ((centre + support + 0.5) as usize).min(axis.input);
+                let weight = |i: usize| target.filter.weight((i as f64 - centre + 0.5) * (1.0 / stretch));
+                let total: f64 = (start..end).map(weight).sum();
+                // Half away from zero.
+                let rounded = |i: usize| (weight(i) / total * f64::from(1 << 22)).round() as i64;
+                let sum: i64 = (start..end).map(|i| rounded(i) * samples(i)).sum();
+                ((sum + (1 << 21)) >> 22).clamp(0, 255) as u8
+            };
+            (axis.first..axis.first + axis.count).map(of_place).collect()
+        };
+        let (across, down) = target.axes(width, height);
+        let mut rows = vec![0; target.size * height * BANDS];
+        for (y, band) in (0..height).flat_map(|y| (0..BANDS).map(move |band| (y, band))) {
+            let row = pass(across, &|x| pixels[(y * width + x) * BANDS + band].into());
+            row.iter().enumerate().for_each(|(x, &sample)| rows[(y * target.size + x) * BANDS + band] = sample);
+        }
+        let mut out = vec![0; target.bytes()];
+        for column in 0..target.size * BANDS {
+            let samples = pass(down, &|y| rows[y * target.size * BANDS + column].into());
+            samples.iter().enumerate().for_each(|(y, &sample)| out[y * target.size * BANDS + column] = sample);
+        }
+        out
+    }
+
+    fn resize(resizer: &mut Resizer, width: usize, height: usize, pixels: &[u8]) -> Vec<u8> {
+        let mut out = vec![1; resizer.target.bytes()];
+        resizer.start(width, height);
+        for row in pixels.chunks_exact(BANDS * width).take(height) {
+            resizer.push(&mut out, |to| to.copy_from_slice(row));
+        }
+        out
+    }
+
+    fn noise(seed: u64, length: usize) -> Vec<u8> {
+        // Extremes overshoot most.
+        (0..length as u64)
+            .map(|i| match crate::seed::hash64(seed, i) % 4 {
+                0 => 0,
+                1 => 255,
+                _ => (crate::seed::hash64(seed, i) >> 32) as u8,
+            })
+            .collect()
+    }
+
+    fn any_target() -> impl Strategy<Value = Target> {
+        let fit = prop_oneof![Just(None), (0..20usize).prop_map(Some)];
+        (1..50usize, fit, any::<bool>()).prop_map(|(size, more, bicubic)| {
+            let fit = more.map_or(Fit::Squash, |more| Fit::Crop(size + more));
+            Target::new(size, fit, if bicubic { Filter::Bicubic } else { Filter::Bilinear }).unwrap()
+        })
+    }
+
+    fn any_extent() -> impl Strategy<Value = (usize, usize)> {
+        let side = || prop_oneof![1..8usize, 1..100usize, 1..400usize];
+        (side(), side())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+        #[test]
+        fn every_kernel_gives_the_sums_of_the_formulas(
+            target in any_target(),
+            extents in proptest::collection::vec(any_extent(), 1..4),
+            seed in any::<u64>(),
+        ) {
+            let levels = Level::ALL.into_iter().filter(|level| level.is_present());
+            let mut resizers: Vec<Resizer> = levels.map(|level| Resizer::new(target, level)).collect();
+            // One after the other with the same memory, the first one twice.
+            for &(width, height) in extents.iter().chain(&extents[..1]) {
+                let pixels = noise(seed, width * height * BANDS);
+                let want = one_by_one(target, width, height, &pixels);
+                for resizer in &mut resizers {
+                    let got = resize(resizer, width, height, &pixels);
+                    prop_assert!(got == want, "{:?} {target:?} {width} x {height}", resizer.kernel);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_between_the_passes_stay_few() {
+        let target = Target::new(4, Fit::Squash, Filter::Bicubic).unwrap();
+        let mut resizer = Resizer::new(target, Level::Scalar);
+        let pixels = noise(1, 3 * 100_000);
+        let got = resize(&mut resizer, 1, 100_000, &pixels);
+        assert_eq!(got, one_by_one(target, 1, 100_000, &pixels));
+        assert!(resizer.rows.len() <= (100_000 + SLACK) * resizer.stride());
+        let target = Target::new(224, Fit::Squash, Filter::Bicubic).unwrap();
+        let mut resizer = Resizer::new(target, Level::Scalar);
+        resize(&mut resizer, 3, 5000, &noise(2, 3 * 3 * 5000));
+        assert!(resizer.rows.len() <= (5000 * 5 / 224 + SLACK) * resizer.stride());
+    }
+
+    #[test]
+    fn the_square_is_cut_where_torchvision_cuts_it() {
+        let first = |width, height, size, side| {
+            let (across, down) = Target::new(size, Fit::Crop(side), Filter::Bicubic).unwrap().axes(width, height);
+            ((across.full, across.first), (down.full, down.first))
+        };
+        // int(256 * 301 / 200) = 385; round(80.5) and round(161 / 2) are even.
+        assert_eq!(first(301, 200, 224, 256), ((385, 80), (256, 16)));
+        assert_eq!(first(200, 200, 224, 224), ((224, 0), (224, 0)));
+        assert_eq!(first(10, 23, 10, 10), ((10, 0), (23, 6)));
+        assert_eq!(first(10, 25, 10, 10), ((10, 0), (25, 8)));
+    }
+
+    #[test]
+    fn sizes_that_cannot_be() {
+        assert!(Target::new(0, Fit::Squash, Filter::Bicubic).is_err());
+        let message = Target::new(224, Fit::Crop(223), Filter::Bicubic).unwrap_err().to_string();
+        assert!(message.contains("resize_to=223") && message.contains("size=224"), "{message}");
+        assert!(Filter::from_name("nearest").unwrap_err().to_string().contains("nearest"));
+    }
+}

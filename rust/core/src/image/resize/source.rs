@@ -1,0 +1,128 @@
+//! Images, as callers hold them, to squares.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::{Resizer, Target};
+use crate::cpu;
+use crate::error::{Error, ImageError, Result};
+use crate::image::input::with_file;
+use crate::image::jpeg::{self, Colour, MAX_COMPONENTS, Simd, Sink};
+use crate::image::{self, Format, ImageRef, Input, Limits, Output, Reduction, SamplesRef, Scratch, decode};
+use crate::par::Par;
+
+/// Decodes and resizes every image into its place in `out`, [`Target::bytes`] each. Returns the number of each that failed
+/// and why: its place is zero, and it does not stop the others.
+///
+/// # Errors
+///
+/// [`Error::Shape`] for an `out` of another length, [`Error::Argument`] of the instruction set that was asked for,
+/// [`Error::Interrupted`] and [`Error::Threads`].
+pub fn resize_inputs(
+    inputs: &[Input<'_>],
+    target: Target,
+    reduction: &Reduction,
+    limits: &Limits,
+    out: &mut [u8],
+    par: &Par<'_>,
+) -> Result<Vec<(usize, Error)>> {
+    if out.len() != inputs.len() * target.bytes() {
+        let (images, bytes) = (inputs.len(), target.bytes());
+        return Err(Error::Shape(format!("{images} images of {bytes} bytes do not fill an output of {}", out.len())));
+    }
+    let level = cpu::level()?;
+    let failures = Mutex::new(Vec::new());
+    par.for_blocks(
+        out,
+        target.bytes(),
+        || (Scratch::default(), Vec::new(), Resizer::new(target, level)),
+        |(scratch, line, resizer), i, out| {
+            if let Err(error) = (Pixels { reduction, resizer, line, out }).of_input(inputs[i], limits, scratch) {
+                out.fill(0);
+                failures.lock().unwrap_or_else(PoisonError::into_inner).push((i, error));
+            }
+            Ok(())
+        },
+    )?;
+    let mut failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
+    failures.sort_unstable_by_key(|&(i, _)| i);
+    Ok(failures)
+}
+
+/// Where the pixels of one image go.
+struct Pixels<'a> {
+    reduction: &'a Reduction,
+    resizer: &'a mut Resizer,
+    /// A row, where its bands are not those that are looked at.
+    line: &'a mut Vec<u8>,
+    out: &'a mut [u8],
+}
+
+impl Pixels<'_> {
+    fn of_input(self, input: Input<'_>, limits: &Limits, scratch: &mut Scratch) -> Result<()> {
+        match input {
+            Input::Array(image) => Ok(self.of_array(image)?),
+            Input::Bytes(bytes) => Ok(self.of_bytes(bytes, limits, scratch)?),
+            Input::Path(path) => with_file(path, scratch, |bytes, scratch| self.of_bytes(bytes, limits, scratch)),
+        }
+    }
+
+    fn of_bytes(self, bytes: &[u8], limits: &Limits, scratch: &mut Scratch) -> image::Result<()> {
+        if Format::sniff(bytes)? != Format::Jpeg {
+            return self.of_array(decode(bytes, Output::Native, limits, scratch)?.as_ref());
+        }
+        let (simd, chosen) = (Simd::detect(), Ok([0, 1, 2]));
+        let mut rows = JpegRows { pixels: self, simd, colour: Colour::Gray, width: 0, direct: false, chosen };
+        jpeg::decode_rows(bytes, Output::Native, limits, &mut scratch.jpeg, &mut rows).and(rows.chosen.map(drop))
+    }
+
+    fn of_array(self, image: ImageRef<'_>) -> image::Result<()> {
+        let ImageRef { width, height, bands, samples } = image;
+        let chosen = self.reduction.rgb_bands(bands, matches!(samples, SamplesRef::U8(_)))?;
+        if width == 0 || height == 0 {
+            return Err(ImageError::NoValidPixels);
+        }
+        self.resizer.start(width, height);
+        for y in 0..height {
+            let row = y * width * bands..(y + 1) * width * bands;
+            let samples = match samples {
+                SamplesRef::U8(samples) => SamplesRef::U8(&samples[row]),
+                SamplesRef::U16(samples) => SamplesRef::U16(&samples[row]),
+            };
+            self.resizer.push(self.out, |rgb| self.reduction.write_rgb(samples, bands, chosen, rgb));
+        }
+        Ok(())
+    }
+}
+
+/// Resizes the rows of a JPEG as they are decoded.
+struct JpegRows<'a> {
+    pixels: Pixels<'a>,
+    simd: Simd,
+    colour: Colour,
+    width: usize,
+    /// Whether the picture's bands are those that are looked at.
+    direct: bool,
+    chosen: image::Result<[usize; 3]>,
+}
+
+impl Sink for JpegRows<'_> {
+    fn start(&mut self, width: usize, height: usize, colour: Colour) {
+        (self.width, self.colour) = (width, colour);
+        self.chosen = self.pixels.reduction.rgb_bands(colour.bands(), true);
+        self.direct = colour.bands() == 3 && self.chosen == Ok([0, 1, 2]);
+        self.pixels.resizer.start(width, height);
+    }
+
+    fn row(&mut self, planes: [&[u8]; MAX_COMPONENTS]) {
+        let &mut Self { simd, colour, width, direct, chosen: Ok(chosen), .. } = self else { return };
+        let Pixels { reduction, resizer, line, out } = &mut self.pixels;
+        resizer.push(out, |rgb| {
+            if direct {
+                return jpeg::interleave(simd, colour, planes, rgb);
+            }
+            line.resize(width * colour.bands(), 0);
+            jpeg::interleave(simd, colour, planes, line);
+            reduction.write_rgb(SamplesRef::U8(line), colour.bands(), chosen, rgb);
+        });
+    }
+}
