@@ -17,6 +17,7 @@ __all__ = [
     "entropy_arrays",
     "entropy_images",
     "fit_rows",
+    "preprocess_images",
     "select_rows",
 ]
 
@@ -35,6 +36,21 @@ def decode_images(
     max_pixels: int | None = None,
     threads: int | None = None,
 ) -> tuple[list[NDArray[np.uint8] | None], list[tuple[int, str, str]]]: ...
+
+# Into `out`, contiguous (n, S, S, 3): whole images squashed, or, with `resize_to`, squares from the middle of images
+# whose shorter side was brought to that. An image that fails leaves zeros.
+def preprocess_images(
+    items: Sequence[str | bytes | NDArray[np.uint8] | NDArray[np.uint16]],
+    out: NDArray[np.uint8],
+    /,
+    *,
+    interpolation: str,
+    resize_to: int | None = None,
+    bands: Sequence[int] | None = None,
+    valid_range: tuple[int, int] | None = None,
+    max_pixels: int | None = None,
+    threads: int | None = None,
+) -> list[tuple[int, str, str]]: ...
 def entropy_arrays(
     array: NDArray[np.uint8] | NDArray[np.uint16],
     /,

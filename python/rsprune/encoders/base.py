@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune.encoders.preprocessing import ImageLike, Preprocessing, rgb
+from rsprune.encoders.preprocessing import ImageLike, Preprocessing, core_image
+from rsprune.errors import failure
 
 __all__ = ["Encoder"]
 
@@ -63,23 +64,32 @@ class Encoder(ABC):
     def forward(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map one batch of preprocessed pixels, uint8 (n, 3, S, S), to embeddings, float32 (n, D) of unit rows."""
 
-    def preprocess(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    def preprocess(self, images: Sequence[ImageLike], *, threads: int | None = None) -> NDArray[np.uint8]:
         """Bring images to the size of the network.
 
         Parameters
         ----------
-        images : sequence of ndarray
-            uint8 pixels, each (H, W, 3), (H, W, 1) or (H, W), of any sizes.
+        images : sequence
+            uint8 pixels, each (H, W, 3), (H, W, 1) or (H, W), encoded bytes, paths or Pillow images, of any sizes.
+        threads : int, optional
+            Threads that decode and resize; all cores if not given. It does not show in the result.
 
         Returns
         -------
         ndarray
             uint8 (n, 3, S, S), with the channels last in memory. The values are scaled on the device, in
             :meth:`forward`.
+
+        Raises
+        ------
+        ImageError, OSError, ShapeError, DtypeError
+            For the first image that is none.
         """
-        pixels = np.empty((len(images), self.size, self.size, 3), np.uint8)
-        for i, image in enumerate(images):
-            pixels[i] = self.preprocessing.resize(rgb(image))
+        items = [core_image(image) for image in images]
+        pixels, failures = self.preprocessing.apply(items, threads=threads)
+        for number, kind, message in failures:
+            item = items[number]
+            raise failure(kind, message, item if isinstance(item, str) else f"images[{number}]")
         return pixels.transpose(0, 3, 1, 2)
 
     def encode(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
@@ -97,14 +107,15 @@ class Encoder(ABC):
 
         Raises
         ------
-        ImageError, ShapeError, DtypeError
+        ImageError, OSError, ShapeError, DtypeError
             For the first image that is none. The feed (:func:`rsprune.encoders.feed.embed`) reports such and goes on.
         """
         embeddings = np.empty((len(images), self.dim), np.float32)
 
         def encode(start: int) -> None:
-            batch = [rgb(image) for image in images[start : start + self.batch_size]]
-            embeddings[start : start + len(batch)] = self.forward(self.preprocess(batch))
+            batch = images[start : start + self.batch_size]
+            pixels = self.preprocess(batch, threads=1 if self.parallel else None)
+            embeddings[start : start + len(batch)] = self.forward(pixels)
 
         with ThreadPoolExecutor(os.cpu_count() if self.parallel else 1) as pool:
             list(pool.map(encode, range(0, len(images), self.batch_size)))

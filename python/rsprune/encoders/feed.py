@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune import _core
 from rsprune.encoders.base import Encoder
 from rsprune.encoders.prefetch import prefetched
 from rsprune.errors import ArgumentError
@@ -83,7 +82,8 @@ def embed(
         Threads that decode and resize; all cores if not given.
     prefetch : int, optional
         How many batches may be ready or in the making before the encoder asks for them; two more than ``threads`` if
-        not given. Memory: ``prefetch * batch_size * 3 * S * S`` bytes, and one decoded image a thread.
+        not given. Memory: ``prefetch * batch_size * 3 * S * S`` bytes, and for each thread one image as it is decoded:
+        a few rows of a JPEG.
 
     Yields
     ------
@@ -106,21 +106,16 @@ def embed(
             raise ArgumentError(message)
 
     def prepare(start: int, batch: list[Item]) -> _Ready:
-        """Decode and resize, an image at a time: only one is held in full."""
-        pixels = np.empty((len(batch), encoder.size, encoder.size, 3), np.uint8)
-        positions: list[int] = []
-        failures: list[Failure] = []
-        for position, item in enumerate(batch, start):
-            [image], failed = _core.decode_images(
-                [item.data], bands=bands, valid_range=valid_range, max_pixels=max_pixels, threads=1
-            )
-            if image is None:
-                _, kind, message = failed[0]
-                failures.append(Failure(position, kind, message))
-            else:
-                pixels[len(positions)] = encoder.preprocessing.resize(image)
-                positions.append(position)
-        return _Ready(np.array(positions, np.int64), pixels[: len(positions)].transpose(0, 3, 1, 2), failures)
+        """Decode and resize in this thread, without the GIL."""
+        pixels, failed = encoder.preprocessing.apply(
+            [item.data for item in batch], bands=bands, valid_range=valid_range, max_pixels=max_pixels, threads=1
+        )
+        positions = np.arange(start, start + len(batch), dtype=np.int64)
+        if failed:
+            numbers = [number for number, _, _ in failed]
+            positions, pixels = np.delete(positions, numbers), np.delete(pixels, numbers, axis=0)
+        failures = [Failure(start + number, kind, message) for number, kind, message in failed]
+        return _Ready(positions, pixels.transpose(0, 3, 1, 2), failures)
 
     def forward(ready: _Ready) -> Embedded:
         pixels = ready.pixels

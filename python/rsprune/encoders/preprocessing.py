@@ -3,63 +3,134 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsprune import _core
-from rsprune.errors import DtypeError, ImageError, ShapeError
+from rsprune.errors import ArgumentError, DtypeError, ShapeError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["ImageLike", "Preprocessing", "rgb"]
+__all__ = ["CoreImage", "ImageLike", "Preprocessing", "core_image"]
 
 #: What is taken for an image: pixels (H, W), (H, W, 1) or (H, W, 3) uint8, an encoded file or its path, Pillow's.
 ImageLike: TypeAlias = "NDArray[np.uint8] | bytes | str | os.PathLike[str] | Image"
 
+#: An image as the core reads it: an encoded file, its path, contiguous pixels.
+CoreImage: TypeAlias = "bytes | str | NDArray[np.uint8]"
+
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How an encoder wants its images.
+    """How an encoder wants its images: RGB, of one size.
 
-    The whole image is squashed to a square. Scenes from above have no subject in their middle that a crop would keep,
-    and what lies at the border counts as much.
+    Images become RGB before they are resized: gray is repeated, palettes are looked up, alpha is dropped without
+    blending, as with Pillow's ``convert("RGB")``.
 
     Attributes
     ----------
     size : int
-        Width and height, in pixels.
+        S, width and height, in pixels.
     mean, std : tuple of float
         What is taken from, and then divided out of, each channel: in units of the 8-bit values.
     interpolation : str
-        Name of Pillow's filter.
+        Pillow's filter, ``"bicubic"`` or ``"bilinear"``.
+    mode : str
+        ``"squash"``: the whole image becomes the square, whatever its sides' ratio. Scenes from above have no subject
+        in their middle that a crop would keep, and what lies at the border counts as much. ``"crop"``: the shorter side
+        is brought to ``resize_to`` and the square is cut from the middle, as torchvision's ``Resize`` and
+        ``CenterCrop`` do (CLIP; timm's ``crop_pct`` is ``size / resize_to``).
+    resize_to : int, optional
+        Of ``"crop"``: the shorter side before the cut, at least ``size``, which it is if not given.
+
+    Raises
+    ------
+    ArgumentError
+        If a setting has a value that it cannot have.
     """
 
     size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    interpolation: str = "bicubic"
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    mode: Literal["squash", "crop"] = "squash"
+    resize_to: int | None = None
 
-    def resize(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Squash an (H, W, 3) uint8 image to (size, size, 3), to the bit as Pillow does."""
-        from PIL import Image
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            message = f"size must be positive, got {self.size}"
+        elif self.interpolation not in ("bicubic", "bilinear"):
+            message = f'interpolation={self.interpolation!r} is unknown: it is "bicubic" or "bilinear"'
+        elif self.mode not in ("squash", "crop"):
+            message = f'mode={self.mode!r} is unknown: it is "squash" or "crop"'
+        elif self.resize_to is not None and self.mode == "squash":
+            message = (
+                f'resize_to={self.resize_to} belongs to mode="crop": a squashed image has size={self.size} at once'
+            )
+        elif self.resize_to is not None and self.resize_to < self.size:
+            message = f"resize_to={self.resize_to} must be at least size={self.size}, which is cut from it"
+        else:
+            return
+        raise ArgumentError(message)
 
-        if image.shape[:2] == (self.size, self.size):
-            return image
-        method = Image.Resampling[self.interpolation.upper()]
-        return np.asarray(Image.fromarray(image).resize((self.size, self.size), method))
+    def apply(
+        self,
+        images: Sequence[CoreImage],
+        *,
+        bands: Sequence[int] | None = None,
+        valid_range: tuple[int, int] | None = None,
+        max_pixels: int | None = None,
+        threads: int | None = None,
+        out: NDArray[np.uint8] | None = None,
+    ) -> tuple[NDArray[np.uint8], list[tuple[int, str, str]]]:
+        """Decode and resize images, without the GIL: the pixels that Pillow's ``resize`` gives, to the bit.
+
+        Parameters
+        ----------
+        images : sequence
+            Encoded files, paths, or what :func:`core_image` makes of others.
+        bands, valid_range, max_pixels : optional
+            As for :func:`rsprune.entropy`.
+        threads : int, optional
+            All cores if not given. It does not show in the result.
+        out : ndarray, optional
+            uint8 (n, S, S, 3), contiguous: memory to write to, such as a pinned buffer.
+
+        Returns
+        -------
+        pixels : ndarray
+            uint8 (n, S, S, 3), zero where an image failed.
+        failures : list of (int, str, str)
+            Number, kind and message of each image that failed, as :func:`rsprune.errors.failure` takes them.
+        """
+        pixels = np.empty((len(images), self.size, self.size, 3), np.uint8) if out is None else out
+        failures = _core.preprocess_images(
+            images,
+            pixels,
+            interpolation=self.interpolation,
+            resize_to=(self.resize_to or self.size) if self.mode == "crop" else None,
+            bands=bands,
+            valid_range=valid_range,
+            max_pixels=max_pixels,
+            threads=threads,
+        )
+        return pixels, failures
 
     def provenance(self) -> dict[str, Any]:
         """Every setting, as JSON takes it."""
-        return {"resize": "squash", **asdict(self)}
+        settings = asdict(self)
+        mode, resize_to = settings.pop("mode"), settings.pop("resize_to")
+        crop = {"resize_to": resize_to or self.size} if mode == "crop" else {}
+        return {"resize": mode, **crop, **settings}
 
 
-def rgb(image: ImageLike) -> NDArray[np.uint8]:
-    """Return the (H, W, 3) uint8 pixels of an image.
+def core_image(image: ImageLike) -> CoreImage:
+    """Return the image as the core reads it; its pixels are copied only if they are not contiguous.
 
     Raises
     ------
@@ -67,15 +138,11 @@ def rgb(image: ImageLike) -> NDArray[np.uint8]:
         For an array that is not (H, W), (H, W, 1) or (H, W, 3).
     DtypeError
         For an array that is not uint8, or an object that is no image.
-    ImageError
-        For a file that cannot be decoded: a sub-class that names the cause.
-    OSError
-        For a file that cannot be read.
     """
-    if isinstance(image, (str, os.PathLike)):
-        return _decode(Path(image).read_bytes())
-    if isinstance(image, bytes):
-        return _decode(image)
+    if isinstance(image, (str, bytes)):
+        return image
+    if isinstance(image, os.PathLike):
+        return os.fsdecode(image)
     if hasattr(image, "convert"):
         return np.asarray(image.convert("RGB"))
     if not isinstance(image, np.ndarray):
@@ -84,16 +151,7 @@ def rgb(image: ImageLike) -> NDArray[np.uint8]:
     if image.dtype != np.uint8:
         message = f"expected uint8 pixels, got {image.dtype}: scale the values to 0..255 first"
         raise DtypeError(message)
-    pixels = image[:, :, None] if image.ndim == 2 else image
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or not pixels.size:
+    if not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3))) or not image.size:
         message = f"expected an image of shape (H, W), (H, W, 1) or (H, W, 3), got {image.shape}"
         raise ShapeError(message)
-    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
-
-
-def _decode(data: bytes) -> NDArray[np.uint8]:
-    [image], failures = _core.decode_images([data], threads=1)
-    for _, kind, message in failures:
-        raise next((c for c in ImageError.__subclasses__() if c.kind == kind), ImageError)(message)
-    assert image is not None
-    return image
+    return np.ascontiguousarray(image)

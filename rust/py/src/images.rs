@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use numpy::{PyArray1, PyArray3, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods};
+use numpy::{PyArray1, PyArray3, PyArrayMethods, PyReadonlyArrayDyn, PyReadwriteArray4, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use rsprune_core::image::gray::Gray;
+use rsprune_core::image::resize::{Filter, Fit, Target, resize_inputs};
 use rsprune_core::image::{ImageRef, Input, Limits, Reduction, SamplesRef, rgb_from_inputs};
 use rsprune_core::{Error, Result};
 
@@ -78,4 +79,37 @@ pub fn decode_images<'py>(
     let array = |rgb: rsprune_core::image::Rgb| PyArray1::from_vec(py, rgb.samples).reshape([rgb.height, rgb.width, 3]);
     let decoded = decoded.into_iter().map(|rgb| rgb.map(array).transpose()).collect::<PyResult<_>>()?;
     Ok((decoded, failures))
+}
+
+#[pyfunction]
+#[pyo3(signature = (items, out, /, *, interpolation, resize_to=None, bands=None, valid_range=None, max_pixels=None,
+                    threads=None))]
+#[allow(clippy::too_many_arguments, reason = "keywords in Python")]
+pub fn preprocess_images<'py>(
+    py: Python<'py>,
+    items: Vec<Item<'py>>,
+    mut out: PyReadwriteArray4<'py, u8>,
+    interpolation: &str,
+    resize_to: Option<usize>,
+    bands: Option<Vec<usize>>,
+    valid_range: Option<(u16, u16)>,
+    max_pixels: Option<u64>,
+    threads: Option<usize>,
+) -> PyResult<Vec<Failure>> {
+    let reduction = Reduction::new(Gray::Mean, bands, None, valid_range).map_err(|error| to_py(py, error))?;
+    let target = target(out.shape(), items.len(), interpolation, resize_to).map_err(|error| to_py(py, error))?;
+    let (inputs, limits) = (inputs(&items)?, limits(max_pixels));
+    let out = out.as_slice_mut()?;
+    let failures = door::run(py, threads, |par| resize_inputs(&inputs, target, &reduction, &limits, out, par))?;
+    Ok(failures.into_iter().map(|(i, error)| (i, failure_kind(&error), error.to_string())).collect())
+}
+
+/// What fills an output of that shape.
+fn target(shape: &[usize], images: usize, interpolation: &str, resize_to: Option<usize>) -> Result<Target> {
+    match *shape {
+        [n, height, width, 3] if n == images && height == width => {
+            Target::new(width, resize_to.map_or(Fit::Squash, Fit::Crop), Filter::from_name(interpolation)?)
+        }
+        _ => Err(Error::Shape(format!("out has shape {shape:?}; expected ({images}, S, S, 3)"))),
+    }
 }

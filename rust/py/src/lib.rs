@@ -24,7 +24,7 @@ mod _core {
     #[pymodule_export]
     use super::entropy::{entropy_arrays, entropy_images};
     #[pymodule_export]
-    use super::images::decode_images;
+    use super::images::{decode_images, preprocess_images};
     #[pymodule_export]
     use super::rows::Rows;
     #[pymodule_export]
