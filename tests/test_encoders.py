@@ -19,7 +19,7 @@ from PIL import Image
 from timm.data import ImageNetInfo
 
 from rsprune import errors
-from rsprune.encoders import encoder_names, load_encoder
+from rsprune.encoders import encoder_names, load_encoder, torch_encoder
 from rsprune.encoders.efficientnet import _block_names, _rename
 from rsprune.encoders.feed import Failure, embed
 from rsprune.encoders.prefetch import prefetched
@@ -249,9 +249,6 @@ def test_missing_weights_package_is_named_with_its_extra(monkeypatch):
         load_encoder("efficientnet-lite0", device="cpu")
 
 
-# --- the feed ---------------------------------------------------------------------------------------------------------
-
-
 def feed_threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("rsprune")]
 
@@ -260,6 +257,108 @@ def feed_threads():
 def no_leaks():
     yield
     assert feed_threads() == []
+
+
+# --- memory and devices -----------------------------------------------------------------------------------------------
+
+
+def short_of_memory(encoder, most, monkeypatch):
+    """Let the encoder's module fail, as a GPU does, on batches of more than ``most`` images."""
+    seen = []
+    real = torch_encoder._Slot.__call__
+
+    def call(slot, pixels):
+        seen.append(len(pixels))
+        if len(pixels) > most:
+            msg = "CUDA out of memory. Tried to allocate 2.00 GiB"
+            raise torch.OutOfMemoryError(msg)
+        return real(slot, pixels)
+
+    monkeypatch.setattr(torch_encoder._Slot, "__call__", call)
+    return seen
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing(tiles, monkeypatch):
+    encoder = load_encoder("efficientnet-lite0", device="cpu")
+    encoder.batch_size = 16
+    items = [Item(str(i), png(tiles[i % 5])) for i in range(40)]
+    want = np.concatenate([block.embeddings for block in embed(encoder, items, threads=1)])
+    seen = short_of_memory(encoder, 5, monkeypatch)
+    fed = list(embed(encoder, items, threads=1))
+    assert np.concatenate([block.positions for block in fed]).tolist() == list(range(40))
+    np.testing.assert_allclose(np.concatenate([block.embeddings for block in fed]), want, rtol=0, atol=1e-6)
+    assert seen == [16, 8, *[4] * 10]  # the size that fitted stays
+
+
+def test_no_memory_for_one_image_is_an_error(tiles, monkeypatch):
+    encoder = load_encoder("efficientnet-lite0", device="cpu")
+    short_of_memory(encoder, 0, monkeypatch)
+    with pytest.raises(errors.EncoderError, match="efficientnet-lite0 has no memory for a single image on cpu"):
+        encoder.encode(tiles[:4])
+
+
+def test_other_errors_of_the_network_are_not_taken_for_memory(tiles, monkeypatch):
+    encoder = load_encoder("efficientnet-lite0", device="cpu")
+
+    def call(slot, pixels):
+        msg = "mat1 and mat2 shapes cannot be multiplied"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(torch_encoder._Slot, "__call__", call)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        encoder.encode(tiles[:1])
+
+
+@pytest.mark.parametrize(
+    ("fixed", "per_image", "free", "want"),
+    [(0, 1, 1 << 40, 256), (1000, 10, 10_000, 256), (1000, 100, 10_000, 32), (0, 100, 100, 1), (500, 100, 100, 1)],
+)
+def test_batch_that_fits(fixed, per_image, free, want):
+    assert torch_encoder.fitting_batch(lambda images: fixed + images * per_image, free) == want
+
+
+def test_two_devices_share_the_batches(encoder, tiles):
+    both = load_encoder("efficientnet-lite0", device="cpu, cpu")
+    assert (both.device, both.lanes) == ("cpu,cpu", 2 * encoder.lanes)
+    assert both.encode(tiles).tobytes() == encoder.encode(tiles).tobytes()
+    assert both.provenance() == encoder.provenance()
+
+
+class Lanes(torch_encoder.TorchEncoder):
+    """Counts how many batches are in the network at once."""
+
+    inside = most = 0
+
+    def forward(self, pixels):
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        time.sleep(0.02)
+        rows = super().forward(pixels)
+        self.inside -= 1
+        return rows
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_feed_of_a_device_keeps_all_its_lanes_busy(tiles):
+    encoder = load_encoder("efficientnet-lite0", device="cpu")
+    items = [Item(str(i), png(tiles[i % 5])) for i in range(12)]
+    want = encoder.encode([item.data for item in items])
+    encoder.__class__ = Lanes
+    encoder.parallel, encoder.lanes = False, 2
+    fed = list(embed(encoder, items, batch_size=2, threads=1))
+    assert np.concatenate([block.positions for block in fed]).tolist() == list(range(12))
+    np.testing.assert_allclose(np.concatenate([block.embeddings for block in fed]), want, rtol=0, atol=1e-6)
+    assert encoder.most == 2
+
+
+@pytest.mark.slow
+def test_compiled_network_agrees(encoder, tiles):
+    compiled = load_encoder("efficientnet-lite0", device="cpu", compile=True)
+    np.testing.assert_allclose(compiled.encode(tiles), encoder.encode(tiles), rtol=0, atol=1e-5)
+    assert compiled.provenance()["runtime"]["compiled"] is True
+
+
+# --- the feed ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("no_leaks")

@@ -102,6 +102,7 @@ def reference(tmp_path_factory):
 
 def small_prune(pool, reference, out, **options):
     settings = {"keep": 0.25, "entropy_keep": 0.5, "k": 6, "encoder": Colours(), "progress": False}
+    settings["keep_embeddings"] = True
     return prune(pool, reference=reference, out=out, **(settings | options))
 
 
@@ -152,6 +153,87 @@ def test_the_selection_is_that_of_select_on_the_stored_embeddings(finished):
     assert table["phase"].to_pylist() == chosen.phase.tolist()
     survivors = [key for path in shards for key in pq.read_table(path.with_suffix(".parquet"))["key"].to_pylist()]
     assert table["key"].to_pylist() == [survivors[row] for row in chosen.indices]
+
+
+def test_embeddings_are_only_kept_on_demand(finished, pool, reference, tmp_path):
+    run = small_prune(pool, reference, tmp_path / "run", keep_embeddings=False)
+    assert not list((run.path / "embeddings").glob("*.npy"))
+    assert list((run.path / "reference" / "embeddings").glob("*.npy"))
+    for name in ["selection", *(f"embeddings/pool-{i}" for i in range(4))]:
+        assert pq.read_table(run.path / f"{name}.parquet") == pq.read_table(finished.path / f"{name}.parquet")
+    again, kept = (
+        select_run(path, centroids=run.path / "centroids.safetensors", keep=30, out=tmp_path / f"{i}.parquet")
+        for i, path in enumerate((run.path, finished.path))
+    )
+    assert again.figures == kept.figures
+    assert pq.read_table(again.path) == pq.read_table(kept.path)
+    others = rsprune.Centroids(np.eye(6, dtype=np.float32), {})
+    with pytest.raises(ArgumentError, match="holds no embeddings, and its clusters are those of other centroids"):
+        select_run(run.path, centroids=others, keep=30, out=tmp_path / "x.parquet")
+
+
+def test_embedding_with_centroids_keeps_clusters_alone(finished, pool, tmp_path):
+    centroids = finished.path / "centroids.safetensors"
+    embed_run(pool, out=tmp_path / "e", encoder=Colours(), centroids=centroids, progress=False)
+    assert not list((tmp_path / "e").rglob("*.npy"))
+    chosen = select_run(tmp_path / "e", centroids=centroids, keep=40, out=tmp_path / "s.parquet")
+    assert (chosen.figures["selected"], chosen.figures["invalid"]) == (40, 2)
+
+
+def test_rows_do_not_depend_on_how_they_are_cut(finished, pool, reference, tmp_path, monkeypatch):
+    monkeypatch.setattr("rsprune.pipeline.shard_rows.BLOCK", 3)
+    run = small_prune(pool, reference, tmp_path / "run")
+    assert artefacts(run.path) == artefacts(finished.path)
+
+
+def test_a_full_disk_ends_the_run_and_leaves_no_half_shard(finished, pool, reference, tmp_path, monkeypatch):
+    real = rsprune.pipeline.shard_rows.assign
+    calls = []
+
+    def fails(*args, **options):
+        calls.append(1)
+        if len(calls) == 5:
+            raise OSError(28, "No space left on device")
+        return real(*args, **options)
+
+    monkeypatch.setattr("rsprune.pipeline.shard_rows.assign", fails)
+    monkeypatch.setattr("rsprune.pipeline.shard_rows.BLOCK", 7)
+    with pytest.raises(OSError, match="No space left"):
+        small_prune(pool, reference, tmp_path / "run")
+    done = {path.stem for path in (tmp_path / "run" / "embeddings").glob("*.parquet")}
+    assert done == {path.stem for path in (tmp_path / "run" / "embeddings").glob("*.npy")} != set()
+    assert not list((tmp_path / "run").rglob(".*.writing"))
+    assert len(calls) == 5
+    monkeypatch.undo()
+    small_prune(pool, reference, tmp_path / "run")
+    assert artefacts(tmp_path / "run") == artefacts(finished.path)
+
+
+def test_an_encoder_that_fails_leaves_no_half_shard(pool, reference, tmp_path):
+    class Fails(Colours):
+        left = 12
+
+        def forward(self, pixels):
+            self.left -= 1
+            if self.left < 0:
+                msg = "the device is gone"
+                raise RuntimeError(msg)
+            return super().forward(pixels)
+
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        small_prune(pool, reference, tmp_path / "run", encoder=Fails())
+    assert not list((tmp_path / "run").rglob(".*.writing"))
+
+
+def test_a_run_goes_on_with_the_batch_that_it_began_with(finished, pool, reference, tmp_path):
+    """What fits in a GPU's memory is not the same every day."""
+    shutil.copytree(finished.path, tmp_path / "run")
+    (tmp_path / "run" / "selection.parquet").unlink()
+    (tmp_path / "run" / "embeddings" / "pool-2.parquet").unlink()
+    smaller = Colours()
+    smaller.batch_size = 2
+    small_prune(pool, reference, tmp_path / "run", encoder=smaller)
+    assert artefacts(tmp_path / "run") == artefacts(finished.path)
 
 
 def test_unreadable_images_are_in_quarantine_with_their_cause(finished):
@@ -385,7 +467,8 @@ def test_select_refuses_embeddings_of_another_encoder(finished, pool, tmp_path):
 
 
 def test_the_plan_agrees_with_the_run(finished, pool, reference):
-    planned = plan(pool, reference=reference, keep=0.25, entropy_keep=0.5, k=6, encoder=Colours())
+    settings = {"keep": 0.25, "entropy_keep": 0.5, "k": 6, "encoder": Colours()}
+    planned = plan(pool, reference=reference, keep_embeddings=True, **settings)
     assert (planned.images, planned.survivors, planned.budget) == (160, 80, 40)
     assert planned.reference_images == 60
     assert planned.entropy_seconds > 0
@@ -393,4 +476,5 @@ def test_the_plan_agrees_with_the_run(finished, pool, reference):
     written = sum(path.stat().st_size for path in finished.path.rglob("*.npy"))
     assert written <= planned.write_bytes <= 10 * written
     assert "160 images in 4 shards" in planned.describe()
+    assert plan(pool, reference=reference, **settings).write_bytes < planned.write_bytes
     assert plan(pool, reference=reference, k=6, encoder=Colours(), measure=False).embed_seconds is None

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ParamSpec, TextIO, TypeVar
 
 import typer
 
+from rsprune.encoders.placement import Precision as EncoderPrecision
 from rsprune.entropy import Gray as GrayRule
 from rsprune.errors import RspruneError
 from rsprune.runners import JsonLines, Observer, Silent, observe
@@ -29,9 +30,19 @@ SourceArgument = Annotated[
     typer.Argument(help="Images: a folder, a list file (.txt, .csv), or WebDataset tars (files, globs, brace ranges)."),
 ]
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="The run folder. An interrupted run goes on from it.")]
-Encoder = Annotated[str, typer.Option("--encoder", "-e", help="The encoder's name.")]
+Encoder = Annotated[str, typer.Option("--encoder", "-e", help="The encoder: `rsprune encoders list` names them.")]
 Weights = Annotated[Path | None, typer.Option(help="The encoder's weights, where they are not found by themselves.")]
-Device = Annotated[str | None, typer.Option(help="The device of the encoder: cpu, cuda, cuda:1. Default: the best.")]
+Device = Annotated[
+    str | None,
+    typer.Option(help="The device of the encoder: cpu, cuda, or cuda:0,cuda:1. Default: every GPU, or the CPU."),
+]
+Precision = Annotated[
+    EncoderPrecision, typer.Option(help="What the encoder computes in. auto: bfloat16 where the device has it.")
+]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the encoder: slow to start, faster afterwards.")]
+KeepEmbeddings = Annotated[
+    bool, typer.Option("--keep-embeddings", help="Keep the embeddings, too, and not only clusters and similarities.")
+]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Images in one forward pass.")]
 K = Annotated[int, typer.Option("--k", "-k", help="The number of centroids.")]
 Keep = Annotated[str, typer.Option(help="The budget: a number of images, or a fraction of the whole collection.")]

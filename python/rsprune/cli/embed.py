@@ -23,6 +23,9 @@ def command(
     encoder: common.Encoder = "git-rsclip",
     weights: common.Weights = None,
     device: common.Device = None,
+    precision: common.Precision = "auto",
+    compile: common.Compile = False,
+    keep_embeddings: common.KeepEmbeddings = False,
     batch_size: common.BatchSize = None,
     centroids: Annotated[
         Path | None, typer.Option(help="Write the nearest of these centroids and the similarity with each row.")
@@ -36,6 +39,7 @@ def command(
 ) -> None:
     """Embed every image: embeddings/<shard>.npy (float16 unit rows) and embeddings/<shard>.parquet (row, key).
 
+    With centroids, each image's cluster and similarity stand in the table, and the embeddings are only kept on demand.
     [bold]rsprune select[/bold] takes the folder as it is.
     """
     from rsprune.pipeline import embed_run
@@ -48,6 +52,9 @@ def command(
             encoder=encoder,
             weights=weights,
             device=device,
+            precision=precision,
+            compile=compile,
+            keep_embeddings=keep_embeddings or centroids is None,
             batch_size=batch_size,
             centroids=centroids,
             bands=options["bands"],

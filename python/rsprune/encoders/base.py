@@ -32,8 +32,10 @@ class Encoder(ABC):
         How many images go through the network at once, unless the caller says otherwise.
     preprocessing : Preprocessing
         What is done to an image before.
+    lanes : int
+        How many batches :meth:`forward` takes at once, each from a thread of its own.
     parallel : bool
-        Whether :meth:`forward` runs on one core, and may run in several threads at once.
+        Whether each of them runs on one core of the CPU.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Encoder(ABC):
     device: str
     batch_size: int
     preprocessing: Preprocessing
+    lanes: int = 1
     parallel: bool = False
 
     @property

@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import open_clip
 import torch
@@ -147,7 +147,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _preprocessing(settings: Mapping[str, Any], size: int) -> Preprocessing:
-    modes = {"squash": "squash", "shortest": "crop"}
+    modes: dict[str, Literal["squash", "crop"]] = {"squash": "squash", "shortest": "crop"}
     if settings["resize_mode"] not in modes:
         message = f"images resized by {settings['resize_mode']!r}; known are {', '.join(modes)}"
         raise EncoderError(message)

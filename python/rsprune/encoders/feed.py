@@ -71,7 +71,7 @@ def embed(
     Parameters
     ----------
     encoder : Encoder
-        Runs in the threads that decode if it is :attr:`~Encoder.parallel`, else in the caller's.
+        Runs in the threads that decode if it is :attr:`~Encoder.parallel`, else in :attr:`~Encoder.lanes` others.
     items : iterable of Item
         Read in a thread of its own; closed there at the end if it is a generator.
     batch_size : int, optional
@@ -123,9 +123,10 @@ def embed(
         return Embedded(ready.positions, embeddings, ready.failures)
 
     if encoder.parallel:
-        both = prefetched(lambda *batch: forward(prepare(*batch)), items, size, threads=workers, depth=depth)
-        with closing(both) as done:
-            yield from done
+        done = prefetched(lambda *batch: forward(prepare(*batch)), items, size, threads=workers, depth=depth)
     else:
-        with closing(prefetched(prepare, items, size, threads=workers, depth=depth)) as batches:
-            yield from map(forward, batches)
+        ready = prefetched(prepare, items, size, threads=workers, depth=depth)
+        lanes = encoder.lanes
+        done = prefetched(lambda _, batch: forward(batch[0]), ready, 1, threads=lanes, depth=lanes + 1)
+    with closing(done):
+        yield from done

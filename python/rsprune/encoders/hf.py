@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import open_clip
 import timm
@@ -36,7 +36,7 @@ CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
 
 #: Pillow's filters by the number that a processor's configuration gives them.
-RESAMPLE = {1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+RESAMPLE: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}
 
 ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
     "quick_gelu": QuickGELU,

@@ -90,5 +90,5 @@ def _preprocessing(data: dict[str, Any], size: int) -> Preprocessing:
         std=tuple(255 * value for value in data["std"]),
         interpolation=data["interpolation"],
         mode="crop" if data["crop_mode"] == "center" else "squash",
-        resize_to=int(size / data["crop_pct"]),
+        resize_to=int(size / data["crop_pct"]) if data["crop_mode"] == "center" else None,
     )

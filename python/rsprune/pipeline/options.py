@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from rsprune.encoders import Encoder, load_encoder
+from rsprune.encoders.placement import Precision
 from rsprune.entropy import Gray
 from rsprune.manifest import RunFolder, digest, software
 from rsprune.runners import Observer
 from rsprune.sources import Source
 
-__all__ = ["Pixels", "Work", "source_config"]
+__all__ = ["Pixels", "Work", "encoder_config", "open_encoder", "source_config"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,25 @@ class Work:
         """Begin or go on in ``folder``; see :meth:`RunFolder.start`."""
         folder.start(config)
         return cls(folder, {**software(), "run": digest(config), "config": config}, observer, threads)
+
+
+def open_encoder(
+    encoder: str | Encoder, weights: str | Path | None, device: str | None, precision: Precision, compile: bool
+) -> Encoder:
+    """Load an encoder by its name; one that is loaded already stays as it is."""
+    if isinstance(encoder, Encoder):
+        return encoder
+    return load_encoder(encoder, weights=weights, device=device, precision=precision, compile=compile)
+
+
+def encoder_config(encoder: Encoder, batch_size: int | None, folder: RunFolder) -> dict[str, Any]:
+    """What the embeddings depend on: the encoder's provenance and the size of a batch.
+
+    A batch that is not asked for is that of the run which ``folder`` already holds: what fits in a GPU's memory today
+    may be more or less than what fitted when the run began, and the last bits of an embedding depend on it.
+    """
+    begun = folder.read_config().get("encoder", {}).get("batch_size") if folder.config.exists() else None
+    return encoder.provenance() | {"batch_size": batch_size or begun or encoder.batch_size}
 
 
 def source_config(source: Source) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rsprune import _core
-from rsprune.encoders import Encoder, load_encoder
+from rsprune.encoders import Encoder
 from rsprune.encoders.feed import embed
-from rsprune.pipeline.options import Pixels
+from rsprune.encoders.placement import Precision
+from rsprune.pipeline.options import Pixels, open_encoder
 from rsprune.pipeline.reference import ReferenceLike, SourceLike, open_reference
 from rsprune.selection import budget_rows
 from rsprune.sources import Item, Source, open_source
@@ -22,6 +23,8 @@ __all__ = ["Plan", "plan"]
 ENTROPY_SAMPLE, EMBED_SAMPLE = 512, 128
 # What one row costs in the tables, measured on keys of some ten characters: key, figures, zstd.
 TABLE_BYTES = 24
+# What one row of a shard costs in memory while it is embedded: label, similarity, and its key.
+LABEL_BYTES = 4 + 4 + 64
 # What one row costs in memory while a run decides: entropy, hash of the key, label, similarity, and the sort of hashes.
 ROW_BYTES = 8 + 8 + 4 + 4 + 16
 
@@ -69,6 +72,8 @@ def plan(
     encoder: str | Encoder = "git-rsclip",
     weights: str | Path | None = None,
     device: str | None = None,
+    precision: Precision = "auto",
+    keep_embeddings: bool = False,
     k: int = 200,
     threads: int | None = None,
     measure: bool = True,
@@ -83,11 +88,12 @@ def plan(
     images = open_source(source)
     total = images.total()
     budget = budget_rows(keep, total)
-    model = load_encoder(encoder, weights=weights, device=device) if isinstance(encoder, str) else encoder
+    model = open_encoder(encoder, weights, device, precision, compile=False)
     prior = open_reference(reference, k=k, seed=0)
     prior.check(model)
     survivors = max(int(entropy_keep * total + 1e-9), budget)
     to_embed = survivors + prior.images
+    kept = prior.images + keep_embeddings * survivors
     largest = max(map(images.count, images.shards))
     return Plan(
         images=total,
@@ -99,8 +105,8 @@ def plan(
         quota=budget // prior.k,
         reference_images=prior.images,
         dimensions=model.dim,
-        write_bytes=to_embed * 2 * model.dim + (total + to_embed + budget) * TABLE_BYTES,
-        memory_bytes=total * ROW_BYTES + largest * 2 * model.dim + prior.images * 4 * model.dim,
+        write_bytes=kept * 2 * model.dim + (total + to_embed + budget) * TABLE_BYTES,
+        memory_bytes=total * ROW_BYTES + largest * LABEL_BYTES + prior.images * 4 * model.dim,
         entropy_seconds=total / entropy_rate(images, threads) if measure else None,
         embed_seconds=to_embed / embed_rate(images, model, threads) if measure else None,
     )

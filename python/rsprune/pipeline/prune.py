@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from rsprune.encoders import Encoder, load_encoder
+from rsprune.encoders import Encoder
+from rsprune.encoders.placement import Precision
 from rsprune.entropy import Gray
 from rsprune.errors import ArgumentError, BudgetError
 from rsprune.manifest import RunFolder, read_json, read_pool, read_table, software
 from rsprune.pipeline.choice import cut, decide, read_selection
-from rsprune.pipeline.options import Pixels, Work, source_config
+from rsprune.pipeline.options import Pixels, Work, encoder_config, open_encoder, source_config
 from rsprune.pipeline.reference import ReferenceLike, SourceLike, open_reference
 from rsprune.pipeline.stages import embed_shards, entropy_shards
 from rsprune.report import write_report
@@ -87,7 +88,10 @@ def prune(
     encoder: str | Encoder = "git-rsclip",
     weights: str | Path | None = None,
     device: str | None = None,
+    precision: Precision = "auto",
+    compile: bool = False,
     batch_size: int | None = None,
+    keep_embeddings: bool = False,
     k: int = 200,
     fill: Fill = "global",
     within: Within = "nearest",
@@ -124,8 +128,13 @@ def prune(
         The fraction of the collection that Stage I keeps. At least the budget is kept.
     tau
         Keep the images of entropy ``tau`` bits or more instead of a fraction.
-    encoder, weights, device, batch_size
+    encoder, weights, device, precision, compile
         See :func:`rsprune.encoders.load_encoder`.
+    batch_size
+        How many images go through the network at once; what its device has room for if not given.
+    keep_embeddings
+        Write the embeddings, too (float16, 2 D bytes an image), and not only each image's cluster and similarity: for
+        choosing again in other ways.
     k
         The number of centroids; ignored where fitted centroids are given.
     fill, within, seed
@@ -160,26 +169,29 @@ def prune(
     rule = check_cut(entropy_keep, tau)
     pixels = Pixels(gray, None if bands is None else tuple(bands), nodata, valid_range, max_pixels)
     prior = open_reference(reference, k=k, seed=seed)
-    model = load_encoder(encoder, weights=weights, device=device) if isinstance(encoder, str) else encoder
+    model = open_encoder(encoder, weights, device, precision, compile)
     prior.check(model)
     choice = {"images": total, "budget": budget, "fill": fill, "within": within, "seed": seed}
+    folder = RunFolder(out)
+    making = encoder_config(model, batch_size, folder)
     config = software() | {
         "source": source_config(images),
         "entropy": pixels.config() | rule,
-        "encoder": model.provenance() | {"batch_size": batch_size or model.batch_size},
+        "encoder": making,
+        "keep_embeddings": keep_embeddings,
         "centroids": prior.fingerprint(),
         "selection": choice,
     }
-    folder = RunFolder(out)
     with folder.lock(), observe(progress) as observer:
         work = Work.begin(folder, config, observer, threads)
         if not folder.selection.exists():
             entropy_shards(work, images, pixels)
             pool = read_pool(folder)
             kept = cut(pool, budget, work, **rule)
-            centroids = prior.centroids(work, model, pixels, batch_size)
+            centroids = prior.centroids(work, model, pixels, making["batch_size"])
             survivors = {shard.name: np.flatnonzero(kept[pool.rows_of(shard.name)]) for shard in images.shards}
-            embed_shards(work, images, survivors, model, centroids, pixels, batch_size)
+            size = making["batch_size"]
+            embed_shards(work, images, survivors, model, centroids, pixels, size, keep=keep_embeddings)
             decide(work, pool, kept, centroids, choice)
         write_report(folder, images)
     return open_run(folder.path)

@@ -11,10 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 from rsprune.centroids import Centroids
-from rsprune.encoders import Encoder, load_encoder
+from rsprune.encoders import Encoder
+from rsprune.encoders.placement import Precision
 from rsprune.entropy import Gray, top_entropies
+from rsprune.errors import ArgumentError
 from rsprune.manifest import RunFolder, digest, read_pool, read_table, software, write_table
-from rsprune.pipeline.options import Pixels, Work, source_config
+from rsprune.pipeline.options import Pixels, Work, encoder_config, open_encoder, source_config
 from rsprune.pipeline.quarantine import write_quarantine
 from rsprune.pipeline.reference import (
     ReferenceLike,
@@ -26,7 +28,7 @@ from rsprune.pipeline.reference import (
 )
 from rsprune.pipeline.stages import embed_shards, entropy_shards
 from rsprune.runners import Observer, observe
-from rsprune.selection import Fill, Within, select
+from rsprune.selection import Fill, Within, select, select_assigned
 from rsprune.sources import open_source
 
 __all__ = ["Outcome", "centroids_run", "embed_run", "entropy_run", "select_run"]
@@ -84,8 +86,11 @@ def embed_run(
     encoder: str | Encoder = "git-rsclip",
     weights: str | Path | None = None,
     device: str | None = None,
+    precision: Precision = "auto",
+    compile: bool = False,
     batch_size: int | None = None,
     centroids: str | Path | Centroids | None = None,
+    keep_embeddings: bool | None = None,
     bands: Sequence[int] | None = None,
     valid_range: tuple[int, int] | None = None,
     max_pixels: int | None = None,
@@ -95,24 +100,32 @@ def embed_run(
     """Embed every image of a collection, resumably; with ``centroids`` also assign each to the nearest of them.
 
     The other parameters are those of :func:`rsprune.prune`.
+
+    Parameters
+    ----------
+    keep_embeddings
+        Write the embeddings themselves. When None: unless ``centroids`` are given.
     """
     images = open_source(source)
-    model = load_encoder(encoder, weights=weights, device=device) if isinstance(encoder, str) else encoder
+    model = open_encoder(encoder, weights, device, precision, compile)
     fitted = Centroids.load(centroids) if isinstance(centroids, (str, Path)) else centroids
     if fitted is not None:
         check_same_encoder(fitted, model)
     pixels = Pixels("bt601", None if bands is None else tuple(bands), None, valid_range, max_pixels)
+    keep = fitted is None if keep_embeddings is None else keep_embeddings
+    folder = RunFolder(out)
+    making = encoder_config(model, batch_size, folder)
     config = software() | {
         "source": source_config(images),
         "pixels": pixels.decoding(),
-        "encoder": model.provenance() | {"batch_size": batch_size or model.batch_size},
+        "encoder": making,
         "centroids": None if fitted is None else digest_of(fitted.vectors),
+        "keep_embeddings": keep,
     }
-    folder = RunFolder(out)
     with folder.lock(), observe(progress) as observer:
         work = Work.begin(folder, config, observer, threads)
         everything = {shard.name: np.arange(images.count(shard)) for shard in images.shards}
-        embed_shards(work, images, everything, model, fitted, pixels, batch_size)
+        embed_shards(work, images, everything, model, fitted, pixels, making["batch_size"], keep=keep)
         quarantined = write_quarantine(work)
     rows = sum(map(len, everything.values()))
     figures = {"images": rows, "quarantined": quarantined, "dimensions": model.dim}
@@ -127,6 +140,8 @@ def centroids_run(
     encoder: str | Encoder = "git-rsclip",
     weights: str | Path | None = None,
     device: str | None = None,
+    precision: Precision = "auto",
+    compile: bool = False,
     batch_size: int | None = None,
     k: int = 200,
     seed: int = 0,
@@ -138,16 +153,17 @@ def centroids_run(
     The parameters are those of :func:`rsprune.prune`.
     """
     prior = open_reference(reference, k=k, seed=seed)
-    model = load_encoder(encoder, weights=weights, device=device) if isinstance(encoder, str) else encoder
+    model = open_encoder(encoder, weights, device, precision, compile)
     prior.check(model)
+    folder = RunFolder(out)
+    making = encoder_config(model, batch_size, folder)
     config = software() | {
-        "encoder": model.provenance() | {"batch_size": batch_size or model.batch_size},
+        "encoder": making,
         "centroids": prior.fingerprint(),
     }
-    folder = RunFolder(out)
     with folder.lock(), observe(progress) as observer:
         work = Work.begin(folder, config, observer, threads)
-        fitted = prior.centroids(work, model, Pixels(), batch_size)
+        fitted = prior.centroids(work, model, Pixels(), making["batch_size"])
     figures = {"k": fitted.k, "dimensions": fitted.dim, "objective": fitted.meta.get("objective")}
     return Outcome(folder.path, figures, f"{fitted.k} centroids of {fitted.dim} dimensions in {folder.centroids}")
 
@@ -168,28 +184,63 @@ def select_run(
     Parameters
     ----------
     embeds
-        A folder that :func:`embed_run` wrote, whose keys the manifest then names; a ``.npy`` file; a folder of shards.
+        A folder that :func:`embed_run` or :func:`rsprune.prune` wrote, whose keys the manifest then names; a ``.npy``
+        file; a folder of shards.
+
+    Raises
+    ------
+    EncoderMismatchError
+        The folder's embeddings were made with another encoder than the centroids.
+    ArgumentError
+        The folder holds no embeddings, but only clusters and similarities, and those of other centroids.
     """
     fitted = Centroids.load(centroids) if isinstance(centroids, (str, Path)) else centroids
     folder = RunFolder(embeds)
     embedded = folder.config.is_file()
-    rows: Any = embeds
-    if embedded:
+    if not embedded:
+        chosen = select(embeds, fitted, keep, fill=fill, within=within, seed=seed, threads=threads)
+        chosen.to_parquet(out)
+    else:
         check_same_making(fitted.meta.get("encoder"), folder.read_config().get("encoder"), "the centroids")
         shards = sorted(path.stem for path in (folder.path / "embeddings").glob("*.parquet"))
-        rows = [folder.embeddings(shard) for shard in shards]
-    chosen = select(rows, fitted, keep, fill=fill, within=within, seed=seed, threads=threads)
-    if embedded:
         tables = [
             table.append_column("shard", pa.array([shard] * len(table), pa.string()))
             for shard in shards
-            if len(table := read_table(folder.assignments(shard), ["key", "row"]))
+            if len(table := read_table(folder.assignments(shard), ["key", "row", "label", "similarity"]))
         ]
-        table = pa.concat_tables(tables).take(pa.array(chosen.indices)).select(["key", "shard", "row"])
+        embedded_rows = pa.concat_tables(tables)
+        if folder.read_config().get("keep_embeddings", True):
+            paths = [folder.embeddings(shard) for shard in shards]
+            chosen = select(paths, fitted, keep, fill=fill, within=within, seed=seed, threads=threads)
+        else:
+            check_assigned_to(folder, fitted)
+            chosen = select_assigned(
+                embedded_rows["label"].to_numpy(),
+                embedded_rows["similarity"].to_numpy(),
+                keep,
+                k=fitted.k,
+                fill=fill,
+                within=within,
+                seed=seed,
+                threads=threads,
+            )
+        table = embedded_rows.take(pa.array(chosen.indices)).select(["key", "shard", "row"])
         for name in ("cluster", "similarity", "phase"):
             table = table.append_column(name, pa.array(getattr(chosen, name)))
         write_table(out, table.combine_chunks(), {**software(), "embeddings": digest(folder.read_config())})
-    else:
-        chosen.to_parquet(out)
     figures = {"selected": len(chosen), "k": chosen.k, "invalid": len(chosen.invalid)}
     return Outcome(Path(out), figures, f"{chosen.summary()}\nwritten to {out}")
+
+
+def check_assigned_to(folder: RunFolder, centroids: Centroids) -> None:
+    """Fail when the clusters that a folder names are not those of ``centroids``."""
+    if folder.centroids.is_file():
+        theirs = digest_of(Centroids.load(folder.centroids).vectors)
+    else:
+        theirs = folder.read_config()["centroids"]
+    if theirs != digest_of(centroids.vectors):
+        msg = (
+            f"{folder.path} holds no embeddings, and its clusters are those of other centroids: "
+            "embed again with --keep-embeddings, or choose with those centroids"
+        )
+        raise ArgumentError(msg)

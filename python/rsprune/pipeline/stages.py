@@ -17,11 +17,10 @@ from rsprune import _core
 from rsprune.centroids import Centroids
 from rsprune.encoders import Encoder
 from rsprune.encoders.feed import embed
-from rsprune.files import replacing
 from rsprune.manifest import EMBEDDING_SCHEMA, ENTROPY_SCHEMA, write_table
 from rsprune.pipeline.options import Pixels, Work
+from rsprune.pipeline.shard_rows import Background, ShardRows
 from rsprune.runners import run_shards
-from rsprune.selection import assign
 from rsprune.sources import Item, Shard, Source
 
 __all__ = ["embed_shards", "entropy_shards"]
@@ -73,9 +72,11 @@ def embed_shards(
     centroids: Centroids | None,
     pixels: Pixels,
     batch_size: int | None,
+    *,
+    keep: bool = True,
     stage: str = "embed",
 ) -> None:
-    """Write ``embeddings/<shard>.npy`` (float16 unit rows) and ``.parquet`` for every shard of ``source``.
+    """Write ``embeddings/<shard>.parquet``, and ``.npy`` (float16 unit rows), for every shard of ``source``.
 
     Parameters
     ----------
@@ -84,16 +85,18 @@ def embed_shards(
     centroids
         Where given, the table names the nearest centroid of each row and their similarity, computed from the float16
         row as stored.
+    keep
+        Whether the embeddings themselves are written.
 
     Notes
     -----
-    An image that cannot be read has a row of NaN, label -1, and a table row that says why.
+    An image that cannot be read has a row of NaN, label -1, and a table row that says why. While the encoder works, a
+    thread of its own assigns and writes the rows that came before.
     """
     folder, observer, threads = work.folder, work.observer, work.threads
 
     def one(shard: Shard) -> None:
         chosen = rows[shard.name]
-        vectors = np.full((len(chosen), encoder.dim), np.nan, np.float16)
         keys: list[str] = []
         failures: dict[int, tuple[str, str]] = {}
 
@@ -102,30 +105,38 @@ def embed_shards(
                 keys.append(item.key)
                 yield item
 
-        for block in embed(encoder, items(), batch_size=batch_size, threads=threads, **pixels.decoding()):
-            vectors[block.positions] = block.embeddings
-            failures |= {i: (kind, message) for i, kind, message in block.failures}
-            observer.advance(len(block.positions) + len(block.failures))
-        with replacing(folder.embeddings(shard.name)) as beside, beside.open("wb") as file:
-            np.save(file, vectors)
-        label: NDArray[np.int32] | None = None
-        similarity: NDArray[np.float32] | None = None
-        if centroids is not None and len(chosen):
-            label, similarity = assign(folder.embeddings(shard.name), centroids, threads=threads)
-        nulls = pa.nulls(len(chosen))
-        columns = [
-            pa.array(chosen, pa.int64()),
-            pa.array(keys, pa.string()),
-            nulls.cast(pa.int32()) if label is None else pa.array(label, pa.int32()),
-            nulls.cast(pa.float32()) if similarity is None else pa.array(similarity, pa.float32(), from_pandas=True),
-            *failure_columns(failures, len(chosen)),
-        ]
-        table = pa.Table.from_arrays(columns, schema=EMBEDDING_SCHEMA)
-        write_table(folder.assignments(shard.name), table, {**work.provenance, "shard": shard.name})
+        path = folder.embeddings(shard.name) if keep else None
+        written = ShardRows(path, len(chosen), encoder.dim, centroids, background, threads)
+
+        def conclude() -> None:
+            table = pa.Table.from_arrays(
+                [
+                    pa.array(chosen, pa.int64()),
+                    pa.array(keys, pa.string()),
+                    pa.array(written.label, pa.int32()) if centroids else pa.nulls(len(chosen), pa.int32()),
+                    pa.array(written.similarity, from_pandas=True)
+                    if centroids
+                    else pa.nulls(len(chosen), pa.float32()),
+                    *failure_columns(failures, len(chosen)),
+                ],
+                schema=EMBEDDING_SCHEMA,
+            )
+            write_table(folder.assignments(shard.name), table, {**work.provenance, "shard": shard.name})
+
+        try:
+            for block in embed(encoder, items(), batch_size=batch_size, threads=threads, **pixels.decoding()):
+                written.add(block.positions, block.embeddings)
+                failures.update({i: (kind, message) for i, kind, message in block.failures})
+                observer.advance(len(block.positions) + len(block.failures))
+            written.finish(conclude)
+        except BaseException as error:
+            written.abandon(error)
+            raise
 
     done = sum(len(chosen) for shard, chosen in rows.items() if folder.assignments(shard).exists())
     observer.start(stage, sum(map(len, rows.values())), done)
-    run_shards(source.shards, lambda shard: folder.assignments(shard.name), one)
+    with Background() as background:
+        run_shards(source.shards, lambda shard: folder.assignments(shard.name), one)
     observer.finish()
 
 
