@@ -180,3 +180,42 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path):
     _, said = process.communicate(timeout=10)
     assert process.returncode == 130
     assert "goes on where it was" in said
+
+
+# --- encoders ---------------------------------------------------------------------------------------------------------
+
+
+def test_encoders_are_listed_with_their_origin(monkeypatch, tmp_path):
+    monkeypatch.setenv("RSPRUNE_WEIGHTS", str(tmp_path))
+    lines = {line.split()[0]: line for line in rsprune("encoders", "list").stdout.splitlines()}
+    assert lines["git-rsclip"].split()[1:4] == ["1024", "256", "no"]
+    assert "lcybuaa/Git-RSCLIP, model.safetensors" in lines["git-rsclip"]
+    assert lines["efficientnet-lite0"].split()[1:4] == ["1280", "224", "yes"]
+    (tmp_path / "git-rsclip").mkdir()
+    (tmp_path / "git-rsclip" / "model.safetensors").touch()
+    [listed] = map(json.loads, rsprune("encoders", "list", "--json").stdout.splitlines())
+    entry = next(entry for entry in listed["encoders"] if entry["name"] == "git-rsclip")
+    assert entry["weights"] == str(tmp_path / "git-rsclip" / "model.safetensors")
+    assert "torch" in listed["libraries"]
+
+
+def test_encoders_are_checked(monkeypatch, tmp_path):
+    monkeypatch.setenv("RSPRUNE_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    done = rsprune("encoders", "check")
+    assert done.returncode == 0
+    assert "efficientnet-lite0" in done.stdout
+    assert "ok" in done.stdout
+    done = rsprune("encoders", "check", "git-rsclip", "efficientnet-lite0", "--json")
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert done.returncode == 1
+    assert (first["passed"], second["passed"]) == (False, True)
+    assert "lcybuaa/Git-RSCLIP" in first["error"]
+
+
+def test_conversion_of_what_has_none():
+    done = rsprune("encoders", "convert", "dinov2-s", "-o", "nowhere")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: dinov2-s has no conversion: known are git-rsclip, git-rsclip-base\n",
+    )

@@ -20,6 +20,7 @@ from timm.data import ImageNetInfo
 
 from rsprune import errors
 from rsprune.encoders import encoder_names, load_encoder, torch_encoder
+from rsprune.encoders.check import TOLERANCE, check
 from rsprune.encoders.efficientnet import _block_names, _rename
 from rsprune.encoders.feed import Failure, embed
 from rsprune.encoders.prefetch import prefetched
@@ -444,3 +445,38 @@ def test_an_exception_comes_up_in_its_place(error):
     assert next(feed) == [0, 1]
     with pytest.raises(type(error)):
         next(feed)
+
+
+# --- the self-test ----------------------------------------------------------------------------------------------------
+
+
+def test_self_test_knows_the_real_weights(encoder):
+    found = check(encoder)
+    assert found.passed
+    assert found.worst <= 1e-5
+    assert found.cosines.shape == (15,)
+    assert found.images_per_second > 0
+
+
+def swapped(model):
+    model.conv_stem.weight.data = model.conv_stem.weight.data.flip(1)
+
+
+def linear(model):
+    model.blocks[0][0].bn1 = torch.nn.Identity()
+
+
+@pytest.mark.parametrize("change", [swapped, linear], ids=["channels in another order", "an activation is missing"])
+def test_self_test_notices_what_loads_and_is_wrong(change):
+    encoder = load_encoder("efficientnet-lite0", device="cpu")
+    slot = encoder._slots.get()
+    change(slot._module)
+    encoder._slots.put(slot)
+    found = check(encoder)
+    assert not found.passed
+    assert found.worst > 10 * TOLERANCE["float32"]
+
+
+def test_self_test_of_an_encoder_that_tells_nothing_apart(encoder, monkeypatch):
+    monkeypatch.setattr(encoder, "forward", lambda pixels: np.tile(np.eye(1, 1280, dtype=np.float32), (len(pixels), 1)))
+    assert not check(encoder).passed

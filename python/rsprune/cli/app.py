@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from rsprune._core import VERSION
-from rsprune.cli import centroids, demo, embed, entropy, explain, plan, prune, report, select
+from rsprune.cli import centroids, demo, embed, encoders, entropy, explain, plan, prune, report, select
 
 __all__ = ["main"]
 
@@ -40,6 +40,7 @@ def rsprune(
 for command in (prune, plan, entropy, embed, centroids, select, explain, report, demo):
     name = command.__name__.rpartition(".")[2]
     app.command(name, epilog=command.EXAMPLES)(command.command)
+app.add_typer(encoders.app, name="encoders")
 
 
 def main() -> None:

