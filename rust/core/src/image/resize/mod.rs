@@ -1,15 +1,19 @@
 //! Resizing as Pillow does it, to the bit, and from encoded images straight to what an encoder takes.
 //!
-//! Rows pass through as they are decoded: four of them are resized horizontally and rounded to 8 bits, and as soon as the
-//! rows that a row of the output is made of are there, it is made. There is never a whole image in between. [`taps`] has
-//! the weights, [`kernel`] the sums.
+//! Rows pass through as they are decoded: [`across`] resizes four of them at a time horizontally, [`down`] makes a row of
+//! the output as soon as the rows are there that it is made of. What is between the two is rounded to 8 bits, and there is
+//! never a whole image of it. [`taps`] has the weights, [`kernel`] the sums.
 
+mod across;
+mod down;
 mod kernel;
 mod source;
 mod taps;
 
-use kernel::{BANDS, Kernel, LANES, OVERHANG, Rows, RowsMut, STRIP};
-use taps::{Axis, GROUP, Taps};
+use across::Across;
+use down::Down;
+use kernel::{BANDS, Kernel};
+use taps::Axis;
 
 use crate::cpu::Level;
 use crate::error::{Error, Result};
@@ -17,10 +21,6 @@ use crate::error::{Error, Result};
 pub use source::resize_inputs;
 pub use taps::Filter;
 
-/// Rows that are kept besides those that a row of the output is made of, so that the rest is seldom moved.
-const SLACK: usize = 64;
-/// Rows behind the last one that may be written, where a strip is not full, and then read, where a group of weights is not.
-const AHEAD: usize = STRIP + GROUP;
 /// What one image leaves of a buffer to the next. The rest is given back.
 const KEPT_BYTES: usize = 16 << 20;
 
@@ -103,44 +103,30 @@ impl Target {
 #[derive(Debug)]
 pub struct Resizer {
     target: Target,
-    kernel: Kernel,
-    across: Taps,
-    down: Taps,
+    across: Across,
+    down: Down,
     width: usize,
     /// The number of the next row.
     row: usize,
-    /// Rows of the input that wait for the horizontal pass.
-    strip: Vec<u8>,
-    waiting: usize,
-    /// Rows behind that pass, from number `oldest` on.
-    rows: Vec<u8>,
-    oldest: usize,
-    held: usize,
-    /// The next row of the output.
-    next: usize,
+    /// Whether the vertical pass comes first.
+    down_first: bool,
 }
 
 impl Resizer {
     /// Resizes to `target`, by the kernel of a `level`. It never shows in the result.
     pub fn new(target: Target, level: Level) -> Self {
         let kernel = Kernel::of(level);
-        let [across, down] = [(); 2].map(|()| Taps::new(target.filter, kernel));
-        let (strip, rows) = (Vec::new(), Vec::new());
-        let (width, row, waiting, oldest, held, next) = (0, 0, 0, 0, 0, 0);
-        Resizer { target, kernel, across, down, width, row, strip, waiting, rows, oldest, held, next }
+        let (across, down) = (Across::new(target.filter, kernel), Down::new(target.filter, kernel));
+        Resizer { target, across, down, width: 0, row: 0, down_first: false }
     }
 
     /// Starts the next image, of at least one pixel.
     pub fn start(&mut self, width: usize, height: usize) {
         let (across, down) = self.target.axes(width, height);
-        self.across.set(across);
-        self.down.set(down);
-        self.width = width;
-        (self.row, self.waiting, self.held, self.next) = (0, 0, 0, 0);
-        self.oldest = self.down.needed().start;
-        let (strip, rows) = (STRIP * self.strip_stride(), (self.down.longest() + SLACK) * self.stride());
-        fit(&mut self.strip, strip);
-        fit(&mut self.rows, rows);
+        (self.width, self.row) = (width, 0);
+        self.down_first = goes_down_first(across, down);
+        self.across.start(across);
+        self.down.start(down, if self.down_first { BANDS * width } else { BANDS * self.target.size });
     }
 
     /// Takes the next row: `write` sets all of its samples, interleaved. It is not called for a row that does not count.
@@ -148,73 +134,49 @@ impl Resizer {
     pub fn push(&mut self, out: &mut [u8], write: impl FnOnce(&mut [u8])) {
         let needed = self.down.needed();
         if needed.contains(&self.row) {
-            let start = self.waiting * self.strip_stride();
-            write(&mut self.strip[start..][..BANDS * self.width]);
-            self.waiting += 1;
-            if self.waiting == STRIP || self.row + 1 == needed.end {
-                self.pass_across();
-                self.pass_down(out);
+            let last = self.row + 1 == needed.end;
+            if self.down_first {
+                self.push_down(out, write);
+            } else {
+                self.push_across(out, write, last);
             }
         }
         self.row += 1;
     }
 
-    fn pass_across(&mut self) {
-        let stride = self.stride();
-        if (self.held + AHEAD) * stride > self.rows.len() {
-            self.forget();
-            let rows = (self.held + AHEAD) * stride;
-            self.rows.resize(rows.max(self.rows.len()), 0);
-        }
-        let input = Rows { bytes: &self.strip, stride: self.strip_stride() };
-        let output = &mut self.rows[self.held * stride..];
-        if self.across.copies() {
-            let (start, bytes) = (BANDS * self.across.needed().start, BANDS * self.target.size);
-            let rows = input.bytes.chunks_exact(input.stride).zip(output.chunks_exact_mut(stride));
-            rows.for_each(|(row, output)| output[..bytes].copy_from_slice(&row[start..][..bytes]));
-        } else {
-            self.kernel.across(&self.across, &input, &mut RowsMut { bytes: output, stride });
-        }
-        self.held += self.waiting;
-        self.waiting = 0;
-    }
-
-    /// Makes the rows of the output whose rows are there.
-    fn pass_down(&mut self, out: &mut [u8]) {
-        let (stride, length) = (self.stride(), BANDS * self.target.size);
-        for (span, out) in self.down.spans().iter().zip(out.chunks_exact_mut(length)).skip(self.next) {
-            if span.end() > self.oldest + self.held {
-                break;
+    fn push_across(&mut self, out: &mut [u8], write: impl FnOnce(&mut [u8]), last: bool) {
+        write(self.across.next_row());
+        if self.across.is_full() || last {
+            let waiting = self.across.waiting();
+            self.across.pass(&mut self.down.next_rows());
+            self.down.add(waiting);
+            let rows = out.chunks_exact_mut(BANDS * self.target.size).skip(self.down.done());
+            for row in rows {
+                if !self.down.pass(row) {
+                    break;
+                }
             }
-            let input = Rows { bytes: &self.rows[(span.start - self.oldest) * stride..], stride };
-            if self.down.copies() {
-                out.copy_from_slice(&input.bytes[..length]);
-            } else {
-                self.kernel.down(self.down.groups(span), &input, out);
-            }
-            self.next += 1;
         }
     }
 
-    /// Makes room by moving what is still needed to the front.
-    fn forget(&mut self) {
-        let stride = self.stride();
-        let end = self.oldest + self.held;
-        let needed = self.down.spans()[self.next..].iter().map(|span| span.start).min();
-        let oldest = needed.unwrap_or(end).clamp(self.oldest, end);
-        self.rows.copy_within((oldest - self.oldest) * stride..self.held * stride, 0);
-        (self.oldest, self.held) = (oldest, end - oldest);
+    fn push_down(&mut self, out: &mut [u8], write: impl FnOnce(&mut [u8])) {
+        write(&mut self.down.next_rows().bytes[..BANDS * self.width]);
+        self.down.add(1);
+        while self.down.is_ready() {
+            self.down.pass(self.across.next_row());
+            if self.across.is_full() || self.down.done() == self.target.size {
+                let length = BANDS * self.target.size;
+                let start = (self.down.done() - self.across.waiting()) * length;
+                self.across.pass_to(&mut out[start..self.down.done() * length], length);
+            }
+        }
     }
+}
 
-    /// From one row of a strip to the next.
-    fn strip_stride(&self) -> usize {
-        BANDS * self.width + OVERHANG
-    }
-
-    /// From one row behind the horizontal pass to the next.
-    fn stride(&self) -> usize {
-        (BANDS * self.target.size + 1).next_multiple_of(LANES)
-    }
+/// Whether Pillow's vertical pass comes first: the height shrinks, and by more than twice as many pixels as the width
+/// (Pillow from 13 on; before, the horizontal one always did).
+fn goes_down_first(across: Axis, down: Axis) -> bool {
+    down.input > down.full && down.input + 2 * across.full > 2 * across.input + down.full
 }
 
 /// Makes a buffer so long. What it held has no meaning.
@@ -250,15 +212,35 @@ mod tests {
             (axis.first..axis.first + axis.count).map(of_place).collect()
         };
         let (across, down) = target.axes(width, height);
-        let mut rows = vec![0; target.size * height * BANDS];
+        if goes_down_first(across, down) {
+            // The same of the image that is mirrored at its diagonal.
+            let mirrored = |pixels: &[u8], width: usize, height: usize| -> Vec<u8> {
+                let places = (0..width).flat_map(|x| (0..height).map(move |y| y * width + x));
+                places.flat_map(|place| pixels[BANDS * place..][..BANDS].iter().copied()).collect()
+            };
+            let out = in_turn(&pass, (down, across), target.size, &mirrored(pixels, width, height));
+            return mirrored(&out, target.size, target.size);
+        }
+        in_turn(&pass, (across, down), target.size, pixels)
+    }
+
+    /// One pass along the rows, then another.
+    fn in_turn(
+        pass: &impl Fn(Axis, &dyn Fn(usize) -> i64) -> Vec<u8>,
+        (across, down): (Axis, Axis),
+        size: usize,
+        pixels: &[u8],
+    ) -> Vec<u8> {
+        let (width, height) = (across.input, down.input);
+        let mut rows = vec![0; size * height * BANDS];
         for (y, band) in (0..height).flat_map(|y| (0..BANDS).map(move |band| (y, band))) {
             let row = pass(across, &|x| pixels[(y * width + x) * BANDS + band].into());
-            row.iter().enumerate().for_each(|(x, &sample)| rows[(y * target.size + x) * BANDS + band] = sample);
+            row.iter().enumerate().for_each(|(x, &sample)| rows[(y * size + x) * BANDS + band] = sample);
         }
-        let mut out = vec![0; target.bytes()];
-        for column in 0..target.size * BANDS {
-            let samples = pass(down, &|y| rows[y * target.size * BANDS + column].into());
-            samples.iter().enumerate().for_each(|(y, &sample)| out[y * target.size * BANDS + column] = sample);
+        let mut out = vec![0; size * size * BANDS];
+        for column in 0..size * BANDS {
+            let samples = pass(down, &|y| rows[y * size * BANDS + column].into());
+            samples.iter().enumerate().for_each(|(y, &sample)| out[y * size * BANDS + column] = sample);
         }
         out
     }
@@ -305,14 +287,14 @@ mod tests {
             seed in any::<u64>(),
         ) {
             let levels = Level::ALL.into_iter().filter(|level| level.is_present());
-            let mut resizers: Vec<Resizer> = levels.map(|level| Resizer::new(target, level)).collect();
+            let mut resizers: Vec<_> = levels.map(|level| (level, Resizer::new(target, level))).collect();
             // One after the other with the same memory, the first one twice.
             for &(width, height) in extents.iter().chain(&extents[..1]) {
                 let pixels = noise(seed, width * height * BANDS);
                 let want = one_by_one(target, width, height, &pixels);
-                for resizer in &mut resizers {
+                for (level, resizer) in &mut resizers {
                     let got = resize(resizer, width, height, &pixels);
-                    prop_assert!(got == want, "{:?} {target:?} {width} x {height}", resizer.kernel);
+                    prop_assert!(got == want, "{level:?} {target:?} {width} x {height}");
                 }
             }
         }
@@ -320,16 +302,14 @@ mod tests {
 
     #[test]
     fn rows_between_the_passes_stay_few() {
-        let target = Target::new(4, Fit::Squash, Filter::Bicubic).unwrap();
-        let mut resizer = Resizer::new(target, Level::Scalar);
-        let pixels = noise(1, 3 * 100_000);
-        let got = resize(&mut resizer, 1, 100_000, &pixels);
-        assert_eq!(got, one_by_one(target, 1, 100_000, &pixels));
-        assert!(resizer.rows.len() <= (100_000 + SLACK) * resizer.stride());
-        let target = Target::new(224, Fit::Squash, Filter::Bicubic).unwrap();
-        let mut resizer = Resizer::new(target, Level::Scalar);
-        resize(&mut resizer, 3, 5000, &noise(2, 3 * 3 * 5000));
-        assert!(resizer.rows.len() <= (5000 * 5 / 224 + SLACK) * resizer.stride());
+        for (size, width, height) in [(4, 1, 100_000), (64, 4000, 2000), (64, 40, 4000)] {
+            let target = Target::new(size, Fit::Squash, Filter::Bicubic).unwrap();
+            let mut resizer = Resizer::new(target, Level::Scalar);
+            let pixels = noise(1, BANDS * width * height);
+            assert_eq!(resize(&mut resizer, width, height, &pixels), one_by_one(target, width, height, &pixels));
+            let row = if resizer.down_first { BANDS * width } else { BANDS * size };
+            assert!(resizer.down.held_bytes() <= (height * 4 / size + 100) * (row + 64));
+        }
     }
 
     #[test]
