@@ -44,8 +44,10 @@ SUITES = {
     "scaling": Suite("scaling"),
     "select": Suite("select"),
     "kmeans": Suite("kmeans"),
+    "embed": Suite("embed"),
     "disk": Suite("disk", by_name_only=True),  # needs 22 GB of disk
     "gpu": Suite("gpu", by_name_only=True),
+    "embed-gpu": Suite("embed", {"RSPRUNE_BENCH_DEVICE": "cuda"}, by_name_only=True),
 }
 
 
