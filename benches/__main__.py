@@ -39,6 +39,8 @@ AVX2 = {
 }
 SUITES = {
     "entropy": Suite("entropy"),
+    "preprocess": Suite("preprocess"),
+    "preprocess-avx2": Suite("preprocess", AVX2),
     "assign": Suite("assign"),
     "assign-avx2": Suite("assign", AVX2),
     "scaling": Suite("scaling"),

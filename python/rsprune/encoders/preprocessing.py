@@ -88,7 +88,7 @@ class Preprocessing:
         threads: int | None = None,
         out: NDArray[np.uint8] | None = None,
     ) -> tuple[NDArray[np.uint8], list[tuple[int, str, str]]]:
-        """Decode and resize images, without the GIL: the pixels that Pillow's ``resize`` gives, to the bit.
+        """Decode and resize images, without the GIL: the pixels of Pillow 13's ``resize``, to the bit.
 
         Parameters
         ----------

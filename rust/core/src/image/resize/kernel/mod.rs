@@ -106,23 +106,35 @@ fn across(taps: &Taps, input: &Rows<'_>, output: &mut RowsMut<'_>) {
     for y in 0..STRIP {
         let (row, out) = (&input.bytes[y * input.stride..], &mut output.bytes[y * output.stride..]);
         for (span, pixel) in taps.spans().iter().zip(out.chunks_exact_mut(BANDS)) {
-            for (band, sample) in pixel.iter_mut().enumerate() {
-                *sample = sum(taps.groups(span), |i| row[BANDS * (span.start + i) + band]);
+            // A fourth place makes it a vector; its sample is the next pixel's.
+            let mut sums = [HALF; 4];
+            for (i, &weight) in taps.groups(span).as_flattened().iter().enumerate() {
+                add(&mut sums, weight, &row[BANDS * (span.start + i)..]);
             }
+            round(&sums, pixel);
         }
     }
 }
 
 fn down(groups: &[[i32; GROUP]], input: &Rows<'_>, output: &mut [u8]) {
-    for (x, sample) in output.iter_mut().enumerate() {
-        *sample = sum(groups, |i| input.bytes[i * input.stride + x]);
+    for (block, output) in output.chunks_mut(LANES).enumerate() {
+        let mut sums = [HALF; LANES];
+        for (i, &weight) in groups.as_flattened().iter().enumerate() {
+            add(&mut sums, weight, &input.bytes[i * input.stride + block * LANES..]);
+        }
+        round(&sums, output);
     }
 }
 
-/// The sum of samples times weights, rounded and saturated.
-fn sum(groups: &[[i32; GROUP]], sample: impl Fn(usize) -> u8) -> u8 {
-    let products = groups.as_flattened().iter().enumerate().map(|(i, weight)| weight * i32::from(sample(i)));
-    (products.fold(HALF, i32::wrapping_add) >> PRECISION).clamp(0, 255) as u8
+/// Adds samples times a weight.
+fn add<const N: usize>(sums: &mut [i32; N], weight: i32, samples: &[u8]) {
+    let samples = &samples[..N];
+    sums.iter_mut().zip(samples).for_each(|(sum, &sample)| *sum = sum.wrapping_add(weight * i32::from(sample)));
+}
+
+/// The sums without what is behind the point, saturated.
+fn round(sums: &[i32], samples: &mut [u8]) {
+    samples.iter_mut().zip(sums).for_each(|(sample, sum)| *sample = (sum >> PRECISION).clamp(0, 255) as u8);
 }
 
 /// Fails unless all that [`Kernel::across`] reads and writes is there: the kernels rely on it.
