@@ -120,6 +120,11 @@ impl Kernel {
             _ => dots_of_pairs::<Lanes>(pairs),
         }
     }
+
+    /// The dot product of a float32 vector with itself.
+    pub fn square(self, vector: &[f32]) -> f64 {
+        self.pairs([(vector, vector); PAIRS])[0].1
+    }
 }
 
 /// The partial sums of one pair, in the registers of an instruction set.

@@ -10,6 +10,7 @@ mod centroids;
 mod filter;
 mod kernel;
 pub mod lanes;
+mod resident;
 mod scale;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use crate::cpu::{self, Level};
 use crate::error::{Error, Result};
 use crate::par::Par;
 use crate::rows::{Dtype, Reader, Rows};
+pub(crate) use resident::{ROOM, Resident};
 pub(crate) use scale::Direction;
 
 /// The label of a row without a direction.
@@ -37,6 +39,11 @@ const BLOCK_BYTES: usize = 256 << 10;
 /// A thread reads about this much of a file at a time: a disk does its best long before, and it fits into a huge page or
 /// two of each thread.
 const STRETCH_BYTES: usize = 4 << 20;
+
+/// Rows in a block of float32.
+fn rows_of_block(dim: usize) -> usize {
+    (BLOCK_BYTES / (dim * size_of::<f32>())).clamp(12, 1536).next_multiple_of(6)
+}
 
 /// How to assign.
 #[derive(Debug, Clone, Copy)]
@@ -138,8 +145,7 @@ fn by_filter<T: Clone + Default + Send>(
     let dim = rows.dim();
     // For rows that the filter cannot judge: mostly none.
     let all = OnceLock::new();
-    let by_cache = || (BLOCK_BYTES / (dim * size_of::<f32>())).clamp(12, 1536).next_multiple_of(6);
-    let size = block_rows.unwrap_or_else(by_cache).max(1);
+    let size = block_rows.unwrap_or_else(|| rows_of_block(dim)).max(1);
     let scratch = || (filter::Scratch::default(), Vec::new());
     for_rows(rows, size, par, scratch, |(scratch, best), reader, range, block| {
         let next = range.end..(range.end + size).min(rows.len());
@@ -147,18 +153,7 @@ fn by_filter<T: Clone + Default + Send>(
         let row = |i: usize| &values[i * dim..(i + 1) * dim];
         best.clear();
         best.resize(block.len(), None);
-        for survivors in filter.survivors(values, upcoming, scratch).chunks(PAIRS) {
-            let pair = |i: usize| {
-                let Survivor { row: i, label } = survivors[i.min(survivors.len() - 1)];
-                (row(i as usize), &centroids.vectors()[label as usize * dim..][..dim])
-            };
-            for (survivor, (dot, square)) in survivors.iter().zip(kernel.pairs(std::array::from_fn(pair))) {
-                let best = &mut best[survivor.row as usize];
-                if best.is_none_or(|(best, _): (Best, Direction)| dot > best.dot) {
-                    *best = Some((Best { label: survivor.label, dot }, Direction::of_square(square)));
-                }
-            }
-        }
+        score(filter.survivors(values, None, upcoming, scratch), values, centroids, kernel, best);
         for (i, (out, best)) in block.iter_mut().zip(best.iter()).enumerate() {
             *out = match *best {
                 Some((best, direction)) => finish(best, Some(direction)),
@@ -171,6 +166,29 @@ fn by_filter<T: Clone + Default + Send>(
         }
         Ok(())
     })
+}
+
+/// The best of the `survivors` of each of `rows` into `best`.
+fn score(
+    survivors: &[Survivor],
+    rows: &[f32],
+    centroids: &Centroids,
+    kernel: Kernel,
+    best: &mut [Option<(Best, Direction)>],
+) {
+    let dim = centroids.dim();
+    for survivors in survivors.chunks(PAIRS) {
+        let pair = |i: usize| {
+            let Survivor { row, label } = survivors[i.min(survivors.len() - 1)];
+            (&rows[row as usize * dim..][..dim], &centroids.vectors()[label as usize * dim..][..dim])
+        };
+        for (survivor, (dot, square)) in survivors.iter().zip(kernel.pairs(std::array::from_fn(pair))) {
+            let best = &mut best[survivor.row as usize];
+            if best.is_none_or(|(best, _)| dot > best.dot) {
+                *best = Some((Best { label: survivor.label, dot }, Direction::of_square(square)));
+            }
+        }
+    }
 }
 
 /// As [`by_all`], of one row.

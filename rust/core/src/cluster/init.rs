@@ -7,8 +7,7 @@
 //! of candidates are needed, and no draw has to pass over all vectors.
 
 use super::units::Units;
-use crate::assign::{Kernel, PAIRS};
-use crate::cpu;
+use crate::assign::{PAIRS, Resident};
 use crate::error::Result;
 use crate::par::Par;
 use crate::seed::uniform;
@@ -19,16 +18,19 @@ const BLOCK: usize = 128;
 /// What no squared distance between unit vectors exceeds.
 const LARGEST: f64 = 4.0;
 
+/// What rounding leaves of a distance, at most, for each number of a vector.
+const ROUNDING: f64 = 8.0 * f64::EPSILON;
+
 /// Candidates that cost about as much as tightening the bounds of so many vectors.
 const REJECTIONS: usize = 32;
 
 /// The first vectors of run `run`.
-pub(super) fn plus_plus(units: &Units, k: usize, seed: u64, run: usize, par: &Par<'_>) -> Result<Vec<usize>> {
+pub(super) fn plus_plus(units: &Units<'_>, k: usize, seed: u64, run: usize, par: &Par<'_>) -> Result<Vec<usize>> {
     // A stream of draws for each run: none takes 2^32.
     let mut draws = ((run as u64) << 32..).map(|i| uniform(seed, i));
     let mut draw = || draws.next().unwrap_or_default();
     let mut seeds: Vec<usize> = Vec::with_capacity(k);
-    let mut bounds = Bounds::new(units)?;
+    let mut bounds = Bounds::new(&units.rows);
     let mut rejected = 0;
     while seeds.len() < k {
         if rejected == units.len().div_ceil(REJECTIONS) {
@@ -52,8 +54,7 @@ pub(super) fn plus_plus(units: &Units, k: usize, seed: u64, run: usize, par: &Pa
 
 /// Upper bounds on the squared distance of each vector to the nearest seed.
 struct Bounds<'u> {
-    units: &'u Units,
-    kernel: Kernel,
+    rows: &'u Resident<'u>,
     bounds: Vec<f64>,
     /// Of the bounds.
     running_sums: Vec<f64>,
@@ -62,10 +63,10 @@ struct Bounds<'u> {
 }
 
 impl<'u> Bounds<'u> {
-    fn new(units: &'u Units) -> Result<Self> {
-        let bounds = vec![LARGEST; units.len()];
+    fn new(rows: &'u Resident<'u>) -> Self {
+        let bounds = vec![LARGEST; rows.len()];
         let running_sums = running_sums(&bounds);
-        Ok(Bounds { units, kernel: Kernel::new(cpu::level()?, true), bounds, running_sums, heeded: 0 })
+        Bounds { rows, bounds, running_sums, heeded: 0 }
     }
 
     fn total(&self) -> f64 {
@@ -81,32 +82,29 @@ impl<'u> Bounds<'u> {
     /// Whether `share` of the bound of `candidate` is below its distance to the nearest of `seeds`.
     fn accept(&self, candidate: usize, seeds: &[usize], share: f64) -> bool {
         let threshold = share * self.bounds[candidate];
-        let x = self.units.vector(candidate);
-        let square = square(self.kernel, x);
+        let x = self.rows.row(candidate);
         self.bounds[candidate] > threshold
             && seeds[self.heeded..].chunks(PAIRS).all(|seeds| {
-                let seed = |i: usize| self.units.vector(seeds[i.min(seeds.len() - 1)]);
-                // Of each seed with the candidate and with itself.
-                let dots = self.kernel.pairs(std::array::from_fn(|i| (seed(i), x)));
-                dots.iter().all(|&(dot, of_seed)| squared_distance(square, of_seed, dot) > threshold)
+                let pair = |i: usize| (self.rows.row(seeds[i.min(seeds.len() - 1)]), x);
+                let dots = self.rows.kernel().pairs(std::array::from_fn(pair));
+                let mut seeds = seeds.iter().zip(dots);
+                seeds.all(|(&seed, (dot, _))| squared_distance(self.rows, candidate, seed, dot) > threshold)
             })
     }
 
     /// Makes the bounds the distances to the nearest of `seeds`.
     fn tighten(&mut self, seeds: &[usize], par: &Par<'_>) -> Result<()> {
-        let &mut Bounds { units, kernel, .. } = self;
-        let dim = units.dim;
+        let rows = self.rows;
+        let (dim, kernel) = (rows.dim(), rows.kernel());
         let news = &seeds[self.heeded..];
-        let vectors: Vec<f32> = news.iter().flat_map(|&i| units.vector(i)).copied().collect();
+        let vectors: Vec<f32> = news.iter().flat_map(|&i| rows.row(i)).copied().collect();
         let packed = kernel.pack_centroids(&vectors, dim);
-        let squares: Vec<f64> = vectors.chunks_exact(dim).map(|vector| square(kernel, vector)).collect();
         par.for_blocks(&mut self.bounds, BLOCK, Vec::new, |dots, block, bounds| {
-            let rows = &units.vectors[block * BLOCK * dim..][..bounds.len() * dim];
-            kernel.dots(rows, dim, &packed, dots);
-            for ((bound, dots), row) in bounds.iter_mut().zip(dots.chunks(news.len())).zip(rows.chunks_exact(dim)) {
-                let of_row = square(kernel, row);
-                for (&dot, &of_seed) in dots.iter().zip(&squares) {
-                    *bound = bound.min(squared_distance(of_row, of_seed, dot));
+            let first = block * BLOCK;
+            kernel.dots(&rows.rows()[first * dim..][..bounds.len() * dim], dim, &packed, dots);
+            for (i, (bound, dots)) in bounds.iter_mut().zip(dots.chunks(news.len())).enumerate() {
+                for (&dot, &seed) in dots.iter().zip(news) {
+                    *bound = bound.min(squared_distance(rows, first + i, seed, dot));
                 }
             }
             Ok(())
@@ -117,13 +115,10 @@ impl<'u> Bounds<'u> {
     }
 }
 
-fn square(kernel: Kernel, vector: &[f32]) -> f64 {
-    kernel.pairs([(vector, vector); PAIRS])[0].1
-}
-
-/// `2 - 2 cos`, but exactly 0 between equal vectors, whose norm float32 leaves short of 1.
-fn squared_distance(square: f64, other: f64, dot: f64) -> f64 {
-    (square + other - 2.0 * dot).max(0.0)
+/// `2 - 2 cos` of two vectors, or exactly 0 where rounding alone may have left something.
+fn squared_distance(rows: &Resident<'_>, i: usize, j: usize, dot: f64) -> f64 {
+    let distance = 2.0 - 2.0 * (dot * (rows.inverse_norm(i) * rows.inverse_norm(j)));
+    if distance > rows.dim() as f64 * ROUNDING { distance } else { 0.0 }
 }
 
 fn running_sums(values: &[f64]) -> Vec<f64> {

@@ -1,15 +1,14 @@
 //! One run of K-means from given starts.
 
 use super::Options;
+use super::sums::Sums;
 use super::units::Units;
-use crate::assign::{self, Centroids, Direction, nearest};
-use crate::cpu::prefetch;
+use crate::assign::{Centroids, PAIRS};
 use crate::error::Result;
 use crate::par::Par;
-use crate::rows::{Reader, Rows};
 
-/// Bytes that are fetched at once.
-const CACHE_LINE: usize = 64;
+/// Rows in an item of work.
+const BLOCK: usize = 128;
 
 /// Where a run ended.
 pub(super) struct Run {
@@ -18,23 +17,16 @@ pub(super) struct Run {
     pub(super) objective: Vec<f64>,
 }
 
-/// Label of a vector, and its cosine to that centroid.
-type Assigned = (u32, f64);
-
 /// Lloyd's algorithm from the vectors `seeds`.
-pub(super) fn run(units: &Units, seeds: &[usize], options: &Options, par: &Par<'_>) -> Result<Run> {
-    let rows = Rows::from_slice(&units.vectors, units.dim)?;
-    let start = seeds.iter().flat_map(|&i| units.vector(i)).copied().collect();
-    let mut centroids = Centroids::of_units(start, units.dim);
-    let mut objective: Vec<f64> = Vec::new();
-    let mut labels: Vec<u32> = Vec::new();
-    let mut directions = vec![None; options.k];
+pub(super) fn run(units: &Units<'_>, seeds: &[usize], options: &Options, par: &Par<'_>) -> Result<Run> {
+    let dim = units.rows.dim();
+    let mut centroids = Centroids::of_units(seeds.iter().flat_map(|&i| units.unit(i)).collect(), dim);
     let mut previous = centroids.clone();
+    let mut objective: Vec<f64> = Vec::new();
+    let mut sums = Sums::new(units, options.k);
     loop {
-        let assigned: Vec<Assigned> =
-            nearest(&rows, &centroids, assign::Options::default(), par, |best, _| (best.label, best.dot))?;
-        let sum: f64 = assigned.iter().map(|&(_, cosine)| cosine).sum();
-        let changed = changed(&labels, &assigned, options.k);
+        let has_changed = sums.update(units.rows.labels(&centroids, par)?, par)?;
+        let sum = sums.objective(&centroids);
         if let Some(&last) = objective.last() {
             if sum < last {
                 // Only the rounding of centroids to float32 can cause this, so nothing is left to gain.
@@ -42,7 +34,7 @@ pub(super) fn run(units: &Units, seeds: &[usize], options: &Options, par: &Par<'
                 break;
             }
             objective.push(sum);
-            if changed.is_empty() || sum - last < options.tol * last.abs() {
+            if !has_changed || sum - last < options.tol * last.abs() {
                 break;
             }
         } else {
@@ -51,79 +43,55 @@ pub(super) fn run(units: &Units, seeds: &[usize], options: &Options, par: &Par<'
         if objective.len() == options.max_iter {
             break;
         }
-        labels = assigned.iter().map(|&(label, _)| label).collect();
-        update(&rows, &assigned, &changed, &mut directions, par)?;
-        previous = std::mem::replace(&mut centroids, restarted(units, &assigned, &directions));
+        let next = renewed(units, &sums, &centroids, par)?;
+        previous = std::mem::replace(&mut centroids, next);
     }
     Ok(Run { centroids, objective })
 }
 
-/// The clusters that gained or lost vectors since they were those of `labels`: all, if there are none yet.
-fn changed(labels: &[u32], assigned: &[Assigned], k: usize) -> Vec<usize> {
-    let mut changed = vec![labels.is_empty(); k];
-    for (&old, &(new, _)) in labels.iter().zip(assigned) {
-        if old != new {
-            changed[old as usize] = true;
-            changed[new as usize] = true;
-        }
-    }
-    (0..k).filter(|&cluster| changed[cluster]).collect()
-}
-
-/// Renews the normalised sums of the vectors of the `changed` clusters; those of the others still hold.
-fn update(
-    rows: &Rows<'_>,
-    assigned: &[Assigned],
-    changed: &[usize],
-    directions: &mut [Option<Vec<f32>>],
-    par: &Par<'_>,
-) -> Result<()> {
-    let mut members: Vec<Vec<usize>> = vec![Vec::new(); directions.len()];
-    for (i, &(label, _)) in assigned.iter().enumerate() {
-        members[label as usize].push(i);
-    }
-    // A cluster is summed by one thread in the order of its vectors: no thread count shows.
-    let sum = |reader: &mut Reader<'_>, i: usize| direction_of_sum(rows, reader, &members[changed[i]]);
-    let renewed = par.map(changed.len(), || rows.reader(), sum)?;
-    for (&cluster, direction) in changed.iter().zip(renewed) {
-        directions[cluster] = direction;
-    }
-    Ok(())
-}
-
-fn direction_of_sum(rows: &Rows<'_>, reader: &mut Reader<'_>, members: &[usize]) -> Result<Option<Vec<f32>>> {
-    let mut sum = vec![0f64; rows.dim()];
-    for (i, &member) in members.iter().enumerate() {
-        let next = members.get(i + 1).map_or(0..0, |&next| next..next + 1);
-        let (row, next) = reader.read_single(member..member + 1, next)?;
-        next.chunks(CACHE_LINE).for_each(prefetch);
-        sum.iter_mut().zip(row).for_each(|(sum, &v)| *sum += f64::from(v));
-    }
-    let norm = Direction::of(&mut sum).ok().map(|direction| direction.norm);
-    Ok(norm.map(|norm| sum.iter().map(|v| (v / norm) as f32).collect()))
-}
-
-/// The directions as centroids. A cluster without one, since it has no vectors or they cancel out, restarts from the
-/// vector least like its own centroid; each is used once.
-fn restarted(units: &Units, assigned: &[Assigned], directions: &[Option<Vec<f32>>]) -> Centroids {
-    let mut restarts = least_alike(assigned, directions.iter().filter(|sum| sum.is_none()).count()).into_iter();
-    let mut vectors = Vec::with_capacity(directions.len() * units.dim);
+/// The directions of the sums as centroids. A cluster without one, since it has no vectors or they cancel out, restarts
+/// from the vector least like its own centroid; each is used once.
+fn renewed(units: &Units<'_>, sums: &Sums<'_>, centroids: &Centroids, par: &Par<'_>) -> Result<Centroids> {
+    let directions: Vec<_> = sums.directions().collect();
+    let missing = directions.iter().filter(|direction| direction.is_none()).count();
+    let mut restarts = least_alike(units, &sums.labels, centroids, missing, par)?.into_iter();
+    let mut vectors = Vec::with_capacity(centroids.vectors().len());
     for direction in directions {
         match direction {
-            Some(unit) => vectors.extend_from_slice(unit),
-            None => restarts.next().into_iter().for_each(|i| vectors.extend_from_slice(units.vector(i))),
+            Some(unit) => vectors.extend_from_slice(&unit),
+            None => restarts.next().into_iter().for_each(|i| vectors.extend(units.unit(i))),
         }
     }
-    Centroids::of_units(vectors, units.dim)
+    Ok(Centroids::of_units(vectors, centroids.dim()))
 }
 
 /// The `count` vectors least like their own centroids, the lowest first on ties.
-fn least_alike(assigned: &[Assigned], count: usize) -> Vec<usize> {
+fn least_alike(
+    units: &Units<'_>,
+    labels: &[u32],
+    centroids: &Centroids,
+    count: usize,
+    par: &Par<'_>,
+) -> Result<Vec<usize>> {
     if count == 0 {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    let mut order: Vec<usize> = (0..assigned.len()).collect();
-    order.sort_by(|&a, &b| assigned[a].1.total_cmp(&assigned[b].1));
+    let (rows, dim) = (&units.rows, centroids.dim());
+    let mut cosines = vec![0f64; rows.len()];
+    par.for_blocks(
+        &mut cosines,
+        BLOCK,
+        || (),
+        |(), block, cosines| {
+            for (i, cosine) in (block * BLOCK..).zip(cosines) {
+                let centroid = &centroids.vectors()[labels[i] as usize * dim..][..dim];
+                *cosine = rows.kernel().pairs([(rows.row(i), centroid); PAIRS])[0].0 * rows.inverse_norm(i);
+            }
+            Ok(())
+        },
+    )?;
+    let mut order: Vec<usize> = (0..cosines.len()).collect();
+    order.sort_by(|&a, &b| cosines[a].total_cmp(&cosines[b]));
     order.truncate(count);
-    order
+    Ok(order)
 }

@@ -4,10 +4,11 @@
 //! are assigned to the nearest centroid, a centroid is the normalised sum of its rows, in turn, until no label changes.
 //! Unlike K-means with normalised centroids over raw rows, the objective never falls.
 //!
-//! Reference sets are small, so the unit rows are held in memory.
+//! Reference sets are small, so their rows are held in memory, with the digits that assign them.
 
 mod init;
 mod lloyd;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod units;

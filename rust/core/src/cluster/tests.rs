@@ -107,7 +107,8 @@ fn seeds_are_drawn_in_proportion_to_squared_distances() {
     for m in [5, 90] {
         let angle = |i: usize| 6.0 * uniform(3, i as u64).powi(3);
         let values: Vec<f32> = (0..m).flat_map(|i| [angle(i).cos() as f32, angle(i).sin() as f32]).collect();
-        let units = Units::load(&Rows::from_slice(&values, 2).unwrap(), OnInvalid::Raise, &Par::new(Some(1))).unwrap();
+        let rows = Rows::from_slice(&values, 2).unwrap();
+        let units = Units::load(&rows, OnInvalid::Raise, &Par::new(Some(1))).unwrap();
         let draws = 20_000;
         let mut counts = vec![[0u32; 3]; m];
         for seed in 0..draws {

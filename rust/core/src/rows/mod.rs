@@ -102,6 +102,15 @@ impl<'a> Rows<'a> {
         }
     }
 
+    /// The rows of `range` if they lie in memory as float32 in C order.
+    pub fn singles(&self, range: Range<usize>) -> Option<&[f32]> {
+        let count = range.len() * self.dim;
+        let is_single = self.blocks.iter().all(|block| block.dtype() == Dtype::F32);
+        // SAFETY: any bits are a float32.
+        let (before, singles, _) = unsafe { self.memory(range).align_to() };
+        (is_single && before.is_empty() && singles.len() == count).then_some(singles)
+    }
+
     /// The most bytes that a row of a file has; none if all rows lie in memory.
     pub fn file_row_bytes(&self) -> Option<usize> {
         self.blocks.iter().filter(|block| block.file().is_some()).map(Block::row_bytes).max()
@@ -163,13 +172,8 @@ impl Reader<'_> {
     /// # Errors
     /// As [`Reader::read`].
     pub fn read_single(&mut self, range: Range<usize>, next: Range<usize>) -> Result<(&[f32], &[u8])> {
-        let Rows { blocks, dim, .. } = self.rows;
-        if blocks.iter().all(|block| block.dtype() == Dtype::F32) {
-            // SAFETY: any bits are a float32.
-            let (before, singles, _) = unsafe { self.rows.memory(range.clone()).align_to() };
-            if before.is_empty() && singles.len() == range.len() * dim {
-                return Ok((singles, self.fetched.bytes(self.rows, next)));
-            }
+        if let Some(singles) = self.rows.singles(range.clone()) {
+            return Ok((singles, self.fetched.bytes(self.rows, next)));
         }
         self.single.resize(range.len() * self.rows.dim, 0.0);
         read_into(self.rows, &mut self.fetched, range, &mut self.single)?;

@@ -111,6 +111,38 @@ pub(super) struct RowCode {
     pub(super) error: f32,
 }
 
+/// The digits of rows, and what is left beside them.
+#[derive(Debug)]
+pub(super) struct Digits<C: Code> {
+    /// The words of one row after the other.
+    pub(super) words: Vec<C::Word>,
+    /// Of the rows that can be judged.
+    pub(super) sizes: Vec<Option<Size>>,
+    pub(super) codes: Vec<RowCode>,
+}
+
+impl<C: Code> Default for Digits<C> {
+    fn default() -> Self {
+        Digits { words: Vec::new(), sizes: Vec::new(), codes: Vec::new() }
+    }
+}
+
+impl<C: Code> Digits<C> {
+    /// Makes them those of `rows`.
+    #[inline(always)]
+    pub(super) fn of_rows<F: Floats>(&mut self, rows: &[f32], dim: usize) {
+        let steps = dim.div_ceil(C::PER_WORD);
+        self.words.resize(rows.len() / dim * steps, C::ROW_ZERO);
+        self.sizes.clear();
+        self.codes.clear();
+        for (row, words) in rows.chunks_exact(dim).zip(self.words.chunks_exact_mut(steps)) {
+            let size = Size::of::<F>(row);
+            self.sizes.push(size);
+            self.codes.push(size.map_or(RowCode::default(), |size| encode::<F, C>(row, size, words)));
+        }
+    }
+}
+
 /// Magnitudes of a row's largest number outside of which float32 might over- or underflow here.
 pub(super) const RANGE: std::ops::RangeInclusive<f32> = 1.0 / (1u64 << 40) as f32..=(1u64 << 40) as f32;
 

@@ -21,7 +21,7 @@ mod tests;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use self::code::{Code, I8, I8_MAX_DIM, I16, RowCode, Size, encode};
+use self::code::{Code, Digits, I8, I8_MAX_DIM, I16, Size, encode};
 use self::packed::{Bounds, Packed, Single};
 use self::simd::{Dot, Floats, Group, Ints, LANES};
 use crate::cpu::{self, Level};
@@ -53,10 +53,46 @@ pub(super) struct Filter<'c> {
     fine: OnceLock<Packed<I16>>,
 }
 
+/// A block of rows as digits, which hold for any centroids.
+#[derive(Debug)]
+pub(super) struct Kept {
+    eight: Option<Digits<I8>>,
+    sixteen: Option<Digits<I16>>,
+}
+
+impl Kept {
+    /// What [`Filter::survivors`] would make of `rows` each time, or `None` where there is no [`Filter`].
+    pub(super) fn new(level: Level, rows: &[f32], dim: usize) -> Option<Self> {
+        let mut kept = Kept { eight: None, sixteen: None };
+        match Width::of(level, dim)? {
+            Width::Eight => run_encode(level, rows, dim, kept.eight.insert(Digits::default())),
+            Width::Sixteen => run_encode(level, rows, dim, kept.sixteen.insert(Digits::default())),
+        }
+        Some(kept)
+    }
+}
+
+/// Bits of the digits that all centroids are judged by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Width {
+    Eight,
+    Sixteen,
+}
+
+impl Width {
+    /// `None` if `level` has no instructions that make digits faster than float64.
+    fn of(level: Level, dim: usize) -> Option<Self> {
+        let eight = level.has_vnni() && dim <= I8_MAX_DIM;
+        (level != Level::Scalar && dim <= MAX_DIM).then_some(if eight { Width::Eight } else { Width::Sixteen })
+    }
+}
+
 /// Buffers of a thread, and what it has seen.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    words8: Vec<<I8 as Code>::Word>,
+    digits8: Digits<I8>,
+    digits16: Digits<I16>,
+    /// Of one row.
     words16: Vec<<I16 as Code>::Word>,
     /// Eight bits left too many centroids over: from now on sixteen.
     needs_fine: bool,
@@ -65,9 +101,6 @@ pub(super) struct Scratch {
 
 #[derive(Debug, Default)]
 struct Block {
-    /// Of the rows that can be judged.
-    sizes: Vec<Option<Size>>,
-    codes: Vec<RowCode>,
     scores: Vec<Group<i32>>,
     uppers: Vec<Group<f32>>,
     /// Of each row: no centroid of a lower upper bound is the nearest.
@@ -82,34 +115,46 @@ struct Block {
 impl<'c> Filter<'c> {
     /// For `level`, or `None` if it has no instructions that make this faster than float64.
     pub(super) fn new(level: Level, vectors: &'c [f32], dim: usize) -> Option<Self> {
-        if level == Level::Scalar || dim > MAX_DIM {
-            return None;
-        }
         let coarse = || (Packed::new(vectors, dim), Single::new(vectors, dim));
-        let coarse = (level.has_vnni() && dim <= I8_MAX_DIM).then(coarse);
+        let coarse = (Width::of(level, dim)? == Width::Eight).then(coarse);
         Some(Filter { level, vectors, dim, coarse, fine: OnceLock::new() })
     }
 
     /// The centroids that may be nearest to each of `rows`, by row and then by label. A row without any is one that the
     /// filter cannot judge, since it holds NaN, infinity or numbers beyond the range of its arithmetic.
     ///
-    /// `upcoming` is the memory that will be read next: it is fetched meanwhile.
-    pub(super) fn survivors<'s>(&self, rows: &[f32], upcoming: &[u8], scratch: &'s mut Scratch) -> &'s [Survivor] {
+    /// `kept` are the digits of `rows`, if they are known. `upcoming` is the memory that will be read next: it is fetched meanwhile.
+    pub(super) fn survivors<'s>(
+        &self,
+        rows: &[f32],
+        kept: Option<&Kept>,
+        upcoming: &[u8],
+        scratch: &'s mut Scratch,
+    ) -> &'s [Survivor] {
         let (level, job) = (self.level, Job { rows, dim: self.dim, upcoming });
+        let Scratch { digits8, digits16, words16, needs_fine, block } = scratch;
         match &self.coarse {
-            Some((packed, single)) if !scratch.needs_fine => {
-                run_coarse(level, job, packed, single, scratch);
+            Some((packed, single)) if !*needs_fine => {
+                let digits = kept.and_then(|kept| kept.eight.as_ref()).unwrap_or_else(|| {
+                    run_encode(level, rows, self.dim, digits8);
+                    digits8
+                });
+                run_coarse(level, job, digits, packed, single, words16, block);
                 // Judging one centroid again costs about as much as eight coarse products.
                 let limit = rows.len() / self.dim * packed.len.div_ceil(8).max(2);
-                let candidates: usize = scratch.block.masks.iter().map(|mask| mask.count_ones() as usize).sum();
-                scratch.needs_fine = candidates > limit;
+                let candidates: usize = block.masks.iter().map(|mask| mask.count_ones() as usize).sum();
+                *needs_fine = candidates > limit;
             }
             _ => {
                 let packed = self.fine.get_or_init(|| Packed::new(self.vectors, self.dim));
-                run_fine(level, job, packed, scratch);
+                let digits = kept.and_then(|kept| kept.sixteen.as_ref()).unwrap_or_else(|| {
+                    run_encode(level, rows, self.dim, digits16);
+                    digits16
+                });
+                run_fine(level, job, digits, packed, block);
             }
         }
-        &scratch.block.survivors
+        &block.survivors
     }
 }
 
@@ -121,86 +166,135 @@ struct Job<'r> {
     upcoming: &'r [u8],
 }
 
-fn run_coarse(level: Level, job: Job<'_>, packed: &Packed<I8>, single: &Single<I16>, scratch: &mut Scratch) {
+fn run_encode<C: Code>(level: Level, rows: &[f32], dim: usize, digits: &mut Digits<C>) {
     match level {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the level was found present on this CPU.
-        Level::Avx512Vnni => unsafe { x86::coarse_avx512_vnni(job, packed, single, scratch) },
+        Level::Avx512Vnni | Level::Avx512 => unsafe { x86::encode_avx512(rows, dim, digits) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the level was found present on this CPU.
-        Level::AvxVnni => unsafe { x86::coarse_avx_vnni(job, packed, single, scratch) },
-        _ => coarse::<[i32; LANES]>(job, packed, single, scratch),
+        Level::AvxVnni | Level::Avx2 => unsafe { x86::encode_avx2(rows, dim, digits) },
+        _ => digits.of_rows::<[f32; LANES]>(rows, dim),
     }
 }
 
-fn run_fine(level: Level, job: Job<'_>, packed: &Packed<I16>, scratch: &mut Scratch) {
+fn run_coarse(
+    level: Level,
+    job: Job<'_>,
+    digits: &Digits<I8>,
+    packed: &Packed<I8>,
+    single: &Single<I16>,
+    words: &mut Vec<<I16 as Code>::Word>,
+    block: &mut Block,
+) {
     match level {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the level was found present on this CPU.
-        Level::Avx512Vnni => unsafe { x86::fine_avx512_vnni(job, packed, scratch) },
+        Level::Avx512Vnni => unsafe { x86::coarse_avx512_vnni(job, digits, packed, single, words, block) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the level was found present on this CPU.
-        Level::Avx512 => unsafe { x86::fine_avx512(job, packed, scratch) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the level was found present on this CPU.
-        Level::AvxVnni => unsafe { x86::fine_avx_vnni(job, packed, scratch) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the level was found present on this CPU.
-        Level::Avx2 => unsafe { x86::fine_avx2(job, packed, scratch) },
-        _ => fine::<[i32; LANES]>(job, packed, scratch),
+        Level::AvxVnni => unsafe { x86::coarse_avx_vnni(job, digits, packed, single, words, block) },
+        _ => coarse::<[i32; LANES]>(job, digits, packed, single, words, block),
     }
 }
 
-/// [`coarse`] and [`fine`] as compiled for each instruction set.
+fn run_fine(level: Level, job: Job<'_>, digits: &Digits<I16>, packed: &Packed<I16>, block: &mut Block) {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level was found present on this CPU.
+        Level::Avx512Vnni => unsafe { x86::fine_avx512_vnni(job, digits, packed, block) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level was found present on this CPU.
+        Level::Avx512 => unsafe { x86::fine_avx512(job, digits, packed, block) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level was found present on this CPU.
+        Level::AvxVnni => unsafe { x86::fine_avx_vnni(job, digits, packed, block) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level was found present on this CPU.
+        Level::Avx2 => unsafe { x86::fine_avx2(job, digits, packed, block) },
+        _ => fine::<[i32; LANES]>(job, digits, packed, block),
+    }
+}
+
+/// Writing digits, [`coarse`] and [`fine`] as compiled for each instruction set.
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::simd::x86::{Ymm, Zmm};
+    use super::simd::x86::{Ymm, YmmFloats, Zmm, ZmmFloats};
     use super::*;
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-    pub(super) fn coarse_avx512_vnni(job: Job<'_>, packed: &Packed<I8>, single: &Single<I16>, scratch: &mut Scratch) {
-        coarse::<Zmm<true>>(job, packed, single, scratch);
-    }
-
-    #[target_feature(enable = "avxvnni,avx2,fma")]
-    pub(super) fn coarse_avx_vnni(job: Job<'_>, packed: &Packed<I8>, single: &Single<I16>, scratch: &mut Scratch) {
-        coarse::<Ymm<true>>(job, packed, single, scratch);
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-    pub(super) fn fine_avx512_vnni(job: Job<'_>, packed: &Packed<I16>, scratch: &mut Scratch) {
-        fine::<Zmm<true>>(job, packed, scratch);
-    }
-
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
-    pub(super) fn fine_avx512(job: Job<'_>, packed: &Packed<I16>, scratch: &mut Scratch) {
-        fine::<Zmm<false>>(job, packed, scratch);
-    }
-
-    #[target_feature(enable = "avxvnni,avx2,fma")]
-    pub(super) fn fine_avx_vnni(job: Job<'_>, packed: &Packed<I16>, scratch: &mut Scratch) {
-        fine::<Ymm<true>>(job, packed, scratch);
+    pub(super) fn encode_avx512<C: Code>(rows: &[f32], dim: usize, digits: &mut Digits<C>) {
+        digits.of_rows::<ZmmFloats>(rows, dim);
     }
 
     #[target_feature(enable = "avx2,fma")]
-    pub(super) fn fine_avx2(job: Job<'_>, packed: &Packed<I16>, scratch: &mut Scratch) {
-        fine::<Ymm<false>>(job, packed, scratch);
+    pub(super) fn encode_avx2<C: Code>(rows: &[f32], dim: usize, digits: &mut Digits<C>) {
+        digits.of_rows::<YmmFloats>(rows, dim);
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+    pub(super) fn coarse_avx512_vnni(
+        job: Job<'_>,
+        digits: &Digits<I8>,
+        packed: &Packed<I8>,
+        single: &Single<I16>,
+        words: &mut Vec<<I16 as Code>::Word>,
+        block: &mut Block,
+    ) {
+        coarse::<Zmm<true>>(job, digits, packed, single, words, block);
+    }
+
+    #[target_feature(enable = "avxvnni,avx2,fma")]
+    pub(super) fn coarse_avx_vnni(
+        job: Job<'_>,
+        digits: &Digits<I8>,
+        packed: &Packed<I8>,
+        single: &Single<I16>,
+        words: &mut Vec<<I16 as Code>::Word>,
+        block: &mut Block,
+    ) {
+        coarse::<Ymm<true>>(job, digits, packed, single, words, block);
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+    pub(super) fn fine_avx512_vnni(job: Job<'_>, digits: &Digits<I16>, packed: &Packed<I16>, block: &mut Block) {
+        fine::<Zmm<true>>(job, digits, packed, block);
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+    pub(super) fn fine_avx512(job: Job<'_>, digits: &Digits<I16>, packed: &Packed<I16>, block: &mut Block) {
+        fine::<Zmm<false>>(job, digits, packed, block);
+    }
+
+    #[target_feature(enable = "avxvnni,avx2,fma")]
+    pub(super) fn fine_avx_vnni(job: Job<'_>, digits: &Digits<I16>, packed: &Packed<I16>, block: &mut Block) {
+        fine::<Ymm<true>>(job, digits, packed, block);
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn fine_avx2(job: Job<'_>, digits: &Digits<I16>, packed: &Packed<I16>, block: &mut Block) {
+        fine::<Ymm<false>>(job, digits, packed, block);
     }
 }
 
 /// Eight bits, then sixteen.
 #[inline(always)]
-fn coarse<S: Dot<I8> + Dot<I16>>(job: Job<'_>, packed: &Packed<I8>, single: &Single<I16>, scratch: &mut Scratch) {
-    let Scratch { words8, words16, block, .. } = scratch;
-    judge_all::<S, I8>(job, packed, words8, block);
-    judge_again::<S, I16>(job, single, words16, block);
+fn coarse<S: Dot<I8> + Dot<I16>>(
+    job: Job<'_>,
+    digits: &Digits<I8>,
+    packed: &Packed<I8>,
+    single: &Single<I16>,
+    words: &mut Vec<<I16 as Code>::Word>,
+    block: &mut Block,
+) {
+    judge_all::<S, I8>(job, digits, packed, block);
+    judge_again::<S, I16>(job, &digits.sizes, single, words, block);
 }
 
 /// Sixteen bits at once.
 #[inline(always)]
-fn fine<S: Dot<I16>>(job: Job<'_>, packed: &Packed<I16>, scratch: &mut Scratch) {
-    let Scratch { words16, block, .. } = scratch;
-    judge_all::<S, I16>(job, packed, words16, block);
+fn fine<S: Dot<I16>>(job: Job<'_>, digits: &Digits<I16>, packed: &Packed<I16>, block: &mut Block) {
+    judge_all::<S, I16>(job, digits, packed, block);
     block.survivors.clear();
     for (row, masks) in (0u32..).zip(block.masks.chunks_exact(packed.groups())) {
         for (group, &mask) in masks.iter().enumerate() {
@@ -221,16 +315,8 @@ fn labels(group: usize, mut mask: u16) -> impl Iterator<Item = u32> {
 
 /// Leaves in `block.masks` what the digits of `C` cannot exclude of all centroids.
 #[inline(always)]
-fn judge_all<S: Dot<C>, C: Code>(job: Job<'_>, packed: &Packed<C>, words: &mut Vec<C::Word>, block: &mut Block) {
-    let (n, steps) = (job.rows.len() / job.dim, packed.steps);
-    words.resize(n * steps, C::ROW_ZERO);
-    block.sizes.clear();
-    block.codes.clear();
-    for (row, words) in job.rows.chunks_exact(job.dim).zip(words.chunks_exact_mut(steps)) {
-        let size = Size::of::<S::Floats>(row);
-        block.sizes.push(size);
-        block.codes.push(size.map_or(RowCode::default(), |size| encode::<S::Floats, C>(row, size, words)));
-    }
+fn judge_all<S: Dot<C>, C: Code>(job: Job<'_>, digits: &Digits<C>, packed: &Packed<C>, block: &mut Block) {
+    let n = digits.sizes.len();
     block.floors.clear();
     block.floors.resize(n, f32::NEG_INFINITY);
     // Rows that cannot be judged keep none.
@@ -240,8 +326,8 @@ fn judge_all<S: Dot<C>, C: Code>(job: Job<'_>, packed: &Packed<C>, words: &mut V
     for first in (0..packed.groups()).step_by(PANEL) {
         let groups = PANEL.min(packed.groups() - first);
         block.scores.resize(n * groups, Group([0; LANES]));
-        multiply::<S, C>(words, packed, first, groups, &mut block.scores, &mut ahead);
-        exclude::<S>(&packed.bounds[first..first + groups], first, packed.groups(), block);
+        multiply::<S, C>(&digits.words, packed, first, groups, &mut block.scores, &mut ahead);
+        exclude::<S, C>(&packed.bounds[first..first + groups], digits, first, packed.groups(), block);
     }
 }
 
@@ -363,9 +449,10 @@ impl<'r> Ahead<'r> {
 /// Raises the floors by the scores of these groups, the `first` and on of `all`, and marks the centroids that are not
 /// below them.
 #[inline(always)]
-fn exclude<S: Ints>(bounds: &[Bounds], first: usize, all: usize, block: &mut Block) {
+fn exclude<S: Ints, C: Code>(bounds: &[Bounds], digits: &Digits<C>, first: usize, all: usize, block: &mut Block) {
     block.uppers.resize(bounds.len(), Group([0.0; LANES]));
-    let Block { sizes, codes, scores, uppers, floors, masks, .. } = block;
+    let Block { scores, uppers, floors, masks, .. } = block;
+    let Digits { sizes, codes, .. } = digits;
     for (row, scores) in scores.chunks_exact(bounds.len()).enumerate() {
         if sizes[row].is_none() {
             continue;
@@ -390,8 +477,14 @@ fn exclude<S: Ints>(bounds: &[Bounds], first: usize, all: usize, block: &mut Blo
 
 /// Leaves in `block.survivors` what the digits of `C` cannot exclude of several candidates of a row.
 #[inline(always)]
-fn judge_again<S: Dot<C>, C: Code>(job: Job<'_>, single: &Single<C>, words: &mut Vec<C::Word>, block: &mut Block) {
-    let Block { sizes, masks, judged, survivors, .. } = block;
+fn judge_again<S: Dot<C>, C: Code>(
+    job: Job<'_>,
+    sizes: &[Option<Size>],
+    single: &Single<C>,
+    words: &mut Vec<C::Word>,
+    block: &mut Block,
+) {
+    let Block { masks, judged, survivors, .. } = block;
     let groups = masks.len() / sizes.len();
     words.resize(single.steps, C::ROW_ZERO);
     survivors.clear();

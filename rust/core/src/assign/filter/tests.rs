@@ -16,11 +16,12 @@ fn matrices() -> impl Strategy<Value = (usize, Vec<f32>, Vec<f32>)> {
 }
 
 /// All scores of the digits of `C`, and the codes of the rows.
-fn scores<S: Dot<C>, C: Code>(rows: &[f32], centroids: &[f32], dim: usize) -> (Vec<Option<RowCode>>, Vec<i32>) {
+fn scores<S: Dot<C>, C: Code>(rows: &[f32], centroids: &[f32], dim: usize) -> (Vec<Option<code::RowCode>>, Vec<i32>) {
     let packed = Packed::<C>::new(centroids, dim);
-    let (mut words, mut block) = (Vec::new(), Block::default());
-    judge_all::<S, C>(Job { rows, dim, upcoming: &[] }, &packed, &mut words, &mut block);
-    let codes = block.sizes.iter().zip(&block.codes).map(|(size, code)| size.map(|_| *code)).collect();
+    let (mut digits, mut block) = (Digits::default(), Block::default());
+    digits.of_rows::<S::Floats>(rows, dim);
+    judge_all::<S, C>(Job { rows, dim, upcoming: &[] }, &digits, &packed, &mut block);
+    let codes = digits.sizes.iter().zip(&digits.codes).map(|(size, code)| size.map(|_| *code)).collect();
     (codes, block.scores.iter().flat_map(|group| group.0).collect())
 }
 
@@ -31,7 +32,7 @@ where
 {
     let packed = Packed::<C>::new(centroids, dim);
     let (codes, scores) = scores::<[i32; LANES], C>(rows, centroids, dim);
-    let of_row = |(code, scores): (Option<RowCode>, &[i32])| {
+    let of_row = |(code, scores): (Option<code::RowCode>, &[i32])| {
         code.map(|code| {
             let of_centroid = |k: usize| {
                 let bounds = &packed.bounds[k / LANES];
@@ -155,9 +156,9 @@ fn eight_bits_give_way_to_sixteen_when_they_exclude_too_little() {
     let filter = Filter::new(Level::Avx512Vnni, &centroids, dim);
     if let Some(filter) = filter.filter(|_| Level::Avx512Vnni.is_present()) {
         let mut scratch = Scratch::default();
-        let first = filter.survivors(&rows, &[], &mut scratch).to_vec();
+        let first = filter.survivors(&rows, None, &[], &mut scratch).to_vec();
         assert!(scratch.needs_fine);
-        let second = filter.survivors(&rows, &[], &mut scratch).to_vec();
+        let second = filter.survivors(&rows, None, &[], &mut scratch).to_vec();
         assert_eq!(first, second, "sixteen bits judge the same, alone or after eight");
         assert!(second.len() < 2 * n, "{}", second.len());
     }
@@ -173,7 +174,7 @@ fn little_more_than_one_centroid_a_row_is_left_for_float64() {
     let centroids: Vec<f32> = (0..k * dim).map(number(2)).collect();
     for level in Level::ALL.into_iter().filter(|level| level.is_present() || *level == Level::Neon) {
         let Some(filter) = Filter::new(level, &centroids, dim) else { continue };
-        let survivors = filter.survivors(&rows, &[], &mut Scratch::default()).len();
+        let survivors = filter.survivors(&rows, None, &[], &mut Scratch::default()).len();
         assert!((n..n * 14 / 10).contains(&survivors), "{level:?}: {survivors} of {n} rows");
     }
 }
