@@ -18,7 +18,7 @@ PACKAGES = [
 
 def describe() -> str:
     """CPU, memory, versions and commit, as Markdown lines."""
-    features = ", ".join(name for name, present in rsprune.cpu_features().items() if present)
+    features = ", ".join(name for name, present in rsprune.cpu_features().items() if present is True)
     versions = ", ".join(f"{name} {installed}" for name in PACKAGES if (installed := _version(name)))
     return "\n".join(
         [

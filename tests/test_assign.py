@@ -130,9 +130,9 @@ def test_every_kernel_gives_the_same_bytes(tmp_path):
         import sys, hashlib, rsprune
         x, wide, c = (sys.argv[1] + name for name in ("/x.npy", "/wide.npy", "/c.npy"))
         arrays = [*rsprune.assign(x, c), *rsprune.assign(wide, c), rsprune.fit_centroids(x, 7).vectors]
-        print(hashlib.sha256(b"".join(a.tobytes() for a in arrays)).hexdigest())
+        print(rsprune.cpu_features()["level"], hashlib.sha256(b"".join(a.tobytes() for a in arrays)).hexdigest())
     """
-    features = {name for name, present in rsprune.cpu_features().items() if present}
+    features = {name for name, present in rsprune.cpu_features().items() if present is True}
     avx2, avx512 = {"avx2", "fma"}, {"avx2", "fma", "avx512f", "avx512bw", "avx512vl"}
     levels = {"": set(), "scalar": set(), "neon": {"neon"}, "avx2": avx2, "avxvnni": avx2 | {"avxvnni"}}
     levels |= {"avx512": avx512, "avx512vnni": avx512 | {"avx512vnni"}}
@@ -140,7 +140,9 @@ def test_every_kernel_gives_the_same_bytes(tmp_path):
     for level in [level for level, needs in levels.items() if needs <= features]:
         env = os.environ | {"RSPRUNE_CPU": level}
         command = [sys.executable, "-c", code, str(tmp_path)]
-        digests[level] = subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
+        output = subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
+        ran, digests[level] = output.split()
+        assert ran == (level or rsprune.cpu_features()["level"])
     assert len(set(digests.values())) == 1, digests
     env = os.environ | {"RSPRUNE_CPU": "abacus"}
     failed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, env=env)

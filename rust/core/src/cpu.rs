@@ -106,7 +106,21 @@ fn probe() -> Vec<(&'static str, bool)> {
     macro_rules! probe {
         ($($name:tt),*) => { vec![$(($name, std::arch::is_x86_feature_detected!($name))),*] };
     }
-    probe!("avx2", "bmi2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512bf16", "avxvnni")
+    probe!(
+        "avx2",
+        "bmi2",
+        "fma",
+        "f16c",
+        "gfni",
+        "avxvnni",
+        "avx512f",
+        "avx512bw",
+        "avx512vl",
+        "avx512vbmi",
+        "avx512vpopcntdq",
+        "avx512vnni",
+        "avx512bf16"
+    )
 }
 
 #[cfg(target_arch = "aarch64")]

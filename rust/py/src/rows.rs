@@ -65,15 +65,10 @@ impl Rows {
         values.into_pyarray(py).reshape([stop - start, self.rows.dim()])
     }
 
-    /// The rows `start` to `stop` as float32, or if any of all rows are float64 as that.
-    #[pyo3(signature = (start, stop, /))]
-    fn read_narrow<'py>(&self, py: Python<'py>, start: usize, stop: usize) -> PyResult<Bound<'py, PyAny>> {
-        if self.rows.holds(Dtype::F64) {
-            return Ok(self.read(py, start, stop)?.into_any());
-        }
-        let range = self.range(py, start, stop)?;
-        let values = door::run(py, Some(1), |_| Ok(self.rows.reader().read_single(range, 0..0)?.0.to_vec()))?;
-        Ok(values.into_pyarray(py).reshape([stop - start, self.rows.dim()])?.into_any())
+    /// The BLAKE3 hash of the rows as float32, or as float64 if any number needs it.
+    #[pyo3(signature = (*, threads))]
+    fn digest(&self, py: Python<'_>, threads: Option<usize>) -> PyResult<String> {
+        door::run(py, threads, |par| rows::digest(&self.rows, par))
     }
 }
 

@@ -5,13 +5,13 @@ use std::hint::black_box;
 
 use half::f16;
 use rsprune_core::Par;
-use rsprune_core::assign::{self, Centroids, OnInvalid};
+use rsprune_core::assign::{self, Centroids, OnInvalid, Prepared};
 use rsprune_core::cluster;
 use rsprune_core::cpu::Level;
 use rsprune_core::entropy::{entropies_from_arrays, entropies_from_inputs};
 use rsprune_core::image::gray::Gray;
 use rsprune_core::image::{ImageRef, Input, Limits, Reduction, SamplesRef};
-use rsprune_core::rows::{Element, Rows};
+use rsprune_core::rows::{self, Element, Rows};
 use rsprune_core::seed::{hash64, uniform};
 use rsprune_core::select;
 
@@ -23,6 +23,8 @@ pub struct Kernel {
     pub name: &'static str,
     /// What the input has many of.
     pub unit: &'static str,
+    /// Whether `RSPRUNE_CPU` changes what runs.
+    pub by_level: bool,
     /// Its input; scalar code gets less.
     pub make: fn(Level) -> Result<Work>,
 }
@@ -37,17 +39,24 @@ pub struct Work {
 
 /// What stepping counts by itself.
 pub const EMPTY: Kernel =
-    Kernel { name: "nothing", unit: "run", make: |_| Ok(Work { units: 1, run: Box::new(|| Ok(())) }) };
+    Kernel { name: "nothing", unit: "run", by_level: true, make: |_| Ok(Work { units: 1, run: Box::new(|| Ok(())) }) };
 
 pub const KERNELS: &[Kernel] = &[
-    Kernel { name: "entropy of a JPEG, bt601", unit: "pixel", make: |_| jpeg(Gray::Bt601) },
-    Kernel { name: "entropy of a JPEG, luma", unit: "pixel", make: |_| jpeg(Gray::Luma) },
-    Kernel { name: "entropy of a gray array", unit: "pixel", make: |_| array(1) },
-    Kernel { name: "entropy of an RGB array", unit: "pixel", make: |_| array(3) },
-    Kernel { name: "assign float32 rows", unit: "product", make: |level| assign(level, |value| value as f32) },
-    Kernel { name: "assign float16 rows", unit: "product", make: |level| assign(level, f16::from_f64) },
-    Kernel { name: "select rows", unit: "row", make: |_| select() },
-    Kernel { name: "fit centroids", unit: "row", make: |_| fit() },
+    Kernel { name: "entropy of a JPEG, bt601", unit: "pixel", by_level: false, make: |_| jpeg(Gray::Bt601) },
+    Kernel { name: "entropy of a JPEG, luma", unit: "pixel", by_level: false, make: |_| jpeg(Gray::Luma) },
+    Kernel { name: "entropy of a gray array", unit: "pixel", by_level: false, make: |_| array(1) },
+    Kernel { name: "entropy of an RGB array", unit: "pixel", by_level: false, make: |_| array(3) },
+    Kernel {
+        name: "assign float32 rows",
+        unit: "product",
+        by_level: true,
+        make: |level| assign(level, |value| value as f32),
+    },
+    Kernel { name: "assign float16 rows", unit: "product", by_level: true, make: |level| assign(level, f16::from_f64) },
+    Kernel { name: "select rows", unit: "row", by_level: false, make: |_| select() },
+    Kernel { name: "pack centroids", unit: "number", by_level: true, make: |_| pack() },
+    Kernel { name: "digest rows", unit: "byte", by_level: false, make: |_| digest() },
+    Kernel { name: "fit centroids", unit: "row", by_level: true, make: |_| fit() },
 ];
 
 fn par() -> Par<'static> {
@@ -94,24 +103,50 @@ fn units(seed: u64, n: usize, dim: usize) -> Result<Centroids> {
     Ok(Centroids::new(&Rows::from_slice(&values, dim)?)?)
 }
 
+/// Rows about the centroids, as embeddings are, so that the filter leaves one or two; the centroids are packed before.
 fn assign<T: Element + 'static>(level: Level, from: fn(f64) -> T) -> Result<Work> {
-    const DIM: usize = 256;
-    const K: usize = 32;
-    let n = if level == Level::Scalar { 2 } else { 32 };
-    let values: Vec<T> = noise(1, n * DIM).map(from).collect();
-    let centroids = units(2, K, DIM)?;
+    const DIM: usize = 128;
+    const K: usize = 192;
+    let n = if level == Level::Scalar { 1 } else { 24 };
+    let centroids: &'static Centroids = Box::leak(Box::new(units(2, K, DIM)?));
+    let near = centroids.vectors().iter().zip(noise(1, n * DIM));
+    let values: Vec<T> = near.map(|(&c, noise)| from(f64::from(c) + 0.05 * noise)).collect();
+    let prepared = Prepared::new(centroids, assign::Options::default())?;
     let run = move || {
-        let rows = Rows::from_slice(&values, DIM)?;
-        let options = assign::Options::default();
-        black_box(assign::assign(&rows, &centroids, options, OnInvalid::Raise, &par())?);
+        black_box(prepared.assign(&Rows::from_slice(&values, DIM)?, OnInvalid::Raise, &par())?);
         Ok(())
     };
     Ok(Work { units: n * K * DIM, run: Box::new(run) })
 }
 
+/// One row, so that little but the packing counts.
+fn pack() -> Result<Work> {
+    const DIM: usize = 128;
+    const K: usize = 16;
+    let centroids = units(2, K, DIM)?;
+    let row: Vec<f32> = noise(1, DIM).map(|value| value as f32).collect();
+    let run = move || {
+        let options = assign::Options::default();
+        black_box(assign::assign(&Rows::from_slice(&row, DIM)?, &centroids, options, OnInvalid::Raise, &par())?);
+        Ok(())
+    };
+    Ok(Work { units: K * DIM, run: Box::new(run) })
+}
+
+fn digest() -> Result<Work> {
+    const DIM: usize = 1024;
+    const N: usize = 16;
+    let values: Vec<f32> = noise(6, N * DIM).map(|value| value as f32).collect();
+    let run = move || {
+        black_box(rows::digest(&Rows::from_slice(&values, DIM)?, &par())?);
+        Ok(())
+    };
+    Ok(Work { units: N * DIM * size_of::<f32>(), run: Box::new(run) })
+}
+
 fn select() -> Result<Work> {
-    const N: usize = 1_000;
-    const K: usize = 20;
+    const N: usize = 300;
+    const K: usize = 10;
     let labels: Vec<i32> = (0..N as u64).map(|row| (hash64(3, row) % K as u64) as i32).collect();
     let similarity: Vec<f32> = (0..N as u64).map(|row| uniform(4, row) as f32).collect();
     let run = move || {
@@ -122,7 +157,7 @@ fn select() -> Result<Work> {
 }
 
 fn fit() -> Result<Work> {
-    const N: usize = 60;
+    const N: usize = 40;
     const DIM: usize = 16;
     let values: Vec<f32> = noise(5, N * DIM).map(|value| value as f32).collect();
     let options = cluster::Options { n_init: 1, max_iter: 3, tol: 0.0, ..cluster::Options::new(4) };

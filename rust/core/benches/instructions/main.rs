@@ -70,7 +70,9 @@ mod counts {
         let mut changes = Vec::new();
         print!("{HEAD}");
         for kernel in KERNELS.iter().filter(|k| names.is_empty() || names.iter().any(|&name| k.name.contains(name))) {
-            for level in Level::ALL.into_iter().filter(|level| level.is_present()) {
+            let present = Level::ALL.into_iter().filter(|level| level.is_present());
+            let skipped = if kernel.by_level { 0 } else { present.clone().count() - 1 };
+            for level in present.skip(skipped) {
                 let count = steps::count(kernel, level)?.saturating_sub(steps::count(&EMPTY, level)?);
                 let units = (kernel.make)(level)?.units;
                 let each = count as f64 / units as f64;

@@ -4,7 +4,7 @@
 //! rows normalised). Both are defined by the float64 dot product of [`lanes`], whose order of additions is fixed: every
 //! kernel, block size and thread count gives the same bits.
 //!
-//! [`Centroids`] are packed once a call, the rows block by block; [`kernel`] finds the best centroid of each packed row.
+//! [`Centroids`] are packed once ([`Prepared`]), the rows block by block; [`kernel`] finds the best centroid of each packed row.
 
 mod centroids;
 mod filter;
@@ -92,80 +92,132 @@ pub fn assign(
     on_invalid: OnInvalid,
     par: &Par<'_>,
 ) -> Result<Assigned> {
-    let normalize = options.normalize;
-    let nearest = nearest(rows, centroids, options, par, |best, direction| match direction {
-        // The one rounding to float32.
-        Some(d) if normalize => (best.label as i32, (best.dot / d.norm) as f32),
-        Some(d) => (best.label as i32, d.restore(best.dot) as f32),
-        None => (NO_LABEL, f32::NAN),
-    })?;
-    let (labels, similarity): (Vec<i32>, Vec<f32>) = nearest.into_iter().unzip();
-    if let (OnInvalid::Raise, Some(row)) = (on_invalid, labels.iter().position(|&label| label == NO_LABEL)) {
-        return Err(invalid_row(rows, row)?);
-    }
-    Ok(Assigned { labels, similarity })
+    Prepared::new(centroids, options)?.assign(rows, on_invalid, par)
 }
 
-/// `finish(best centroid, direction)` of every row; the direction is `None` for rows that have none.
-pub(crate) fn nearest<T: Clone + Default + Send>(
-    rows: &Rows<'_>,
-    centroids: &Centroids,
+/// Centroids that are packed once, when rows first need them, for any number of assignments.
+pub struct Prepared<'c> {
+    centroids: &'c Centroids,
     options: Options,
-    par: &Par<'_>,
-    finish: impl Fn(Best, Option<Direction>) -> T + Sync + Send,
-) -> Result<Vec<T>> {
-    let dim = rows.dim();
-    if dim != centroids.dim() {
-        return Err(Error::Shape(format!(
-            "the embeddings have {dim} dimensions, but the centroids have {}: embed both with the same encoder, or fit \
-             centroids to embeddings of this one",
-            centroids.dim()
-        )));
-    }
-    let level = options.level.map_or_else(cpu::level, Ok)?;
-    // Float64 numbers have inexact products, which a fused multiply-add would not round.
-    let kernel = Kernel::new(level, !rows.holds(Dtype::F64));
-    let filter = if rows.holds(Dtype::F64) { None } else { Filter::new(level, centroids.vectors(), dim) };
-    match filter {
-        Some(filter) => by_filter(rows, centroids, kernel, &filter, options.block_rows, par, finish),
-        None => by_all(rows, centroids, kernel, options.block_rows, par, finish),
-    }
+    level: Level,
+    filter: OnceLock<Option<Filter<'c>>>,
+    all: OnceLock<Packed>,
 }
 
-/// As [`nearest`], scoring in float64 only what the filter leaves.
-fn by_filter<T: Clone + Default + Send>(
-    rows: &Rows<'_>,
-    centroids: &Centroids,
-    kernel: Kernel,
-    filter: &Filter<'_>,
-    block_rows: Option<usize>,
-    par: &Par<'_>,
-    finish: impl Fn(Best, Option<Direction>) -> T + Sync + Send,
-) -> Result<Vec<T>> {
-    let dim = rows.dim();
-    // For rows that the filter cannot judge: mostly none.
-    let all = OnceLock::new();
-    let size = block_rows.unwrap_or_else(|| rows_of_block(dim)).max(1);
-    let scratch = || (filter::Scratch::default(), Vec::new());
-    for_rows(rows, size, par, scratch, |(scratch, best), reader, range, block| {
-        let next = range.end..(range.end + size).min(rows.len());
-        let (values, upcoming) = reader.read_single(range, next)?;
-        let row = |i: usize| &values[i * dim..(i + 1) * dim];
-        best.clear();
-        best.resize(block.len(), None);
-        score(filter.survivors(values, None, upcoming, scratch), values, centroids, kernel, best);
-        for (i, (out, best)) in block.iter_mut().zip(best.iter()).enumerate() {
-            *out = match *best {
-                Some((best, direction)) => finish(best, Some(direction)),
-                None => {
-                    let all = all.get_or_init(|| kernel.pack_centroids(centroids.vectors(), dim));
-                    let (best, direction) = by_all_of_one(row(i), kernel, all);
-                    finish(best, direction)
-                }
-            };
+impl<'c> Prepared<'c> {
+    /// Of `centroids`.
+    ///
+    /// # Errors
+    /// As [`cpu::level`].
+    pub fn new(centroids: &'c Centroids, options: Options) -> Result<Self> {
+        let level = options.level.map_or_else(cpu::level, Ok)?;
+        Ok(Prepared { centroids, options, level, filter: OnceLock::new(), all: OnceLock::new() })
+    }
+
+    /// As [`assign`].
+    ///
+    /// # Errors
+    /// As [`assign`].
+    pub fn assign(&self, rows: &Rows<'_>, on_invalid: OnInvalid, par: &Par<'_>) -> Result<Assigned> {
+        let normalize = self.options.normalize;
+        let nearest = self.nearest(rows, par, |best, direction| match direction {
+            // The one rounding to float32.
+            Some(d) if normalize => (best.label as i32, (best.dot / d.norm) as f32),
+            Some(d) => (best.label as i32, d.restore(best.dot) as f32),
+            None => (NO_LABEL, f32::NAN),
+        })?;
+        let (labels, similarity): (Vec<i32>, Vec<f32>) = nearest.into_iter().unzip();
+        if let (OnInvalid::Raise, Some(row)) = (on_invalid, labels.iter().position(|&label| label == NO_LABEL)) {
+            return Err(invalid_row(rows, row)?);
         }
-        Ok(())
-    })
+        Ok(Assigned { labels, similarity })
+    }
+
+    /// `finish(best centroid, direction)` of every row; the direction is `None` for rows that have none.
+    fn nearest<T: Clone + Default + Send>(
+        &self,
+        rows: &Rows<'_>,
+        par: &Par<'_>,
+        finish: impl Fn(Best, Option<Direction>) -> T + Sync + Send,
+    ) -> Result<Vec<T>> {
+        let (dim, of_centroids) = (rows.dim(), self.centroids.dim());
+        if dim != of_centroids {
+            return Err(Error::Shape(format!(
+                "the embeddings have {dim} dimensions, but the centroids have {of_centroids}: embed both with the same \
+                 encoder, or fit centroids to embeddings of this one",
+            )));
+        }
+        // Float64 numbers have inexact products, which a fused multiply-add would not round.
+        let exact_products = !rows.holds(Dtype::F64);
+        let kernel = Kernel::new(self.level, exact_products);
+        let filter = || self.filter.get_or_init(|| Filter::new(self.level, self.centroids.vectors(), dim)).as_ref();
+        match exact_products.then(filter).flatten() {
+            Some(filter) => self.by_filter(rows, kernel, filter, par, finish),
+            None => self.by_all(rows, kernel, par, finish),
+        }
+    }
+
+    /// All centroids, packed for float64.
+    fn all(&self, kernel: Kernel) -> &Packed {
+        self.all.get_or_init(|| kernel.pack_centroids(self.centroids.vectors(), self.centroids.dim()))
+    }
+
+    /// As [`Prepared::nearest`], scoring in float64 only what the filter leaves.
+    fn by_filter<T: Clone + Default + Send>(
+        &self,
+        rows: &Rows<'_>,
+        kernel: Kernel,
+        filter: &Filter<'_>,
+        par: &Par<'_>,
+        finish: impl Fn(Best, Option<Direction>) -> T + Sync + Send,
+    ) -> Result<Vec<T>> {
+        let dim = rows.dim();
+        let size = self.options.block_rows.unwrap_or_else(|| rows_of_block(dim)).max(1);
+        let scratch = || (filter::Scratch::default(), Vec::new());
+        for_rows(rows, size, par, scratch, |(scratch, best), reader, range, block| {
+            let next = range.end..(range.end + size).min(rows.len());
+            let (values, upcoming) = reader.read_single(range, next)?;
+            best.clear();
+            best.resize(block.len(), None);
+            score(filter.survivors(values, None, upcoming, scratch), values, self.centroids, kernel, best);
+            for ((out, best), row) in block.iter_mut().zip(best.iter()).zip(values.chunks_exact(dim)) {
+                *out = match *best {
+                    Some((best, direction)) => finish(best, Some(direction)),
+                    None => {
+                        // The filter cannot judge the row, which is rare.
+                        let (best, direction) = by_all_of_one(row, kernel, self.all(kernel));
+                        finish(best, direction)
+                    }
+                };
+            }
+            Ok(())
+        })
+    }
+
+    /// As [`Prepared::nearest`], scoring all centroids in float64.
+    fn by_all<T: Clone + Default + Send>(
+        &self,
+        rows: &Rows<'_>,
+        kernel: Kernel,
+        par: &Par<'_>,
+        finish: impl Fn(Best, Option<Direction>) -> T + Sync + Send,
+    ) -> Result<Vec<T>> {
+        let (dim, packed) = (rows.dim(), self.all(kernel));
+        let by_cache = || (BLOCK_BYTES / (dim * size_of::<f64>())).clamp(4, 4096).next_multiple_of(4);
+        let size = self.options.block_rows.unwrap_or_else(by_cache).max(1);
+        let scratch = || (Vec::new(), Vec::new(), Vec::new());
+        for_rows(rows, size, par, scratch, |(directions, tiles, best), reader, range, block| {
+            let values = reader.read(range)?;
+            directions.clear();
+            directions.extend(values.chunks_exact_mut(dim).map(|row| Direction::of(row).ok()));
+            kernel.pack_rows(values, dim, tiles);
+            kernel.nearest(tiles, block.len(), packed, best);
+            for ((out, &best), &direction) in block.iter_mut().zip(best.iter()).zip(directions.iter()) {
+                *out = finish(best, direction);
+            }
+            Ok(())
+        })
+    }
 }
 
 /// The best of the `survivors` of each of `rows` into `best`.
@@ -191,7 +243,7 @@ fn score(
     }
 }
 
-/// As [`by_all`], of one row.
+/// The best of all centroids for one row.
 fn by_all_of_one(row: &[f32], kernel: Kernel, centroids: &Packed) -> (Best, Option<Direction>) {
     let mut wide: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
     let direction = Direction::of(&mut wide).ok();
@@ -199,33 +251,6 @@ fn by_all_of_one(row: &[f32], kernel: Kernel, centroids: &Packed) -> (Best, Opti
     kernel.pack_rows(&wide, row.len(), &mut tiles);
     kernel.nearest(&tiles, 1, centroids, &mut best);
     (best[0], direction)
-}
-
-/// As [`nearest`], scoring all centroids in float64.
-fn by_all<T: Clone + Default + Send>(
-    rows: &Rows<'_>,
-    centroids: &Centroids,
-    kernel: Kernel,
-    block_rows: Option<usize>,
-    par: &Par<'_>,
-    finish: impl Fn(Best, Option<Direction>) -> T + Sync + Send,
-) -> Result<Vec<T>> {
-    let dim = rows.dim();
-    let packed = kernel.pack_centroids(centroids.vectors(), dim);
-    let by_cache = || (BLOCK_BYTES / (dim * size_of::<f64>())).clamp(4, 4096).next_multiple_of(4);
-    let size = block_rows.unwrap_or_else(by_cache).max(1);
-    let scratch = || (Vec::new(), Vec::new(), Vec::new());
-    for_rows(rows, size, par, scratch, |(directions, tiles, best), reader, range, block| {
-        let values = reader.read(range)?;
-        directions.clear();
-        directions.extend(values.chunks_exact_mut(dim).map(|row| Direction::of(row).ok()));
-        kernel.pack_rows(values, dim, tiles);
-        kernel.nearest(tiles, block.len(), &packed, best);
-        for ((out, &best), &direction) in block.iter_mut().zip(best.iter()).zip(directions.iter()) {
-            *out = finish(best, direction);
-        }
-        Ok(())
-    })
 }
 
 /// What `f(scratch, reader, range, out)` makes of every `range` of `size` rows. Rows from files are read some

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use super::filter::{Filter, Kept, Scratch};
-use super::{Centroids, Kernel, Options, nearest, rows_of_block, score};
+use super::{Centroids, Kernel, Options, Prepared, rows_of_block, score};
 use crate::cpu::Level;
 use crate::error::Result;
 use crate::par::Par;
@@ -82,7 +82,8 @@ impl<'r> Resident<'r> {
         let dim = self.dim;
         let Some(filter) = Filter::new(self.level, centroids.vectors(), dim) else {
             let options = Options { level: Some(self.level), ..Options::default() };
-            return nearest(&Rows::from_slice(&self.rows, dim)?, centroids, options, par, |best, _| best.label);
+            let rows = Rows::from_slice(&self.rows, dim)?;
+            return Prepared::new(centroids, options)?.nearest(&rows, par, |best, _| best.label);
         };
         let size = rows_of_block(dim);
         let mut labels = vec![0; self.len()];
@@ -108,5 +109,48 @@ impl<'r> Resident<'r> {
             Ok(())
         })?;
         Ok(labels)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::assign::{OnInvalid, assign};
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 60, ..Default::default() })]
+        #[test]
+        fn labels_are_those_of_an_assignment_at_every_level(
+            n in 1usize..200, dim in 1usize..90, k in 1usize..40, copies in 1usize..4, seed: u64,
+        ) {
+            let number = |seed: u64| move |i: usize| (crate::seed::uniform(seed, i as u64) - 0.5) as f32;
+            let rows: Vec<f32> = (0..n * dim).map(number(seed)).collect();
+            // Copies are ties, which go to the lowest label.
+            let vectors: Vec<f32> = (0..k * dim).map(number(!seed)).collect::<Vec<f32>>().repeat(copies);
+            let par = Par::new(Some(2));
+            let (rows, centroids) = (Rows::from_slice(&rows, dim).unwrap(), Rows::from_slice(&vectors, dim).unwrap());
+            let Ok(centroids) = Centroids::new(&centroids) else { return Ok(()) };
+            let scalar = Options { level: Some(Level::Scalar), ..Options::default() };
+            let expected = assign(&rows, &centroids, scalar, OnInvalid::Exclude, &par).unwrap().labels;
+            for level in Level::ALL.into_iter().filter(|level| level.is_present()) {
+                let resident = Resident::new(Cow::Borrowed(rows.singles(0..n).unwrap()), dim, level, &par).unwrap();
+                if let Some(resident) = resident {
+                    let labels = resident.labels(&centroids, &par).unwrap();
+                    prop_assert!(labels.iter().zip(&expected).all(|(&label, &want)| label as i32 == want), "{:?}", level);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_without_room_or_direction_are_refused() {
+        for bad in [0.0, f32::NAN, f32::INFINITY, 1e-30, 1e30] {
+            for level in Level::ALL.into_iter().filter(|level| level.is_present()) {
+                let rows = Cow::Owned(vec![1.0, 2.0, bad, bad]);
+                assert!(Resident::new(rows, 2, level, &Par::new(Some(1))).unwrap().is_none(), "{bad}");
+            }
+        }
     }
 }

@@ -139,3 +139,54 @@ fn seeds_are_drawn_in_proportion_to_squared_distances() {
         }
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..Default::default() })]
+    #[test]
+    fn sums_remember_nothing_of_vectors_that_left(n in 1usize..60, dim in 1usize..20, k in 1usize..8, seed: u64) {
+        let values = gaussian_like(n, dim, seed);
+        let rows = Rows::from_slice(&values, dim).unwrap();
+        let par = Par::new(Some(2));
+        let Ok(units) = Units::load(&rows, OnInvalid::Raise, &par) else { return Ok(()) };
+        let labels = |draw: u64| (0..n as u64).map(|i| (uniform(seed ^ draw, i) * k as f64) as u32).collect::<Vec<u32>>();
+        let mut moved = sums::Sums::new(&units, k);
+        for draw in 1..5 {
+            moved.update(labels(draw), &par).unwrap();
+        }
+        prop_assert!(!moved.update(labels(4), &par).unwrap(), "nothing moves to where it is");
+        let mut fresh = sums::Sums::new(&units, k);
+        fresh.update(labels(4), &par).unwrap();
+        prop_assert_eq!(moved.directions().collect::<Vec<_>>(), fresh.directions().collect::<Vec<_>>());
+        // And they are sums of unit vectors.
+        let mut expected = vec![vec![0f64; dim]; k];
+        for (row, label) in values.chunks(dim).zip(labels(4)) {
+            let norm = row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+            expected[label as usize].iter_mut().zip(row).for_each(|(sum, &v)| *sum += f64::from(v) / norm);
+        }
+        for (got, sum) in fresh.directions().zip(expected) {
+            let norm = sum.iter().map(|v| v * v).sum::<f64>().sqrt();
+            for (got, want) in got.into_iter().flatten().zip(sum) {
+                prop_assert!((f64::from(got) * norm - want).abs() < 1e-6, "{} {}", got, want / norm);
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_of_any_dtype_and_length_are_the_same_units() {
+    let halves: Vec<half::f16> = gaussian_like(200, 7, 3).into_iter().map(half::f16::from_f32).collect();
+    let singles: Vec<f32> = halves.iter().map(|v| v.to_f32()).collect();
+    let doubles: Vec<f64> = halves.iter().map(|v| v.to_f64()).collect();
+    // Of very different lengths, which float32 cannot hold.
+    let scaled: Vec<f64> = doubles.iter().enumerate().map(|(i, v)| v * 2f64.powi(i as i32 / 7 * 9 - 900)).collect();
+    let options = Options::new(9);
+    let expected = fit_slice(&singles, 7, &options, 2).unwrap();
+    let of = |rows: Rows<'_>| fit(&rows, &options, OnInvalid::Raise, &Par::new(Some(2))).unwrap();
+    for rows in [Rows::from_slice(&halves, 7), Rows::from_slice(&doubles, 7), Rows::from_slice(&scaled, 7)] {
+        let got = of(rows.unwrap());
+        assert_eq!(
+            (got.centroids, got.objective, got.seeds),
+            (expected.centroids.clone(), expected.objective.clone(), expected.seeds.clone())
+        );
+    }
+}

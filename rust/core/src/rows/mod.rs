@@ -7,6 +7,7 @@
 mod block;
 mod buffer;
 mod convert;
+mod digest;
 mod dtype;
 mod file;
 mod npy;
@@ -14,6 +15,7 @@ mod npy;
 use std::ops::Range;
 
 pub use block::Block;
+pub use digest::digest;
 pub use dtype::{Dtype, Element};
 
 use self::block::{Number, widen};

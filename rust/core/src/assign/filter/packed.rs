@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 
 use super::code::{Code, RANGE};
 use super::simd::{Group, LANES};
+use crate::assign::lanes;
 
 /// Centroids less their mean as digits of `C`, for the products of all.
 #[derive(Debug)]
@@ -114,20 +115,21 @@ pub(super) struct Centroid {
 impl Centroid {
     fn new<C: Code>(vector: &[f32], mean: &[f64]) -> Self {
         let centred: Vec<f64> = vector.iter().zip(mean).map(|(&v, m)| f64::from(v) - m).collect();
-        let largest = centred.iter().fold(0.0, |a: f64, v| a.max(v.abs()));
-        let by_norm = norm(centred.iter().copied()) / f64::from(C::max_norm(vector.len()));
+        let largest = largest(&centred);
+        let by_norm = norm(&centred) / f64::from(C::max_norm(vector.len()));
         // Numbers too small for the arithmetic of scores are all error.
         let is_zero = largest < f64::from(*RANGE.start());
         let scale = if is_zero { 0.0 } else { (largest / f64::from(C::MAX)).max(by_norm) as f32 };
         let inverse = if is_zero { 0.0 } else { 1.0 / f64::from(scale) };
         let max = C::MAX as i32;
         let digits: Vec<i32> = centred.iter().map(|v| round(v * inverse).clamp(-max, max)).collect();
-        let number = |digit: i32| f64::from(digit) * f64::from(scale);
-        let digits_norm = norm(digits.iter().map(|&digit| number(digit)));
-        let error = norm(centred.iter().zip(&digits).map(|(v, &digit)| v - number(digit)));
+        let numbers: Vec<f64> = digits.iter().map(|&digit| f64::from(digit) * f64::from(scale)).collect();
+        let errors: Vec<f64> = centred.iter().zip(&numbers).map(|(v, number)| v - number).collect();
+        let (digits_norm, error) = (norm(&numbers), norm(&errors));
         // The rounding of all float32 operations on scores and bounds, each of 2^-24 and fewer than 16 in a row; and that
         // of the float64 dot products which define the label, of at most D 2^-53 |x| |c| each.
-        let defined = norm(vector.iter().map(|&v| f64::from(v))) * vector.len() as f64 / 2f64.powi(51);
+        let wide: Vec<f64> = vector.iter().map(|&v| f64::from(v)).collect();
+        let defined = norm(&wide) * vector.len() as f64 / 2f64.powi(51);
         let rounding = digits_norm / f64::from(1 << 20) + defined;
         let above = 1.0 + 1.0 / f64::from(1 << 19);
         Centroid { digits, scale, norm: (digits_norm * above) as f32, error: ((error + rounding) * above) as f32 }
@@ -151,6 +153,17 @@ fn mean(vectors: &[f32], dim: usize) -> Vec<f64> {
     mean
 }
 
-fn norm(values: impl Iterator<Item = f64>) -> f64 {
-    values.map(|v| v * v).sum::<f64>().sqrt()
+fn norm(values: &[f64]) -> f64 {
+    lanes::dot(values, values).sqrt()
+}
+
+/// The largest magnitude, in lanes that a compiler makes registers of.
+fn largest(values: &[f64]) -> f64 {
+    let mut lanes = [0f64; lanes::LANES];
+    for chunk in values.chunks(lanes::LANES) {
+        for (lane, v) in lanes.iter_mut().zip(chunk) {
+            *lane = if v.abs() > *lane { v.abs() } else { *lane };
+        }
+    }
+    lanes.iter().fold(0.0, |largest, &lane| largest.max(lane))
 }
