@@ -139,8 +139,8 @@ def fit_centroids(
     """Fit reference centroids by spherical K-means with k-means++ starts.
 
     The normalised rows of all reference sets are clustered together; their class labels are not used (RS-Prune,
-    Sec. 3.3). Rows are held in memory as float32, M * D * 4 bytes, unless they lie there as such, and with them a quarter
-    (half on CPUs without VNNI) of that.
+    Sec. 3.3). Rows are held in memory as float32, M * D * 4 bytes, unless they lie there as such; beside them stands a
+    quarter of that, or half on CPUs without VNNI.
 
     Parameters
     ----------
