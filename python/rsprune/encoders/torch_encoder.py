@@ -160,6 +160,7 @@ class TorchEncoder(Encoder):
             "weights": dict(self._weights),
             "preprocessing": self.preprocessing.provenance(),
             "runtime": {
+                "rsprune": _core.VERSION,
                 "torch": torch.__version__,
                 **self._versions,
                 "device": torch.device(self.device.split(",")[0]).type,
