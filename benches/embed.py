@@ -34,7 +34,7 @@ def comparisons() -> Iterator[Comparison]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         many = DEVICE != "cpu"
-        yield compare(load_encoder("efficientnet-lite0", device=DEVICE), 20_000 if many else 384, folder)
+        yield compare(load_encoder("efficientnet-lite0", device=DEVICE), 20_000 if many else 768, folder)
         weights = folder / "model.safetensors"
         with torch.device("meta"):
             shapes = siglip.SHAPES["siglip-large-patch16-256"].build().state_dict()
