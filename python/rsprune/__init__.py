@@ -1,5 +1,6 @@
 """rsprune: choose the few percent of a remote-sensing image collection that a diffusion model should be trained on."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rsprune import errors
@@ -10,6 +11,7 @@ from rsprune.entropy import entropy
 from rsprune.selection import Assignment, Selection, assign, select, select_assigned
 
 if TYPE_CHECKING:
+    from rsprune import strategies
     from rsprune.pipeline import plan, prune
 
 __all__ = [
@@ -26,14 +28,17 @@ __all__ = [
     "prune",
     "select",
     "select_assigned",
+    "strategies",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the pipeline when it is asked for: it brings pyarrow, which selecting from arrays does not need."""
+    """Import what selecting from arrays does not need when it is asked for: the pipeline brings pyarrow."""
     if name in ("plan", "prune"):
         from rsprune import pipeline
 
         return getattr(pipeline, name)
+    if name == "strategies":
+        return import_module("rsprune.strategies")
     msg = f"module 'rsprune' has no attribute {name!r}"
     raise AttributeError(msg)

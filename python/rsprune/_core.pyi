@@ -11,14 +11,18 @@ __all__ = [
     "VERSION",
     "Centroids",
     "Rows",
+    "allocate",
     "assign_rows",
     "cpu_features",
     "decode_images",
+    "draws",
     "entropy_arrays",
     "entropy_images",
     "fit_rows",
     "preprocess_images",
     "select_rows",
+    "take_rows",
+    "valid_rows",
 ]
 
 VERSION: str
@@ -101,6 +105,12 @@ def assign_rows(
     block_rows: int | None,
     threads: int | None,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]: ...
+def take_rows(rows: Rows, numbers: NDArray[np.int64], /) -> NDArray[np.float32] | NDArray[np.float64]: ...
+def valid_rows(rows: Rows, /, *, threads: int | None) -> NDArray[np.bool_]: ...
+def draws(seed: int, start: int, stop: int, /) -> NDArray[np.uint64]: ...
+def allocate(
+    total: int, least: NDArray[np.int64], most: NDArray[np.int64], weight: NDArray[np.float64], /
+) -> NDArray[np.int64]: ...
 def select_rows(
     labels: NDArray[np.int32],
     similarity: NDArray[np.float32],

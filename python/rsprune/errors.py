@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import ClassVar
 
 __all__ = [
     "ArgumentError",
@@ -27,6 +28,7 @@ __all__ = [
     "ImageTooLargeError",
     "InvalidRowError",
     "MissingDependencyError",
+    "MissingInputError",
     "NoValidPixelsError",
     "RspruneError",
     "ShapeError",
@@ -47,6 +49,34 @@ class RspruneError(Exception):
 
 class ArgumentError(RspruneError, ValueError):
     """An option has a value that it cannot have."""
+
+
+class MissingInputError(ArgumentError):
+    """A selection method that lacks an input; the message names both.
+
+    Parameters
+    ----------
+    method
+        The name of the method.
+    name
+        The input: a key of :attr:`WHAT`.
+    """
+
+    # What each input of a method is, in words.
+    WHAT: ClassVar[dict[str, str]] = {
+        "embeds": "the embeddings of the pool",
+        "budget": "a number of rows, or a fraction",
+        "reference": "the embeddings of reference images",
+        "references": "the embeddings of reference images",
+        "centroids": "fitted centroids",
+        "entropy": "the entropies of the images, from rsprune.entropy",
+        "score": "a score for each row, more is better",
+        "labels": "a class for each row",
+    }
+
+    def __init__(self, method: str, name: str) -> None:
+        argument = "reference" if name == "references" else name
+        super().__init__(f"the strategy {method!r} needs {argument}=: {self.WHAT.get(name, name)}")
 
 
 class ShapeError(RspruneError, ValueError):

@@ -8,6 +8,7 @@
 //! | [`assign`] | Stage II: the nearest centroid of every row, exactly |
 //! | [`select`] | Stage II: which rows a budget keeps |
 //! | [`cluster`] | reference centroids by spherical K-means |
+//! | [`groups`] | rows in groups, as other selection methods see them |
 //! | [`par`], [`cpu`], [`seed`], [`error`] | threads, CPU features, seeded draws, errors |
 //!
 //! Every result is a function of its input and seed alone: no thread count, block size or instruction set shows in it.
@@ -17,6 +18,7 @@ pub mod cluster;
 pub mod cpu;
 pub mod entropy;
 pub mod error;
+pub mod groups;
 pub mod image;
 pub mod par;
 pub mod rows;

@@ -7,8 +7,10 @@ mod cpu;
 mod door;
 mod entropy;
 mod errors;
+mod groups;
 mod images;
 mod rows;
+mod seed;
 mod select;
 
 use pyo3::prelude::*;
@@ -24,11 +26,15 @@ mod _core {
     #[pymodule_export]
     use super::entropy::{entropy_arrays, entropy_images};
     #[pymodule_export]
+    use super::groups::valid_rows;
+    #[pymodule_export]
     use super::images::{decode_images, preprocess_images};
     #[pymodule_export]
-    use super::rows::Rows;
+    use super::rows::{Rows, take_rows};
     #[pymodule_export]
-    use super::select::select_rows;
+    use super::seed::draws;
+    #[pymodule_export]
+    use super::select::{allocate, select_rows};
 
     /// The version of the compiled core.
     #[pymodule_export]

@@ -3,7 +3,9 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use numpy::{IntoPyArray, PyArray2, PyArrayDescrMethods, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
+use numpy::{
+    IntoPyArray, PyArray2, PyArrayDescrMethods, PyArrayMethods, PyReadonlyArray1, PyUntypedArray, PyUntypedArrayMethods,
+};
 use pyo3::prelude::*;
 use rsprune_core::Error;
 use rsprune_core::rows::{self, Block, Dtype};
@@ -80,6 +82,43 @@ impl Rows {
         }
         Ok(start..stop)
     }
+}
+
+/// The rows of these numbers as float32, or if any of all rows are float64 as that.
+#[pyfunction]
+#[pyo3(signature = (rows, numbers, /))]
+pub fn take_rows<'py>(
+    py: Python<'py>,
+    rows: &Rows,
+    numbers: PyReadonlyArray1<'py, i64>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (core, n, dim) = (rows.core(), rows.core().len(), rows.core().dim());
+    let numbers = numbers.as_slice()?;
+    if let Some(odd) = numbers.iter().find(|&&row| !(0..n as i64).contains(&row)) {
+        return Err(to_py(py, Error::Argument(format!("row {odd} of {n}"))));
+    }
+    let mut reader = core.reader();
+    let one = |row: i64| row as usize..row as usize + 1;
+    if core.holds(Dtype::F64) {
+        let values = door::run(py, Some(1), |par| {
+            let mut values = Vec::with_capacity(numbers.len() * dim);
+            for &row in numbers {
+                par.check()?;
+                values.extend_from_slice(reader.read(one(row))?);
+            }
+            Ok(values)
+        })?;
+        return Ok(values.into_pyarray(py).reshape([numbers.len(), dim])?.into_any());
+    }
+    let values = door::run(py, Some(1), |par| {
+        let mut values = Vec::with_capacity(numbers.len() * dim);
+        for &row in numbers {
+            par.check()?;
+            values.extend_from_slice(reader.read_single(one(row), 0..0)?.0);
+        }
+        Ok(values)
+    })?;
+    Ok(values.into_pyarray(py).reshape([numbers.len(), dim])?.into_any())
 }
 
 /// The memory of `array` as a block. Who keeps the block keeps the array.

@@ -1,8 +1,9 @@
 //! Binding of `rsprune_core::select`.
 
-use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use rsprune_core::Error;
+use rsprune_core::select::allocate::{Share, allocate as share_out};
 use rsprune_core::select::{self, Fill, Options, Within};
 
 use crate::door;
@@ -63,6 +64,27 @@ pub fn select_rows<'py>(
         counts.into_pyarray(py).reshape([k, 4])?,
         selection.invalid.into_pyarray(py),
     ))
+}
+
+#[pyfunction]
+#[pyo3(signature = (total, least, most, weight, /))]
+pub fn allocate<'py>(
+    py: Python<'py>,
+    total: usize,
+    least: PyReadonlyArray1<'py, i64>,
+    most: PyReadonlyArray1<'py, i64>,
+    weight: PyReadonlyArray1<'py, f64>,
+) -> PyResult<Bound<'py, PyArray1<i64>>> {
+    let bound = |value: i64| {
+        let what = || to_py(py, Error::Argument(format!("a share of {value}; expected at least 0")));
+        usize::try_from(value).map_err(|_| what())
+    };
+    let mut shares = Vec::with_capacity(most.len());
+    for ((&least, &most), &weight) in least.as_slice()?.iter().zip(most.as_slice()?).zip(weight.as_slice()?) {
+        shares.push(Share { least: bound(least)?, most: bound(most)?, weight });
+    }
+    let given = share_out(total, &shares).map_err(|error| to_py(py, error))?;
+    Ok(given.into_iter().map(|share| share as i64).collect::<Vec<i64>>().into_pyarray(py))
 }
 
 fn unknown(py: Python<'_>, option: &str, value: &str, expected: &str) -> PyErr {

@@ -1,0 +1,9 @@
+"""Every selection method of the paper's comparison, and more, under one signature.
+
+One file a method. A method of another package is found by its entry point in the group ``rsprune.strategies``.
+"""
+
+from rsprune.strategies.base import Choice, Clusters, Inputs, Strategy, select, strategy
+from rsprune.strategies.registry import get, names
+
+__all__ = ["Choice", "Clusters", "Inputs", "Strategy", "get", "names", "select", "strategy"]

@@ -1,0 +1,206 @@
+"""The one door to all methods: checks what is given, runs the method, checks what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsprune.centroids import Centroids, check_whole
+from rsprune.embeddings import Embeddings, as_rows, check_threads
+from rsprune.errors import ArgumentError, BudgetError, DtypeError, EmptyInputError, MissingInputError, ShapeError
+from rsprune.selection import COUNTS, FILL, PRESELECTED, QUOTA, Selection, budget_rows
+from rsprune.strategies.inputs import Choice, Clusters, Inputs
+from rsprune.strategies.registry import get
+from rsprune.strategies.strategy import Strategy, strategy
+
+__all__ = ["Choice", "Clusters", "Inputs", "Strategy", "select", "strategy"]
+
+
+def select(
+    name: str,
+    embeds: Any = None,
+    budget: float | None = None,
+    *,
+    reference: Any = None,
+    centroids: Any = None,
+    entropy: Any = None,
+    score: Any = None,
+    labels: Any = None,
+    seed: int = 0,
+    threads: int | None = None,
+    **options: Any,
+) -> Selection:
+    """Select rows by any method.
+
+    Every method keeps the same promises: no more rows than the budget, and exactly so many unless one of its options
+    says otherwise; ties to the lowest row; the same bytes with any number of threads and however the rows are stored;
+    draws by seed and row number alone. ``docs/strategies.md`` has the methods, their formulas and sources.
+
+    Parameters
+    ----------
+    name
+        The method: one of :func:`rsprune.strategies.names`.
+    embeds
+        (N, D) embeddings of the pool; see :func:`rsprune.embeddings.as_rows`. None for a method that needs none.
+    budget
+        Rows to select: an integer, or a fraction in (0, 1) of all N rows, rounded down. None for a method with a rule
+        of its own.
+    reference
+        Embeddings of the reference images; a mapping of names to such, for several sets.
+    centroids
+        :class:`~rsprune.Centroids` or a (K, D) array: used where the method would else fit clusters on the pool.
+    entropy
+        (N,) bits, as :func:`rsprune.entropy` gives them.
+    score
+        (N,) any score, more is better: of a training run, or of another tool.
+    labels
+        Integers (N,), 0 or more: a class each row; -1 marks an invalid row.
+    seed
+        Of every draw.
+    threads
+        All cores by default. Never shows in the result.
+    **options
+        Of the method.
+
+    Returns
+    -------
+    Selection
+        Rows ascending. ``cluster`` and ``similarity`` are those of the clusters that the method worked with; without
+        any the pool is one cluster, and ``similarity`` NaN.
+
+    Raises
+    ------
+    ArgumentError
+        No such method, or no such option, or an option out of range.
+    MissingInputError
+        The method needs an input that was not given; the message names it.
+    BudgetError
+        No budget, or one that cannot be met.
+    ShapeError, DtypeError, EmptyInputError
+        Inputs that are not of N rows, or not of numbers.
+    """
+    method = get(name)
+    method.check(options)
+    rows = None if embeds is None else as_rows(embeds)
+    bits, scores, classes = _numbers("entropy", entropy), _numbers("score", score), _classes(labels)
+    n = _rows({"embeds": rows, "entropy": bits, "score": scores, "labels": classes}, method)
+    inputs = Inputs(
+        method=name,
+        n=n,
+        budget=None if budget is None else budget_rows(budget, n),
+        embeds=rows,
+        references=_sets(reference, rows),
+        centroids=centroids if centroids is None or isinstance(centroids, Centroids) else Centroids(centroids),
+        entropy=bits,
+        score=scores,
+        labels=classes,
+        seed=check_whole("seed", seed, least=0),
+        threads=check_threads(threads),
+    )
+    for need in method.needs:
+        inputs.need(need)
+    if inputs.budget is not None and inputs.budget > len(inputs.candidates):
+        message = (
+            f"a budget of {inputs.budget} rows, but only {len(inputs.candidates)} of {n} can be selected "
+            f"({n - len(inputs.candidates)} invalid); lower it"
+        )
+        raise BudgetError(message)
+    return _selection(inputs, method(inputs, options))
+
+
+def _selection(inputs: Inputs, choice: Choice) -> Selection:
+    """Check what a method chose, and lay it out."""
+    order = np.argsort(choice.rows, kind="stable")
+    rows = np.asarray(choice.rows, np.int64)[order]
+    if len(rows) and (
+        rows[0] < 0 or rows[-1] >= inputs.n or not inputs.valid[rows].all() or (np.diff(rows) == 0).any()
+    ):
+        message = f"the strategy {inputs.method!r} chose rows that are invalid, not there, or chosen twice"
+        raise ArgumentError(message)
+    budget = len(rows) if inputs.budget is None else inputs.budget
+    if len(rows) > budget:
+        message = f"the strategy {inputs.method!r} chose {len(rows)} rows, more than the budget of {budget}"
+        raise BudgetError(message)
+    whole = Clusters(np.where(inputs.valid, 0, -1).astype(np.int32), 1)
+    clusters = choice.clusters or whole
+    cluster = clusters.labels[rows]
+    similarity = np.full(len(rows), np.nan, np.float32) if clusters.similarity is None else clusters.similarity[rows]
+    phase = np.full(len(rows), QUOTA, np.uint8) if choice.phase is None else choice.phase[order].astype(np.uint8)
+    counts = np.zeros(clusters.k, COUNTS)
+    counts["pool"] = np.bincount(clusters.labels[inputs.candidates], minlength=clusters.k)
+    for field, value in (("quota", QUOTA), ("fill", FILL), ("preselected", PRESELECTED)):
+        counts[field] = np.bincount(cluster[phase == value], minlength=clusters.k)
+    invalid = np.flatnonzero(~inputs.valid).astype(np.int64)
+    return Selection(rows, cluster, similarity, phase, counts, invalid, budget, clusters.k, inputs.n)
+
+
+def _rows(given: Mapping[str, Any], method: Strategy) -> int:
+    """The number of rows that all inputs agree on."""
+    lengths = {name: value.shape[0] for name, value in given.items() if value is not None}
+    if not lengths:
+        raise MissingInputError(method.name, method.needs[0] if method.needs else "embeds")
+    if len(set(lengths.values())) > 1:
+        message = f"inputs of different numbers of rows: {', '.join(f'{name} {n}' for name, n in lengths.items())}"
+        raise ShapeError(message)
+    n = int(next(iter(lengths.values())))
+    if n == 0:
+        message = "nothing to select from: 0 rows"
+        raise EmptyInputError(message)
+    return n
+
+
+def _sets(reference: Any, pool: Embeddings | None) -> dict[str, Embeddings] | None:
+    """Read one or several sets of reference embeddings, of the dimension of the pool."""
+    if reference is None:
+        return None
+    named = reference if isinstance(reference, Mapping) else {"reference": reference}
+    sets = {str(name): as_rows(embeds) for name, embeds in named.items()}
+    if not sets:
+        message = "reference is a mapping of no sets; expected at least one"
+        raise EmptyInputError(message)
+    dim = (pool or next(iter(sets.values()))).shape[1]
+    for name, one in sets.items():
+        if one.shape[1] != dim:
+            message = (
+                f"the reference set {name!r} has {one.shape[1]} dimensions, expected {dim}: use one encoder for all"
+            )
+            raise ShapeError(message)
+    return sets
+
+
+def _numbers(name: str, values: Any) -> NDArray[np.float64] | None:
+    if values is None:
+        return None
+    array = np.asarray(values)
+    if array.ndim != 1:
+        message = f"{name} of shape {array.shape}; expected (rows,)"
+        raise ShapeError(message)
+    if array.dtype.kind not in "fiu" and array.size:
+        message = f"{name} of {array.dtype}; expected numbers"
+        raise DtypeError(message)
+    # -0.0 and 0.0 are one score.
+    numbers: NDArray[np.float64] = array.astype(np.float64) + 0.0
+    if np.isinf(numbers).any():
+        message = f"{name} holds infinity in row {int(np.flatnonzero(np.isinf(numbers))[0])}; expected finite numbers"
+        raise ArgumentError(message)
+    return numbers
+
+
+def _classes(labels: Any) -> NDArray[np.int32] | None:
+    if labels is None:
+        return None
+    array = np.asarray(labels)
+    if array.ndim != 1:
+        message = f"labels of shape {array.shape}; expected (rows,)"
+        raise ShapeError(message)
+    if array.dtype.kind not in "iu" and array.size:
+        message = f"labels of {array.dtype}; expected integers"
+        raise DtypeError(message)
+    wrong = np.flatnonzero((array < -1) | (array >= 2**31 - 1))
+    if wrong.size:
+        message = f"row {int(wrong[0])} has label {array[wrong[0]]}; expected 0 or more, or -1 for an invalid row"
+        raise ArgumentError(message)
+    return array.astype(np.int32)

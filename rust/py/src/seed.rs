@@ -1,0 +1,12 @@
+//! Binding of `rsprune_core::seed`.
+
+use numpy::{IntoPyArray, PyArray1};
+use pyo3::prelude::*;
+use rsprune_core::seed::hash64;
+
+/// The draws of the counters `start` to `stop`.
+#[pyfunction]
+#[pyo3(signature = (seed, start, stop, /))]
+pub fn draws(py: Python<'_>, seed: u64, start: u64, stop: u64) -> Bound<'_, PyArray1<u64>> {
+    (start..stop).map(|counter| hash64(seed, counter)).collect::<Vec<u64>>().into_pyarray(py)
+}
