@@ -3,7 +3,8 @@
 One file a method. A method of another package is found by its entry point in the group ``rsprune.strategies``.
 """
 
-from rsprune.strategies.base import Choice, Clusters, Inputs, Strategy, select, strategy
+from rsprune.strategies.base import Choice, Clusters, FittedClusters, Inputs, Strategy, select, strategy
 from rsprune.strategies.registry import get, names
+from rsprune.strategies.tdds import tdds
 
-__all__ = ["Choice", "Clusters", "Inputs", "Strategy", "get", "names", "select", "strategy"]
+__all__ = ["Choice", "Clusters", "FittedClusters", "Inputs", "Strategy", "get", "names", "select", "strategy", "tdds"]

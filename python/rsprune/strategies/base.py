@@ -12,11 +12,11 @@ from rsprune.centroids import Centroids, check_whole
 from rsprune.embeddings import Embeddings, as_rows, check_threads
 from rsprune.errors import ArgumentError, BudgetError, DtypeError, EmptyInputError, MissingInputError, ShapeError
 from rsprune.selection import COUNTS, FILL, PRESELECTED, QUOTA, Selection, budget_rows
-from rsprune.strategies.inputs import Choice, Clusters, Inputs
+from rsprune.strategies.inputs import Choice, Clusters, FittedClusters, Inputs
 from rsprune.strategies.registry import get
 from rsprune.strategies.strategy import Strategy, strategy
 
-__all__ = ["Choice", "Clusters", "Inputs", "Strategy", "select", "strategy"]
+__all__ = ["Choice", "Clusters", "FittedClusters", "Inputs", "Strategy", "select", "strategy"]
 
 
 def select(
@@ -130,11 +130,16 @@ def _selection(inputs: Inputs, choice: Choice) -> Selection:
     similarity = np.full(len(rows), np.nan, np.float32) if clusters.similarity is None else clusters.similarity[rows]
     phase = np.full(len(rows), QUOTA, np.uint8) if choice.phase is None else choice.phase[order].astype(np.uint8)
     counts = np.zeros(clusters.k, COUNTS)
-    counts["pool"] = np.bincount(clusters.labels[inputs.candidates], minlength=clusters.k)
+    counts["pool"] = _sizes(clusters.labels[inputs.candidates], clusters.k)
     for field, value in (("quota", QUOTA), ("fill", FILL), ("preselected", PRESELECTED)):
-        counts[field] = np.bincount(cluster[phase == value], minlength=clusters.k)
+        counts[field] = _sizes(cluster[phase == value], clusters.k)
     invalid = np.flatnonzero(~inputs.valid).astype(np.int64)
     return Selection(rows, cluster, similarity, phase, counts, invalid, budget, clusters.k, inputs.n)
+
+
+def _sizes(labels: NDArray[np.int32], k: int) -> NDArray[np.int64]:
+    """Rows in each group; those in none are not counted."""
+    return np.bincount(labels[labels >= 0], minlength=k)
 
 
 def _rows(given: Mapping[str, Any], method: Strategy) -> int:

@@ -16,7 +16,7 @@ from rsprune.embeddings import Embeddings
 from rsprune.errors import ArgumentError, MissingInputError
 from rsprune.selection import assign
 
-__all__ = ["Choice", "Clusters", "Inputs"]
+__all__ = ["Choice", "Clusters", "FittedClusters", "Inputs", "take"]
 
 # Where a pool has more rows, its clusters are fitted on a draw of this many, or of so many for each cluster.
 FIT_ROWS, FIT_ROWS_A_CLUSTER = 200_000, 64
@@ -42,6 +42,14 @@ class Clusters:
     k: int
     similarity: NDArray[np.float32] | None = None
     centroids: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FittedClusters(Clusters):
+    """All rows of a pool around centroids."""
+
+    similarity: NDArray[np.float32]
+    centroids: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +108,7 @@ class Inputs:
     labels: NDArray[np.int32] | None = None
     seed: int = 0
     threads: int | None = None
-    _clusters: dict[Any, Clusters] = field(default_factory=dict, repr=False)
+    _clusters: dict[Any, FittedClusters] = field(default_factory=dict, repr=False)
 
     def need(self, name: str) -> Any:
         """The input called ``name``.
@@ -130,7 +138,7 @@ class Inputs:
 
     @cached_property
     def valid(self) -> NDArray[np.bool_]:
-        """The rows that can be chosen, bool (N,): those that have a direction, entropy, score, label, as far as given."""
+        """The rows that can be chosen, bool (N,): those with a direction, entropy, score, label, as far as given."""
         valid = np.ones(self.n, np.bool_)
         if self.embeds is not None:
             valid &= np.concatenate([_core.valid_rows(rows, threads=self.threads) for rows in self.embeds.blocks()])
@@ -153,7 +161,7 @@ class Inputs:
 
     def clusters(
         self, k: int | None = None, *, default_k: int = 200, n_init: int = 1, max_iter: int = 100, tol: float = 1e-4
-    ) -> Clusters:
+    ) -> FittedClusters:
         """The clusters of the pool: around the centroids that were given, or else around fitted ones.
 
         Parameters
@@ -183,7 +191,7 @@ class Inputs:
             # A row may be invalid for another cause than its embedding.
             labels[~self.valid] = -1
             similarity[~self.valid] = np.nan
-            self._clusters[key] = Clusters(labels, fitted.k, similarity, fitted.vectors)
+            self._clusters[key] = FittedClusters(labels, fitted.k, similarity, fitted.vectors)
         return self._clusters[key]
 
     def groups(self, k: int | None = None, *, default_k: int = 200) -> Clusters:

@@ -27,8 +27,8 @@ def best(key: Key, rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 
 def places(key: Key, clusters: Clusters, inputs: Inputs) -> NDArray[np.int64]:
-    """Place of each row in its group by (key ascending, row ascending), from 0: int64 (N,), -1 for invalid rows."""
-    rows = inputs.candidates
+    """Place of each row in its group by (key ascending, row ascending), from 0: int64 (N,), -1 for rows in none."""
+    rows = grouped(clusters, inputs)
     labels = clusters.labels[rows]
     order = np.lexsort((key[rows], labels))
     sizes = np.bincount(labels, minlength=clusters.k)
@@ -41,5 +41,11 @@ def places(key: Key, clusters: Clusters, inputs: Inputs) -> NDArray[np.int64]:
 def best_of_groups(key: Key, clusters: Clusters, counts: NDArray[np.int64], inputs: Inputs) -> NDArray[np.int64]:
     """The ``counts[k]`` first rows of each group k by (key ascending, row ascending); they come ascending."""
     place = places(key, clusters, inputs)
-    rows = inputs.candidates
+    rows = grouped(clusters, inputs)
     return rows[place[rows] < counts[clusters.labels[rows]]]
+
+
+def grouped(clusters: Clusters, inputs: Inputs) -> NDArray[np.int64]:
+    """The valid rows that are in a group, ascending."""
+    rows = inputs.candidates
+    return rows[clusters.labels[rows] >= 0]

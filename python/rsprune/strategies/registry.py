@@ -13,7 +13,22 @@ __all__ = ["get", "names"]
 GROUP = "rsprune.strategies"
 
 # Each is the function of its name in the module of its name.
-BUILT_IN = ("random",)
+BUILT_IN = (
+    "rsprune",
+    "full",
+    "random",
+    "entropy",
+    "moderate",
+    "cluster_nearest",
+    "hierarchical",
+    "vjepa2",
+    "datacomp",
+    "dbp",
+    "prototypes",
+    "ccs",
+    "herding",
+    "a2mae_like",
+)
 
 
 def names() -> list[str]:

@@ -26,7 +26,7 @@ mod _core {
     #[pymodule_export]
     use super::entropy::{entropy_arrays, entropy_images};
     #[pymodule_export]
-    use super::groups::valid_rows;
+    use super::groups::{group_distances, group_medians, herd_rows, row_dots, softmax, valid_rows};
     #[pymodule_export]
     use super::images::{decode_images, preprocess_images};
     #[pymodule_export]

@@ -1,0 +1,53 @@
+//! The coordinate-wise medians of groups.
+
+use super::{members, piece, read_row};
+use crate::error::Result;
+use crate::par::Par;
+use crate::rows::{Reader, Rows};
+
+/// A thread holds this much of a group at a time, as columns.
+const COLUMNS_BYTES: usize = 128 << 20;
+
+/// The median of every coordinate over the normalised rows of every group: (K, D) in C order. An even number of rows has
+/// the mean of the middle two, an empty group NaN.
+///
+/// # Errors
+/// As [`super::distances`].
+pub fn medians(rows: &Rows<'_>, labels: &[i32], k: usize, par: &Par<'_>) -> Result<Vec<f64>> {
+    let members = members(rows, labels, k)?;
+    let of_group = |(reader, columns): &mut (Reader<'_>, Vec<f64>), group: usize| {
+        of_rows(reader, rows.dim(), &members[group], columns)
+    };
+    Ok(par.map(k, || (rows.reader(), Vec::new()), of_group)?.concat())
+}
+
+fn of_rows(reader: &mut Reader<'_>, dim: usize, members: &[usize], columns: &mut Vec<f64>) -> Result<Vec<f64>> {
+    let n = members.len();
+    if n == 0 {
+        return Ok(vec![f64::NAN; dim]);
+    }
+    let at_once = (COLUMNS_BYTES / (n * size_of::<f64>())).clamp(1, dim);
+    let mut medians = Vec::with_capacity(dim);
+    for i in 0..dim.div_ceil(at_once) {
+        let some = piece(i, at_once, dim);
+        columns.resize(n * some.len(), 0.0);
+        for (place, &member) in members.iter().enumerate() {
+            let (row, norm) = read_row(reader, member)?;
+            for (column, v) in columns.chunks_exact_mut(n).zip(&row[some.clone()]) {
+                column[place] = v / norm;
+            }
+        }
+        medians.extend(columns.chunks_exact_mut(n).map(median));
+    }
+    Ok(medians)
+}
+
+/// The median of numbers, at least one, none of them NaN. Reorders them.
+fn median(column: &mut [f64]) -> f64 {
+    let middle = column.len() / 2;
+    let even = column.len().is_multiple_of(2);
+    let (below, &mut upper, _) = column.select_nth_unstable_by(middle, f64::total_cmp);
+    // Adding +0.0 makes one zero of the two.
+    let lower = if even { below.iter().copied().fold(f64::NEG_INFINITY, f64::max) } else { upper };
+    (lower + upper) / 2.0 + 0.0
+}
