@@ -21,7 +21,7 @@ def datacomp(inputs: Inputs, *, k: int | None = None) -> Choice:
     Parameters
     ----------
     inputs
-        Without ``centroids`` one cluster for 100 rows is fitted on the pool; DataComp takes 100,000 for its pools.
+        Without ``centroids`` one cluster for 500 rows is fitted on the pool; DataComp takes 100,000 for its pools.
     k
         Fit so many clusters, whatever centroids are given.
     """

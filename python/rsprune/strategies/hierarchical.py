@@ -20,7 +20,7 @@ from rsprune.strategies.ranking import best_of_groups
 __all__ = ["hierarchical"]
 
 # Of the defaults: clusters at the top, clusters below each of those, rows a cluster at least.
-TOP, BRANCHES, ROWS_A_CLUSTER = 200, 50, 20
+TOP, BRANCHES, ROWS_A_CLUSTER = 200, 50, 500
 # K-means of every level: the reference runs exactly so many iterations.
 ITERATIONS = 50
 
@@ -47,7 +47,7 @@ def hierarchical(
         Given ``centroids`` are the clusters of level 1.
     levels
         Numbers of clusters from level 1 up, falling. By default 200 at the top and 50 times as many below, or fewer
-        in a pool of less than 20 rows a cluster.
+        in a pool of less than 500 rows a cluster.
     sample_sizes
         Resample each level: take so many points nearest to each centroid, cluster those anew, assign all again, and
         that ``rounds`` times. It evens out density; about half of the mean size of a cluster is usual. A number a

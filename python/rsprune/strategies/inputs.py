@@ -19,7 +19,7 @@ from rsprune.selection import assign
 __all__ = ["Choice", "Clusters", "FittedClusters", "Inputs", "take"]
 
 # Where a pool has more rows, its clusters are fitted on a draw of this many, or of so many for each cluster.
-FIT_ROWS, FIT_ROWS_A_CLUSTER = 200_000, 64
+FIT_ROWS, FIT_ROWS_A_CLUSTER = 200_000, 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +176,7 @@ class Inputs:
         Notes
         -----
         Spherical K-means with k-means++ starts. On unit rows the order within a cluster is that of Euclidean distance:
-        ``|x - m|^2 = 1 + |m|^2 - 2 <x, m>``. A pool of more than 200,000 rows (64 a cluster, if that is more) is
+        ``|x - m|^2 = 1 + |m|^2 - 2 <x, m>``. A pool of more than 200,000 rows (32 a cluster, if that is more) is
         fitted on a draw of so many; every row is then assigned.
         """
         key = (k, default_k, n_init, max_iter, tol)

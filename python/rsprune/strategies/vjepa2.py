@@ -33,7 +33,7 @@ def vjepa2(
     Parameters
     ----------
     inputs
-        Without ``centroids`` one cluster for 100 rows is fitted on the pool.
+        Without ``centroids`` one cluster for 500 rows is fitted on the pool.
     k
         Fit so many clusters, whatever centroids are given.
     weights

@@ -1,10 +1,13 @@
 //! Kernel herding with the linear kernel (Chen, Welling and Smola, 2010), in every group.
 
+use std::ops::Range;
+
 use super::{members, piece, read_row};
-use crate::assign::lanes::dot;
+use crate::assign::lanes::{LANES, tree};
+use crate::cpu::{self, Level};
 use crate::error::{Error, Result};
 use crate::par::Par;
-use crate::rows::Rows;
+use crate::rows::{Dtype, Rows};
 
 /// Rows that a thread scores at a time.
 const BLOCK: usize = 4096;
@@ -13,7 +16,7 @@ const BLOCK: usize = 4096;
 /// `mean` being that of the normalised rows of the group and `sum` that of the `t` chosen before; ties go to the lower
 /// row. The score of a row `x` is `<x, (t + 1) mean - sum> / |x|`.
 ///
-/// A group is held in memory as float64 while it is worked on.
+/// A group is held in memory while it is worked on, as float32, or as float64 where any row is that.
 ///
 /// # Errors
 /// As [`super::distances`], and [`Error::Argument`] for counts beyond the sizes of groups.
@@ -25,39 +28,42 @@ pub fn herd(rows: &Rows<'_>, labels: &[i32], counts: &[usize], par: &Par<'_>) ->
     }
     // Threads share out the groups; where there is but one, its rows.
     let (outer, inner) = if counts.len() == 1 { (&Par::new(Some(1)), par) } else { (par, &Par::new(Some(1))) };
-    outer.map(
-        counts.len(),
-        || (),
-        |(), group| {
-            let chosen = Group::load(rows, &members[group], counts[group])?.choose(counts[group], inner)?;
-            par.check()?;
-            Ok(chosen.into_iter().map(|place| members[group][place]).collect())
-        },
-    )
+    let level = cpu::level()?;
+    let of_group = |(): &mut (), group: usize| {
+        let members = &members[group];
+        let chosen = if rows.holds(Dtype::F64) {
+            Group::load(rows, members, counts[group], level, |v| v)?.choose(counts[group], inner, par)?
+        } else {
+            Group::load(rows, members, counts[group], level, |v| v as f32)?.choose(counts[group], inner, par)?
+        };
+        Ok(chosen.into_iter().map(|place| members[place]).collect())
+    };
+    outer.map(counts.len(), || (), of_group)
 }
 
-struct Group {
-    values: Vec<f64>,
+struct Group<T> {
+    values: Vec<T>,
     norms: Vec<f64>,
     dim: usize,
+    level: Level,
 }
 
-impl Group {
+impl<T: Copy + Into<f64> + Send + Sync> Group<T> {
     /// The rows of a group, or none of those of which none is wanted.
-    fn load(rows: &Rows<'_>, members: &[usize], wanted: usize) -> Result<Self> {
+    fn load(rows: &Rows<'_>, members: &[usize], wanted: usize, level: Level, narrow: fn(f64) -> T) -> Result<Self> {
         let members = if wanted == 0 { &[] } else { members };
         let dim = rows.dim();
         let mut reader = rows.reader();
         let (mut values, mut norms) = (Vec::with_capacity(members.len() * dim), Vec::with_capacity(members.len()));
         for &member in members {
             let (row, norm) = read_row(&mut reader, member)?;
-            values.extend_from_slice(row);
+            values.extend(row.iter().copied().map(narrow));
             norms.push(norm);
         }
-        Ok(Group { values, norms, dim })
+        Ok(Group { values, norms, dim, level })
     }
 
-    fn choose(&self, count: usize, par: &Par<'_>) -> Result<Vec<usize>> {
+    fn choose(&self, count: usize, par: &Par<'_>, caller: &Par<'_>) -> Result<Vec<usize>> {
         let n = self.norms.len();
         let mut mean = vec![0.0; self.dim];
         (0..n).for_each(|place| self.add_to(&mut mean, place));
@@ -66,7 +72,9 @@ impl Group {
         let mut free = vec![true; n];
         let mut chosen = Vec::with_capacity(count);
         for t in 0..count {
-            let wanted: Vec<f64> = mean.iter().zip(&sum).map(|(mean, sum)| (t + 1) as f64 * mean - sum).collect();
+            caller.check()?;
+            let mut wanted: Vec<f64> = mean.iter().zip(&sum).map(|(mean, sum)| (t + 1) as f64 * mean - sum).collect();
+            wanted.resize(self.dim.next_multiple_of(LANES), 0.0);
             let best = |(): &mut (), i: usize| Ok(self.best(piece(i, BLOCK, n), &wanted, &free));
             let best = par.map(n.div_ceil(BLOCK), || (), best)?;
             // Blocks ascend, so the first of equals is the lowest row.
@@ -80,16 +88,115 @@ impl Group {
     }
 
     /// The highest score among the free rows of a range, and its place.
-    fn best(&self, places: std::ops::Range<usize>, wanted: &[f64], free: &[bool]) -> Option<(f64, usize)> {
-        let scored = places.filter(|&place| free[place]).map(|place| {
-            let score = dot(&self.values[place * self.dim..][..self.dim], wanted) / self.norms[place];
-            (score, place)
-        });
-        scored.reduce(|a, b| if b.0 > a.0 { b } else { a })
+    fn best(&self, places: Range<usize>, wanted: &[f64], free: &[bool]) -> Option<(f64, usize)> {
+        match self.level {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: levels are those of the CPU.
+            Level::Avx512 | Level::Avx512Vnni => unsafe { best_avx512(self, places, wanted, free) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Level::Avx2 | Level::AvxVnni => unsafe { best_avx2(self, places, wanted, free) },
+            _ => self.best_of(places, wanted, free),
+        }
+    }
+
+    #[inline(always)]
+    fn best_of(&self, places: Range<usize>, wanted: &[f64], free: &[bool]) -> Option<(f64, usize)> {
+        let mut best: Option<(f64, usize)> = None;
+        for place in places {
+            if free[place] {
+                let score = dot(self.row(place), wanted) / self.norms[place];
+                if best.is_none_or(|(highest, _)| score > highest) {
+                    best = Some((score, place));
+                }
+            }
+        }
+        best
+    }
+
+    #[inline(always)]
+    fn row(&self, place: usize) -> &[T] {
+        &self.values[place * self.dim..][..self.dim]
     }
 
     fn add_to(&self, sum: &mut [f64], place: usize) {
-        let row = &self.values[place * self.dim..][..self.dim];
-        sum.iter_mut().zip(row).for_each(|(sum, v)| *sum += v / self.norms[place]);
+        sum.iter_mut().zip(self.row(place)).for_each(|(sum, &v)| *sum += v.into() / self.norms[place]);
+    }
+}
+
+/// [`lanes::dot`](crate::assign::lanes::dot), where `y` is padded to whole steps already.
+#[inline(always)]
+fn dot<T: Copy + Into<f64>>(x: &[T], y: &[f64]) -> f64 {
+    let (steps, tail) = x.as_chunks::<LANES>();
+    let (others, _) = y.as_chunks::<LANES>();
+    let mut sums = [0.0; LANES];
+    for (x, y) in steps.iter().zip(others) {
+        for l in 0..LANES {
+            sums[l] += x[l].into() * y[l];
+        }
+    }
+    // What pads the tail would add 0 to its lanes, which changes nothing: no sum that starts from 0.0 is -0.0.
+    for (l, (&x, y)) in tail.iter().zip(&y[steps.len() * LANES..]).enumerate() {
+        sums[l] += x.into() * y;
+    }
+    tree(sums)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn best_avx512<T: Copy + Into<f64> + Send + Sync>(
+    group: &Group<T>,
+    places: Range<usize>,
+    wanted: &[f64],
+    free: &[bool],
+) -> Option<(f64, usize)> {
+    group.best_of(places, wanted, free)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn best_avx2<T: Copy + Into<f64> + Send + Sync>(
+    group: &Group<T>,
+    places: Range<usize>,
+    wanted: &[f64],
+    free: &[bool],
+) -> Option<(f64, usize)> {
+    group.best_of(places, wanted, free)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::assign::lanes;
+
+    proptest! {
+        #[test]
+        fn every_level_scores_as_the_definition(
+            values in proptest::collection::vec(-4f64..4.0, 40..200), dim in 1usize..20, narrow: bool,
+        ) {
+            let singles: Vec<f32> = values.iter().map(|&v| v as f32).collect();
+            let wide: Vec<f64> = if narrow { singles.iter().map(|&v| f64::from(v)).collect() } else { values };
+            let n = wide.len() / dim - 1;
+            let (rows, rest) = wide.split_at(n * dim);
+            let mut wanted = rest[..dim].to_vec();
+            let scores: Vec<f64> = rows.chunks_exact(dim).map(|row| lanes::dot(row, &wanted)).collect();
+            let expected = scores.iter().enumerate().fold(None, |best: Option<(f64, usize)>, (i, &s)| match best {
+                Some((highest, _)) if s <= highest => best,
+                _ => Some((s, i)),
+            });
+            wanted.resize(dim.next_multiple_of(LANES), 0.0);
+            for level in Level::ALL.into_iter().filter(|level| level.is_present()) {
+                let norms = vec![1.0; n];
+                let got = if narrow {
+                    let group = Group { values: singles[..n * dim].to_vec(), norms, dim, level };
+                    group.best(0..n, &wanted, &vec![true; n])
+                } else {
+                    Group { values: rows.to_vec(), norms, dim, level }.best(0..n, &wanted, &vec![true; n])
+                };
+                prop_assert_eq!(got, expected);
+            }
+        }
     }
 }
