@@ -4,7 +4,7 @@ One file a method. A method of another package is found by its entry point in th
 """
 
 from rsprune.strategies.base import Choice, Clusters, FittedClusters, Inputs, Strategy, select, strategy
+from rsprune.strategies.dynamics import tdds
 from rsprune.strategies.registry import get, names
-from rsprune.strategies.tdds import tdds
 
 __all__ = ["Choice", "Clusters", "FittedClusters", "Inputs", "Strategy", "get", "names", "select", "strategy", "tdds"]

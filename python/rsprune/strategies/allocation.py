@@ -1,4 +1,4 @@
-"""Balanced allocation by water-filling."""
+"""How a budget is shared out among groups: evenly, by water-filling, or in proportion to their sizes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rsprune import _core
 
-__all__ = ["allocate"]
+__all__ = ["allocate", "proportional"]
 
 
 def allocate(total: int, most: Any, *, least: Any = 0, weight: Any = 1.0) -> NDArray[np.int64]:
@@ -42,3 +42,16 @@ def allocate(total: int, most: Any, *, least: Any = 0, weight: Any = 1.0) -> NDA
     least = np.ascontiguousarray(np.broadcast_to(np.asarray(least, np.int64), most.shape))
     weight = np.ascontiguousarray(np.broadcast_to(np.asarray(weight, np.float64), most.shape))
     return _core.allocate(int(total), least, most, weight)
+
+
+def proportional(total: int, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Share ``total``, at most the sum of ``sizes``, out in proportion to them, in whole numbers.
+
+    What rounding down leaves goes, one each, to the largest remainders, ties to the larger size, then to the first.
+    """
+    if total == 0:
+        return np.zeros_like(sizes)
+    shares, remainders = np.divmod(total * sizes, sizes.sum())
+    order = np.lexsort((-sizes, -remainders))
+    shares[order[: total - shares.sum()]] += 1
+    return shares

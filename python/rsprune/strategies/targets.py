@@ -11,7 +11,7 @@ from rsprune.strategies.base import FittedClusters, Inputs
 
 __all__ = ["check_reach", "pool_clusters", "target_counts"]
 
-# Rows of the pool a cluster, and the most clusters: V-JEPA 2 has 1.5 M clusters for 316 M rows, DataComp 100,000 for more.
+# Rows of the pool a cluster, and the most clusters: V-JEPA 2 has 1.5 M for 316 M rows, DataComp 100,000 for more.
 ROWS_A_CLUSTER, MOST_CLUSTERS = 500, 100_000
 
 

@@ -1,7 +1,8 @@
-"""The score of TDDS from the logits of a training run: an input of other methods, as ``score=``."""
+"""Scores from the logits of a training run: an input of other methods, as ``score=``."""
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -66,17 +67,22 @@ def tdds(logits: Any, *, window: int = 10, decay: float = 0.9) -> NDArray[np.flo
 
 
 def _of_block(logits: NDArray[Any], window: int, decay: float) -> NDArray[np.float64]:
-    values = logits.astype(np.float64)
+    values = np.ascontiguousarray(np.moveaxis(logits, 2, 0), dtype=np.float64)
     with np.errstate(invalid="ignore"):
-        powers = np.exp(values - values.max(axis=2, keepdims=True))
-        p = powers / powers.sum(axis=2, keepdims=True)
+        powers = np.exp(values - values.max(axis=0))
+        p = powers / _in_order(powers)
         logs = np.log(p + EPSILON)
-        moves = np.abs(p[1:] * (logs[1:] - logs[:-1])).sum(axis=2)
-    total = np.zeros(values.shape[1])
-    last = len(values) - window
+        moves = _in_order(np.abs(p[:, 1:] * (logs[:, 1:] - logs[:, :-1])))
+    total = np.zeros(logits.shape[1])
+    last = len(logits) - window
     for k in range(last + 1):
         inside = moves[k : k + window - 1]
-        spread = np.sqrt(np.square(inside - inside.mean(axis=0)).sum(axis=0))
+        spread = np.sqrt(_in_order(np.square(inside - _in_order(inside) / (window - 1))))
         total += spread * (decay * (1 - decay) ** (last - k))
-    total[~np.isfinite(values).all(axis=(0, 2))] = np.nan
+    total[~np.isfinite(values).all(axis=(0, 1))] = np.nan
     return total
+
+
+def _in_order(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sum over the first axis, term by term: NumPy's own order depends on the number of rows."""
+    return reduce(np.add, values)
