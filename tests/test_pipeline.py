@@ -27,7 +27,9 @@ from rsprune.errors import (
     EncoderError,
     EncoderMismatchError,
 )
+from rsprune.manifest import RunFolder
 from rsprune.pipeline import centroids_run, embed_run, entropy_run, open_run, plan, prune, select_run
+from rsprune.report import explain
 
 
 class Colours(Encoder):
@@ -168,7 +170,7 @@ def test_embeddings_are_only_kept_on_demand(finished, pool, reference, tmp_path)
     assert again.figures == kept.figures
     assert pq.read_table(again.path) == pq.read_table(kept.path)
     others = rsprune.Centroids(np.eye(6, dtype=np.float32), {})
-    with pytest.raises(ArgumentError, match="holds no embeddings, and its clusters are those of other centroids"):
+    with pytest.raises(ArgumentError, match="holds no embeddings, .* or choose with the centroids of these clusters"):
         select_run(run.path, centroids=others, keep=30, out=tmp_path / "x.parquet")
 
 
@@ -478,3 +480,63 @@ def test_the_plan_agrees_with_the_run(finished, pool, reference):
     assert "160 images in 4 shards" in planned.describe()
     assert plan(pool, reference=reference, **settings).write_bytes < planned.write_bytes
     assert plan(pool, reference=reference, k=6, encoder=Colours(), measure=False).embed_seconds is None
+
+
+# --- other strategies -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options"),
+    [
+        ("random", {"stratified": True}),
+        ("entropy", {}),
+        ("cluster_nearest", {"k": 4, "which": "furthest"}),
+        ("vjepa2", {"within": "nearest"}),
+    ],
+)
+def test_other_strategies_choose_in_a_run(pool, reference, tmp_path, strategy, options):
+    run = small_prune(pool, reference, tmp_path / "run", strategy=strategy, strategy_options=options)
+    assert len(run.selection) == 40
+    assert run.summary["strategy"] == strategy
+    folder = RunFolder(run.path)
+    shards = sorted(path.stem for path in (run.path / "embeddings").glob("*.parquet"))
+    tables = [pq.read_table(folder.assignments(shard)) for shard in shards]
+    rows = np.concatenate([40 * i + table["row"].to_numpy() for i, table in enumerate(tables)])
+    bits = np.concatenate([pq.read_table(folder.entropy(shard))["entropy"].to_numpy() for shard in shards])
+    expected = rsprune.strategies.select(
+        strategy,
+        [folder.embeddings(shard) for shard in shards],
+        40,
+        reference=run.path / "reference" / "embeddings",
+        centroids=rsprune.Centroids.load(folder.centroids),
+        entropy=bits[rows],
+        **options,
+    )
+    assert run.selection.indices.tolist() == rows[expected.indices].tolist()
+    metadata = json.loads(pq.read_metadata(folder.selection).metadata[b"rsprune"])
+    assert metadata["config"]["selection"]["strategy"] == strategy
+    assert metadata["config"]["selection"]["strategy_options"] == options
+    assert f"strategy {strategy!r}" in run.describe()
+    assert f"<code>{strategy}</code>" in run.report.read_text()
+    kept, dropped = (
+        run.keys[0],
+        next(key for table in tables for key in table["key"].to_pylist() if key not in run.keys),
+    )
+    assert f"the strategy {strategy!r} kept it" in str(explain(run.path, kept)[0])
+    assert f"the strategy {strategy!r} did not keep it" in str(explain(run.path, dropped)[0])
+
+
+def test_a_strategy_that_cannot_work_in_a_run_fails_before_it_begins(pool, reference, tmp_path, finished):
+    fitted = rsprune.Centroids.load(finished.path / "centroids.safetensors")
+    for error, says, options in (
+        (ArgumentError, "expected one of", {"strategy": "magic"}),
+        (ArgumentError, "no option", {"strategy": "random", "strategy_options": {"colour": 1}}),
+        (ArgumentError, "fill and within", {"strategy_options": {"k": 3}}),
+        (ArgumentError, "fill and within", {"strategy": "random", "within": "far"}),
+        (BudgetError, "no budget", {"strategy": "full"}),
+        (ArgumentError, "needs reference=", {"strategy": "vjepa2", "reference": fitted}),
+    ):
+        settings = {"reference": reference} | options
+        with pytest.raises(error, match=says):
+            small_prune(pool, settings.pop("reference"), tmp_path / "run", **settings)
+    assert not (tmp_path / "run").exists()

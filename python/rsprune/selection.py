@@ -6,7 +6,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, overload
 
@@ -121,23 +121,26 @@ class Selection:
             f"{np.count_nonzero((pool > 0) & (selected == 0))} without a selected row",
         ]
         if len(self):
-            lines += [
-                f"selected a cluster: {selected.min()} to {selected.max()}, median {np.median(selected):g}",
+            lines.append(f"selected a cluster: {selected.min()} to {selected.max()}, median {np.median(selected):g}")
+        # A strategy without centroids has no similarities.
+        if len(self) and not np.isnan(self.similarity).all():
+            lines.append(
                 f"similarity: {self.similarity.min():.4f} to {self.similarity.max():.4f}, "
-                f"mean {self.similarity.mean(dtype=np.float64):.4f}",
-            ]
+                f"mean {self.similarity.mean(dtype=np.float64):.4f}"
+            )
         return "\n".join(lines)
 
-    def to_parquet(self, path: str | os.PathLike[str]) -> None:
+    def to_parquet(self, path: str | os.PathLike[str], provenance: Mapping[str, Any] | None = None) -> None:
         """Write a table of row, cluster, similarity and phase, beside ``path`` and then renamed.
 
-        Its metadata under ``rsprune`` holds version, budget, k, total and the number of invalid rows as JSON.
+        Its metadata under ``rsprune`` holds version, budget, k, total, the number of invalid rows, and what
+        ``provenance`` adds, as JSON.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         about = {"rsprune": _core.VERSION, "budget": self.budget, "k": self.k, "total": self.total}
-        about |= {"invalid": len(self.invalid)}
+        about |= {"invalid": len(self.invalid), **(provenance or {})}
         columns = {"row": self.indices, "cluster": self.cluster, "similarity": self.similarity, "phase": self.phase}
         table = pa.table(columns, metadata={"rsprune": json.dumps(about)})
         with replacing(path) as beside:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import sys
 import warnings
@@ -50,6 +51,10 @@ EntropyKeep = Annotated[float, typer.Option(help="The fraction of the collection
 Tau = Annotated[float | None, typer.Option(help="Keep images of this entropy (bits) or more, instead of a fraction.")]
 Fill = Annotated[FillRule, typer.Option(help="Who gets what the quotas leave of the budget.")]
 Within = Annotated[WithinRule, typer.Option(help="Which images of a cluster come first.")]
+Strategy = Annotated[str, typer.Option(help="How rows are chosen: [bold]rsprune strategies[/bold] lists all ways.")]
+StrategyOption = Annotated[
+    list[str] | None, typer.Option("--strategy-option", "-O", help="An option of the strategy.", metavar="NAME=VALUE")
+]
 Seed = Annotated[int, typer.Option(help="The seed of every random draw.")]
 Gray = Annotated[GrayRule, typer.Option(help="Grayscale: Pillow's L, a JPEG's own Y (faster), or the mean.")]
 Bands = Annotated[str | None, typer.Option(help="The bands to read, counted from 0: 3,2,1.", metavar="B,B,B")]
@@ -83,6 +88,21 @@ def budget(text: str) -> int | float:
             return kind(text)
     msg = f"--keep takes a number of images or a fraction, not {text!r}"
     raise typer.BadParameter(msg)
+
+
+def strategy_options(words: list[str] | None) -> dict[str, Any]:
+    """Parse ``k=200``, ``topup=false``, ``which=furthest``: values are JSON, or else text."""
+    options = {}
+    for word in words or []:
+        name, equals, text = word.partition("=")
+        if not (name and equals):
+            msg = f"--strategy-option takes NAME=VALUE, not {word!r}"
+            raise typer.BadParameter(msg)
+        try:
+            options[name] = json.loads(text)
+        except ValueError:
+            options[name] = text
+    return options
 
 
 def pixels(

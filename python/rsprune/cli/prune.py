@@ -12,7 +12,8 @@ EXAMPLES = """
 [bold]Examples[/bold]\n
   rsprune prune images/ --reference aid/ --keep 0.15 --encoder efficientnet-lite0 --out run/\n
   rsprune prune 'pool-*.tar' -r aid.tar --keep 100000 --k 200 -o run/ --json\n
-  rsprune prune images/ -r centroids.safetensors --keep 0.15 -o run/
+  rsprune prune images/ -r centroids.safetensors --keep 0.15 -o run/\n
+  rsprune prune images/ -r aid/ --keep 0.15 --strategy cluster_nearest -O k=1000 -o other/
 """
 
 
@@ -39,6 +40,8 @@ def command(
     k: common.K = 200,
     fill: common.Fill = "global",
     within: common.Within = "nearest",
+    strategy: common.Strategy = "rsprune",
+    strategy_option: common.StrategyOption = None,
     seed: common.Seed = 0,
     gray: common.Gray = "bt601",
     bands: common.Bands = None,
@@ -75,6 +78,8 @@ def command(
             k=k,
             fill=fill,
             within=within,
+            strategy=strategy,
+            strategy_options=common.strategy_options(strategy_option),
             seed=seed,
             **common.pixels(gray, bands, nodata, valid_range, max_pixels),
             threads=threads,

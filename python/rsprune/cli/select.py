@@ -12,7 +12,8 @@ from rsprune.cli import common
 EXAMPLES = """
 [bold]Examples[/bold]\n
   rsprune select embedded/ --centroids reference/centroids.safetensors --keep 0.15 --out selection.parquet\n
-  rsprune select img_emb/ -c centroids.safetensors --keep 1575000 -o selection.parquet
+  rsprune select img_emb/ -c centroids.safetensors --keep 1575000 -o selection.parquet\n
+  rsprune select img_emb/ --strategy herding -O per_cluster=true --keep 0.1 -o herd.parquet
 """
 
 
@@ -21,17 +22,28 @@ def command(
     embeds: Annotated[
         Path, typer.Argument(help="A folder of [bold]rsprune embed[/bold], a .npy file, or a folder of them.")
     ],
-    centroids: Annotated[Path, typer.Option("--centroids", "-c", help="Fitted centroids (.safetensors).")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The manifest to write (.parquet).")],
+    centroids: Annotated[
+        Path | None, typer.Option("--centroids", "-c", help="Fitted centroids (.safetensors).")
+    ] = None,
     keep: common.Keep = "0.15",
     fill: common.Fill = "global",
     within: common.Within = "nearest",
+    strategy: common.Strategy = "rsprune",
+    strategy_option: common.StrategyOption = None,
+    reference: Annotated[Path | None, typer.Option("--reference", "-r", help="Reference embeddings (.npy).")] = None,
+    entropy: Annotated[Path | None, typer.Option(help="An entropy for each row (.npy).")] = None,
+    score: Annotated[Path | None, typer.Option(help="A score for each row, more is better (.npy).")] = None,
+    labels: Annotated[Path | None, typer.Option(help="A class for each row (.npy).")] = None,
     seed: common.Seed = 0,
     threads: common.Threads = None,
     quiet: common.Quiet = False,
     json: common.Json = False,
 ) -> None:
-    """Choose rows of embeddings: an equal number nearest to each centroid, the rest from the global remainder."""
+    """Choose rows of embeddings: an equal number nearest to each centroid, the rest from the global remainder.
+
+    Or by any other strategy.
+    """
     from rsprune.pipeline import select_run
 
     result = select_run(
@@ -41,6 +53,12 @@ def command(
         out=out,
         fill=fill,
         within=within,
+        strategy=strategy,
+        strategy_options=common.strategy_options(strategy_option),
+        reference=reference,
+        entropy=entropy,
+        score=score,
+        labels=labels,
         seed=seed,
         threads=threads,
     )

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from rsprune import strategies
 from rsprune.centroids import Centroids
 from rsprune.entropy import top_entropies
 from rsprune.errors import BudgetError
@@ -25,9 +26,12 @@ from rsprune.manifest import (
 )
 from rsprune.pipeline.options import Work
 from rsprune.pipeline.quarantine import write_quarantine
-from rsprune.selection import COUNTS, FILL, QUOTA, Selection, select_assigned
+from rsprune.selection import COUNTS, FILL, PRESELECTED, QUOTA, Selection, select_assigned
 
-__all__ = ["cut", "decide", "read_selection"]
+__all__ = ["OWN", "cut", "decide", "read_selection"]
+
+# The strategy that works from the labels of the run alone.
+OWN = "rsprune"
 
 
 def cut(
@@ -69,34 +73,59 @@ def cut(
     return top_entropies(pool.entropy, min(max(rows, budget), readable))
 
 
-def decide(work: Work, pool: Pool, kept: NDArray[np.bool_], centroids: Centroids, options: dict[str, Any]) -> None:
+def decide(
+    work: Work,
+    pool: Pool,
+    kept: NDArray[np.bool_],
+    centroids: Centroids,
+    options: dict[str, Any],
+    reference: Any | None = None,
+) -> None:
     """Stage II: choose the budget among the embedded rows, and write what was chosen, what was not read, and why.
 
-    ``selection.parquet`` is written last: its existence says that the run is finished.
+    ``selection.parquet`` is written last: its existence says that the run is finished. ``reference`` is the embeddings
+    of the reference images, for the strategies that need them.
     """
     folder = work.folder
     labels = np.full(len(pool), -1, np.int32)
     similarity = np.full(len(pool), np.nan, np.float32)
+    embedded = [np.empty(0, np.int64)]
     for shard in pool.shards:
         table = read_table(folder.assignments(shard), ["row", "label", "similarity"])
         rows = table["row"].to_numpy() + pool.rows_of(shard).start
         labels[rows] = table["label"].to_numpy()
         similarity[rows] = table["similarity"].to_numpy()
-    selection = select_assigned(
-        labels,
-        similarity,
-        options["budget"],
-        k=centroids.k,
-        fill=options["fill"],
-        within=options["within"],
-        seed=options["seed"],
-        exclude=np.flatnonzero(~kept),
-        threads=work.threads,
-    )
+        embedded.append(rows)
+    if options["strategy"] == OWN:
+        selection = select_assigned(
+            labels,
+            similarity,
+            options["budget"],
+            k=centroids.k,
+            fill=options["fill"],
+            within=options["within"],
+            seed=options["seed"],
+            exclude=np.flatnonzero(~kept),
+            threads=work.threads,
+        )
+    else:
+        rows = np.concatenate(embedded)
+        chosen = strategies.select(
+            options["strategy"],
+            [folder.embeddings(shard) for shard in pool.shards],
+            options["budget"],
+            reference=reference,
+            centroids=centroids,
+            entropy=pool.entropy[rows],
+            seed=options["seed"],
+            threads=work.threads,
+            **options["strategy_options"],
+        )
+        selection = in_run(chosen, rows, labels, similarity, centroids.k)
     quarantined = write_quarantine(work, pool)
     keys = keys_of(folder, pool, selection.indices)
     write_text(folder.selected, "".join(f"{key}\n" for key in keys))
-    write_json(folder.summary, figures(pool, kept, selection, quarantined))
+    write_json(folder.summary, figures(pool, kept, selection, quarantined, options["strategy"]))
     number, row = pool.locate(selection.indices)
     columns = [
         pa.array(keys, pa.string()),
@@ -110,12 +139,32 @@ def decide(work: Work, pool: Pool, kept: NDArray[np.bool_], centroids: Centroids
     write_table(folder.selection, pa.Table.from_arrays(columns, schema=SELECTION_SCHEMA), work.provenance)
 
 
-def figures(pool: Pool, kept: NDArray[np.bool_], selection: Selection, quarantined: int) -> dict[str, Any]:
-    """The figures of a run, as ``summary.json`` holds them."""
+def in_run(
+    chosen: Selection, rows: NDArray[np.int64], labels: NDArray[np.int32], similarity: NDArray[np.float32], k: int
+) -> Selection:
+    """What a strategy chose among ``rows`` of the collection, seen from the reference centroids of the run."""
+    indices, phase = rows[chosen.indices], chosen.phase
+    invalid = np.flatnonzero(labels < 0).astype(np.int64)
+    counts = np.zeros(k, COUNTS)
+    counts["pool"] = np.bincount(labels[rows][labels[rows] >= 0], minlength=k)
+    for name, value in (("quota", QUOTA), ("fill", FILL), ("preselected", PRESELECTED)):
+        counts[name] = np.bincount(labels[indices[phase == value]], minlength=k)
+    return Selection(
+        indices, labels[indices], similarity[indices], phase, counts, invalid, chosen.budget, k, len(labels)
+    )
+
+
+def figures(
+    pool: Pool, kept: NDArray[np.bool_], selection: Selection, quarantined: int, strategy: str
+) -> dict[str, Any]:
+    """The figures of a run, as ``summary.json`` holds them. Quotas and where they end are those of ``OWN`` alone."""
+    own = strategy == OWN
     in_quota, in_fill = selection.phase == QUOTA, selection.phase == FILL
     quota_cut = np.full(selection.k, np.inf)
-    np.minimum.at(quota_cut, selection.cluster[in_quota], selection.similarity[in_quota])
+    if own:
+        np.minimum.at(quota_cut, selection.cluster[in_quota], selection.similarity[in_quota])
     return {
+        "strategy": strategy,
         "images": len(pool),
         "quarantined": quarantined,
         "invalid": selection.invalid[kept[selection.invalid]].tolist(),
@@ -123,9 +172,9 @@ def figures(pool: Pool, kept: NDArray[np.bool_], selection: Selection, quarantin
         "tau": float(pool.entropy[kept].min()),
         "budget": selection.budget,
         "selected": len(selection),
-        "quota": selection.budget // selection.k,
+        "quota": selection.budget // selection.k if own else 0,
         "phases": {"quota": int(np.count_nonzero(in_quota)), "fill": int(np.count_nonzero(in_fill))},
-        "fill_cut": float(selection.similarity[in_fill].min()) if in_fill.any() else None,
+        "fill_cut": float(selection.similarity[in_fill].min()) if own and in_fill.any() else None,
         "clusters": {
             **{name: selection.counts[name].tolist() for name in ("pool", "quota", "fill")},
             "quota_cut": [None if np.isinf(cut) else float(cut) for cut in quota_cut],

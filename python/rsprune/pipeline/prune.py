@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from rsprune import strategies
 from rsprune.encoders import Encoder
 from rsprune.encoders.placement import Precision
 from rsprune.entropy import Gray
-from rsprune.errors import ArgumentError, BudgetError
+from rsprune.errors import ArgumentError, BudgetError, MissingInputError
 from rsprune.manifest import RunFolder, read_json, read_pool, read_table, software
-from rsprune.pipeline.choice import cut, decide, read_selection
+from rsprune.pipeline.choice import OWN, cut, decide, read_selection
 from rsprune.pipeline.options import Pixels, Work, encoder_config, open_encoder, source_config
-from rsprune.pipeline.reference import ReferenceLike, SourceLike, open_reference
+from rsprune.pipeline.reference import Fitted, ReferenceLike, SourceLike, open_reference
 from rsprune.pipeline.stages import embed_shards, entropy_shards
 from rsprune.report import write_report
 from rsprune.runners import Observer, observe
@@ -51,13 +52,16 @@ class Run:
         """The figures in words: what was kept, and where it is."""
         figures, folder = self.summary, RunFolder(self.path)
         clusters = figures["clusters"]["pool"]
+        by_quota = f"{figures['phases']['quota']:,} by quota, {figures['phases']['fill']:,} from the remainder"
+        rule = f"{figures['quota']:,} nearest to each of {len(clusters)} centroids: {by_quota}"
+        if (strategy := figures.get("strategy", OWN)) != OWN:
+            rule = f"{figures['selected']:,} by the strategy {strategy!r}"
         return "\n".join(
             [
                 f"{figures['selected']:,} of {figures['images']:,} images kept "
                 f"({figures['selected'] / figures['images']:.1%}), {figures['quarantined']:,} in quarantine",
                 f"Stage I   kept {figures['survivors']:,} images of {figures['tau']:.4f} bits or more",
-                f"Stage II  {figures['quota']:,} nearest to each of {len(clusters)} centroids: "
-                f"{figures['phases']['quota']:,} by quota, {figures['phases']['fill']:,} from the remainder",
+                f"Stage II  {rule}",
                 f"manifest  {folder.selection}",
                 *([f"unread    {folder.quarantine}"] if figures["quarantined"] else []),
                 f"keys      {folder.selected}",
@@ -95,6 +99,8 @@ def prune(
     k: int = 200,
     fill: Fill = "global",
     within: Within = "nearest",
+    strategy: str = "rsprune",
+    strategy_options: Mapping[str, Any] | None = None,
     seed: int = 0,
     gray: Gray = "bt601",
     bands: Sequence[int] | None = None,
@@ -139,6 +145,12 @@ def prune(
         The number of centroids; ignored where fitted centroids are given.
     fill, within, seed
         See :func:`rsprune.select`. The seed is also that of the centroids.
+    strategy
+        How Stage II chooses among the images that Stage I kept: any of :func:`rsprune.strategies.names` that works to a
+        budget. Each is given the embeddings, the entropies, the reference embeddings and the centroids, which stand in
+        for clusters that it would fit itself.
+    strategy_options
+        The options of another strategy than ``"rsprune"``, whose options are ``fill`` and ``within``.
     gray, bands, nodata, valid_range, max_pixels
         See :func:`rsprune.entropy`.
     threads
@@ -172,13 +184,15 @@ def prune(
     model = open_encoder(encoder, weights, device, precision, compile)
     prior.check(model)
     choice = {"images": total, "budget": budget, "fill": fill, "within": within, "seed": seed}
+    choice |= check_strategy(strategy, strategy_options, fill, within, has_reference=not isinstance(prior, Fitted))
     folder = RunFolder(out)
     making = encoder_config(model, batch_size, folder)
+    stored = keep_embeddings or strategy != OWN  # the others choose among the embeddings themselves
     config = software() | {
         "source": source_config(images),
         "entropy": pixels.config() | rule,
         "encoder": making,
-        "keep_embeddings": keep_embeddings,
+        "keep_embeddings": stored,
         "centroids": prior.fingerprint(),
         "selection": choice,
     }
@@ -191,8 +205,8 @@ def prune(
             centroids = prior.centroids(work, model, pixels, making["batch_size"])
             survivors = {shard.name: np.flatnonzero(kept[pool.rows_of(shard.name)]) for shard in images.shards}
             size = making["batch_size"]
-            embed_shards(work, images, survivors, model, centroids, pixels, size, keep=keep_embeddings)
-            decide(work, pool, kept, centroids, choice)
+            embed_shards(work, images, survivors, model, centroids, pixels, size, keep=config["keep_embeddings"])
+            decide(work, pool, kept, centroids, choice, prior.embeddings(work))
         write_report(folder, images)
     return open_run(folder.path)
 
@@ -208,6 +222,39 @@ def check_cut(entropy_keep: float, tau: float | None) -> dict[str, float]:
         msg = f"entropy_keep is a fraction of the collection, in (0, 1]; got {entropy_keep!r}"
         raise ArgumentError(msg)
     return {"keep": float(entropy_keep)}
+
+
+def check_strategy(
+    name: str, options: Mapping[str, Any] | None, fill: Fill, within: Within, *, has_reference: bool
+) -> dict[str, Any]:
+    """The strategy of a run, as its configuration names it.
+
+    Raises
+    ------
+    ArgumentError
+        No such strategy or option, or options of another one.
+    MissingInputError
+        It needs what a run does not have.
+    BudgetError
+        It does not work to a budget.
+    """
+    options = dict(options or {})
+    method = strategies.get(name)
+    if name == OWN and options:
+        msg = f"strategy_options is {options!r}; the options of the strategy {OWN!r} are fill and within"
+        raise ArgumentError(msg)
+    if name != OWN and (fill, within) != ("global", "nearest"):
+        msg = f"fill and within are options of the strategy {OWN!r}; give those of {name!r} as strategy_options"
+        raise ArgumentError(msg)
+    method.check(options)
+    if method.budget == "none":
+        msg = f"the strategy {name!r} has no budget: a run keeps a number of images"
+        raise BudgetError(msg)
+    there = {"embeds", "centroids", "entropy", "budget"} | ({"reference", "references"} if has_reference else set())
+    for need in method.needs:
+        if need not in there:
+            raise MissingInputError(name, need)
+    return {"strategy": name, "strategy_options": options}
 
 
 def open_run(path: str | Path) -> Run:

@@ -46,6 +46,9 @@ class Reference(Protocol):
     def centroids(self, work: Work, encoder: Encoder, pixels: Pixels, batch_size: int | None) -> Centroids:
         """Make the centroids, and keep them in the run folder."""
 
+    def embeddings(self, work: Work) -> Any | None:
+        """The embeddings that the centroids were made of, once they are; None where those came as they are."""
+
 
 def open_reference(reference: ReferenceLike, *, k: int, seed: int) -> Reference:
     """Tell what ``reference`` is: fitted centroids, embeddings, or images."""
@@ -87,6 +90,10 @@ class Fitted:
         self.fitted.save(work.folder.centroids)
         return self.fitted
 
+    def embeddings(self, work: Work) -> Any | None:
+        """None: they are not there."""
+        return None
+
 
 @dataclass(frozen=True)
 class Embeddings:
@@ -116,6 +123,10 @@ class Embeddings:
         if not work.folder.centroids.exists():
             fit_centroids(self.rows, self.k, seed=self.seed, threads=work.threads).save(work.folder.centroids)
         return Centroids.load(work.folder.centroids)
+
+    def embeddings(self, work: Work) -> Any | None:
+        """The rows themselves."""
+        return self.rows
 
 
 @dataclass(frozen=True)
@@ -154,6 +165,10 @@ class Images:
             work.observer.advance(self.images)
             work.observer.finish()
         return Centroids.load(work.folder.centroids)
+
+    def embeddings(self, work: Work) -> Any | None:
+        """Their files in ``reference/``."""
+        return [work.folder.reference().embeddings(shard.name) for shard in self.source.shards]
 
 
 def check_enough(rows: int, k: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from rsprune import strategies
 from rsprune.centroids import Centroids
 from rsprune.encoders import Encoder
 from rsprune.encoders.placement import Precision
 from rsprune.entropy import Gray, top_entropies
 from rsprune.errors import ArgumentError
 from rsprune.manifest import RunFolder, digest, read_pool, read_table, software, write_table
+from rsprune.pipeline.choice import OWN
 from rsprune.pipeline.options import Pixels, Work, encoder_config, open_encoder, source_config
 from rsprune.pipeline.quarantine import write_quarantine
 from rsprune.pipeline.reference import (
@@ -28,7 +30,7 @@ from rsprune.pipeline.reference import (
 )
 from rsprune.pipeline.stages import embed_shards, entropy_shards
 from rsprune.runners import Observer, observe
-from rsprune.selection import Fill, Within, select, select_assigned
+from rsprune.selection import Fill, Selection, Within, budget_rows, select_assigned
 from rsprune.sources import open_source
 
 __all__ = ["Outcome", "centroids_run", "embed_run", "entropy_run", "select_run"]
@@ -171,11 +173,17 @@ def centroids_run(
 def select_run(
     embeds: str | Path,
     *,
-    centroids: str | Path | Centroids,
-    keep: int | float = 0.15,
+    centroids: str | Path | Centroids | None = None,
+    keep: int | float | None = 0.15,
     out: str | Path,
     fill: Fill = "global",
     within: Within = "nearest",
+    strategy: str = "rsprune",
+    strategy_options: Mapping[str, Any] | None = None,
+    reference: Any = None,
+    entropy: str | Path | None = None,
+    score: str | Path | None = None,
+    labels: str | Path | None = None,
     seed: int = 0,
     threads: int | None = None,
 ) -> Outcome:
@@ -186,6 +194,12 @@ def select_run(
     embeds
         A folder that :func:`embed_run` or :func:`rsprune.prune` wrote, whose keys the manifest then names; a ``.npy``
         file; a folder of shards.
+    strategy, strategy_options
+        See :func:`rsprune.strategies.select`; the options of ``"rsprune"`` are ``fill`` and ``within``.
+    reference
+        Embeddings of the reference images.
+    entropy, score, labels
+        ``.npy`` files of a number a row.
 
     Raises
     ------
@@ -197,11 +211,30 @@ def select_run(
     fitted = Centroids.load(centroids) if isinstance(centroids, (str, Path)) else centroids
     folder = RunFolder(embeds)
     embedded = folder.config.is_file()
+    options = dict(strategy_options or {}) | ({"fill": fill, "within": within} if strategy == OWN else {})
+    choice = {"strategy": strategy, "strategy_options": options, "seed": seed}
+
+    def choose(rows: Any) -> Selection:
+        return strategies.select(
+            strategy,
+            rows,
+            keep,
+            reference=reference,
+            centroids=fitted,
+            entropy=None if entropy is None else np.load(entropy),
+            score=None if score is None else np.load(score),
+            labels=None if labels is None else np.load(labels),
+            seed=seed,
+            threads=threads,
+            **options,
+        )
+
     if not embedded:
-        chosen = select(embeds, fitted, keep, fill=fill, within=within, seed=seed, threads=threads)
-        chosen.to_parquet(out)
+        chosen = choose(embeds)
+        chosen.to_parquet(out, choice)
     else:
-        check_same_making(fitted.meta.get("encoder"), folder.read_config().get("encoder"), "the centroids")
+        making = None if fitted is None else fitted.meta.get("encoder")
+        check_same_making(making, folder.read_config().get("encoder"), "the centroids")
         shards = sorted(path.stem for path in (folder.path / "embeddings").glob("*.parquet"))
         tables = [
             table.append_column("shard", pa.array([shard] * len(table), pa.string()))
@@ -210,15 +243,14 @@ def select_run(
         ]
         embedded_rows = pa.concat_tables(tables)
         if folder.read_config().get("keep_embeddings", True):
-            paths = [folder.embeddings(shard) for shard in shards]
-            chosen = select(paths, fitted, keep, fill=fill, within=within, seed=seed, threads=threads)
+            chosen = choose([folder.embeddings(shard) for shard in shards])
         else:
-            check_assigned_to(folder, fitted)
+            k = check_assigned_to(folder, fitted, strategy)
             chosen = select_assigned(
                 embedded_rows["label"].to_numpy(),
                 embedded_rows["similarity"].to_numpy(),
-                keep,
-                k=fitted.k,
+                budget_rows(keep, len(embedded_rows)),
+                k=k,
                 fill=fill,
                 within=within,
                 seed=seed,
@@ -227,20 +259,22 @@ def select_run(
         table = embedded_rows.take(pa.array(chosen.indices)).select(["key", "shard", "row"])
         for name in ("cluster", "similarity", "phase"):
             table = table.append_column(name, pa.array(getattr(chosen, name)))
-        write_table(out, table.combine_chunks(), {**software(), "embeddings": digest(folder.read_config())})
+        write_table(out, table.combine_chunks(), {**software(), "embeddings": digest(folder.read_config()), **choice})
     figures = {"selected": len(chosen), "k": chosen.k, "invalid": len(chosen.invalid)}
     return Outcome(Path(out), figures, f"{chosen.summary()}\nwritten to {out}")
 
 
-def check_assigned_to(folder: RunFolder, centroids: Centroids) -> None:
-    """Fail when the clusters that a folder names are not those of ``centroids``."""
+def check_assigned_to(folder: RunFolder, centroids: Centroids | None, strategy: str) -> int:
+    """Fail when a choice needs more than the clusters that a folder names; return the number of these."""
+    again = f"{folder.path} holds no embeddings, but clusters and similarities: embed again with --keep-embeddings"
+    if strategy != OWN or centroids is None:
+        msg = f"{again} for the strategy {strategy!r}"
+        raise ArgumentError(msg)
     if folder.centroids.is_file():
         theirs = digest_of(Centroids.load(folder.centroids).vectors)
     else:
         theirs = folder.read_config()["centroids"]
     if theirs != digest_of(centroids.vectors):
-        msg = (
-            f"{folder.path} holds no embeddings, and its clusters are those of other centroids: "
-            "embed again with --keep-embeddings, or choose with those centroids"
-        )
+        msg = f"{again}, or choose with the centroids of these clusters"
         raise ArgumentError(msg)
+    return centroids.k

@@ -86,6 +86,7 @@ class Explanation:
     phase: str | None
     within: str
     fill: str
+    strategy: str
 
     def text(self) -> str:
         """The same in a few sentences, one a line."""
@@ -125,6 +126,8 @@ class Explanation:
             f"Similarity {self.similarity:.{digits}f} to centroid {self.cluster}, "
             f"rank {self.cluster_rank:,} of {self.cluster_pool:,} in that cluster"
         )
+        if self.strategy != "rsprune":
+            return [f"{figures}; the strategy {self.strategy!r} {'kept' if self.kept else 'did not keep'} it."]
         if self.within != "nearest":
             quota = f"the quota ({self.quota:,}) went by the rule {self.within!r}"
         elif self.quota_cut is None:
@@ -324,6 +327,7 @@ def describe(
         phase=PHASES[found.phase] if found.phase != NOT_CHOSEN else None,
         within=run.within,
         fill=run.fill,
+        strategy=run.strategy,
     )
 
 

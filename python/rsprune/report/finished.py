@@ -91,6 +91,11 @@ class FinishedRun:
         """Who got what the quotas left of the budget."""
         return str(self.config.get("selection", {}).get("fill", "global"))
 
+    @property
+    def strategy(self) -> str:
+        """The rule of Stage II."""
+        return str(self.config.get("selection", {}).get("strategy", "rsprune"))
+
     def read(self, name: str, first: int) -> ShardRows:
         """Read one shard, whose first row has the number ``first``."""
         entropy = read_table(self.folder.entropy(name), ["entropy"])["entropy"].to_numpy().astype(np.float64)

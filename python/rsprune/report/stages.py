@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -78,10 +79,14 @@ def stage_two_section(run: FinishedRun, counts: Tally, album: Album) -> str:
         if quota
         else "The budget is smaller than the number of clusters, so they have no quota."
     )
+    title, rule = "a share for every kind of scene", f"{first} {FILL[run.fill].format(next_in_line)}"
+    if run.strategy != "rsprune":
+        title = f"chosen by the strategy {escape(run.strategy)}"
+        rule = f"Which images were kept was decided by the strategy <code>{escape(run.strategy)}</code>."
     parts = [
-        "<section>\n<h2>Stage II: a share for every kind of scene</h2>",
+        f"<section>\n<h2>Stage II: {title}</h2>",
         f"""<p>The centroids stand for kinds of scenes, found in reference images. An image belongs to the cluster of
-the centroid that its embedding is most similar to. {first} {FILL[run.fill].format(next_in_line)}</p>""",
+the centroid that its embedding is most similar to. {rule}</p>""",
         cluster_figure(run.summary),
         similarity_figure(run, counts),
     ]
@@ -118,7 +123,7 @@ def cluster_words(summary: Mapping[str, Any]) -> str:
     quota = summary["quota"]
     empty = sum(size == 0 for size in pool)
     small = sum(0 < size < quota for size in pool)
-    left = len(pool) * quota - sum(summary["clusters"]["quota"])
+    left = len(pool) * quota - sum(summary["clusters"]["quota"]) if quota else 0
     sentences = ["No cluster is empty."]
     if empty:
         share = f"({percent(empty, len(pool))}) {'is' if empty == 1 else 'are'}"

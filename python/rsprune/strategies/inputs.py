@@ -169,7 +169,7 @@ class Inputs:
         k
             Fit so many clusters on the pool, even where centroids were given.
         default_k
-            How many are fitted where neither ``k`` nor centroids were given; never more than there are valid rows.
+            How many are fitted where neither ``k`` nor centroids were given; never more than half the valid rows.
         n_init, max_iter, tol
             See :func:`rsprune.fit_centroids`.
 
@@ -185,7 +185,7 @@ class Inputs:
             if k is None and self.centroids is not None:
                 fitted = self.centroids
             else:
-                wanted = min(default_k, len(self.candidates)) if k is None else k
+                wanted = max(1, min(default_k, len(self.candidates) // 2)) if k is None else k
                 fitted = self.fit(wanted, n_init=n_init, max_iter=max_iter, tol=tol)
             labels, similarity = assign(embeds, fitted, threads=self.threads)
             # A row may be invalid for another cause than its embedding.

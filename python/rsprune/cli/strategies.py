@@ -1,0 +1,43 @@
+"""`rsprune strategies`: the selection methods that there are."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated, Any
+
+import typer
+
+from rsprune.cli import common
+
+EXAMPLES = """
+[bold]Examples[/bold]\n
+  rsprune strategies\n
+  rsprune strategies cluster_nearest
+"""
+
+
+@common.guarded
+def command(
+    name: Annotated[str | None, typer.Argument(help="A strategy, to be described in full.")] = None,
+    json: common.Json = False,
+) -> None:
+    """List the selection methods: what each does, and the inputs that it needs."""
+    from rsprune import strategies
+
+    methods = [strategies.get(one) for one in ([name] if name else strategies.names())]
+    figures = {one.name: about(one) for one in methods}
+    width = max(map(len, figures))
+    lines = []
+    for one in methods:
+        needs = ", ".join(figures[one.name]["needs"]) or "nothing"
+        lines += [f"{one.name:{width}}  {one.summary}", f"{'':{width}}  needs {needs}"]
+    text = (inspect.getdoc(methods[0].run) or "") if name else "\n".join(lines)
+    common.conclude({"strategies": figures}, text, quiet=False, json=json)
+
+
+def about(method: Any) -> dict[str, Any]:
+    """What a method needs and takes, as JSON values."""
+    needs = ["reference" if need == "references" else need for need in method.needs]
+    if method.budget == "required":
+        needs.append("budget")
+    return {"summary": method.summary, "needs": needs, "budget": method.budget, "options": dict(method.options)}

@@ -1,0 +1,342 @@
+"""The door to all selection methods: what they share, what they refuse, and how they are found."""
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_assign import unit
+
+import rsprune
+from rsprune import errors, strategies
+from rsprune.strategies.allocation import allocate, proportional
+from rsprune.strategies.ranking import best
+
+N, DIM, K = 400, 12, 6
+
+
+@pytest.fixture(scope="module")
+def pool():
+    rng = np.random.default_rng(0)
+    middles = rng.normal(size=(K, DIM))
+    x = (middles[rng.integers(0, K, N)] + 0.5 * rng.normal(size=(N, DIM))).astype(np.float32)
+    x[50:60] = x[40:50]
+    x[7], x[8] = np.nan, 0.0
+    bits = rng.integers(0, 40, N) / 5
+    bits[9] = np.nan
+    reference = (middles[:4].repeat(5, axis=0) + 0.3 * rng.normal(size=(20, DIM))).astype(np.float32)
+    return {
+        "embeds": x, "entropy": bits, "reference": reference, "centroids": unit(middles), "score": rng.normal(size=N)
+    }  # fmt: skip
+
+
+def run(name, pool, budget=0.1, **changes):
+    method = strategies.get(name)
+    inputs = pool | {"budget": None if method.budget == "none" else budget} | changes
+    return strategies.select(name, **inputs)
+
+
+def same(a, b):
+    return all(
+        getattr(a, name).tobytes() == getattr(b, name).tobytes()
+        for name in ("indices", "cluster", "similarity", "phase", "counts", "invalid")
+    )
+
+
+every = pytest.mark.parametrize("name", strategies.names())
+
+
+@every
+def test_the_budget_is_met_and_bad_rows_are_left_out(name, pool):
+    got = run(name, pool)
+    assert got.invalid.tolist() == [7, 8, 9]
+    assert not set(got.indices) & {7, 8, 9}
+    assert (np.diff(got.indices) > 0).all()
+    if strategies.get(name).budget != "none":
+        assert len(got) == got.budget == 40
+    assert sum(got.counts[phase].sum() for phase in ("quota", "fill")) == len(got)
+    assert got.summary()
+
+
+@every
+@pytest.mark.parametrize("budget", [1, 397])
+def test_one_row_and_all_rows(name, budget, pool):
+    extra = {"ccs": {"beta": 0.0}, "dbp": {"balance": None}}.get(name, {})
+    if name in ("vjepa2", "datacomp"):
+        extra = {"reference": pool["centroids"]}
+    if name == "dbp" and budget == 1:
+        with pytest.raises(errors.BudgetError, match="lower balance"):
+            run(name, pool, budget)
+        return
+    if strategies.get(name).budget != "none":
+        with pytest.warns(UserWarning, match="no quota") if (name, budget) == ("rsprune", 1) else no_warning():
+            assert len(run(name, pool, budget, **extra)) == budget
+
+
+def no_warning():
+    import contextlib
+
+    return contextlib.nullcontext()
+
+
+@every
+def test_same_bytes_at_any_thread_count_and_layout(name, pool, tmp_path):
+    x = pool["embeds"]
+    for i, part in enumerate(np.split(x, [3, 150, 151])):
+        np.save(tmp_path / f"{i}.npy", part)
+    for changes in ({}, {"centroids": None} | ({"k": 9} if name == "rsprune" else {})):
+        one = run(name, pool, threads=1, **changes)
+        assert same(one, run(name, pool, threads=3, **changes))
+        assert same(one, run(name, pool, **changes | {"embeds": tmp_path}))
+        assert same(one, run(name, pool, **changes | {"embeds": np.asfortranarray(x)}))
+        assert same(one, run(name, pool, **changes | {"embeds": x.astype(np.float64)})) or changes
+
+
+def test_dbp_is_the_same_in_any_blocks(pool, monkeypatch):
+    whole = run("dbp", pool, centroids=None, k=30)
+    monkeypatch.setattr(sys.modules["rsprune.strategies.dbp"], "BLOCK", 7)
+    assert same(whole, run("dbp", pool, centroids=None, k=30))
+
+
+@every
+def test_missing_inputs_are_named(name, pool):
+    method = strategies.get(name)
+    for need in method.needs:
+        argument = "reference" if need == "references" else need
+        with pytest.raises(errors.MissingInputError, match=rf"'{name}' needs {argument}="):
+            run(name, pool, **{argument: None})
+    if method.budget == "required":
+        with pytest.raises(errors.BudgetError, match="needs a budget"):
+            run(name, pool, None)
+
+
+def test_options_may_need_inputs(pool):
+    with pytest.raises(errors.MissingInputError, match="needs entropy="):
+        run("rsprune", pool, entropy=None, entropy_keep=0.3)
+    with pytest.raises(errors.MissingInputError, match="needs centroids="):
+        run("rsprune", pool, centroids=None, reference=None)
+    with pytest.raises(errors.MissingInputError, match="needs budget="):
+        run("cluster_nearest", pool, None)
+    with pytest.raises(errors.MissingInputError, match="needs embeds="):
+        strategies.select("random", None, 3)
+
+
+@every
+def test_unknown_options_list_the_known_ones(name, pool):
+    with pytest.raises(errors.ArgumentError, match=f"{name!r} has no option 'colour'"):
+        run(name, pool, colour="red")
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("rsprune", {"entropy_keep": 0}),
+        ("rsprune", {"fill": "half"}),
+        ("cluster_nearest", {"which": "best"}),
+        ("hierarchical", {"which": "best"}),
+        ("hierarchical", {"levels": [5, 5]}),
+        ("hierarchical", {"levels": []}),
+        ("hierarchical", {"levels": [5, 2], "sample_sizes": [2]}),
+        ("hierarchical", {"rounds": 0}),
+        ("vjepa2", {"within": "far"}),
+        ("vjepa2", {"weights": {"reference": -1}}),
+        ("dbp", {"temperature": 0}),
+        ("dbp", {"balance": 2}),
+        ("dbp", {"keep": "some"}),
+        ("prototypes", {"keep": "random"}),
+        ("prototypes", {"balance": -0.1}),
+        ("ccs", {"beta": 1}),
+        ("ccs", {"strata": 0}),
+        ("random", {"stratified": True, "k": 1000}),
+    ],
+)
+def test_options_out_of_range(name, option, pool):
+    with pytest.raises(errors.ArgumentError, match="k is 1000" if "stratified" in option else list(option)[-1]):
+        run(name, pool, **option)
+
+
+@pytest.mark.parametrize("budget", [0, -3, 1.5, 0.0, True, "half"])
+def test_budgets_that_are_none(budget, pool):
+    with pytest.raises(errors.BudgetError, match="budget"):
+        run("random", pool, budget)
+
+
+def test_a_budget_beyond_the_valid_rows_is_an_error(pool):
+    with pytest.raises(errors.BudgetError, match=r"only 397 of 400 can be selected \(3 invalid\)"):
+        run("random", pool, 398)
+    with pytest.raises(errors.BudgetError, match="no budget"):
+        strategies.select("full", pool["embeds"], 10)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "says"),
+    [
+        ({"entropy": np.zeros(3)}, errors.ShapeError, "entropy 3"),
+        ({"score": np.zeros((2, 2))}, errors.ShapeError, "score"),
+        ({"score": ["a"] * N}, errors.DtypeError, "score"),
+        ({"score": np.full(N, np.inf)}, errors.ArgumentError, "score holds infinity in row 0"),
+        ({"labels": np.zeros(N)}, errors.DtypeError, "labels"),
+        ({"labels": np.full(N, -2)}, errors.ArgumentError, "row 0 has label -2"),
+        ({"reference": np.zeros((2, 3))}, errors.ShapeError, "reference"),
+        ({"reference": {}}, errors.EmptyInputError, "no sets"),
+        ({"seed": -1}, errors.ArgumentError, "seed"),
+        ({"threads": 0}, errors.ArgumentError, "threads"),
+    ],
+)
+def test_inputs_are_checked(inputs, error, says, pool):
+    with pytest.raises(error, match=says):
+        run("random", pool, **inputs)
+
+
+def test_clusters_are_those_of_fit_centroids_over_valid_rows(pool):
+    got = run("cluster_nearest", pool, k=5, seed=3, entropy=None)
+    fitted = rsprune.fit_centroids(pool["embeds"], 5, seed=3, n_init=1)
+    assert same(got, run("cluster_nearest", pool, centroids=fitted, entropy=None))
+    # Given centroids are used where k is not given.
+    assert run("cluster_nearest", pool).k == K
+
+
+def test_large_pools_are_fitted_on_a_draw(pool, monkeypatch):
+    monkeypatch.setattr("rsprune.strategies.inputs.FIT_ROWS", 150)
+    monkeypatch.setattr("rsprune.strategies.inputs.FIT_ROWS_A_CLUSTER", 1)
+    got = run("prototypes", pool, centroids=None, k=4, seed=1, entropy=None)
+    draws = rsprune._core.draws(1, 0, N)
+    valid = [i for i in range(N) if i not in (7, 8)]
+    rows = sorted(sorted(valid, key=lambda i: draws[i])[:150])
+    fitted = rsprune.fit_centroids(pool["embeds"][rows], 4, seed=1, n_init=1)
+    assert same(got, run("prototypes", pool, centroids=fitted, entropy=None))
+
+
+def test_labels_are_groups_and_mark_invalid_rows(pool):
+    labels = np.arange(N) % 3
+    labels[20] = -1
+    got = run("random", pool, 30, labels=labels, stratified=True)
+    assert got.invalid.tolist() == [7, 8, 9, 20]
+    assert got.counts["quota"].tolist() == [10, 10, 10]
+    assert np.isnan(got.similarity).all()
+
+
+# --- helpers ----------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(-2, 2), min_size=1, max_size=20), st.integers(0, 20))
+def test_best_is_a_stable_sort(keys, count):
+    rows = np.arange(len(keys))
+    expected = sorted(sorted(rows.tolist(), key=lambda i: (keys[i], i))[:count])
+    assert best(np.array(keys), rows, count).tolist() == expected
+
+
+def test_allocation():
+    assert allocate(10, [2, 100, 3]).tolist() == [2, 5, 3]
+    assert allocate(9, [100, 100], weight=[1.0, 2.0]).tolist() == [3, 6]
+    assert allocate(9, [100, 100, 100], least=[5, 0, 0]).tolist() == [5, 2, 2]
+    with pytest.raises(errors.ArgumentError, match="cannot be shared out"):
+        allocate(5, [2, 2])
+    with pytest.raises(errors.ArgumentError, match="-1"):
+        allocate(1, [-1, 2])
+
+
+def test_proportional():
+    assert proportional(4, np.array([5, 3, 2, 0])).tolist() == [2, 1, 1, 0]
+    assert proportional(3, np.array([2, 2, 2])).tolist() == [1, 1, 1]
+    assert proportional(0, np.array([0, 0])).tolist() == [0, 0]
+
+
+# --- methods of other packages ----------------------------------------------------------------------------------------
+
+
+@strategies.strategy(needs=("score",))
+def lowest(inputs, *, twice=False):
+    """The lowest scores."""
+    rows = inputs.candidates[np.argsort(inputs.score[inputs.candidates], kind="stable")][: inputs.rows_wanted]
+    return strategies.Choice(np.concatenate([rows, rows]) if twice else rows)
+
+
+@pytest.fixture
+def plugins(monkeypatch):
+    points = [
+        importlib.metadata.EntryPoint("lowest", f"{__name__}:lowest", "rsprune.strategies"),
+        importlib.metadata.EntryPoint("odd", f"{__name__}:no_warning", "rsprune.strategies"),
+        importlib.metadata.EntryPoint("random", f"{__name__}:lowest", "rsprune.strategies"),
+    ]
+    monkeypatch.setattr("rsprune.strategies.registry.entry_points", lambda group: points)
+
+
+def test_methods_of_other_packages_are_found(plugins):
+    assert strategies.names()[-2:] == ["lowest", "odd"]
+    assert strategies.names().count("random") == 1
+    score = [3.0, 1.0, np.nan, 0.5]
+    assert strategies.select("lowest", None, 2, score=score).indices.tolist() == [1, 3]
+    assert strategies.get("random").name == "random"
+    with pytest.raises(errors.ArgumentError, match="'odd'"):
+        strategies.get("odd")
+
+
+def test_what_a_method_gives_is_checked(plugins):
+    with pytest.raises(errors.ArgumentError, match="chosen twice"):
+        strategies.select("lowest", None, 2, score=[3.0, 1.0], twice=True)
+
+
+def test_unknown_methods_and_needs():
+    with pytest.raises(errors.ArgumentError, match="expected one of rsprune, full, random"):
+        strategies.get("magic")
+    with pytest.raises(errors.ArgumentError, match="needs holds 'luck'"):
+        strategies.strategy(needs=("luck",))
+
+
+def test_importing_rsprune_imports_no_method():
+    code = (
+        "import sys, rsprune; before = [m for m in sys.modules if m.startswith('rsprune.strategies')];"
+        "rsprune.strategies.names(); after = [m for m in sys.modules if m.startswith('rsprune.strategies.')];"
+        "print(before, 'rsprune.strategies.dbp' in after)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[] False"
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+def command(*words):
+    return subprocess.run(
+        [sys.executable, "-m", "rsprune", *map(str, words)], capture_output=True, text=True, check=False
+    )
+
+
+def test_strategies_are_listed():
+    done = command("strategies")
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in strategies.names())
+    assert "needs embeds, reference, budget" in done.stdout
+    assert "floor(n_l B / N)" in command("strategies", "cluster_nearest").stdout
+    listed = json.loads(command("strategies", "--json").stdout)["strategies"]
+    assert listed["ccs"]["options"] == {"beta": 0.2, "strata": 50, "k": None}
+    assert command("strategies", "magic").returncode == 1
+
+
+def test_select_by_any_strategy(pool, tmp_path):
+    import pyarrow.parquet as pq
+
+    np.save(tmp_path / "x.npy", pool["embeds"])
+    np.save(tmp_path / "r.npy", pool["reference"])
+    words = ["select", tmp_path / "x.npy", "--keep", "0.1", "-o", tmp_path / "s.parquet", "--seed", "4"]
+    done = command(*words, "--strategy", "cluster_nearest", "-O", "k=5", "-O", "which=furthest", "-O", "topup=false")
+    assert done.returncode == 0, done.stderr
+    table = pq.read_table(tmp_path / "s.parquet")
+    expected = strategies.select(
+        "cluster_nearest", pool["embeds"], 0.1, k=5, which="furthest", topup=False, seed=4
+    )  # fmt: skip
+    assert table["row"].to_pylist() == expected.indices.tolist()
+    about = json.loads(table.schema.metadata[b"rsprune"])
+    assert about["strategy"] == "cluster_nearest"
+    assert about["strategy_options"] == {"k": 5, "which": "furthest", "topup": False}
+    done = command(*words, "--strategy", "vjepa2", "-r", tmp_path / "r.npy", "-O", "k=4")
+    assert done.returncode == 0, done.stderr
+    done = command(*words)
+    assert done.returncode == 1
+    assert "needs centroids=" in done.stderr
+    assert command(*words, "--strategy", "random", "-O", "k").returncode == 2
