@@ -522,8 +522,8 @@ def test_other_strategies_choose_in_a_run(pool, reference, tmp_path, strategy, o
         run.keys[0],
         next(key for table in tables for key in table["key"].to_pylist() if key not in run.keys),
     )
-    assert f"the strategy {strategy!r} kept it" in str(explain(run.path, kept)[0])
-    assert f"the strategy {strategy!r} did not keep it" in str(explain(run.path, dropped)[0])
+    assert f"the strategy {strategy!r} kept it" in explain(run.path, kept)[0].text()
+    assert f"the strategy {strategy!r} did not keep it" in explain(run.path, dropped)[0].text()
 
 
 def test_a_strategy_that_cannot_work_in_a_run_fails_before_it_begins(pool, reference, tmp_path, finished):

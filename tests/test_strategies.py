@@ -65,13 +65,9 @@ def test_the_budget_is_met_and_bad_rows_are_left_out(name, pool):
 @every
 @pytest.mark.parametrize("budget", [1, 397])
 def test_one_row_and_all_rows(name, budget, pool):
-    extra = {"ccs": {"beta": 0.0}, "dbp": {"balance": None}}.get(name, {})
+    extra = {"ccs": {"beta": 0.0}}.get(name, {})
     if name in ("vjepa2", "datacomp"):
         extra = {"reference": pool["centroids"]}
-    if name == "dbp" and budget == 1:
-        with pytest.raises(errors.BudgetError, match="lower balance"):
-            run(name, pool, budget)
-        return
     if strategies.get(name).budget != "none":
         with pytest.warns(UserWarning, match="no quota") if (name, budget) == ("rsprune", 1) else no_warning():
             assert len(run(name, pool, budget, **extra)) == budget
@@ -94,6 +90,11 @@ def test_same_bytes_at_any_thread_count_and_layout(name, pool, tmp_path):
         assert same(one, run(name, pool, **changes | {"embeds": tmp_path}))
         assert same(one, run(name, pool, **changes | {"embeds": np.asfortranarray(x)}))
         assert same(one, run(name, pool, **changes | {"embeds": x.astype(np.float64)})) or changes
+
+
+def test_dbp_says_what_its_clusters_keep_at_least(pool):
+    with pytest.raises(errors.BudgetError, match="at least 6 and at most 397"):
+        run("dbp", pool, 3, balance=None)
 
 
 def test_dbp_is_the_same_in_any_blocks(pool, monkeypatch):

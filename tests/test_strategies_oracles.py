@@ -297,7 +297,7 @@ def shares_of_projection(target, low, high, total):
 def test_dbp_gives_more_to_wide_and_distant_clusters(case, tau, balance, keep):
     pool, budget = case
     sizes = [len(m) for m in pool.members]
-    lone = 1 if balance is None else max(1, math.floor(balance * budget / pool.k + 1e-9))
+    lone = 1 if balance is None else math.floor(balance * budget / pool.k + 1e-9)
     low = [max(0, min(lone, s - 1)) for s in sizes]
     if sum(low) > budget:
         with pytest.raises(rsprune.errors.BudgetError, match="lower balance"):

@@ -34,7 +34,7 @@ def dbp(
     DBP (Abbas et al., ICLR 2024), after near-duplicates have been removed. ``C_j`` is the mean cosine distance of the
     rows of cluster j to its centroid, times that of its centroid to the 20 nearest others; ``P = softmax(C / tau)``.
     Cluster j gets ``clip(P_j B + lambda, lo_j, hi_j)`` for the one lambda at which they add up to B, which solves the
-    paper's quadratic programme; ``hi_j = n_j`` and ``lo_j = min(max(1, floor(balance B / K)), n_j - 1)``. Rounding is
+    paper's quadratic programme; ``hi_j = n_j`` and ``lo_j = min(floor(balance B / K), n_j - 1)``. Rounding is
     by largest remainders, so that exactly B rows come back.
 
     Parameters
@@ -46,7 +46,7 @@ def dbp(
     temperature
         tau.
     balance
-        How much of an even share each cluster gets at least; None is one row.
+        How much of an even share each cluster gets at least; with None one row.
     keep
         The rows of a cluster that are kept: ``"hard"``, furthest from the centroid; ``"easy"``; ``"random"``.
     """
@@ -66,7 +66,7 @@ def dbp(
     complexity[sizes == 0] = complexity[sizes > 0].mean()
     share = _core.softmax(complexity, float(temperature))
     least = 1 if balance is None else int(balance * wanted / clusters.k + 1e-9)
-    low = np.maximum(np.minimum(max(least, 1), sizes - 1), 0)
+    low = np.maximum(np.minimum(least, sizes - 1), 0)
     counts = project(share * wanted, low, sizes, wanted)
     order: dict[str, Key] = {"hard": clusters.similarity, "easy": -clusters.similarity, "random": inputs.draws}
     if keep not in order:
