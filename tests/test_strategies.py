@@ -59,7 +59,7 @@ def test_the_budget_is_met_and_bad_rows_are_left_out(name, pool):
     if strategies.get(name).budget != "none":
         assert len(got) == got.budget == 40
     assert sum(got.counts[phase].sum() for phase in ("quota", "fill")) == len(got)
-    assert got.summary()
+    assert "nan" not in got.summary()
 
 
 @every
@@ -221,6 +221,14 @@ def test_labels_are_groups_and_mark_invalid_rows(pool):
     assert np.isnan(got.similarity).all()
 
 
+def test_herding_of_much_warns(pool, monkeypatch):
+    monkeypatch.setattr(sys.modules["rsprune.strategies.herding"], "SLOW", 1e3)
+    with pytest.warns(UserWarning, match="per_cluster=True takes far less") as caught:
+        strategies.select("herding", pool["embeds"], 0.1)
+    assert caught[0].filename == __file__
+    run("herding", pool, per_cluster=True)
+
+
 # --- helpers ----------------------------------------------------------------------------------------------------------
 
 
@@ -337,6 +345,8 @@ def test_select_by_any_strategy(pool, tmp_path):
     assert about["strategy_options"] == {"k": 5, "which": "furthest", "topup": False}
     done = command(*words, "--strategy", "vjepa2", "-r", tmp_path / "r.npy", "-O", "k=4")
     assert done.returncode == 0, done.stderr
+    done = command(*words, "--strategy", "datacomp", "-r", tmp_path / "r.npy", "-O", "k=4", "--keep", "none", "--json")
+    assert json.loads(done.stdout)["selected"] > 40
     done = command(*words)
     assert done.returncode == 1
     assert "needs centroids=" in done.stderr

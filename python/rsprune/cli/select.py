@@ -42,14 +42,14 @@ def command(
 ) -> None:
     """Choose rows of embeddings: an equal number nearest to each centroid, the rest from the global remainder.
 
-    Or by any other strategy.
+    Or by any other strategy; --keep none leaves the number of rows to one that has a rule of its own.
     """
     from rsprune.pipeline import select_run
 
     result = select_run(
         embeds,
         centroids=centroids,
-        keep=common.budget(keep),
+        keep=None if keep == "none" else common.budget(keep),
         out=out,
         fill=fill,
         within=within,

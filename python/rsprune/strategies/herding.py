@@ -45,5 +45,5 @@ def herding(inputs: Inputs, *, per_cluster: bool = False, k: int | None = None) 
             message = (
                 f"herding {wanted} of {inputs.n} rows takes {work:.0e} multiply-adds; per_cluster=True takes far less"
             )
-            warnings.warn(message, UserWarning, stacklevel=5)
+            warnings.warn(message, UserWarning, stacklevel=4)
     return Choice(_core.herd_rows(rows, groups.labels, counts, threads=inputs.threads), groups)

@@ -16,17 +16,23 @@ const COLUMNS_BYTES: usize = 128 << 20;
 pub fn medians(rows: &Rows<'_>, labels: &[i32], k: usize, par: &Par<'_>) -> Result<Vec<f64>> {
     let members = members(rows, labels, k)?;
     let of_group = |(reader, columns): &mut (Reader<'_>, Vec<f64>), group: usize| {
-        of_rows(reader, rows.dim(), &members[group], columns)
+        of_rows(reader, rows.dim(), &members[group], columns, COLUMNS_BYTES)
     };
     Ok(par.map(k, || (rows.reader(), Vec::new()), of_group)?.concat())
 }
 
-fn of_rows(reader: &mut Reader<'_>, dim: usize, members: &[usize], columns: &mut Vec<f64>) -> Result<Vec<f64>> {
+fn of_rows(
+    reader: &mut Reader<'_>,
+    dim: usize,
+    members: &[usize],
+    columns: &mut Vec<f64>,
+    bytes: usize,
+) -> Result<Vec<f64>> {
     let n = members.len();
     if n == 0 {
         return Ok(vec![f64::NAN; dim]);
     }
-    let at_once = (COLUMNS_BYTES / (n * size_of::<f64>())).clamp(1, dim);
+    let at_once = (bytes / (n * size_of::<f64>())).clamp(1, dim);
     let mut medians = Vec::with_capacity(dim);
     for i in 0..dim.div_ceil(at_once) {
         let some = piece(i, at_once, dim);
@@ -50,4 +56,41 @@ fn median(column: &mut [f64]) -> f64 {
     // Adding +0.0 makes one zero of the two.
     let lower = if even { below.iter().copied().fold(f64::NEG_INFINITY, f64::max) } else { upper };
     (lower + upper) / 2.0 + 0.0
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn columns_are_sorted_halves_however_many_are_held(
+            values in proptest::collection::vec(-3i8..4, 4..120), dim in 1usize..6, bytes in 1usize..400,
+        ) {
+            let values: Vec<f32> = values.iter().map(|&v| f32::from(v) + 0.5).collect();
+            let n = (values.len() / dim).max(1);
+            let values: Vec<f32> = values.iter().copied().cycle().take(n * dim).collect();
+            let rows = Rows::from_slice(&values, dim).unwrap();
+            let all: Vec<usize> = (0..n).collect();
+            let got = of_rows(&mut rows.reader(), dim, &all, &mut Vec::new(), bytes).unwrap();
+            for (c, &median) in got.iter().enumerate() {
+                let mut column: Vec<f64> = all
+                    .iter()
+                    .map(|&i| {
+                        let (row, norm) = (rows.reader().read(i..i + 1).unwrap().to_vec(), norm(&values[i * dim..][..dim]));
+                        row[c] / norm
+                    })
+                    .collect();
+                column.sort_by(f64::total_cmp);
+                prop_assert_eq!(median, (column[(n - 1) / 2] + column[n / 2]) / 2.0);
+            }
+        }
+    }
+
+    fn norm(row: &[f32]) -> f64 {
+        let row: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
+        crate::assign::lanes::dot(&row, &row).sqrt()
+    }
 }
