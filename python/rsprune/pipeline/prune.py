@@ -205,7 +205,7 @@ def prune(
             centroids = prior.centroids(work, model, pixels, making["batch_size"])
             survivors = {shard.name: np.flatnonzero(kept[pool.rows_of(shard.name)]) for shard in images.shards}
             size = making["batch_size"]
-            embed_shards(work, images, survivors, model, centroids, pixels, size, keep=config["keep_embeddings"])
+            embed_shards(work, images, survivors, model, centroids, pixels, size, keep=stored)
             decide(work, pool, kept, centroids, choice, prior.embeddings(work))
         write_report(folder, images)
     return open_run(folder.path)
