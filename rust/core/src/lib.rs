@@ -7,6 +7,7 @@
 //! | [`rows`] | embeddings where they lie: arrays, memory maps, `.npy` files, shards |
 //! | [`assign`] | Stage II: the nearest centroid of every row, exactly |
 //! | [`select`] | Stage II: which rows a budget keeps |
+//! | [`neighbors`] | similar rows: near-duplicates, k-center, facility location |
 //! | [`cluster`] | reference centroids by spherical K-means |
 //! | [`groups`] | rows in groups, as other selection methods see them |
 //! | [`par`], [`cpu`], [`seed`], [`error`] | threads, CPU features, seeded draws, errors |
@@ -20,6 +21,7 @@ pub mod entropy;
 pub mod error;
 pub mod groups;
 pub mod image;
+pub mod neighbors;
 pub mod par;
 pub mod rows;
 pub mod seed;

@@ -19,6 +19,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 pub use centroids::Centroids;
+pub(crate) use filter::{Ask, Measure, PANEL_VECTORS, Screen, Screening};
 use filter::{Filter, Survivor};
 pub use kernel::{Best, Kernel, PAIRS, Packed};
 

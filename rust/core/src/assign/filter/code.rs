@@ -179,6 +179,12 @@ impl Size {
         let is_in_range = RANGE.contains(&largest) && squares.is_finite();
         is_in_range.then(|| Size { largest, norm: squares.sqrt() * above(row.len()) })
     }
+
+    /// The scale of the digits of a row of `dim` numbers of this size.
+    #[inline(always)]
+    pub(super) fn scale<C: Code>(self, dim: usize) -> f32 {
+        (self.largest / C::MAX).max(self.norm / C::max_norm(dim))
+    }
 }
 
 /// What the root of a float32 sum of `dim` squares must be multiplied by to be an upper bound.
@@ -196,7 +202,7 @@ fn above(dim: usize) -> f32 {
 #[inline(always)]
 pub(super) fn encode<F: Floats, C: Code>(row: &[f32], size: Size, words: &mut [C::Word]) -> RowCode {
     let (chunks, tail) = row.as_chunks::<LANES>();
-    let scale = (size.largest / C::MAX).max(size.norm / C::max_norm(row.len()));
+    let scale = size.scale::<C>(row.len());
     let inverse = 1.0 / scale;
     let (to_digits, to_numbers) = (F::splat(inverse), F::splat(-scale));
     let mut squares = [F::splat(0.0); CHAINS];

@@ -14,6 +14,7 @@
 
 mod code;
 mod packed;
+mod screen;
 mod simd;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use self::code::{Code, Digits, I8, I8_MAX_DIM, I16, Size, encode};
 use self::packed::{Bounds, Packed, Single};
 use self::simd::{Dot, Floats, Group, Ints, LANES};
 use crate::cpu::{self, Level};
+pub(crate) use screen::{Ask, Measure, PANEL_VECTORS, Screen, Screening};
 
 /// Vectors longer than this might break the bounds of [`encode`].
 pub(super) const MAX_DIM: usize = 1 << 20;
@@ -460,11 +462,9 @@ fn exclude<S: Ints, C: Code>(bounds: &[Bounds], digits: &Digits<C>, first: usize
         let (error, norm) = (S::Floats::splat(codes[row].error), S::Floats::splat(codes[row].norm));
         let mut lowest = S::Floats::splat(f32::NEG_INFINITY);
         for ((score, bounds), upper) in scores.iter().zip(bounds).zip(uppers.iter_mut()) {
-            let middle = S::load(score).to_floats().mul(S::Floats::load(&bounds.scale.0));
-            let of_norm = error.mul(S::Floats::load(&bounds.norm.0));
-            let bound = norm.mul_add(S::Floats::load(&bounds.error.0), of_norm);
-            lowest = middle.sub(bound).max(lowest);
-            upper.0 = middle.add(bound).to_array();
+            let [lower, highest] = ends::<S>(score, bounds, error, norm);
+            lowest = lower.max(lowest);
+            upper.0 = highest.to_array();
         }
         floors[row] = floors[row].max(lowest.largest());
         let floor = S::Floats::splat(floors[row]);
@@ -473,6 +473,15 @@ fn exclude<S: Ints, C: Code>(bounds: &[Bounds], digits: &Digits<C>, first: usize
             *mask = S::Floats::load(&upper.0).at_least(floor);
         }
     }
+}
+
+/// The lower and the upper bounds of the scores of a group, for a row of this `error` and `norm`.
+#[inline(always)]
+fn ends<S: Ints>(score: &Group<i32>, bounds: &Bounds, error: S::Floats, norm: S::Floats) -> [S::Floats; 2] {
+    let middle = S::load(score).to_floats().mul(S::Floats::load(&bounds.scale.0));
+    let of_norm = error.mul(S::Floats::load(&bounds.norm.0));
+    let bound = norm.mul_add(S::Floats::load(&bounds.error.0), of_norm);
+    [middle.sub(bound), middle.add(bound)]
 }
 
 /// Leaves in `block.survivors` what the digits of `C` cannot exclude of several candidates of a row.

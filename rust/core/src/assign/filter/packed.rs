@@ -37,13 +37,18 @@ const ABSENT: Bounds =
 impl<C: Code> Packed<C> {
     /// Of vectors in C order.
     pub(super) fn new(vectors: &[f32], dim: usize) -> Self {
-        let len = vectors.len() / dim;
+        Self::of(centred::<C>(vectors, dim).map(Some), vectors.len() / dim, dim)
+    }
+
+    /// Of `len` centroids of `dim` numbers, some of which may be absent.
+    pub(super) fn of(centroids: impl Iterator<Item = Option<Centroid>>, len: usize, dim: usize) -> Self {
         let (groups, steps) = (len.div_ceil(LANES), dim.div_ceil(C::PER_WORD));
         let mut words = vec![Group([0; LANES]); groups * steps];
         // With a scale of infinity, -1 becomes minus infinity where there is no centroid.
         let mut start = vec![Group([-1; LANES]); groups];
         let mut bounds = vec![ABSENT; groups];
-        for (k, centroid) in centred::<C>(vectors, dim).enumerate() {
+        for (k, centroid) in centroids.enumerate() {
+            let Some(centroid) = centroid else { continue };
             let (group, lane) = (k / LANES, k % LANES);
             start[group].0[lane] = -C::RAISED * centroid.digits.iter().sum::<i32>();
             for (step, digits) in centroid.digits.chunks(C::PER_WORD).enumerate() {
@@ -100,7 +105,14 @@ impl<C: Code> Single<C> {
 
 fn centred<C: Code>(vectors: &[f32], dim: usize) -> impl Iterator<Item = Centroid> {
     let mean = mean(vectors, dim);
-    vectors.chunks_exact(dim).map(move |vector| Centroid::new::<C>(vector, &mean))
+    let (mut centred, mut wide) = (Vec::with_capacity(dim), Vec::with_capacity(dim));
+    vectors.chunks_exact(dim).map(move |vector| {
+        centred.clear();
+        centred.extend(vector.iter().zip(&mean).map(|(&v, m)| f64::from(v) - m));
+        wide.clear();
+        wide.extend(vector.iter().map(|&v| f64::from(v)));
+        Centroid::new::<C>(&centred, norm(&wide))
+    })
 }
 
 /// One centroid less the mean: `scale * digits`, and what bounds its error, see [`Bounds`].
@@ -113,10 +125,10 @@ pub(super) struct Centroid {
 }
 
 impl Centroid {
-    fn new<C: Code>(vector: &[f32], mean: &[f64]) -> Self {
-        let centred: Vec<f64> = vector.iter().zip(mean).map(|(&v, m)| f64::from(v) - m).collect();
-        let largest = largest(&centred);
-        let by_norm = norm(&centred) / f64::from(C::max_norm(vector.len()));
+    /// Of a vector of length `length` less the mean.
+    pub(super) fn new<C: Code>(centred: &[f64], length: f64) -> Self {
+        let largest = largest(centred);
+        let by_norm = norm(centred) / f64::from(C::max_norm(centred.len()));
         // Numbers too small for the arithmetic of scores are all error.
         let is_zero = largest < f64::from(*RANGE.start());
         let scale = if is_zero { 0.0 } else { (largest / f64::from(C::MAX)).max(by_norm) as f32 };
@@ -128,8 +140,7 @@ impl Centroid {
         let (digits_norm, error) = (norm(&numbers), norm(&errors));
         // The rounding of all float32 operations on scores and bounds, each of 2^-24 and fewer than 16 in a row; and that
         // of the float64 dot products which define the label, of at most D 2^-53 |x| |c| each.
-        let wide: Vec<f64> = vector.iter().map(|&v| f64::from(v)).collect();
-        let defined = norm(&wide) * vector.len() as f64 / 2f64.powi(51);
+        let defined = length * centred.len() as f64 / 2f64.powi(51);
         let rounding = digits_norm / f64::from(1 << 20) + defined;
         let above = 1.0 + 1.0 / f64::from(1 << 19);
         Centroid { digits, scale, norm: (digits_norm * above) as f32, error: ((error + rounding) * above) as f32 }

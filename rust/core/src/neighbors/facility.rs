@@ -1,0 +1,270 @@
+//! Facility location: the rows that cover all others best, by the greedy algorithm (Nemhauser, Wolsey and Fisher, 1978)
+//! evaluated lazily (Minoux, 1978).
+//!
+//! `f(A) = sum_i max_{a in A} w(i, a)` with `w = (1 + similarity) / 2`. Each step takes the row of the largest gain
+//! `sum_i max(0, w(i, a) - cover_i)`, ties to the lower number. Gains are float64 sums in a fixed order, whose every term
+//! and sum only shrinks as the cover grows, rounded or not: a gain of earlier is a bound on that of now, and most rows
+//! need not be looked at again.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+use super::groups::Groups;
+use super::knn::NO_ROW;
+use super::{Neighbour, Options, Source, check_count, cosine, norms};
+use crate::assign::Kernel;
+use crate::assign::lanes::{LANES, tree};
+use crate::error::{Error, Result};
+use crate::par::Par;
+use crate::rows::Rows;
+
+/// Similarities of all pairs of a group are kept up to so many bytes for all threads together; those of larger groups are
+/// computed again when they are needed.
+const KEPT_BYTES: usize = 1 << 30;
+
+/// A row that was chosen, and what it added to the sum.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pick {
+    /// Its number.
+    pub row: u32,
+    /// Its gain when it was chosen.
+    pub gain: f64,
+}
+
+/// In each group, as many rows as its budget says, in the order in which they are chosen, one group after the other. Rows
+/// without a direction are neither chosen nor covered, so a group may give fewer.
+///
+/// # Errors
+/// [`Error::Argument`] when there is not a budget a group, and what reading files can raise.
+pub fn within_groups(
+    rows: &Rows<'_>,
+    groups: Groups<'_>,
+    budgets: &[usize],
+    options: Options,
+    par: &Par<'_>,
+) -> Result<Vec<Vec<Pick>>> {
+    check_count(rows)?;
+    if budgets.len() != groups.count() {
+        return Err(Error::Argument(format!("{} budgets for {} groups", budgets.len(), groups.count())));
+    }
+    let kernel = Kernel::new(options.level()?, true);
+    let scratch = || (Source::new(rows), Vec::new());
+    par.map(budgets.len(), scratch, |(source, values), g| {
+        if budgets[g] == 0 {
+            return Ok(Vec::new());
+        }
+        source.gather(groups.rows(g), values)?;
+        let group = Group::new(groups.rows(g), values, rows.dim(), kernel);
+        let kept = group.len().saturating_mul(group.len()) * size_of::<f32>() <= KEPT_BYTES / par.threads();
+        let mut all = Vec::new();
+        let mut gains = Vec::with_capacity(group.len());
+        let cover = vec![0f64; group.len()];
+        for first in (0..group.len()).step_by(COLUMNS) {
+            par.check()?;
+            let columns = group.columns(first..group.len().min(first + COLUMNS));
+            gains.extend(columns.chunks_exact(group.len()).map(|column| gain(column, &cover)));
+            if kept {
+                all.extend(columns);
+            }
+        }
+        let column = |i: usize| match kept {
+            true => std::borrow::Cow::Borrowed(&all[i * group.len()..(i + 1) * group.len()]),
+            false => std::borrow::Cow::Owned(group.columns(i..i + 1)),
+        };
+        let mut cover = cover;
+        let picks = lazily(gains, budgets[g], par, |step| match step {
+            Step::Gain(i) => gain(&column(i as usize), &cover),
+            Step::Take(i) => {
+                cover.iter_mut().zip(column(i as usize).iter()).for_each(|(c, &s)| *c = c.max(weight(s)));
+                0.0
+            }
+        })?;
+        Ok(picks.into_iter().map(|pick| Pick { row: group.numbers[pick.row as usize], ..pick }).collect())
+    })
+}
+
+/// As [`within_groups`] of all rows, where `w` is 0 but between a row and itself (1) and its `k` neighbours: a row is
+/// covered by those among its own neighbours. Rows whose neighbours are all missing are neither chosen nor covered.
+///
+/// # Errors
+/// [`Error::Argument`] for a neighbour that is no row.
+pub fn on_graph(neighbours: &[Neighbour], k: usize, budget: usize, par: &Par<'_>) -> Result<Vec<Pick>> {
+    let n = neighbours.len() / k.max(1);
+    let covered = Covered::new(neighbours, k, n)?;
+    let mut cover = vec![0f64; n];
+    let gain = |cover: &[f64], row: u32| covered.by(row).map(|(i, w)| (w - cover[i as usize]).max(0.0)).sum::<f64>();
+    // A row that is not even covered by itself is none.
+    let gains = (0..n as u32).map(|row| gain(&cover, row)).collect();
+    let mut picks = lazily(gains, budget, par, |step| match step {
+        Step::Gain(row) => gain(&cover, row),
+        Step::Take(row) => {
+            covered.by(row).for_each(|(i, w)| cover[i as usize] = cover[i as usize].max(w));
+            0.0
+        }
+    })?;
+    picks.retain(|pick| covered.by(pick.row).next().is_some());
+    Ok(picks)
+}
+
+/// The rows that each row covers.
+struct Covered {
+    rows: Vec<u32>,
+    similarity: Vec<f32>,
+    starts: Vec<usize>,
+}
+
+impl Covered {
+    fn new(neighbours: &[Neighbour], k: usize, n: usize) -> Result<Self> {
+        // A row and itself, then its neighbours.
+        let edges = |i: usize| {
+            let list = neighbours[i * k..(i + 1) * k].iter().filter(|other| other.row != NO_ROW);
+            let itself = list.clone().next().map(|_| Neighbour { row: i as u32, similarity: 1.0 });
+            itself.into_iter().chain(list.copied().filter(move |other| other.row as usize != i))
+        };
+        let mut starts = vec![0; n + 1];
+        for i in 0..n {
+            for other in edges(i) {
+                if other.row as usize >= n {
+                    return Err(Error::Argument(format!("row {i} has neighbour {}; there are {n} rows", other.row)));
+                }
+                starts[other.row as usize + 1] += 1;
+            }
+        }
+        for i in 0..n {
+            starts[i + 1] += starts[i];
+        }
+        let (mut rows, mut similarity) = (vec![0; starts[n]], vec![0.0; starts[n]]);
+        let mut next = starts.clone();
+        for i in 0..n {
+            for other in edges(i) {
+                let place = &mut next[other.row as usize];
+                (rows[*place], similarity[*place]) = (i as u32, other.similarity);
+                *place += 1;
+            }
+        }
+        Ok(Covered { rows, similarity, starts })
+    }
+
+    /// The rows that `row` covers, ascending, and how well.
+    fn by(&self, row: u32) -> impl Iterator<Item = (u32, f64)> {
+        let range = self.starts[row as usize]..self.starts[row as usize + 1];
+        let similarity = self.similarity[range.clone()].iter().map(|&s| weight(s));
+        self.rows[range].iter().copied().zip(similarity)
+    }
+}
+
+/// `w` of a similarity.
+#[inline(always)]
+fn weight(similarity: f32) -> f64 {
+    (1.0 + f64::from(similarity)) * 0.5
+}
+
+/// What `similarity` to all rows adds to `cover`: in eight lanes, as a dot product is summed.
+fn gain(similarity: &[f32], cover: &[f64]) -> f64 {
+    let mut sums = [0.0; LANES];
+    let (s, s_tail) = similarity.as_chunks::<LANES>();
+    let (c, c_tail) = cover.as_chunks::<LANES>();
+    for (s, c) in s.iter().zip(c) {
+        for l in 0..LANES {
+            sums[l] += (weight(s[l]) - c[l]).max(0.0);
+        }
+    }
+    for (sum, (&s, c)) in sums.iter_mut().zip(s_tail.iter().zip(c_tail)) {
+        *sum += (weight(s) - c).max(0.0);
+    }
+    tree(sums)
+}
+
+/// Candidates whose similarities to all are computed at a time: packed, they stay in the second-level cache.
+const COLUMNS: usize = 48;
+
+/// The rows of a group that have a direction.
+struct Group<'v> {
+    numbers: Vec<u32>,
+    vectors: std::borrow::Cow<'v, [f32]>,
+    norms: Vec<f64>,
+    dim: usize,
+    kernel: Kernel,
+}
+
+impl<'v> Group<'v> {
+    fn new(numbers: &[u32], vectors: &'v [f32], dim: usize, kernel: Kernel) -> Self {
+        let norms = norms(vectors, dim, kernel);
+        let is_valid = |norm: &f64| *norm > 0.0 && norm.is_finite();
+        if norms.iter().all(is_valid) {
+            return Group { numbers: numbers.to_vec(), vectors: vectors.into(), norms, dim, kernel };
+        }
+        let valid = || norms.iter().map(is_valid);
+        let vectors = vectors.chunks_exact(dim).zip(valid()).filter(|(_, valid)| *valid).flat_map(|(v, _)| v).copied();
+        let numbers = numbers.iter().zip(valid()).filter(|(_, valid)| *valid).map(|(&number, _)| number);
+        let (numbers, vectors) = (numbers.collect(), vectors.collect::<Vec<f32>>().into());
+        let norms = norms.into_iter().filter(is_valid).collect();
+        Group { numbers, vectors, norms, dim, kernel }
+    }
+
+    fn len(&self) -> usize {
+        self.numbers.len()
+    }
+
+    /// The similarities of all rows to each of `range`.
+    fn columns(&self, range: std::ops::Range<usize>) -> Vec<f32> {
+        let packed = self.kernel.pack_centroids(&self.vectors[range.start * self.dim..range.end * self.dim], self.dim);
+        let mut dots = Vec::new();
+        self.kernel.dots(&self.vectors, self.dim, &packed, &mut dots);
+        let mut columns = vec![0f32; range.len() * self.len()];
+        for (i, dots) in dots.chunks_exact(range.len()).enumerate() {
+            for (j, &dot) in dots.iter().enumerate() {
+                columns[j * self.len() + i] = cosine(dot, self.norms[i], self.norms[range.start + j]);
+            }
+        }
+        columns
+    }
+}
+
+/// What [`lazily`] asks for: the gain of a row by now, or that it be taken.
+enum Step {
+    Gain(u32),
+    Take(u32),
+}
+
+/// The greedy order of rows whose gains only shrink.
+fn lazily(gains: Vec<f64>, budget: usize, par: &Par<'_>, mut step: impl FnMut(Step) -> f64) -> Result<Vec<Pick>> {
+    let bounds = (0u32..).zip(gains).map(|(row, gain)| Bound { pick: Pick { row, gain }, taken: 0 });
+    let mut heap: BinaryHeap<Bound> = bounds.collect();
+    let mut picks = Vec::with_capacity(budget.min(heap.len()));
+    while picks.len() < budget
+        && let Some(mut best) = heap.pop()
+    {
+        if best.taken == picks.len() {
+            par.check()?;
+            step(Step::Take(best.pick.row));
+            picks.push(best.pick);
+        } else {
+            best.pick.gain = step(Step::Gain(best.pick.row));
+            best.taken = picks.len();
+            heap.push(best);
+        }
+    }
+    Ok(picks)
+}
+
+/// A gain as it was when so many were `taken`. The largest comes first, of equals the lower number.
+#[derive(Debug, PartialEq)]
+struct Bound {
+    pick: Pick,
+    taken: usize,
+}
+
+impl Eq for Bound {}
+
+impl Ord for Bound {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.pick.gain.total_cmp(&other.pick.gain).then(other.pick.row.cmp(&self.pick.row))
+    }
+}
+
+impl PartialOrd for Bound {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
