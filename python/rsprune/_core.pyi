@@ -16,15 +16,24 @@ __all__ = [
     "cpu_features",
     "decode_images",
     "draws",
+    "earlier_similarity",
     "entropy_arrays",
     "entropy_images",
+    "facility_neighbours",
+    "facility_rows",
+    "farthest_rows",
     "fit_rows",
     "group_distances",
     "group_medians",
     "herd_rows",
     "preprocess_images",
+    "nearest_rows",
+    "neighbour_components",
+    "pass_messages",
     "row_dots",
     "select_rows",
+    "separated_rows",
+    "similar_components",
     "softmax",
     "take_rows",
     "valid_rows",
@@ -159,3 +168,46 @@ def fit_rows(
     raise_invalid: bool,
     threads: int | None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]: ...
+
+# Groups are rows in an order, one group after the other, and where each starts, with the end of the last: int64.
+# Neighbours are int64 (N, k), -1 for none, with their similarity, float32 (N, k).
+def nearest_rows(
+    queries: Rows, base: Rows, /, *, k: int, exclude_self: bool, threads: int | None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
+def earlier_similarity(
+    rows: Rows, order: NDArray[np.int64], starts: NDArray[np.int64], /, *, threads: int | None
+) -> NDArray[np.float32]: ...
+def separated_rows(
+    rows: Rows, order: NDArray[np.int64], starts: NDArray[np.int64], /, *, threshold: float, threads: int | None
+) -> NDArray[np.bool_]: ...
+def similar_components(
+    rows: Rows, order: NDArray[np.int64], starts: NDArray[np.int64], /, *, threshold: float, threads: int | None
+) -> NDArray[np.int64]: ...
+def neighbour_components(
+    neighbours: NDArray[np.int64], similarity: NDArray[np.float32], /, *, threshold: float
+) -> NDArray[np.int64]: ...
+def farthest_rows(
+    rows: Rows, given: NDArray[np.int64], /, *, count: int, distance: float, threads: int | None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
+def facility_rows(
+    rows: Rows,
+    order: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    budgets: NDArray[np.int64],
+    /,
+    *,
+    threads: int | None,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]: ...
+def facility_neighbours(
+    neighbours: NDArray[np.int64], similarity: NDArray[np.float32], /, *, budget: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]: ...
+def pass_messages(
+    neighbours: NDArray[np.int64],
+    similarity: NDArray[np.float32],
+    scores: NDArray[np.float64],
+    /,
+    *,
+    multiply: bool,
+    gamma: float,
+    budget: int,
+) -> NDArray[np.int64]: ...

@@ -26,6 +26,11 @@ BUILT_IN = (
     "dbp",
     "prototypes",
     "ccs",
+    "dinov2",
+    "semdedup",
+    "d2",
+    "kcenter",
+    "facility_location",
     "herding",
     "a2mae_like",
 )

@@ -9,6 +9,7 @@ mod entropy;
 mod errors;
 mod groups;
 mod images;
+mod neighbors;
 mod rows;
 mod seed;
 mod select;
@@ -29,6 +30,11 @@ mod _core {
     use super::groups::{group_distances, group_medians, herd_rows, row_dots, softmax, valid_rows};
     #[pymodule_export]
     use super::images::{decode_images, preprocess_images};
+    #[pymodule_export]
+    use super::neighbors::{
+        earlier_similarity, facility_neighbours, facility_rows, farthest_rows, nearest_rows, neighbour_components,
+        pass_messages, separated_rows, similar_components,
+    };
     #[pymodule_export]
     use super::rows::{Rows, take_rows};
     #[pymodule_export]

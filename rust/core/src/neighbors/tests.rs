@@ -148,7 +148,7 @@ fn weight(similarity: f32) -> f64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, ..Default::default() })]
 
     #[test]
     fn neighbours_are_those_of_all_pairs((dim, values) in matrices(), k in 1usize..12, exclude_self: bool) {

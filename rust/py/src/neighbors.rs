@@ -1,0 +1,246 @@
+//! Binding of `rsprune_core::neighbors`.
+
+use numpy::{
+    IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods,
+};
+use pyo3::prelude::*;
+use rsprune_core::Error;
+use rsprune_core::neighbors::facility::{self, Pick};
+use rsprune_core::neighbors::graph::{self, Passing};
+use rsprune_core::neighbors::groups::{self, Groups};
+use rsprune_core::neighbors::kcenter::{self, Stop};
+use rsprune_core::neighbors::knn::NO_ROW;
+use rsprune_core::neighbors::{self, Components, Neighbour, Options};
+
+use crate::door;
+use crate::errors::to_py;
+use crate::rows::Rows;
+
+type Numbers<'py> = PyReadonlyArray1<'py, i64>;
+
+/// Numbers and similarities (N, k) of the most similar rows; -1 and NaN where there are too few.
+#[pyfunction]
+#[pyo3(signature = (queries, base, /, *, k, exclude_self, threads))]
+pub fn nearest_rows<'py>(
+    py: Python<'py>,
+    queries: &Rows,
+    base: &Rows,
+    k: usize,
+    exclude_self: bool,
+    threads: Option<usize>,
+) -> PyResult<(Bound<'py, PyArray2<i64>>, Bound<'py, PyArray2<f32>>)> {
+    let (numbers, similarity): (Vec<i64>, Vec<f32>) = door::run(py, threads, |par| {
+        let found = neighbors::knn(queries.core(), base.core(), k, exclude_self, Options::default(), par)?;
+        let number = |row: u32| if row == NO_ROW { -1 } else { i64::from(row) };
+        Ok(found.into_iter().map(|neighbour| (number(neighbour.row), neighbour.similarity)).unzip())
+    })?;
+    let shape = [queries.core().len(), k];
+    Ok((numbers.into_pyarray(py).reshape(shape)?, similarity.into_pyarray(py).reshape(shape)?))
+}
+
+/// Of each row of `order`, its largest similarity to an earlier one of its group, and at least 0.
+#[pyfunction]
+#[pyo3(signature = (rows, order, starts, /, *, threads))]
+pub fn earlier_similarity<'py>(
+    py: Python<'py>,
+    rows: &Rows,
+    order: Numbers<'py>,
+    starts: Numbers<'py>,
+    threads: Option<usize>,
+) -> PyResult<Bound<'py, PyArray1<f32>>> {
+    let lists = Lists::new(py, &order, &starts)?;
+    let similarity = door::run(py, threads, |par| {
+        groups::nearest_earlier(rows.core(), lists.groups(rows)?, Options::default(), par)
+    })?;
+    Ok(similarity.into_pyarray(py))
+}
+
+/// Of each row of `order`, whether no earlier one of its group that remains is similar above the threshold.
+#[pyfunction]
+#[pyo3(signature = (rows, order, starts, /, *, threshold, threads))]
+pub fn separated_rows<'py>(
+    py: Python<'py>,
+    rows: &Rows,
+    order: Numbers<'py>,
+    starts: Numbers<'py>,
+    threshold: f32,
+    threads: Option<usize>,
+) -> PyResult<Bound<'py, PyArray1<bool>>> {
+    let lists = Lists::new(py, &order, &starts)?;
+    let remain = door::run(py, threads, |par| {
+        groups::separated(rows.core(), lists.groups(rows)?, threshold, Options::default(), par)
+    })?;
+    Ok(remain.into_pyarray(py))
+}
+
+/// Of each row, the lowest of its component: edges join rows of a group that are similar above the threshold.
+#[pyfunction]
+#[pyo3(signature = (rows, order, starts, /, *, threshold, threads))]
+pub fn similar_components<'py>(
+    py: Python<'py>,
+    rows: &Rows,
+    order: Numbers<'py>,
+    starts: Numbers<'py>,
+    threshold: f32,
+    threads: Option<usize>,
+) -> PyResult<Bound<'py, PyArray1<i64>>> {
+    let lists = Lists::new(py, &order, &starts)?;
+    let components = door::run(py, threads, |par| {
+        groups::components_above(rows.core(), lists.groups(rows)?, threshold, Options::default(), par)
+    })?;
+    Ok(wide(py, components.roots()))
+}
+
+/// As [`similar_components`], of the edges between rows and their neighbours.
+#[pyfunction]
+#[pyo3(signature = (neighbours, similarity, /, *, threshold))]
+pub fn neighbour_components<'py>(
+    py: Python<'py>,
+    neighbours: PyReadonlyArray2<'py, i64>,
+    similarity: PyReadonlyArray2<'py, f32>,
+    threshold: f32,
+) -> PyResult<Bound<'py, PyArray1<i64>>> {
+    let graph = Graph::new(py, &neighbours, &similarity)?;
+    let components = door::run(py, Some(1), |_| {
+        let n = graph.lists.len() / graph.k.max(1);
+        let components = Components::new(n);
+        for (i, list) in (0u32..).zip(graph.lists.chunks_exact(graph.k)) {
+            let edges = list.iter().filter(|other| (other.row as usize) < n && other.similarity > threshold);
+            edges.for_each(|other| components.join(i, other.row));
+        }
+        Ok(components)
+    })?;
+    Ok(wide(py, components.roots()))
+}
+
+/// Rows chosen by farthest point after the `given` ones, which come first; of every row the similarity to the nearest.
+#[pyfunction]
+#[pyo3(signature = (rows, given, /, *, count, distance, threads))]
+pub fn farthest_rows<'py>(
+    py: Python<'py>,
+    rows: &Rows,
+    given: Numbers<'py>,
+    count: usize,
+    distance: f64,
+    threads: Option<usize>,
+) -> PyResult<(Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<f32>>)> {
+    let given = narrow(py, given.as_slice()?)?;
+    let stop = Stop { count, distance };
+    let centers =
+        door::run(py, threads, |par| kcenter::farthest_first(rows.core(), &given, stop, Options::default(), par))?;
+    Ok((wide(py, centers.chosen), centers.similarity.into_pyarray(py)))
+}
+
+/// Rows and gains by facility location, group by group in the order in which they were chosen.
+#[pyfunction]
+#[pyo3(signature = (rows, order, starts, budgets, /, *, threads))]
+pub fn facility_rows<'py>(
+    py: Python<'py>,
+    rows: &Rows,
+    order: Numbers<'py>,
+    starts: Numbers<'py>,
+    budgets: Numbers<'py>,
+    threads: Option<usize>,
+) -> PyResult<(Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<f64>>)> {
+    let lists = Lists::new(py, &order, &starts)?;
+    let budgets: Vec<usize> = budgets.as_slice()?.iter().map(|&budget| budget.max(0) as usize).collect();
+    let picks = door::run(py, threads, |par| {
+        facility::within_groups(rows.core(), lists.groups(rows)?, &budgets, Options::default(), par)
+    })?;
+    Ok(columns(py, picks.concat()))
+}
+
+/// Rows and gains by facility location on the graph of the neighbours of each row, itself among them.
+#[pyfunction]
+#[pyo3(signature = (neighbours, similarity, /, *, budget))]
+pub fn facility_neighbours<'py>(
+    py: Python<'py>,
+    neighbours: PyReadonlyArray2<'py, i64>,
+    similarity: PyReadonlyArray2<'py, f32>,
+    budget: usize,
+) -> PyResult<(Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<f64>>)> {
+    let graph = Graph::new(py, &neighbours, &similarity)?;
+    Ok(columns(py, door::run(py, Some(1), |par| facility::on_graph(&graph.lists, graph.k, budget, par))?))
+}
+
+/// Rows by D2 pruning on the graph of the neighbours of each row, in the order in which they were chosen.
+#[pyfunction]
+#[pyo3(signature = (neighbours, similarity, scores, /, *, multiply, gamma, budget))]
+#[allow(clippy::too_many_arguments, reason = "the options of one Python function")]
+pub fn pass_messages<'py>(
+    py: Python<'py>,
+    neighbours: PyReadonlyArray2<'py, i64>,
+    similarity: PyReadonlyArray2<'py, f32>,
+    scores: PyReadonlyArray1<'py, f64>,
+    multiply: bool,
+    gamma: f64,
+    budget: usize,
+) -> PyResult<Bound<'py, PyArray1<i64>>> {
+    let graph = Graph::new(py, &neighbours, &similarity)?;
+    let (scores, passing) = (scores.as_slice()?, Passing { multiply, gamma });
+    let chosen =
+        door::run(py, Some(1), |par| graph::pass_messages(&graph.lists, graph.k, scores, passing, budget, par))?;
+    Ok(wide(py, chosen))
+}
+
+/// Groups as the core takes them.
+struct Lists {
+    order: Vec<u32>,
+    starts: Vec<usize>,
+}
+
+impl Lists {
+    fn new(py: Python<'_>, order: &Numbers<'_>, starts: &Numbers<'_>) -> PyResult<Self> {
+        let starts = narrow(py, starts.as_slice()?)?.into_iter().map(|start| start as usize).collect();
+        Ok(Lists { order: narrow(py, order.as_slice()?)?, starts })
+    }
+
+    fn groups(&self, rows: &Rows) -> Result<Groups<'_>, Error> {
+        Groups::new(&self.order, &self.starts, rows.core().len())
+    }
+}
+
+/// Neighbours as the core takes them.
+struct Graph {
+    lists: Vec<Neighbour>,
+    k: usize,
+}
+
+impl Graph {
+    fn new(
+        py: Python<'_>,
+        neighbours: &PyReadonlyArray2<'_, i64>,
+        similarity: &PyReadonlyArray2<'_, f32>,
+    ) -> PyResult<Self> {
+        let (shape, other) = (neighbours.shape(), similarity.shape());
+        if shape != other || shape[1] == 0 {
+            let message =
+                format!("neighbours of shape {shape:?} with similarities of {other:?}; expected one (rows, k)");
+            return Err(to_py(py, Error::Shape(message)));
+        }
+        let one = |(&number, &similarity): (&i64, &f32)| Neighbour {
+            row: u32::try_from(number).unwrap_or(NO_ROW),
+            similarity,
+        };
+        let lists = neighbours.as_slice()?.iter().zip(similarity.as_slice()?).map(one).collect();
+        Ok(Graph { lists, k: shape[1] })
+    }
+}
+
+/// Row numbers in 32 bits.
+fn narrow(py: Python<'_>, numbers: &[i64]) -> PyResult<Vec<u32>> {
+    let one = |&number: &i64| {
+        u32::try_from(number)
+            .map_err(|_| to_py(py, Error::Argument(format!("row {number}; expected 0 to {}", u32::MAX))))
+    };
+    numbers.iter().map(one).collect()
+}
+
+fn wide(py: Python<'_>, numbers: Vec<u32>) -> Bound<'_, PyArray1<i64>> {
+    numbers.into_iter().map(i64::from).collect::<Vec<i64>>().into_pyarray(py)
+}
+
+fn columns(py: Python<'_>, picks: Vec<Pick>) -> (Bound<'_, PyArray1<i64>>, Bound<'_, PyArray1<f64>>) {
+    let (rows, gains): (Vec<i64>, Vec<f64>) = picks.into_iter().map(|pick| (i64::from(pick.row), pick.gain)).unzip();
+    (rows.into_pyarray(py), gains.into_pyarray(py))
+}
