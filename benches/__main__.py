@@ -47,6 +47,7 @@ SUITES = {
     "select": Suite("select"),
     "kmeans": Suite("kmeans"),
     "embed": Suite("embed"),
+    "strategies": Suite("strategies", by_name_only=True),  # takes minutes
     "disk": Suite("disk", by_name_only=True),  # needs 22 GB of disk
     "gpu": Suite("gpu", by_name_only=True),
     "embed-gpu": Suite("embed", {"RSPRUNE_BENCH_DEVICE": "cuda"}, by_name_only=True),

@@ -232,8 +232,8 @@ def test_kcenter_says_what_it_needs():
 
 
 def facility_oracle(weights: np.ndarray, members: list[int], budget: int, lanes: int) -> list[int]:
-    """Greedy; ``weights[i, j]`` is how well j covers i."""
-    cover, chosen = np.zeros(len(weights)), []
+    """Greedy; ``weights[i, j]`` is the similarity of j to i, -1 where j does not cover i."""
+    cover, chosen = np.full(len(weights), -1.0), []
     while len(chosen) < budget:
         terms = np.maximum(weights[members] - cover[members, None], 0)
         steps = -(-len(members) // lanes)
@@ -258,8 +258,7 @@ def test_facility_location_within_clusters_equals_its_oracle(rows, budget, balan
     budget = min(budget, len(valid))
     centroids = some_centroids(rows)
     labels = rsprune.assign(rows, centroids).labels
-    with np.errstate(invalid="ignore"):
-        weights = np.nan_to_num((1 + cosines(rows, rows).astype(np.float64)) * 0.5)
+    weights = np.nan_to_num(cosines(rows, rows).astype(np.float64))
     members = [[i for i in valid if labels[i] == k] for k in range(len(centroids))]
     sizes = [len(one) for one in members]
     counts = allocate(budget, sizes, weight=1.0 if balanced else sizes)
@@ -275,11 +274,11 @@ def test_facility_location_within_clusters_equals_its_oracle(rows, budget, balan
 def test_facility_location_on_a_graph_equals_its_oracle(rows, budget, k):
     valid = valid_rows(rows)
     budget, k = min(budget, len(valid)), min(k, len(valid) - 1)
-    pairs, weights = cosines(rows, rows), np.zeros((len(rows), len(rows)))
+    pairs, weights = cosines(rows, rows), np.full((len(rows), len(rows)), -1.0)
     for i, found in enumerate(neighbours(rows, rows, k + 1, exclude_self=False)):
         for j in found:
-            weights[i, j] = (1 + float(pairs[i, j])) * 0.5
-        weights[i, i] = 1.0 if i in valid else 0.0
+            weights[i, j] = pairs[i, j]
+        weights[i, i] = 1.0 if i in valid else -1.0
     expected = facility_oracle(weights, valid, budget, 1)
     chosen = select("facility_location", rows, budget, neighbours=k)
     assert chosen.indices.tolist() == sorted(expected)

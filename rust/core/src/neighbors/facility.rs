@@ -2,9 +2,9 @@
 //! evaluated lazily (Minoux, 1978).
 //!
 //! `f(A) = sum_i max_{a in A} w(i, a)` with `w = (1 + similarity) / 2`. Each step takes the row of the largest gain
-//! `sum_i max(0, w(i, a) - cover_i)`, ties to the lower number. Gains are float64 sums in a fixed order, whose every term
-//! and sum only shrinks as the cover grows, rounded or not: a gain of earlier is a bound on that of now, and most rows
-//! need not be looked at again.
+//! `sum_i max(0, s_ia - c_i) / 2`, ties to the lower number, where `c_i` is the similarity of row i to the nearest that is
+//! taken, at first -1. Gains are float64 sums in a fixed order, whose every term and sum only shrinks as `c` grows,
+//! rounded or not: a gain of earlier is a bound on that of now, and most rows need not be looked at again.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -14,6 +14,7 @@ use super::knn::NO_ROW;
 use super::{Neighbour, Options, Source, check_count, cosine, norms};
 use crate::assign::Kernel;
 use crate::assign::lanes::{LANES, tree};
+use crate::cpu::Level;
 use crate::error::{Error, Result};
 use crate::par::Par;
 use crate::rows::Rows;
@@ -47,7 +48,8 @@ pub fn within_groups(
     if budgets.len() != groups.count() {
         return Err(Error::Argument(format!("{} budgets for {} groups", budgets.len(), groups.count())));
     }
-    let kernel = Kernel::new(options.level()?, true);
+    let level = options.level()?;
+    let kernel = Kernel::new(level, true);
     let scratch = || (Source::new(rows), Vec::new());
     par.map(budgets.len(), scratch, |(source, values), g| {
         if budgets[g] == 0 {
@@ -58,11 +60,11 @@ pub fn within_groups(
         let kept = group.len().saturating_mul(group.len()) * size_of::<f32>() <= KEPT_BYTES / par.threads();
         let mut all = Vec::new();
         let mut gains = Vec::with_capacity(group.len());
-        let cover = vec![0f64; group.len()];
+        let mut cover = vec![NOTHING; group.len()];
         for first in (0..group.len()).step_by(COLUMNS) {
             par.check()?;
             let columns = group.columns(first..group.len().min(first + COLUMNS));
-            gains.extend(columns.chunks_exact(group.len()).map(|column| gain(column, &cover)));
+            gains.extend(columns.chunks_exact(group.len()).map(|column| gain(column, &cover, level)));
             if kept {
                 all.extend(columns);
             }
@@ -71,11 +73,10 @@ pub fn within_groups(
             true => std::borrow::Cow::Borrowed(&all[i * group.len()..(i + 1) * group.len()]),
             false => std::borrow::Cow::Owned(group.columns(i..i + 1)),
         };
-        let mut cover = cover;
         let picks = lazily(gains, budgets[g], par, |step| match step {
-            Step::Gain(i) => gain(&column(i as usize), &cover),
+            Step::Gain(i) => gain(&column(i as usize), &cover, level),
             Step::Take(i) => {
-                cover.iter_mut().zip(column(i as usize).iter()).for_each(|(c, &s)| *c = c.max(weight(s)));
+                cover.iter_mut().zip(column(i as usize).iter()).for_each(|(c, &s)| *c = c.max(s));
                 0.0
             }
         })?;
@@ -91,14 +92,14 @@ pub fn within_groups(
 pub fn on_graph(neighbours: &[Neighbour], k: usize, budget: usize, par: &Par<'_>) -> Result<Vec<Pick>> {
     let n = neighbours.len() / k.max(1);
     let covered = Covered::new(neighbours, k, n)?;
-    let mut cover = vec![0f64; n];
-    let gain = |cover: &[f64], row: u32| covered.by(row).map(|(i, w)| (w - cover[i as usize]).max(0.0)).sum::<f64>();
+    let mut cover = vec![NOTHING; n];
+    let gain = |cover: &[f32], row: u32| 0.5 * covered.by(row).map(|(i, s)| term(s, cover[i as usize])).sum::<f64>();
     // A row that is not even covered by itself is none.
     let gains = (0..n as u32).map(|row| gain(&cover, row)).collect();
     let mut picks = lazily(gains, budget, par, |step| match step {
         Step::Gain(row) => gain(&cover, row),
         Step::Take(row) => {
-            covered.by(row).for_each(|(i, w)| cover[i as usize] = cover[i as usize].max(w));
+            covered.by(row).for_each(|(i, s)| cover[i as usize] = cover[i as usize].max(s));
             0.0
         }
     })?;
@@ -145,34 +146,65 @@ impl Covered {
         Ok(Covered { rows, similarity, starts })
     }
 
-    /// The rows that `row` covers, ascending, and how well.
-    fn by(&self, row: u32) -> impl Iterator<Item = (u32, f64)> {
+    /// The rows that `row` covers, ascending, and its similarity to each.
+    fn by(&self, row: u32) -> impl Iterator<Item = (u32, f32)> {
         let range = self.starts[row as usize]..self.starts[row as usize + 1];
-        let similarity = self.similarity[range.clone()].iter().map(|&s| weight(s));
-        self.rows[range].iter().copied().zip(similarity)
+        self.rows[range.clone()].iter().copied().zip(self.similarity[range].iter().copied())
     }
 }
 
-/// `w` of a similarity.
+/// The similarity to the nearest that is taken where there is none: `w` is 0.
+const NOTHING: f32 = -1.0;
+
+/// What a row of `similarity` to a candidate adds to its `cover`, twice.
 #[inline(always)]
-fn weight(similarity: f32) -> f64 {
-    (1.0 + f64::from(similarity)) * 0.5
+fn term(similarity: f32, cover: f32) -> f64 {
+    let more = f64::from(similarity) - f64::from(cover);
+    if more > 0.0 { more } else { 0.0 }
 }
 
-/// What `similarity` to all rows adds to `cover`: in eight lanes, as a dot product is summed.
-fn gain(similarity: &[f32], cover: &[f64]) -> f64 {
+/// What `similarity` to all rows adds to their `cover`.
+fn gain(similarity: &[f32], cover: &[f32], level: Level) -> f64 {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level was found present on this CPU.
+        Level::Avx512 | Level::Avx512Vnni => unsafe { x86::gain_avx512(similarity, cover) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level was found present on this CPU.
+        Level::Avx2 | Level::AvxVnni => unsafe { x86::gain_avx2(similarity, cover) },
+        _ => gain_in_lanes(similarity, cover),
+    }
+}
+
+/// In eight lanes, as a dot product is summed.
+#[inline(always)]
+fn gain_in_lanes(similarity: &[f32], cover: &[f32]) -> f64 {
     let mut sums = [0.0; LANES];
     let (s, s_tail) = similarity.as_chunks::<LANES>();
     let (c, c_tail) = cover.as_chunks::<LANES>();
     for (s, c) in s.iter().zip(c) {
         for l in 0..LANES {
-            sums[l] += (weight(s[l]) - c[l]).max(0.0);
+            sums[l] += term(s[l], c[l]);
         }
     }
-    for (sum, (&s, c)) in sums.iter_mut().zip(s_tail.iter().zip(c_tail)) {
-        *sum += (weight(s) - c).max(0.0);
+    for (sum, (&s, &c)) in sums.iter_mut().zip(s_tail.iter().zip(c_tail)) {
+        *sum += term(s, c);
     }
-    tree(sums)
+    0.5 * tree(sums)
+}
+
+/// [`gain_in_lanes`] as compiled for each instruction set.
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    #[target_feature(enable = "avx512f,avx512vl")]
+    pub(super) fn gain_avx512(similarity: &[f32], cover: &[f32]) -> f64 {
+        super::gain_in_lanes(similarity, cover)
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub(super) fn gain_avx2(similarity: &[f32], cover: &[f32]) -> f64 {
+        super::gain_in_lanes(similarity, cover)
+    }
 }
 
 /// Candidates whose similarities to all are computed at a time: packed, they stay in the second-level cache.

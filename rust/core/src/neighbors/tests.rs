@@ -110,11 +110,11 @@ fn kcenter_oracle(pairs: &[Vec<f32>], first: u32, count: usize, distance: f64) -
 /// The gain of `j` in eight lanes, or in sequence.
 fn gain_oracle(weights: impl Iterator<Item = (usize, f64)>, cover: &[f64], lanes: usize) -> f64 {
     let mut sums = vec![0.0; lanes];
-    weights.enumerate().for_each(|(place, (i, w))| sums[place % lanes] += (w - cover[i]).max(0.0));
-    if lanes == 1 { sums[0] } else { crate::assign::lanes::tree(sums.try_into().unwrap()) }
+    weights.enumerate().for_each(|(place, (i, s))| sums[place % lanes] += (s - cover[i]).max(0.0));
+    0.5 * if lanes == 1 { sums[0] } else { crate::assign::lanes::tree(sums.try_into().unwrap()) }
 }
 
-/// Greedy without any laziness: `weights(j)` are the rows that `j` covers.
+/// Greedy without any laziness: `weights(j)` are the rows that `j` covers, and its similarity to each.
 fn facility_oracle(
     candidates: &[usize],
     n: usize,
@@ -122,7 +122,7 @@ fn facility_oracle(
     lanes: usize,
     weights: impl Fn(usize) -> Vec<(usize, f64)>,
 ) -> Vec<Pick> {
-    let mut cover = vec![0f64; n];
+    let mut cover = vec![-1f64; n];
     let mut picks: Vec<Pick> = Vec::new();
     while picks.len() < budget.min(candidates.len()) {
         let mut best: Option<Pick> = None;
@@ -141,10 +141,6 @@ fn facility_oracle(
 
 fn picks_bits(picks: &[Pick]) -> Vec<(u32, u64)> {
     picks.iter().map(|pick| (pick.row, pick.gain.to_bits())).collect()
-}
-
-fn weight(similarity: f32) -> f64 {
-    (1.0 + f64::from(similarity)) / 2.0
 }
 
 proptest! {
@@ -222,7 +218,7 @@ proptest! {
             // Rows are summed, and ties are broken, in the order of the group.
             let members: Vec<usize> = groups.rows(g).iter().map(|&i| i as usize).filter(is_valid).collect();
             let places: Vec<usize> = (0..members.len()).collect();
-            let weights = |j: usize| places.iter().map(|&i| (i, weight(pairs[members[i]][members[j]]))).collect();
+            let weights = |j: usize| places.iter().map(|&i| (i, f64::from(pairs[members[i]][members[j]]))).collect();
             let picks = facility_oracle(&places, members.len(), budget, 8, weights);
             picks.into_iter().map(|pick| Pick { row: members[pick.row as usize] as u32, ..pick }).collect::<Vec<_>>()
         });
@@ -232,7 +228,7 @@ proptest! {
         let covers = |i: usize, j: usize| i == j || neighbours[i * k..(i + 1) * k].iter().any(|x| x.row as usize == j);
         let weights = |j: usize| {
             let covered = valid.iter().filter(|&&i| covers(i, j));
-            covered.map(|&i| (i, if i == j { 1.0 } else { weight(pairs[i][j]) })).collect()
+            covered.map(|&i| (i, if i == j { 1.0 } else { f64::from(pairs[i][j]) })).collect()
         };
         let sparse = picks_bits(&facility_oracle(&valid, n, budget, 1, weights));
         for (options, par) in ways() {
