@@ -58,21 +58,14 @@ pub fn within_groups(
         source.gather(groups.rows(g), values)?;
         let group = Group::new(groups.rows(g), values, rows.dim(), kernel);
         let kept = group.len().saturating_mul(group.len()) * size_of::<f32>() <= KEPT_BYTES / par.threads();
-        let mut all = Vec::new();
-        let mut gains = Vec::with_capacity(group.len());
-        let mut cover = vec![NOTHING; group.len()];
-        for first in (0..group.len()).step_by(COLUMNS) {
-            par.check()?;
-            let columns = group.columns(first..group.len().min(first + COLUMNS));
-            gains.extend(columns.chunks_exact(group.len()).map(|column| gain(column, &cover, level)));
-            if kept {
-                all.extend(columns);
-            }
-        }
+        let all = if kept { group.all_pairs(par)? } else { Vec::new() };
         let column = |i: usize| match kept {
             true => std::borrow::Cow::Borrowed(&all[i * group.len()..(i + 1) * group.len()]),
-            false => std::borrow::Cow::Owned(group.columns(i..i + 1)),
+            false => std::borrow::Cow::Owned(group.column(i)),
         };
+        let mut cover = vec![NOTHING; group.len()];
+        let of_nothing = |i: usize| Pick { row: i as u32, gain: gain(&column(i), &cover, level) };
+        let gains = (0..group.len()).map(|i| par.check().map(|()| of_nothing(i))).collect::<Result<Vec<Pick>>>()?;
         let picks = lazily(gains, budgets[g], par, |step| match step {
             Step::Gain(i) => gain(&column(i as usize), &cover, level),
             Step::Take(i) => {
@@ -94,17 +87,16 @@ pub fn on_graph(neighbours: &[Neighbour], k: usize, budget: usize, par: &Par<'_>
     let covered = Covered::new(neighbours, k, n)?;
     let mut cover = vec![NOTHING; n];
     let gain = |cover: &[f32], row: u32| 0.5 * covered.by(row).map(|(i, s)| term(s, cover[i as usize])).sum::<f64>();
-    // A row that is not even covered by itself is none.
-    let gains = (0..n as u32).map(|row| gain(&cover, row)).collect();
-    let mut picks = lazily(gains, budget, par, |step| match step {
+    // A row that does not even cover itself is none.
+    let rows = (0..n as u32).filter(|&row| covered.by(row).next().is_some());
+    let gains = rows.map(|row| Pick { row, gain: gain(&cover, row) }).collect();
+    lazily(gains, budget, par, |step| match step {
         Step::Gain(row) => gain(&cover, row),
         Step::Take(row) => {
             covered.by(row).for_each(|(i, s)| cover[i as usize] = cover[i as usize].max(s));
             0.0
         }
-    })?;
-    picks.retain(|pick| covered.by(pick.row).next().is_some());
-    Ok(picks)
+    })
 }
 
 /// The rows that each row covers.
@@ -238,18 +230,32 @@ impl<'v> Group<'v> {
         self.numbers.len()
     }
 
-    /// The similarities of all rows to each of `range`.
-    fn columns(&self, range: std::ops::Range<usize>) -> Vec<f32> {
-        let packed = self.kernel.pack_centroids(&self.vectors[range.start * self.dim..range.end * self.dim], self.dim);
+    /// The similarities of all pairs, a row after the other: of each pair computed once.
+    fn all_pairs(&self, par: &Par<'_>) -> Result<Vec<f32>> {
+        let n = self.len();
+        let mut all = vec![0f32; n * n];
         let mut dots = Vec::new();
-        self.kernel.dots(&self.vectors, self.dim, &packed, &mut dots);
-        let mut columns = vec![0f32; range.len() * self.len()];
-        for (i, dots) in dots.chunks_exact(range.len()).enumerate() {
-            for (j, &dot) in dots.iter().enumerate() {
-                columns[j * self.len() + i] = cosine(dot, self.norms[i], self.norms[range.start + j]);
+        for first in (0..n).step_by(COLUMNS) {
+            par.check()?;
+            let end = n.min(first + COLUMNS);
+            let packed = self.kernel.pack_centroids(&self.vectors[first * self.dim..end * self.dim], self.dim);
+            self.kernel.dots(&self.vectors[first * self.dim..], self.dim, &packed, &mut dots);
+            for (i, dots) in (first..n).zip(dots.chunks_exact(end - first)) {
+                for (j, &dot) in (first..end).zip(dots) {
+                    let similarity = cosine(dot, self.norms[i], self.norms[j]);
+                    (all[i * n + j], all[j * n + i]) = (similarity, similarity);
+                }
             }
         }
-        columns
+        Ok(all)
+    }
+
+    /// The similarities of row `i` to all.
+    fn column(&self, i: usize) -> Vec<f32> {
+        let packed = self.kernel.pack_centroids(&self.vectors[i * self.dim..(i + 1) * self.dim], self.dim);
+        let mut dots = Vec::new();
+        self.kernel.dots(&self.vectors, self.dim, &packed, &mut dots);
+        dots.iter().zip(&self.norms).map(|(&dot, &norm)| cosine(dot, norm, self.norms[i])).collect()
     }
 }
 
@@ -260,9 +266,8 @@ enum Step {
 }
 
 /// The greedy order of rows whose gains only shrink.
-fn lazily(gains: Vec<f64>, budget: usize, par: &Par<'_>, mut step: impl FnMut(Step) -> f64) -> Result<Vec<Pick>> {
-    let bounds = (0u32..).zip(gains).map(|(row, gain)| Bound { pick: Pick { row, gain }, taken: 0 });
-    let mut heap: BinaryHeap<Bound> = bounds.collect();
+fn lazily(gains: Vec<Pick>, budget: usize, par: &Par<'_>, mut step: impl FnMut(Step) -> f64) -> Result<Vec<Pick>> {
+    let mut heap: BinaryHeap<Bound> = gains.into_iter().map(|pick| Bound { pick, taken: 0 }).collect();
     let mut picks = Vec::with_capacity(budget.min(heap.len()));
     while picks.len() < budget
         && let Some(mut best) = heap.pop()

@@ -348,3 +348,19 @@ fn float64_rows_of_any_length_have_a_direction() {
         assert_eq!(bits(&knn(&rows, &rows, 3, true, options, &par).unwrap()), expected, "{options:?}");
     }
 }
+
+#[test]
+fn rows_without_a_direction_take_no_place() {
+    // All else is covered by one row: of equal gains of 0, those of the zero rows must not come first.
+    let values = [0f32, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0];
+    let rows = Rows::from_slice(&values, 2).unwrap();
+    let par = Par::new(Some(1));
+    let neighbours = knn(&rows, &rows, 3, false, Options::default(), &par).unwrap();
+    let on_graph = facility::on_graph(&neighbours, 3, 5, &par).unwrap();
+    let (order, starts) = ([0, 1, 2, 3, 4], [0, 5]);
+    let groups = Groups::new(&order, &starts, 5).unwrap();
+    let within = facility::within_groups(&rows, groups, &[5], Options::default(), &par).unwrap();
+    for picks in [&on_graph, &within[0]] {
+        assert_eq!(picks.iter().map(|pick| pick.row).collect::<Vec<_>>(), [2, 3, 4]);
+    }
+}
