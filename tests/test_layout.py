@@ -22,6 +22,7 @@ ORDER = [
     "embeddings",
     "centroids",
     "gpu",
+    "duplicates",
     "selection",
     "strategies",
     "manifest",

@@ -7,6 +7,7 @@ from rsprune import errors
 from rsprune._core import VERSION as __version__
 from rsprune._core import cpu_features
 from rsprune.centroids import Centroids, fit_centroids
+from rsprune.duplicates import leaks
 from rsprune.entropy import entropy
 from rsprune.selection import Assignment, Selection, assign, select, select_assigned
 
@@ -24,6 +25,7 @@ __all__ = [
     "entropy",
     "errors",
     "fit_centroids",
+    "leaks",
     "plan",
     "prune",
     "select",

@@ -7,7 +7,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rsprune import _core, gpu
 from rsprune.centroids import OnInvalid, as_core, check_on_invalid, check_whole
+from rsprune.duplicates import near_duplicates
 from rsprune.embeddings import as_rows, check_threads, host_blocks
 from rsprune.errors import ArgumentError, BudgetError, DtypeError, ShapeError
 from rsprune.files import replacing
@@ -81,6 +82,8 @@ class Selection:
         Number of clusters.
     total
         Rows that were there, N.
+    duplicates
+        int64: rows left out as near-duplicates, ascending.
     """
 
     indices: NDArray[np.int64]
@@ -92,6 +95,7 @@ class Selection:
     budget: int
     k: int
     total: int
+    duplicates: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -122,6 +126,8 @@ class Selection:
         ]
         if len(self):
             lines.append(f"selected a cluster: {selected.min()} to {selected.max()}, median {np.median(selected):g}")
+        if len(self.duplicates):
+            lines.append(f"near-duplicates left out: {len(self.duplicates)}")
         # A strategy without centroids has no similarities.
         if len(self) and not np.isnan(self.similarity).all():
             lines.append(
@@ -232,6 +238,7 @@ def select(
     within: Within = "nearest",
     exclude: Any = None,
     preselected: Any = None,
+    dedup: float | None = None,
     normalize: bool = True,
     on_invalid: OnInvalid = "exclude",
     strict: bool = True,
@@ -240,7 +247,14 @@ def select(
 ) -> Selection:
     """Select a budget of rows, balanced over the clusters around reference centroids.
 
-    :func:`assign`, then :func:`select_assigned`; the parameters are theirs.
+    :func:`assign`, then :func:`select_assigned`; the other parameters are theirs.
+
+    Parameters
+    ----------
+    dedup
+        Leave out near-duplicates: rows within this cosine distance (0.01, say) of a row of their cluster that stays.
+        Those nearest to their centroid stay, and all preselected ones. None, the paper's method, takes duplicates as
+        they come.
 
     Raises
     ------
@@ -252,9 +266,18 @@ def select(
     budget_rows(budget, embeddings.shape[0])
     core = as_core(centroids)
     assigned = assign(embeddings, core, normalize=normalize, on_invalid=on_invalid, threads=threads)
+    duplicates = np.empty(0, np.int64)
+    if dedup is not None:
+        n = embeddings.shape[0]
+        first, gone = _row_numbers("preselected", preselected, n), _row_numbers("exclude", exclude, n)
+        duplicates = near_duplicates(
+            embeddings, *assigned, dedup, first=first, exclude=gone, threads=check_threads(threads)
+        )
+        exclude = np.concatenate([gone, duplicates])
     options = {"fill": fill, "within": within, "exclude": exclude, "preselected": preselected}
     options |= {"strict": strict, "seed": seed, "threads": threads}
-    return _select(assigned.labels, assigned.similarity, budget, core.shape[0], **options)
+    selection = _select(assigned.labels, assigned.similarity, budget, core.shape[0], **options)
+    return replace(selection, duplicates=duplicates)
 
 
 def select_assigned(
