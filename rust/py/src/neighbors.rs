@@ -17,6 +17,9 @@ use crate::errors::to_py;
 use crate::rows::Rows;
 
 type Numbers<'py> = PyReadonlyArray1<'py, i64>;
+type Neighbours<'py> = (Bound<'py, PyArray2<i64>>, Bound<'py, PyArray2<f32>>);
+type Centers<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<f32>>);
+type Picks<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<f64>>);
 
 /// Numbers and similarities (N, k) of the most similar rows; -1 and NaN where there are too few.
 #[pyfunction]
@@ -28,7 +31,7 @@ pub fn nearest_rows<'py>(
     k: usize,
     exclude_self: bool,
     threads: Option<usize>,
-) -> PyResult<(Bound<'py, PyArray2<i64>>, Bound<'py, PyArray2<f32>>)> {
+) -> PyResult<Neighbours<'py>> {
     let (numbers, similarity): (Vec<i64>, Vec<f32>) = door::run(py, threads, |par| {
         let found = neighbors::knn(queries.core(), base.core(), k, exclude_self, Options::default(), par)?;
         let number = |row: u32| if row == NO_ROW { -1 } else { i64::from(row) };
@@ -123,7 +126,7 @@ pub fn farthest_rows<'py>(
     count: usize,
     distance: f64,
     threads: Option<usize>,
-) -> PyResult<(Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<f32>>)> {
+) -> PyResult<Centers<'py>> {
     let given = narrow(py, given.as_slice()?)?;
     let stop = Stop { count, distance };
     let centers =
@@ -141,7 +144,7 @@ pub fn facility_rows<'py>(
     starts: Numbers<'py>,
     budgets: Numbers<'py>,
     threads: Option<usize>,
-) -> PyResult<(Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<f64>>)> {
+) -> PyResult<Picks<'py>> {
     let lists = Lists::new(py, &order, &starts)?;
     let budgets: Vec<usize> = budgets.as_slice()?.iter().map(|&budget| budget.max(0) as usize).collect();
     let picks = door::run(py, threads, |par| {
@@ -158,7 +161,7 @@ pub fn facility_neighbours<'py>(
     neighbours: PyReadonlyArray2<'py, i64>,
     similarity: PyReadonlyArray2<'py, f32>,
     budget: usize,
-) -> PyResult<(Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<f64>>)> {
+) -> PyResult<Picks<'py>> {
     let graph = Graph::new(py, &neighbours, &similarity)?;
     Ok(columns(py, door::run(py, Some(1), |par| facility::on_graph(&graph.lists, graph.k, budget, par))?))
 }
@@ -240,7 +243,7 @@ fn wide(py: Python<'_>, numbers: Vec<u32>) -> Bound<'_, PyArray1<i64>> {
     numbers.into_iter().map(i64::from).collect::<Vec<i64>>().into_pyarray(py)
 }
 
-fn columns(py: Python<'_>, picks: Vec<Pick>) -> (Bound<'_, PyArray1<i64>>, Bound<'_, PyArray1<f64>>) {
+fn columns(py: Python<'_>, picks: Vec<Pick>) -> Picks<'_> {
     let (rows, gains): (Vec<i64>, Vec<f64>) = picks.into_iter().map(|pick| (i64::from(pick.row), pick.gain)).unzip();
     (rows.into_pyarray(py), gains.into_pyarray(py))
 }

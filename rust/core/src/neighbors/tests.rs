@@ -84,7 +84,7 @@ fn bits(neighbours: &[Neighbour]) -> Vec<(u32, u32)> {
 
 fn knn_oracle(pairs: &[Vec<f32>], k: usize, exclude_self: bool) -> Vec<Neighbour> {
     let of_row = |(i, similarities): (usize, &Vec<f32>)| {
-        let found = similarities.iter().enumerate().filter(|(j, s)| !s.is_nan() && !(exclude_self && *j == i));
+        let found = similarities.iter().enumerate().filter(|(j, s)| !(s.is_nan() || exclude_self && *j == i));
         let mut found: Vec<Neighbour> = found.map(|(j, &similarity)| Neighbour { row: j as u32, similarity }).collect();
         found.sort_by(|a, b| b.similarity.partial_cmp(&a.similarity).unwrap().then(a.row.cmp(&b.row)));
         found.resize(k.max(found.len()), Neighbour { row: NO_ROW, similarity: f32::NAN });
