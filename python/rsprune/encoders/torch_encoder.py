@@ -144,7 +144,9 @@ class TorchEncoder(Encoder):
         for device in devices:
             # The last one may have the module itself.
             module = model if device is devices[-1] else copy.deepcopy(model)
-            module = module.to(device, self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if self._dtype != torch.float32:
+                lower_products(module, self._dtype)
             run = torch.compile(module) if placement.compile else module
             for _ in range(lanes_on(device)):
                 self._slots.put(_Slot(run, device, self._dtype, preprocessing))
@@ -241,14 +243,28 @@ class _Slot:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with torch.cuda.stream(self._stream):  # nothing where there is none
+        lower = torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32)
+        with torch.cuda.stream(self._stream), lower:  # no stream where there is none
             batch = torch.from_numpy(pixels)
             if self._stream is not None:
                 batch = batch.pin_memory()
             batch = batch.to(self.device, non_blocking=True).float().sub_(self._mean).div_(self._std)
-            features = self._module(batch.to(self._dtype))
+            features = self._module(batch)
             embeddings: NDArray[np.float32] = nn.functional.normalize(features.float(), dim=1).cpu().numpy()
         return embeddings
+
+
+def lower_products(module: nn.Module, dtype: torch.dtype) -> None:
+    """Keep the weights of products in 16 bits, which autocast would round anew in every batch.
+
+    All else stays in float32: norms, and with them the sums that run through all layers of a transformer, which would
+    lose a little at each. Those begin at the patches' convolution.
+    """
+    for part in module.modules():
+        if isinstance(part, (nn.Linear, nn.Conv2d, nn.MultiheadAttention)):
+            part.to(dtype)
+        if isinstance(part, nn.Conv2d) and part.kernel_size == part.stride != (1, 1):
+            part.register_forward_hook(lambda _part, _inputs, output: output.float())
 
 
 def lanes_on(device: torch.device) -> int:
