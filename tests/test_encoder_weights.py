@@ -48,8 +48,9 @@ def load(name, **options):
 
 def agrees(encoder, features, atol=2e-7):
     """Whether an encoder's rows are the reference's features, normalised."""
-    images = small.noise(3, encoder.size)
-    want = small.unit(features(small.scaled(images, encoder.preprocessing)))
+    images = small.noise(3, encoder.preprocessing.resize_to or encoder.size)
+    pixels = encoder.preprocess(list(images)).transpose(0, 2, 3, 1)  # nothing but the cut, if there is one
+    want = small.unit(features(small.scaled(pixels, encoder.preprocessing)))
     np.testing.assert_allclose(encoder.encode(list(images)), want, rtol=0, atol=atol)
 
 

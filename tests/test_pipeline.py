@@ -170,7 +170,7 @@ def test_embeddings_are_only_kept_on_demand(finished, pool, reference, tmp_path)
     assert again.figures == kept.figures
     assert pq.read_table(again.path) == pq.read_table(kept.path)
     others = rsprune.Centroids(np.eye(6, dtype=np.float32), {})
-    with pytest.raises(ArgumentError, match="holds no embeddings, .* or choose with the centroids of these clusters"):
+    with pytest.raises(ArgumentError, match=r"holds no embeddings, .* or choose with the centroids of these clusters"):
         select_run(run.path, centroids=others, keep=30, out=tmp_path / "x.parquet")
 
 

@@ -137,7 +137,7 @@ def _without_leaks(
     inputs: Inputs, pool: NDArray[np.int64], held: list[str], cosine: float, k: int
 ) -> NDArray[np.int64]:
     sets = [inputs.need("references")[name].on_host() for name in held]
-    rows = Rows([take(inputs.need("embeds"), pool), *(one.read_narrow(0, one.shape[0]) for one in sets)])
+    rows = Rows([take(inputs.need("embeds"), pool), *(_core.take_rows(one, np.arange(one.shape[0])) for one in sets)])
     roots = _components(rows, cosine, k, inputs)
     return pool[~np.isin(roots[: len(pool)], roots[len(pool) :])]
 
