@@ -1,0 +1,75 @@
+"""Features as float64, a bounded number of rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsprune import _core
+from rsprune.centroids import check_whole
+from rsprune.embeddings import as_rows
+from rsprune.errors import InvalidRowError, ShapeError
+
+__all__ = ["blocks", "check_same_dim", "draw", "pairs", "whole"]
+
+# Rows summed at a time. Fixed: the last bits of a sum depend on it.
+BLOCK_ROWS = 1024
+
+# Of a matrix between all rows of two sets this much is held at a time.
+_PAIRS_BYTES = 64 << 20
+
+
+def blocks(features: Any) -> Iterator[NDArray[np.float64]]:
+    """All rows in order, 1,024 at a time.
+
+    Parameters
+    ----------
+    features
+        (N, D); see :func:`rsprune.embeddings.as_rows`.
+
+    Raises
+    ------
+    InvalidRowError
+        A row holds NaN or infinity.
+    """
+    first = 0
+    for rows in as_rows(features).blocks():
+        n = rows.shape[0]
+        for start in range(0, n, BLOCK_ROWS):
+            block = rows.read(start, min(n, start + BLOCK_ROWS))
+            if not np.isfinite(block).all():
+                row = first + start + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
+                message = f"row {row} of the features holds NaN or infinity; leave out what could not be embedded"
+                raise InvalidRowError(message)
+            yield block
+        first += n
+
+
+def whole(features: Any) -> NDArray[np.float64]:
+    """All rows at once: float64 (N, D)."""
+    return np.concatenate(list(blocks(features)))
+
+
+def check_same_dim(a: int, b: int) -> None:
+    """Fail for features of different extractors."""
+    if a != b:
+        message = f"features of {a} and of {b} dimensions; both sets must come from one extractor"
+        raise ShapeError(message)
+
+
+def pairs(rows: int, columns: int) -> Iterator[slice]:
+    """Cut ``rows`` so that a block of a float64 matrix of so many columns stays within 64 MB."""
+    step = max(1, _PAIRS_BYTES // (8 * max(columns, 1)))
+    for start in range(0, rows, step):
+        yield slice(start, min(rows, start + step))
+
+
+def draw(count: int, rows: int, seed: int, turn: int = 0) -> NDArray[np.int64]:
+    """``count`` of ``rows`` row numbers without replacement, ascending: those of the smallest draws of this turn."""
+    if count >= rows:
+        return np.arange(rows)
+    draws = _core.draws(check_whole("seed", seed, least=0), turn * rows, (turn + 1) * rows)
+    return np.sort(np.argsort(draws, kind="stable")[:count])

@@ -1,0 +1,145 @@
+"""Mean and covariance of a set of features: what a Frechet distance is made of."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsprune.errors import ArgumentError, EmptyInputError, FormatError, ShapeError
+from rsprune.evaluation.features import blocks
+from rsprune.files import replacing
+
+__all__ = ["Statistics"]
+
+_METADATA = "rsprune"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Statistics:
+    """Mean and covariance of N features of D dimensions, in float64.
+
+    Attributes
+    ----------
+    n
+        Number of rows, N, at least 2.
+    mean
+        float64 (D,).
+    covariance
+        float64 (D, D), divided by N - 1.
+    meta
+        Where the features come from: JSON values.
+
+    Raises
+    ------
+    EmptyInputError
+        Fewer than two rows have no covariance.
+    ShapeError
+        Mean and covariance do not fit together.
+    """
+
+    n: int
+    mean: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.n < 2:
+            message = f"{self.n} features have no covariance; expected at least 2"
+            raise EmptyInputError(message)
+        if self.mean.ndim != 1 or self.covariance.shape != (len(self.mean),) * 2:
+            message = f"a mean of shape {self.mean.shape} and a covariance of shape {self.covariance.shape}"
+            raise ShapeError(message)
+
+    @classmethod
+    def of(cls, features: Any, meta: Mapping[str, Any] | None = None) -> Statistics:
+        """Read (N, D) features block by block; see :func:`rsprune.embeddings.as_rows`."""
+        return cls.of_blocks(blocks(features), meta)
+
+    @classmethod
+    def of_blocks(cls, parts: Iterable[NDArray[np.float64]], meta: Mapping[str, Any] | None = None) -> Statistics:
+        """Read features as they come: float64 (n, D) at a time.
+
+        Blocks are centred before they are summed and joined pairwise (Chan et al., 1983), so that a large mean costs no
+        digits. The last bits depend on where the blocks are cut.
+        """
+        n, mean, scatter = 0, np.zeros(1), np.zeros((1, 1))
+        for block in parts:
+            rows, middle = len(block), block.mean(axis=0)
+            centred = block - middle
+            step = middle - mean
+            scatter = scatter + centred.T @ centred + np.outer(step, step * (n * rows / (n + rows)))
+            mean = mean + step * (rows / (n + rows))
+            n += rows
+        return cls(n, mean, scatter / max(n - 1, 1), dict(meta or {}))
+
+    @property
+    def dim(self) -> int:
+        """Number of dimensions, D."""
+        return len(self.mean)
+
+    @property
+    def rank(self) -> int:
+        """The largest rank that the covariance of N rows can have."""
+        return min(self.n - 1, self.dim)
+
+    @cached_property
+    def factor(self) -> NDArray[np.float64]:
+        """F of shape (D, rank) with ``F @ F.T`` the covariance."""
+        values, vectors = np.linalg.eigh(self.covariance)
+        factor: NDArray[np.float64] = vectors[:, self.dim - self.rank :] * np.sqrt(
+            values[self.dim - self.rank :].clip(min=0)
+        )
+        return factor
+
+    def __repr__(self) -> str:
+        return f"Statistics(n={self.n}, dim={self.dim})"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one safetensors file, beside ``path`` and then renamed.
+
+        Raises
+        ------
+        ArgumentError
+            ``meta`` holds something that JSON cannot express.
+        """
+        from safetensors.numpy import save
+
+        try:
+            text = json.dumps({"n": self.n, "meta": dict(self.meta)}, sort_keys=True, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            message = f"the meta of statistics must be JSON: {error}"
+            raise ArgumentError(message) from error
+        tensors = {"mean": np.ascontiguousarray(self.mean), "covariance": np.ascontiguousarray(self.covariance)}
+        with replacing(path) as beside:
+            beside.write_bytes(save(tensors, metadata={_METADATA: text}))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Statistics:
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        FormatError
+            Not such a file.
+        OSError
+            The file cannot be opened.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = Path(path)
+        path.open("rb").close()  # an OSError of the system's own, whatever safetensors would make of it
+        try:
+            with safe_open(path, framework="np") as file:
+                head = json.loads((file.metadata() or {})[_METADATA])
+                return cls(int(head["n"]), file.get_tensor("mean"), file.get_tensor("covariance"), head["meta"])
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            message = f"{path}: not statistics that rsprune saved: {error}"
+            raise FormatError(message) from error
