@@ -1,0 +1,381 @@
+"""How well a subset stands for its pool, and for a target: figures that need no training and no labels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsprune import _core
+from rsprune._core import Rows
+from rsprune.centroids import Centroids, check_whole
+from rsprune.embeddings import Embeddings, as_rows, check_threads
+from rsprune.errors import ArgumentError, EmptyInputError, InvalidRowError, ShapeError
+from rsprune.evaluation.features import draw, pairs
+from rsprune.evaluation.frechet import frechet_distance
+from rsprune.evaluation.kid import Kernel, gaussian
+from rsprune.evaluation.statistics import Statistics
+from rsprune.evaluation.vendi import effective_number
+from rsprune.selection import assign
+from rsprune.strategies.inputs import take
+
+__all__ = ["Coverage", "Quality"]
+
+# Beyond this many rows, what costs the square of them is taken on a sample.
+SAMPLE = 16_384
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Figures of a subset. All lengths are distances between unit vectors, from 0 to 2.
+
+    Attributes
+    ----------
+    rows
+        Rows of the subset.
+    mmd, target_mmd
+        Squared maximum mean discrepancy to the pool and to the target, as sets: 0 for equal ones. Gaussian kernel.
+    frechet, target_frechet
+        Frechet distance to the pool and to the target, in the space of the embeddings: never FID.
+    coverage, target_coverage
+        The share of the rows of the pool, and of the target, whose ball to their k-th nearest row holds a row of the
+        subset.
+    density, target_density
+        How many of those balls a row of the subset lies in, on average, over k.
+    reach, farthest
+        The mean, and the largest, distance of a row of the pool to the nearest of the subset.
+    knn_radius
+        The mean distance of a row of the subset to its k-th nearest in the subset: how far apart they are.
+    vendi
+        How many different rows there are in effect.
+    balance
+        Entropy of the rows over the clusters, over its maximum log K: 1 when all clusters have as many.
+    duplicates
+        The share of rows that are more similar than ``1 - eps`` to an earlier one of their cluster.
+    class_balance, class_coverage
+        With labels: entropy of the rows over the classes, over its maximum; the share of classes that have a row.
+
+    What is not asked for is None: figures of a target or of classes that were not given.
+    """
+
+    rows: int
+    mmd: float
+    frechet: float
+    coverage: float
+    density: float
+    reach: float
+    farthest: float
+    knn_radius: float
+    vendi: float
+    balance: float
+    duplicates: float
+    target_mmd: float | None = None
+    target_frechet: float | None = None
+    target_coverage: float | None = None
+    target_density: float | None = None
+    class_balance: float | None = None
+    class_coverage: float | None = None
+
+
+class Coverage:
+    """Measures subsets of one pool; what depends on the pool alone is worked out once.
+
+    Parameters
+    ----------
+    embeds
+        (N, D) embeddings of the pool; see :func:`rsprune.embeddings.as_rows`. They are normalised. Invalid rows are
+        left out.
+    centroids
+        Clusters for balance and duplicates.
+    target
+        Embeddings of images that the subset should stand for, such as the reference images.
+    labels
+        Integers (N,): a class each row, -1 for none.
+    k
+        Neighbour that a ball reaches.
+    eps
+        Duplicates are more similar than ``1 - eps``.
+    sample
+        Of a larger pool, so many rows are drawn by seed and row number, and MMD, coverage, density, reach and k-NN
+        radius are those of the drawn rows and of the selected among them; the other figures are of all rows. The same
+        for the target.
+    seed
+        Of the draw.
+    threads
+        All cores by default. Never shows in the result.
+
+    Raises
+    ------
+    ArgumentError
+        An option out of range, or fewer than ``k + 1`` valid rows.
+    ShapeError
+        Different dimensions, or labels of another length.
+
+    Notes
+    -----
+    The bandwidth of the Gaussian kernel is the median distance between rows of the pool (of 1,024 of them), as is usual
+    (Gretton et al., 2012). Balls and nearest rows follow cosine similarities as :func:`rsprune.assign` defines them,
+    exactly; the rest is float64.
+    """
+
+    def __init__(
+        self,
+        embeds: Any,
+        centroids: Centroids | Any,
+        *,
+        target: Any = None,
+        labels: Any = None,
+        k: int = 5,
+        eps: float = 0.01,
+        sample: int = SAMPLE,
+        seed: int = 0,
+        threads: int | None = None,
+    ) -> None:
+        self._embeds = as_rows(embeds)
+        self._k, self._seed, self._threads = check_whole("k", k), check_whole("seed", seed, 0), check_threads(threads)
+        self._sample = check_whole("sample", sample, least=2)
+        if not 0 <= eps <= 1:
+            message = f"eps is {eps!r}; expected a cosine distance from 0 to 1"
+            raise ArgumentError(message)
+        self._eps = float(eps)
+        fitted = centroids if isinstance(centroids, Centroids) else Centroids(centroids)
+        self._clusters = assign(self._embeds, fitted, threads=self._threads).labels
+        self._centroids = fitted.k
+        self.valid: NDArray[np.bool_] = self._clusters >= 0
+        self._labels = None if labels is None else _check_labels(labels, len(self.valid))
+        candidates = np.flatnonzero(self.valid)
+        self._drawn = candidates[draw(self._sample, len(candidates), self._seed)]
+        #: Whether some figures are those of a sample.
+        self.is_sampled = len(self._drawn) < len(candidates)
+        self._pool = _Set(take(self._embeds, self._drawn), self._k, self._threads)
+        self._target: _Set | None = None
+        if target is not None:
+            rows = as_rows(target)
+            if rows.shape[1] != self._embeds.shape[1]:
+                message = f"the target has {rows.shape[1]} dimensions, the pool {self._embeds.shape[1]}"
+                raise ShapeError(message)
+            usable = np.concatenate([_core.valid_rows(block, threads=self._threads) for block in rows.blocks()])
+            self._target_rows = (rows, np.flatnonzero(usable))
+            some = np.flatnonzero(usable)[draw(self._sample, int(usable.sum()), self._seed)]
+            self._target = _Set(take(rows, some), self._k, self._threads)
+
+    @cached_property
+    def _kernel(self) -> Kernel:
+        rows = self._pool.unit[draw(1024, len(self._pool.unit), self._seed)]
+        squared = (2 - 2 * (rows @ rows.T))[np.triu_indices(len(rows), 1)]
+        return gaussian(math.sqrt(max(float(np.median(squared)), np.finfo(float).tiny)))
+
+    @cached_property
+    def _in_pool(self) -> _Overlap:
+        return _Overlap.of(self._pool, self._pool, self._kernel)
+
+    @cached_property
+    def _in_target(self) -> _Overlap:
+        assert self._target is not None
+        return _Overlap.of(self._pool, self._target, self._kernel)
+
+    @cached_property
+    def _pool_moments(self) -> Statistics:
+        return _moments(self._embeds, np.flatnonzero(self.valid))
+
+    @cached_property
+    def _target_moments(self) -> Statistics:
+        return _moments(*self._target_rows)
+
+    def __call__(self, rows: Any) -> Quality:
+        """Measure the subset of these row numbers.
+
+        Parameters
+        ----------
+        rows
+            Integers (B,): a :class:`rsprune.Selection`, or row numbers of the pool, each once.
+
+        Raises
+        ------
+        ArgumentError
+            A row is not there, or is there twice, or fewer than ``k + 1`` are in the sample.
+        InvalidRowError
+            A row has no direction.
+        """
+        chosen = self._check(rows)
+        inside = np.flatnonzero(np.isin(self._drawn, chosen, assume_unique=True))
+        if len(inside) <= self._k:
+            message = (
+                f"{len(inside)} of {len(chosen)} selected rows are in the sample of {len(self._drawn)}; expected more "
+                f"than k = {self._k}: select more, or raise sample"
+            )
+            raise ArgumentError(message)
+        subset = _Set(self._pool.numbers[inside], self._k, self._threads)
+        moments = _moments(self._embeds, chosen)
+        within = mmd_within(subset, self._kernel)
+        nearest = self._pool.nearest(subset)
+        covered, reach = nearest >= self._pool.edge, distance(nearest)
+        counts = np.bincount(self._clusters[chosen], minlength=self._centroids)
+        figures: dict[str, Any] = {
+            "rows": len(chosen),
+            "mmd": self._in_pool.mmd(inside, within),
+            "frechet": frechet_distance(moments, self._pool_moments),
+            "coverage": float(covered.mean()),
+            "density": self._in_pool.density(inside, self._k),
+            "reach": float(reach.mean()),
+            "farthest": float(reach.max()),
+            "knn_radius": float(distance(subset.edge).mean()),
+            "vendi": effective_number(np.linalg.eigvalsh(_second_moments(moments))),
+            "balance": _evenness(counts),
+            "duplicates": self._duplicates(chosen),
+        }
+        if self._target is not None:
+            figures |= {
+                "target_mmd": self._in_target.mmd(inside, within),
+                "target_frechet": frechet_distance(moments, self._target_moments),
+                "target_coverage": float((self._target.nearest(subset) >= self._target.edge).mean()),
+                "target_density": self._in_target.density(inside, self._k),
+            }
+        if self._labels is not None:
+            classes = np.bincount(self._labels[chosen][self._labels[chosen] >= 0], minlength=self._labels.max() + 1)
+            classes = classes[np.bincount(self._labels[self._labels >= 0], minlength=len(classes)) > 0]
+            figures |= {"class_balance": _evenness(classes), "class_coverage": float((classes > 0).mean())}
+        return Quality(**figures)
+
+    def _check(self, rows: Any) -> NDArray[np.int64]:
+        chosen = np.asarray(rows)
+        if chosen.ndim != 1 or chosen.dtype.kind not in "iu":
+            message = f"rows of shape {chosen.shape} and {chosen.dtype}; expected row numbers (B,)"
+            raise ArgumentError(message)
+        chosen = np.sort(chosen.astype(np.int64))
+        if len(chosen) < 2:
+            message = f"a subset of {len(chosen)} rows; expected at least 2"
+            raise EmptyInputError(message)
+        if chosen[0] < 0 or chosen[-1] >= len(self.valid) or (np.diff(chosen) == 0).any():
+            message = f"rows must be from 0 to {len(self.valid) - 1}, each once"
+            raise ArgumentError(message)
+        if not self.valid[chosen].all():
+            row = int(chosen[~self.valid[chosen]][0])
+            message = f"row {row} is NaN, infinite or all zero, and has no place in a subset"
+            raise InvalidRowError(message)
+        return chosen
+
+    def _duplicates(self, chosen: NDArray[np.int64]) -> float:
+        clusters = self._clusters[chosen]
+        order = chosen[np.lexsort((chosen, clusters))]
+        starts = np.concatenate([[0], np.cumsum(np.bincount(clusters, minlength=self._centroids))]).astype(np.int64)
+        rows = self._embeds.on_host()
+        earlier = _core.earlier_similarity(rows, order, starts, threads=self._threads)
+        return float((earlier > np.float32(1 - self._eps)).mean())
+
+
+class _Set:
+    """Rows, and how far it is from each to its k-th nearest other one.
+
+    Attributes
+    ----------
+    numbers
+        float32 (n, D): those of float64 are normalised before they are rounded, as the search does.
+    unit
+        float64 (n, D), of unit length.
+    edge
+        float32 (n,): the similarity of that neighbour.
+    """
+
+    def __init__(self, rows: NDArray[Any], k: int, threads: int | None) -> None:
+        if len(rows) <= k:
+            message = f"k is {k}, but there are only {len(rows)} rows; lower it"
+            raise ArgumentError(message)
+        self.numbers: NDArray[np.float32] = rows if rows.dtype == np.float32 else unit(rows).astype(np.float32)
+        self.unit, self.rows, self._threads = unit(self.numbers), Rows([self.numbers]), threads
+        _, similarity = _core.nearest_rows(self.rows, self.rows, k=k, exclude_self=True, threads=threads)
+        self.edge: NDArray[np.float32] = similarity[:, -1]
+
+    def nearest(self, other: _Set) -> NDArray[np.float32]:
+        """The similarity of each row to the nearest of another set: float32 (n,)."""
+        _, similarity = _core.nearest_rows(self.rows, other.rows, k=1, exclude_self=False, threads=self._threads)
+        return similarity[:, 0]
+
+
+@dataclass(frozen=True, eq=False)
+class _Overlap:
+    """What each row of a pool adds to the figures of a subset against a set.
+
+    Attributes
+    ----------
+    kernel
+        float64 (n,): the mean of the kernel between a row of the pool and the rows of the set.
+    within
+        The mean of the kernel within the set.
+    balls
+        int64 (n,): in how many balls of the set the row lies.
+    """
+
+    kernel: NDArray[np.float64]
+    within: float
+    balls: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, pool: _Set, other: _Set, kernel: Kernel) -> _Overlap:
+        one = np.ones((1, 1))
+        sums, balls = np.empty(len(pool.unit)), np.empty(len(pool.unit), np.int64)
+        for rows in pairs(len(pool.unit), len(other.unit)):
+            dots = pool.unit[rows] @ other.unit.T
+            balls[rows] = (dots.astype(np.float32) >= other.edge).sum(axis=1)
+            sums[rows] = kernel(dots, one, one).mean(axis=1)
+        within = float(sums.mean()) if other is pool else mmd_within(other, kernel)
+        return cls(sums, within, balls)
+
+    def mmd(self, inside: NDArray[np.int64], within: float) -> float:
+        """The squared discrepancy of the rows ``inside`` of the pool, whose own mean of the kernel is ``within``."""
+        return max(within + self.within - 2 * float(self.kernel[inside].mean()), 0.0)
+
+    def density(self, inside: NDArray[np.int64], k: int) -> float:
+        """The mean number of balls over k."""
+        return float(self.balls[inside].mean() / k)
+
+
+def mmd_within(rows: _Set, kernel: Kernel) -> float:
+    """The mean of the kernel over all pairs, a row with itself among them."""
+    one = np.ones((1, 1))
+    total = sum(kernel(rows.unit[i] @ rows.unit.T, one, one).sum() for i in pairs(len(rows.unit), len(rows.unit)))
+    return float(total) / len(rows.unit) ** 2
+
+
+def unit(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """Rows of unit length, float64."""
+    wide: NDArray[np.float64] = rows.astype(np.float64)
+    # The largest number first, or squares of float64 might leave its range.
+    wide /= np.abs(wide).max(axis=1, keepdims=True)
+    wide /= np.linalg.norm(wide, axis=1, keepdims=True)
+    return wide
+
+
+def distance(similarity: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The distance of unit vectors of these cosines: ``sqrt(2 - 2 s)``."""
+    lengths: NDArray[np.float64] = np.sqrt((2 - 2 * similarity.astype(np.float64)).clip(min=0))
+    return lengths
+
+
+def _moments(embeds: Embeddings, rows: NDArray[np.int64]) -> Statistics:
+    """Mean and covariance of some unit rows, a block at a time."""
+    return Statistics.of_blocks(unit(take(embeds, rows[i : i + 1024])) for i in range(0, len(rows), 1024))
+
+
+def _second_moments(moments: Statistics) -> NDArray[np.float64]:
+    """``X^T X / N`` of unit rows X: of trace 1, with the eigenvalues of their cosines over N."""
+    return moments.covariance * ((moments.n - 1) / moments.n) + np.outer(moments.mean, moments.mean)
+
+
+def _evenness(counts: NDArray[np.int64]) -> float:
+    """Entropy of shares over its maximum; 1 for a single group."""
+    if len(counts) < 2 or not counts.sum():
+        return 1.0
+    return math.log(effective_number(counts / counts.sum())) / math.log(len(counts))
+
+
+def _check_labels(labels: Any, n: int) -> NDArray[np.int64]:
+    array = np.asarray(labels)
+    if array.shape != (n,) or array.dtype.kind not in "iu" or (array < -1).any():
+        message = f"labels of shape {array.shape} and {array.dtype}; expected ({n},) integers of at least -1"
+        raise ShapeError(message)
+    return array.astype(np.int64)
