@@ -1,0 +1,364 @@
+"""`rsprune compare`: selection methods on one pool, at the same budgets, by the same measures."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsprune import strategies
+from rsprune.centroids import fit_centroids
+from rsprune.errors import ArgumentError, BudgetError, MissingInputError
+from rsprune.evaluation.coverage import Coverage
+from rsprune.evaluation.figures import Panel, dots
+from rsprune.experiments.pool import EmbeddedPool, read_classes
+from rsprune.experiments.tables import Column, csv_table, markdown_table, text_table
+from rsprune.files import replacing
+from rsprune.manifest import digest, read_json, software, write_json, write_text
+from rsprune.runners import Observer, observe
+from rsprune.selection import budget_rows
+
+__all__ = ["Comparison", "Entry", "compare", "parse"]
+
+COLUMNS = (
+    Column("rows", "rows", 0),
+    Column("coverage", "coverage", 3),
+    Column("density", "density", 2),
+    Column("mmd", "MMD 1e3", 2, 1e3),
+    Column("frechet", "FD", 4),
+    Column("reach", "reach", 3),
+    Column("farthest", "farthest", 3),
+    Column("target_coverage", "target coverage", 3),
+    Column("target_density", "target density", 2),
+    Column("target_mmd", "target MMD 1e3", 2, 1e3),
+    Column("target_frechet", "target FD", 4),
+    Column("knn_radius", "k-NN radius", 3),
+    Column("vendi", "Vendi", 1),
+    Column("balance", "balance", 3),
+    Column("duplicates", "duplicates", 3),
+    Column("class_balance", "class balance", 3),
+    Column("class_coverage", "class coverage", 3),
+    Column("low_entropy", "low entropy", 3),
+    Column("seconds", "seconds", 2),
+)
+
+PANELS = (
+    ("coverage", "higher: like the pool"),
+    ("target_coverage", "higher"),
+    ("target_frechet", "lower"),
+    ("vendi", "higher: more varied"),
+    ("balance", "higher"),
+    ("duplicates", "lower"),
+    ("class_balance", "higher"),
+    ("low_entropy", "lower"),
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method at one budget: its figures, or why it has none.
+
+    Attributes
+    ----------
+    strategy
+        As it was asked for, options included.
+    keep
+        The fraction of the collection, or the number of images.
+    figures
+        Those of :class:`rsprune.evaluation.Quality`, with ``low_entropy`` (the share of images under the pool's lower
+        quartile of entropy) and ``seconds`` (of the choice alone).
+    failure
+        Why the method could not choose so many.
+    """
+
+    strategy: str
+    keep: float
+    figures: Mapping[str, float | None]
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A finished comparison.
+
+    Attributes
+    ----------
+    path
+        The folder with ``compare.txt``, ``compare.csv``, ``compare.md``, ``compare.svg``, and each selection's rows.
+    head
+        What was compared, in lines.
+    entries
+        One for each method and budget.
+    """
+
+    path: Path
+    head: tuple[str, ...]
+    entries: tuple[Entry, ...]
+
+    def describe(self) -> str:
+        """The table as text."""
+        return "\n".join([*self.head, "", *self._tables(text_table), f"written to {self.path}"])
+
+    def markdown(self) -> str:
+        """The table in Markdown."""
+        return "\n".join([*(f"- {line}" for line in self.head), "", *self._tables(markdown_table)])
+
+    def csv(self) -> str:
+        """The table as CSV, with the numbers unrounded."""
+        rows = [{"strategy": one.strategy, "keep": one.keep, **one.figures} for one in self.entries if not one.failure]
+        return csv_table(["strategy", "keep", *(column.name for column in COLUMNS)], rows)
+
+    def figure(self) -> str:
+        """The figure: a dot for each method and budget, a panel for each measure."""
+        names = list(dict.fromkeys(one.strategy for one in self.entries))
+        keeps = list(dict.fromkeys(one.keep for one in self.entries))
+        found = {(one.strategy, one.keep): one.figures for one in self.entries}
+        panels = [
+            Panel(column.head, better, [[found.get((name, keep), {}).get(measure) for name in names] for keep in keeps])
+            for measure, better in PANELS
+            for column in COLUMNS
+            if column.name == measure and any(one.figures.get(measure) is not None for one in self.entries)
+        ]
+        return dots(self.head[0], names, [f"keep {keep:g}" for keep in keeps], panels)
+
+    def _tables(self, table: Any) -> list[str]:
+        lines: list[str] = []
+        used = [c for c in COLUMNS if any(one.figures.get(c.name) is not None for one in self.entries)]
+        for keep in dict.fromkeys(one.keep for one in self.entries):
+            mine = [one for one in self.entries if one.keep == keep]
+            lines += [
+                f"keep {keep:g}",
+                "",
+                table(used, [(one.strategy, one.figures) for one in mine if not one.failure]),
+            ]
+            lines += [f"{one.strategy}: {one.failure}" for one in mine if one.failure]
+            lines.append("")
+        return lines
+
+
+def compare(
+    run: str | Path,
+    strategies: Sequence[str] = (),
+    *,
+    keep: Sequence[float] = (0.30, 0.15, 0.10),
+    labels: str | Path | None = None,
+    key_column: str = "key",
+    label_column: str = "class",
+    holdout: float = 0.5,
+    out: str | Path | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: bool | Observer = True,
+) -> Comparison:
+    """Run selection methods on the embeddings of a run, and measure what each chose.
+
+    What is done stands in the folder, one file for each method and budget: a comparison that was stopped goes on.
+
+    Parameters
+    ----------
+    run
+        A run folder that kept its embeddings. Only Stage I's survivors have one: for methods without Stage I, run
+        ``prune`` with ``entropy_keep=1``.
+    strategies
+        Names, each with options if wanted: ``"rsprune"``, ``"rsprune:entropy_keep=0.3"``, ``"semdedup:keep=easy"``. All
+        methods that there are by default.
+    keep
+        Budgets: fractions of the whole collection, or numbers of images.
+    labels, key_column, label_column
+        A CSV table of classes, and its columns. No method sees it.
+    holdout
+        The share of the reference images that no method sees, the target of the measures. The methods get the others,
+        and the centroids of ``rsprune`` are fitted on those, as many as the run has. 0: everything is used for both,
+        with the run's own centroids.
+    out
+        Where to write; the folder ``compare`` of the run by default.
+    seed
+        Of every draw.
+    threads
+        All cores by default.
+    progress
+        Show progress on the terminal; or an :class:`rsprune.runners.Observer`.
+
+    Raises
+    ------
+    ArgumentError
+        No such method or option; a run without embeddings.
+    BudgetError
+        A budget that is none.
+    FormatError
+        The table lacks a column, or names none of the images.
+    """
+    if not 0 <= holdout < 1:
+        message = f"holdout is {holdout!r}; expected a share from 0 to below 1"
+        raise ArgumentError(message)
+    pool = EmbeddedPool.open(run)
+    asked = [parse(one) for one in strategies or all_names()]
+    budgets = [(one, budget_rows(one, pool.total)) for one in keep]
+    folder = Path(out) if out is not None else pool.folder.path / "compare"
+    contest = _Contest(pool, labels, (key_column, label_column), holdout, seed, threads)
+    entries: list[Entry] = []
+    with observe(progress) as observer:
+        observer.start("compare", sum(rows for _, rows in budgets) * len(asked), 0)
+        for share, rows in budgets:
+            for spec, name, options in asked:
+                entries.append(contest.entry(folder, spec, name, options, share, rows))
+                observer.advance(rows)
+        observer.finish()
+    comparison = Comparison(folder, contest.head(), tuple(entries))
+    write_text(folder / "compare.txt", comparison.describe() + "\n")
+    write_text(folder / "compare.csv", comparison.csv())
+    write_text(folder / "compare.md", comparison.markdown() + "\n")
+    write_text(folder / "compare.svg", comparison.figure())
+    return comparison
+
+
+def all_names() -> list[str]:
+    """All methods that have a budget."""
+    return [name for name in strategies.names() if strategies.get(name).budget != "none"]
+
+
+def parse(spec: str) -> tuple[str, str, dict[str, Any]]:
+    """Take ``name:option=value:option=value`` apart; values are JSON, or else text.
+
+    Raises
+    ------
+    ArgumentError
+        There is no such method or option, or a part without ``=``.
+    """
+    name, *parts = spec.split(":")
+    options: dict[str, Any] = {}
+    for part in parts:
+        option, is_there, value = part.partition("=")
+        if not is_there:
+            message = f"the strategy {spec!r} has {part!r}; expected option=value"
+            raise ArgumentError(message)
+        try:
+            options[option] = json.loads(value)
+        except ValueError:
+            options[option] = value
+    strategies.get(name).check(options)
+    return spec, name, options
+
+
+class _Contest:
+    """What all methods have in common; read when the first of them needs it."""
+
+    def __init__(
+        self,
+        pool: EmbeddedPool,
+        labels: str | Path | None,
+        columns: tuple[str, str],
+        holdout: float,
+        seed: int,
+        threads: int | None,
+    ) -> None:
+        self.pool, self.holdout, self.seed, self.threads = pool, holdout, seed, threads
+        self.labels: NDArray[np.int64] | None = None
+        if labels is not None:
+            self.labels, names = read_classes(labels, pool.keys, *columns)
+            self.classes = len(names)
+        self.prior: NDArray[Any] | None = None
+        self.target: NDArray[Any] | None = None
+        if halves := pool.reference(holdout, seed):
+            self.prior, self.target = halves
+        self.low = float(np.nanquantile(pool.entropy, 0.25))
+        self.digest = digest(
+            {
+                **software(),
+                "run": pool.fingerprint(),
+                "labels": None if self.labels is None else self.labels.tolist(),
+                "holdout": holdout,
+                "seed": seed,
+            }
+        )
+        self._measure: Coverage | None = None
+        self._centroids: Any = None
+
+    def head(self) -> tuple[str, ...]:
+        """What was compared."""
+        lines = [self.pool.describe()]
+        k = self.pool.centroids.k
+        if self.target is None or self.prior is None:
+            lines.append("no reference embeddings in the run: no target, and methods that need them are left out")
+        elif self.holdout:
+            lines.append(
+                f"reference: {len(self.prior):,} images for the methods ({k} centroids); "
+                f"target: {len(self.target):,} others"
+            )
+        else:
+            lines.append(f"reference and target: the same {len(self.target):,} images; {k} centroids of the run")
+        lines.append(
+            f"balance and duplicates by {k} clusters of the pool, fitted apart from the methods' (seed {self.seed + 1})"
+        )
+        lines.append(f"low entropy: under {self.low:.4f} bits, the lower quartile of the pool")
+        if self.labels is not None:
+            lines.append(f"{self.classes} classes of {int((self.labels >= 0).sum()):,} images; no method sees them")
+        return tuple(lines)
+
+    def entry(self, folder: Path, spec: str, name: str, options: dict[str, Any], keep: float, rows: int) -> Entry:
+        """One method at one budget, from the folder if it is there."""
+        of = {"strategy": name, "options": options, "rows": rows, "of": self.digest}
+        path = folder / "entries" / f"{name}-{rows}-{digest(of)[:12]}.json"
+        if path.exists():
+            kept = read_json(path)
+        else:
+            kept = {**of, **self.run(path.with_suffix(".npy"), name, options, rows)}
+            write_json(path, kept)
+        return Entry(spec, keep, kept["figures"], kept["failure"])
+
+    def run(self, path: Path, name: str, options: dict[str, Any], rows: int) -> dict[str, Any]:
+        """Choose and measure."""
+        centroids = self.centroids() if name == "rsprune" else None
+        begun = time.perf_counter()
+        try:
+            chosen = strategies.select(
+                name,
+                self.pool.embeds,
+                rows,
+                reference=self.prior,
+                centroids=centroids,
+                entropy=self.pool.entropy,
+                seed=self.seed,
+                threads=self.threads,
+                **options,
+            )
+        except (BudgetError, MissingInputError) as error:
+            return {"figures": {}, "failure": str(error)}
+        seconds = time.perf_counter() - begun
+        with replacing(path) as beside, beside.open("wb") as file:
+            np.save(file, chosen.indices)
+        figures = asdict(self.measure()(chosen))
+        figures["low_entropy"] = float((self.pool.entropy[chosen.indices] < self.low).mean())
+        return {"figures": {**figures, "seconds": seconds}, "failure": None}
+
+    def centroids(self) -> Any:
+        """The centroids of RS-Prune: fitted on what the methods may see."""
+        if self._centroids is None:
+            of_run = self.pool.centroids
+            if self.prior is None or not self.holdout:
+                self._centroids = of_run
+            else:
+                self._centroids = fit_centroids(self.prior, of_run.k, seed=self.seed, threads=self.threads)
+        return self._centroids
+
+    def measure(self) -> Coverage:
+        """The measures of this pool."""
+        if self._measure is None:
+            k = min(self.pool.centroids.k, self.pool.embeds.shape[0])
+            # A seed of its own: methods that fit as many clusters on the pool must not meet the very same ones.
+            clusters = fit_centroids(self.pool.embeds, k, seed=self.seed + 1, n_init=1, threads=self.threads)
+            self._measure = Coverage(
+                self.pool.embeds,
+                clusters,
+                target=self.target,
+                labels=self.labels,
+                seed=self.seed,
+                threads=self.threads,
+            )
+        return self._measure

@@ -1,0 +1,57 @@
+"""Tables of figures as text, Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Column", "csv_table", "markdown_table", "text_table"]
+
+Rows = Sequence[tuple[str, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure: its name, its head, the digits after the point, and what it is multiplied with to be read."""
+
+    name: str
+    head: str
+    digits: int
+    scale: float = 1.0
+
+    def show(self, value: Any) -> str:
+        """A value as it is read."""
+        return "" if value is None else f"{value * self.scale:,.{self.digits}f}"
+
+
+def text_table(columns: Sequence[Column], rows: Rows) -> str:
+    """Aligned columns."""
+    cells = [["", *(column.head for column in columns)], *_cells(columns, rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns) + 1)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]).rstrip()
+        for row in cells
+    )
+
+
+def markdown_table(columns: Sequence[Column], rows: Rows) -> str:
+    """A table of GitHub's Markdown."""
+    head = ["strategy", *(column.head for column in columns)]
+    lines = [head, ["---", *("--:" for _ in columns)], *_cells(columns, rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def csv_table(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """All digits, and nothing where there is no figure."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: "" if row.get(name) is None else row[name] for name in names} for row in rows)
+    return out.getvalue()
+
+
+def _cells(columns: Sequence[Column], rows: Rows) -> list[list[str]]:
+    return [[name, *(column.show(figures.get(column.name)) for column in columns)] for name, figures in rows]
