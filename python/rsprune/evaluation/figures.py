@@ -131,7 +131,7 @@ def lines(title: str, plots: Sequence[Line]) -> str:
         if plot.mark is not None:
             x = place(plot.mark, across, left, left + PLOT_WIDTH)
             body.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{TOP + PLOT_HEIGHT}"/>')
-            body.append(f'<text x="{x + 4:.1f}" y="{TOP + 10}">{plot.mark:g}</text>')
+            body.append(f'<text x="{x + 4:.1f}" y="{TOP + 10}">{plot.mark:.2g}</text>')
     return document(width, height, body)
 
 

@@ -1,5 +1,6 @@
 """Comparisons: the same pool, the same budget, one method beside the other."""
 
 from rsprune.experiments.compare import Comparison, compare
+from rsprune.experiments.sweep import Diagnosis, diagnose
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "Diagnosis", "compare", "diagnose"]

@@ -1,0 +1,236 @@
+"""How many centroids, and which pruning ratio: what the data themselves say."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsprune import _core
+from rsprune._core import Rows
+from rsprune.centroids import check_whole, fit_centroids
+from rsprune.embeddings import as_rows, check_threads
+from rsprune.errors import ArgumentError
+from rsprune.evaluation.coverage import distance
+from rsprune.evaluation.features import draw
+from rsprune.selection import FILL, assign, budget_rows, select_assigned
+from rsprune.strategies.inputs import take
+
+__all__ = ["Redundancy", "Trial", "redundancy", "same_partition", "sweep"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Centroids of one number K, over several seeds: means, and the spread between seeds as standard deviations.
+
+    Attributes
+    ----------
+    k
+        Number of centroids.
+    reference_similarity, reference_spread
+        The mean cosine of held-out reference rows to their nearest centroid: how well K centroids cover the reference
+        images.
+    pool_similarity
+        The same of the pool's rows.
+    empty
+        The share of centroids that are nearest to no row of the pool.
+    smallest, median, largest
+        Rows of the pool around a centroid that is not empty.
+    fill_share, fill_spread
+        The share of the budget that the quotas leave, and that goes to the pool's remainder.
+    agreement
+        How alike two seeds divide the pool: adjusted Rand index, 1 for the same partition, 0 for chance. None for one
+        seed.
+    overlap
+        The share of the rows that two seeds select which both select (Jaccard). None for one seed.
+    """
+
+    k: int
+    reference_similarity: float
+    reference_spread: float
+    pool_similarity: float
+    empty: float
+    smallest: float
+    median: float
+    largest: float
+    fill_share: float
+    fill_spread: float
+    agreement: float | None
+    overlap: float | None
+
+
+def sweep(
+    reference: Any,
+    pool: Any,
+    ks: Sequence[int] = (25, 50, 100, 200, 400),
+    *,
+    keep: float = 0.15,
+    seeds: Sequence[int] = (0, 1, 2),
+    holdout: float = 0.2,
+    threads: int | None = None,
+) -> list[Trial]:
+    """Fit reference centroids of several numbers and seeds, and select with each.
+
+    Parameters
+    ----------
+    reference, pool
+        Embeddings (M, D) and (N, D).
+    ks
+        The numbers of centroids.
+    keep
+        The budget: rows, or a fraction of the pool.
+    seeds
+        Of the centroids; the rows held out are those of the first.
+    holdout
+        The share of the reference rows that no centroids are fitted on.
+    threads
+        All cores by default.
+
+    Returns
+    -------
+    list of Trial
+        One for each K.
+
+    Raises
+    ------
+    ArgumentError
+        More centroids than reference rows, or an option out of range.
+    """
+    if not 0 < holdout < 1 or not seeds or not ks:
+        message = f"ks {list(ks)!r}, seeds {list(seeds)!r}, holdout {holdout!r}; expected some, some, a share in (0, 1)"
+        raise ArgumentError(message)
+    known, rows = as_rows(reference), as_rows(pool)
+    valid = np.flatnonzero(_valid(known, threads))
+    out = draw(max(int(holdout * len(valid)), 1), len(valid), check_whole("seed", seeds[0], 0))
+    fitted_on, held_out = take(known, np.delete(valid, out)), take(known, valid[out])
+    budget = budget_rows(keep, rows.shape[0])
+    trials = []
+    for k in ks:
+        outcomes = []
+        for seed in seeds:
+            centroids = fit_centroids(fitted_on, k, seed=seed, n_init=1, threads=threads)
+            labels, similarity = assign(rows, centroids, threads=threads)
+            chosen = select_assigned(labels, similarity, budget, k=k, threads=threads)
+            sizes = np.bincount(labels[labels >= 0], minlength=k)
+            known_similarity = assign(held_out, centroids, threads=threads).similarity
+            outcomes.append((labels, similarity, chosen, sizes, float(known_similarity.mean())))
+        pairs = list(itertools.combinations(outcomes, 2))
+        covers = [outcome[4] for outcome in outcomes]
+        fills = [float((outcome[2].phase == FILL).mean()) for outcome in outcomes]
+        filled = [outcome[3][outcome[3] > 0] for outcome in outcomes]
+        trials.append(
+            Trial(
+                k=check_whole("k", k),
+                reference_similarity=float(np.mean(covers)),
+                reference_spread=float(np.std(covers)),
+                pool_similarity=float(np.mean([np.nanmean(outcome[1]) for outcome in outcomes])),
+                empty=float(np.mean([(outcome[3] == 0).mean() for outcome in outcomes])),
+                smallest=float(np.mean([sizes.min() for sizes in filled])),
+                median=float(np.mean([np.median(sizes) for sizes in filled])),
+                largest=float(np.mean([sizes.max() for sizes in filled])),
+                fill_share=float(np.mean(fills)),
+                fill_spread=float(np.std(fills)),
+                agreement=float(np.mean([same_partition(a[0], b[0]) for a, b in pairs])) if pairs else None,
+                overlap=float(np.mean([_jaccard(a[2].indices, b[2].indices) for a, b in pairs])) if pairs else None,
+            )
+        )
+    return trials
+
+
+@dataclass(frozen=True, eq=False)
+class Redundancy:
+    """What each further row of a pool adds to those before it.
+
+    Attributes
+    ----------
+    novelty
+        float64 (n,), never rising: the distance of the b-th row of a farthest-first traversal to the nearest row before
+        it, between unit vectors. The first has no row before it, and counts as the second.
+    rows
+        int64 (n,): the traversal.
+    keep
+        The recommended share of rows: of those that add at least the mean novelty.
+    """
+
+    novelty: NDArray[np.float64]
+    rows: NDArray[np.int64]
+    keep: float
+
+    def curve(self, points: int = 50) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The share of all novelty in the first rows, at evenly spaced shares of rows; both from 0 to 1."""
+        total = np.concatenate([[0.0], np.cumsum(self.novelty)])
+        share = np.linspace(0, 1, points + 1)
+        whole = total[-1] or 1.0
+        return share, np.interp(share, np.linspace(0, 1, len(total)), total / whole)
+
+
+def redundancy(embeds: Any, *, sample: int = 16_384, seed: int = 0, threads: int | None = None) -> Redundancy:
+    """How redundant a pool is, and where pruning begins to cost more than redundancy.
+
+    Rows are put in the order of the farthest-first traversal (Gonzalez, 1985): each is the farthest from all before it,
+    and its distance to them is what it adds. The cumulated novelty is a concave curve from (0, 0) to (1, 1) over the
+    share of rows; the knee is where it is highest above the diagonal (Satopaa et al., 2011, "Kneedle", without
+    smoothing). There the novelty of a row falls below the mean over the pool: rows behind the knee repeat, more than
+    the average row does, what is kept already.
+
+    Parameters
+    ----------
+    embeds
+        (N, D) embeddings; see :func:`rsprune.embeddings.as_rows`. Invalid rows are left out.
+    sample
+        Of a larger pool so many rows are drawn. Rows of a sample are farther apart than those of the whole: the
+        recommended share of a sample is too large, not too small.
+    seed
+        Of the draw.
+    threads
+        All cores by default.
+
+    Raises
+    ------
+    ArgumentError
+        Fewer than two valid rows.
+    """
+    rows = as_rows(embeds)
+    valid = np.flatnonzero(_valid(rows, check_threads(threads)))
+    if len(valid) < 2:
+        message = f"{len(valid)} valid rows; expected at least 2"
+        raise ArgumentError(message)
+    drawn = valid[draw(check_whole("sample", sample, least=2), len(valid), seed)]
+    some = Rows([take(rows, drawn)])
+    first = np.array([0], np.int64)
+    order, _ = _core.farthest_rows(some, first, count=len(drawn), distance=-1.0, threads=threads)
+    ends = np.array([0, len(order)], np.int64)
+    novelty = distance(_core.earlier_similarity(some, order, ends, threads=threads))
+    novelty[0] = novelty[1]
+    # Rounding may leave steps up of its own size.
+    novelty = np.minimum.accumulate(novelty)
+    keep = float((novelty >= novelty.mean() * (1 - 1e-12)).mean())
+    return Redundancy(novelty, drawn[order], keep)
+
+
+def same_partition(a: NDArray[np.int32], b: NDArray[np.int32]) -> float:
+    """The adjusted Rand index of two labellings (Hubert and Arabie, 1985); rows with a label below 0 are left out."""
+    both = (a >= 0) & (b >= 0)
+    table = np.zeros((int(a.max(initial=0)) + 1, int(b.max(initial=0)) + 1), np.int64)
+    np.add.at(table, (a[both], b[both]), 1)
+
+    def pairs(counts: NDArray[np.int64]) -> float:
+        return float((counts * (counts - 1) // 2).sum())
+
+    together, in_a, in_b = pairs(table), pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
+    by_chance = in_a * in_b / max(pairs(np.array([both.sum()])), 1.0)
+    most = (in_a + in_b) / 2
+    return 1.0 if most == by_chance else (together - by_chance) / (most - by_chance)
+
+
+def _jaccard(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
+    common = len(np.intersect1d(a, b, assume_unique=True))
+    return common / max(len(a) + len(b) - common, 1)
+
+
+def _valid(rows: Any, threads: int | None) -> NDArray[np.bool_]:
+    return np.concatenate([_core.valid_rows(block, threads=threads) for block in rows.blocks()])

@@ -1,0 +1,149 @@
+"""`rsprune centroids --sweep`: how many centroids, and which pruning ratio, for the pool of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rsprune.errors import ArgumentError
+from rsprune.evaluation.diagnostics import Redundancy, Trial, redundancy, sweep
+from rsprune.evaluation.figures import Line, lines
+from rsprune.experiments.pool import EmbeddedPool
+from rsprune.experiments.tables import Column, csv_table, markdown_table, text_table
+from rsprune.manifest import write_text
+from rsprune.selection import budget_rows
+
+__all__ = ["Diagnosis", "diagnose"]
+
+COLUMNS = (
+    Column("reference_similarity", "reference", 4),
+    Column("reference_spread", "+-", 4),
+    Column("pool_similarity", "pool", 4),
+    Column("empty", "empty", 3),
+    Column("smallest", "smallest", 0),
+    Column("median", "median", 0),
+    Column("largest", "largest", 0),
+    Column("fill_share", "fill share", 3),
+    Column("agreement", "agreement", 3),
+    Column("overlap", "overlap", 3),
+)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a sweep found.
+
+    Attributes
+    ----------
+    path
+        The folder with ``sweep.txt``, ``sweep.csv``, ``sweep.md`` and ``sweep.svg``.
+    head
+        What was swept, in lines.
+    trials
+        One for each K.
+    redundancy
+        Of the pool.
+    """
+
+    path: Path
+    head: tuple[str, ...]
+    trials: tuple[Trial, ...]
+    redundancy: Redundancy
+
+    def describe(self) -> str:
+        """The table and the recommendation as text."""
+        rows = [(f"K {trial.k}", asdict(trial)) for trial in self.trials]
+        keep = self.redundancy.keep
+        advice = f"redundancy: the knee is at keep {keep:.2f} (pruning ratio {1 - keep:.0%})"
+        return "\n".join([*self.head, "", text_table(COLUMNS, rows), "", advice, f"written to {self.path}"])
+
+    def markdown(self) -> str:
+        """The table in Markdown."""
+        return markdown_table(COLUMNS, [(f"K {trial.k}", asdict(trial)) for trial in self.trials])
+
+    def csv(self) -> str:
+        """The table as CSV, with the numbers unrounded."""
+        rows = [asdict(trial) for trial in self.trials]
+        return csv_table(list(rows[0]), rows)
+
+    def figure(self) -> str:
+        """The figure: coverage, fill share, sizes and stability over K, and the redundancy of the pool."""
+        ks = [float(trial.k) for trial in self.trials]
+        covers = [trial.reference_similarity for trial in self.trials]
+        spreads = [trial.reference_spread for trial in self.trials]
+        fills = [trial.fill_share for trial in self.trials]
+        plots = [
+            Line(
+                "cosine of held-out reference images",
+                "K",
+                ks,
+                covers,
+                [value - spread for value, spread in zip(covers, spreads, strict=True)],
+                [value + spread for value, spread in zip(covers, spreads, strict=True)],
+            ),
+            Line("share of the budget by fill", "K", ks, fills),
+            Line("share of empty centroids", "K", ks, [trial.empty for trial in self.trials]),
+        ]
+        overlaps = [trial.overlap for trial in self.trials if trial.overlap is not None]
+        if overlaps:
+            plots.append(Line("overlap of selections between seeds", "K", ks, overlaps))
+        share, found = self.redundancy.curve()
+        plots.append(
+            Line(
+                "novelty in the rows kept", "keep", share.tolist(), found.tolist(), mark=round(self.redundancy.keep, 2)
+            )
+        )
+        return lines(self.head[0], plots)
+
+
+def diagnose(
+    run: str | Path,
+    *,
+    out: str | Path,
+    ks: Sequence[int] = (25, 50, 100, 200, 400),
+    keep: float = 0.15,
+    seeds: int = 3,
+    seed: int = 0,
+    threads: int | None = None,
+) -> Diagnosis:
+    """Sweep the number of centroids, and draw the redundancy of the pool, from a run that kept its embeddings.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    out
+        Where to write.
+    ks
+        Numbers of centroids.
+    keep
+        The budget: a fraction of the whole collection, or a number of images.
+    seeds, seed
+        How many seeds, and the first of them.
+    threads
+        All cores by default.
+
+    Raises
+    ------
+    ArgumentError
+        The run has no embeddings of reference images, or fewer than there are centroids.
+    """
+    pool = EmbeddedPool.open(run)
+    halves = pool.reference(0, seed)
+    if halves is None:
+        message = f"{run} holds no embeddings of reference images: run prune with images as --reference"
+        raise ArgumentError(message)
+    reference, _ = halves
+    budget = budget_rows(keep, pool.total)
+    trials = sweep(reference, pool.embeds, ks, keep=budget, seeds=range(seed, seed + seeds), threads=threads)
+    head = (
+        pool.describe(),
+        f"reference: {len(reference):,} images, a fifth of them held out; budget {budget:,}; {seeds} seeds",
+    )
+    found = Diagnosis(Path(out), head, tuple(trials), redundancy(pool.embeds, seed=seed, threads=threads))
+    write_text(found.path / "sweep.txt", found.describe() + "\n")
+    write_text(found.path / "sweep.csv", found.csv())
+    write_text(found.path / "sweep.md", found.markdown() + "\n")
+    write_text(found.path / "sweep.svg", found.figure())
+    return found
