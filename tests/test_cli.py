@@ -19,7 +19,19 @@ from typer.testing import CliRunner
 from rsprune import __version__
 from rsprune.cli.app import app
 
-COMMANDS = ["prune", "plan", "entropy", "embed", "centroids", "select", "explain", "report", "compare", "demo"]
+COMMANDS = [
+    "prune",
+    "plan",
+    "entropy",
+    "embed",
+    "centroids",
+    "select",
+    "explain",
+    "report",
+    "compare",
+    "evaluate",
+    "demo",
+]
 
 
 class Done(NamedTuple):

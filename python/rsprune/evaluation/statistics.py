@@ -71,14 +71,20 @@ class Statistics:
         digits. The last bits depend on where the blocks are cut.
         """
         n, mean, scatter = 0, np.zeros(1), np.zeros((1, 1))
+        few: list[NDArray[np.float64]] = []
         for block in parts:
+            few = [*few, block] if n + len(block) <= block.shape[1] else []
             rows, middle = len(block), block.mean(axis=0)
             centred = block - middle
             step = middle - mean
             scatter = scatter + centred.T @ centred + np.outer(step, step * (n * rows / (n + rows)))
             mean = mean + step * (rows / (n + rows))
             n += rows
-        return cls(n, mean, scatter / max(n - 1, 1), dict(meta or {}))
+        made = cls(n, mean, scatter / (n - 1 or 1), dict(meta or {}))
+        if few:
+            # The factor is known: the decomposition of a large and mostly empty matrix would take long to find it.
+            made.__dict__["factor"] = (np.concatenate(few) - mean).T / np.sqrt(n - 1)
+        return made
 
     @property
     def dim(self) -> int:
@@ -92,7 +98,7 @@ class Statistics:
 
     @cached_property
     def factor(self) -> NDArray[np.float64]:
-        """F of shape (D, rank) with ``F @ F.T`` the covariance."""
+        """F with ``F @ F.T`` the covariance: float64 of D rows, and of min(N, D) columns at most."""
         values, vectors = np.linalg.eigh(self.covariance)
         factor: NDArray[np.float64] = vectors[:, self.dim - self.rank :] * np.sqrt(
             values[self.dim - self.rank :].clip(min=0)

@@ -1,0 +1,273 @@
+"""`rsprune evaluate`: generated images against real ones, as sets and in pairs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsprune.centroids import check_whole
+from rsprune.errors import ArgumentError, MissingDependencyError, ShapeError
+from rsprune.evaluation.extractors import Extractor
+from rsprune.evaluation.frechet import frechet_distance
+from rsprune.evaluation.images import ImagesLike, Pictures, open_pictures, some
+from rsprune.evaluation.kid import kernel_distance
+from rsprune.evaluation.lpips import Lpips
+from rsprune.evaluation.prdc import prdc
+from rsprune.evaluation.statistics import Statistics
+from rsprune.files import replacing
+from rsprune.manifest import digest, software, write_json
+
+__all__ = ["Evaluation", "Figure", "evaluate", "evaluate_pairs"]
+
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "PSNR": {"peak": 255},
+    "SSIM": {"window": "Gaussian of sigma 1.5 (Wang et al., 2004)", "range": 255, "channels": "averaged"},
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure, with everything that it depends on.
+
+    Attributes
+    ----------
+    metric
+        ``FID`` and ``KID`` only where the extractor is FID's Inception network.
+    value
+        The figure.
+    spread
+        Its standard deviation: between subsets (kernel distances) or between pairs; None where there is none.
+    extractor
+        What made the features: name, weights with their SHA-256, rule of resizing.
+    n_real, n_gen
+        Numbers of images.
+    seed
+        Of every draw.
+    options
+        Of the metric.
+    """
+
+    metric: str
+    value: float
+    spread: float | None
+    extractor: Mapping[str, Any]
+    n_real: int
+    n_gen: int
+    seed: int
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of one set of generated images."""
+
+    figures: tuple[Figure, ...]
+
+    def __getitem__(self, metric: str) -> float:
+        """The value of a metric.
+
+        Raises
+        ------
+        KeyError
+            It was not computed, or with several extractors.
+        """
+        values = [figure.value for figure in self.figures if figure.metric == metric]
+        if len(values) != 1:
+            raise KeyError(metric)
+        return values[0]
+
+    def describe(self) -> str:
+        """One line a figure."""
+        lines = []
+        for one in self.figures:
+            spread = "" if one.spread is None else f" +- {one.spread:.4g}"
+            lines.append(
+                f"{one.metric}: {one.value:.6g}{spread}   ({one.extractor['name']}, weights {sha(one.extractor)}, "
+                f"{one.n_real:,} real, {one.n_gen:,} generated, seed {one.seed})"
+            )
+        return "\n".join(lines)
+
+    def save(self, path: str | Path) -> None:
+        """Write all figures, with all that they depend on, as JSON."""
+        write_json(path, {**software(), "figures": [asdict(one) for one in self.figures]})
+
+    def __add__(self, other: Evaluation) -> Evaluation:
+        return Evaluation(self.figures + other.figures)
+
+
+def evaluate(
+    generated: ImagesLike,
+    real: ImagesLike,
+    extractors: Sequence[Extractor],
+    *,
+    count: int | None = None,
+    subsets: int = 100,
+    subset_size: int = 1000,
+    k: int = 5,
+    seed: int = 0,
+    cache: str | Path | None = None,
+) -> Evaluation:
+    """Compare generated images with real ones as sets: by Frechet and kernel distance, and by their overlap.
+
+    Parameters
+    ----------
+    generated, real
+        See :func:`rsprune.evaluation.open_pictures`.
+    extractors
+        :class:`rsprune.evaluation.Inception` for FID and KID; :class:`rsprune.evaluation.OfEncoder` for the same
+        distances in the space of an encoder, which get another name.
+    count
+        So many of both sets, drawn by seed; all if None. The Frechet distance is biased by the number of images:
+        compare figures of one ``count`` only.
+    subsets, subset_size, seed
+        See :func:`rsprune.evaluation.kernel_distance`. Subsets are no larger than either set.
+    k
+        See :func:`rsprune.evaluation.prdc`.
+    cache
+        A folder for the features and statistics of the real set. They are used again for the same images, draw,
+        extractor and weights.
+
+    Raises
+    ------
+    ArgumentError
+        An option out of range, no extractor, or sets that are too small.
+    ImageError, OSError
+        An image that cannot be read: it is not left out, since a figure of fewer images is another figure.
+    """
+    if not extractors:
+        message = "no extractors; expected at least one"
+        raise ArgumentError(message)
+    made, found = open_pictures(generated), open_pictures(real)
+    if count is not None and check_whole("count", count, 2) > min(len(made), len(found)):
+        message = f"count is {count}, but there are {len(made)} generated and {len(found)} real images"
+        raise ArgumentError(message)
+    figures: list[Figure] = []
+    for extractor in extractors:
+        provenance = extractor.provenance()
+        of_real, statistics = real_features(found, extractor, provenance, count, seed, cache)
+        of_generated = extractor.features(made.read(some(made, count, seed)))
+        numbers = {"n_real": len(of_real), "n_gen": len(of_generated), "seed": seed}
+        size = min(subset_size, len(of_real), len(of_generated))
+        kernel = kernel_distance(of_real, of_generated, subsets=subsets, subset_size=size, seed=seed)
+        overlap = prdc(of_real, of_generated, k=k)
+        distance = frechet_distance(statistics, of_generated)
+        figures.append(Figure(extractor.frechet, distance, None, provenance, **numbers, options={}))
+        drawn = {"subsets": subsets, "subset_size": size, "degree": 3}
+        figures.append(Figure(extractor.kernel, kernel.mean, kernel.spread, provenance, **numbers, options=drawn))
+        figures += [
+            Figure(name, getattr(overlap, name), None, provenance, **numbers, options={"k": k})
+            for name in ("precision", "recall", "density", "coverage")
+        ]
+    return Evaluation(tuple(figures))
+
+
+def evaluate_pairs(generated: ImagesLike, real: ImagesLike, *, lpips: Lpips | None = None) -> Evaluation:
+    """Compare each generated image with its own real one: PSNR, SSIM, and LPIPS where it is given.
+
+    Parameters
+    ----------
+    generated, real
+        As for :func:`evaluate`, as many of both, of the same sizes. Images of collections are paired by their keys
+        (without what stands before the last ``/``, and the file's ending), those of arrays by their places.
+    lpips
+        See :class:`rsprune.evaluation.Lpips`.
+
+    Returns
+    -------
+    Evaluation
+        Means over the pairs, with their standard deviations. The PSNR of two equal images is infinite, and so then is
+        the mean.
+
+    Raises
+    ------
+    ArgumentError
+        Sets of different numbers or keys.
+    ShapeError
+        A pair of different sizes.
+    MissingDependencyError
+        scikit-image is not installed.
+    """
+    try:
+        from skimage.metrics import structural_similarity
+    except ImportError:
+        message = 'SSIM needs scikit-image: pip install "rsprune[eval]"'
+        raise MissingDependencyError(message) from None
+    made, found = open_pictures(generated), open_pictures(real)
+    values: dict[str, list[float]] = {name: [] for name in ("PSNR", "SSIM", "LPIPS") if lpips or name != "LPIPS"}
+    names = pair_names(made, found)
+    for name, a, b in zip(names, made.read(np.arange(len(made))), found.read(np.arange(len(found))), strict=True):
+        if a.shape != b.shape:
+            message = f"{name} is of shape {a.shape}, its real image of {b.shape}; expected pairs of one size"
+            raise ShapeError(message)
+        error = float(((a.astype(np.float64) - b) ** 2).mean())
+        values["PSNR"].append(10 * math.log10(255**2 / error) if error else math.inf)
+        similarity: Any = structural_similarity(  # type: ignore[no-untyped-call]
+            a, b, data_range=255, channel_axis=-1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+        )
+        values["SSIM"].append(float(similarity))
+        if lpips:
+            values["LPIPS"].append(lpips(a, b))
+    pixels = {"name": "pixels", "weights": None, "resize": "none"}
+    figures = []
+    for metric, each in values.items():
+        extractor = lpips.provenance() if lpips and metric == "LPIPS" else pixels
+        options = OPTIONS.get(metric, {})
+        spread = float(np.std(each)) if np.isfinite(each).all() else None
+        size = {"n_real": len(each), "n_gen": len(each), "seed": 0}
+        figures.append(Figure(metric, float(np.mean(each)), spread, extractor, **size, options=options))
+    return Evaluation(tuple(figures))
+
+
+def real_features(
+    pictures: Pictures,
+    extractor: Extractor,
+    provenance: Mapping[str, Any],
+    count: int | None,
+    seed: int,
+    cache: str | Path | None,
+) -> tuple[NDArray[np.float32], Statistics]:
+    """Features and statistics of the real set, from the cache if they are there."""
+    rows = some(pictures, count, seed)
+    of = {"extractor": dict(provenance), "images": pictures.fingerprint(), "n": len(rows), "seed": seed}
+    if len(rows) == len(pictures):
+        of["seed"] = None  # nothing was drawn
+    if cache is None:
+        features = extractor.features(pictures.read(rows))
+        return features, Statistics.of(features, of)
+    path = Path(cache) / f"{digest(of)}.safetensors"
+    if not path.exists():
+        features = extractor.features(pictures.read(rows))
+        with replacing(path.with_suffix(".npy")) as beside, beside.open("wb") as file:
+            np.save(file, features)
+        # Last: its being there says that both are.
+        Statistics.of(features, {**software(), **of}).save(path)
+    return np.load(path.with_suffix(".npy"), mmap_mode="r"), Statistics.load(path)
+
+
+def pair_names(made: Pictures, found: Pictures) -> list[str]:
+    """The names of pairs, checked."""
+    if len(made) != len(found):
+        message = f"{len(made)} generated and {len(found)} real images; expected pairs"
+        raise ArgumentError(message)
+    ours, theirs = made.keys(), found.keys()
+    if ours is None or theirs is None:
+        return ours or theirs or [f"image {row}" for row in range(len(made))]
+    for a, b in zip(ours, theirs, strict=True):
+        if Path(a).stem != Path(b).stem:
+            message = f"the generated image {a} stands where the real one is {b}; expected the same names in both"
+            raise ArgumentError(message)
+    return ours
+
+
+def sha(extractor: Mapping[str, Any]) -> str:
+    """The first letters of the weights' SHA-256, for people."""
+    weights = extractor.get("weights")
+    if not weights:
+        return "none"
+    return str(weights.get("sha256") or weights["backbone"]["sha256"])[:12]

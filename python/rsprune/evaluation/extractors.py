@@ -1,0 +1,83 @@
+"""What turns images into features, named and dated: a figure without its extractor says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsprune.encoders import Encoder
+
+__all__ = ["Extractor", "OfEncoder", "batches"]
+
+
+class Extractor(Protocol):
+    """Maps images to features.
+
+    Attributes
+    ----------
+    name
+        What figures are named after.
+    frechet, kernel
+        What the Frechet and the kernel distance of these features are called.
+    """
+
+    name: str
+    frechet: str
+    kernel: str
+
+    def provenance(self) -> dict[str, Any]:
+        """``name``, ``weights`` (``file``, ``sha256``), ``resize`` (the rule, in words), and what else matters."""
+
+    def features(self, images: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Features (N, D) of images, uint8 (H, W, 3)."""
+
+
+class OfEncoder:
+    """The features of an encoder of rsprune: unit rows. Distances between them are never called FID or KID.
+
+    Parameters
+    ----------
+    encoder
+        See :func:`rsprune.encoders.load_encoder`.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.name = encoder.name
+        self.frechet, self.kernel = f"FD ({encoder.name})", f"KD ({encoder.name})"
+
+    def provenance(self) -> dict[str, Any]:
+        """That of the encoder; its preprocessing is the rule of resizing."""
+        made = self.encoder.provenance()
+        return {"name": self.name, "weights": made["weights"], "resize": made["preprocessing"], "encoder": made}
+
+    def features(self, images: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Embed images, a batch at a time."""
+        size = self.encoder.batch_size
+        return np.concatenate([self.encoder.encode(batch) for batch in _runs(images, size)])
+
+
+def batches(images: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:
+    """Neighbours of one shape, at most ``size`` together: uint8 (n, H, W, 3)."""
+    batch: list[NDArray[np.uint8]] = []
+    for image in images:
+        if batch and (len(batch) == size or image.shape != batch[0].shape):
+            yield np.stack(batch)
+            batch = []
+        batch.append(image)
+    if batch:
+        yield np.stack(batch)
+
+
+def _runs(images: Iterable[NDArray[np.uint8]], size: int) -> Iterator[list[NDArray[np.uint8]]]:
+    batch: list[NDArray[np.uint8]] = []
+    for image in images:
+        batch.append(image)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

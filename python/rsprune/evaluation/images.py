@@ -1,0 +1,189 @@
+"""Images to be judged, one after the other: of a collection, an array, or an .npz file of samples."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsprune import _core
+from rsprune.errors import EmptyInputError, FormatError, ShapeError, failure
+from rsprune.evaluation.features import draw
+from rsprune.files import replacing
+from rsprune.manifest import digest
+from rsprune.pipeline.reference import SourceLike, digest_of
+from rsprune.sources import Item, Source, open_source
+
+__all__ = ["ImagesLike", "Pictures", "export_npz", "open_pictures"]
+
+ImagesLike = SourceLike | NDArray[Any]
+
+# Images decoded at a time.
+BATCH = 256
+
+
+class Pictures(Protocol):
+    """Images in a fixed order."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def read(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+        """Yield those of ascending numbers, uint8 (H, W, 3)."""
+
+    def keys(self) -> list[str] | None:
+        """Their names, where they have such."""
+
+    def fingerprint(self) -> str:
+        """What identifies them."""
+
+
+def open_pictures(images: ImagesLike) -> Pictures:
+    """Open anything that holds images.
+
+    Parameters
+    ----------
+    images
+        A uint8 array (N, H, W, 3), or a ``.npy`` or ``.npz`` file of one (of an ``.npz`` its ``arr_0``, the name that
+        the ADM suite gives it); anything that :func:`rsprune.sources.open_source` reads.
+
+    Raises
+    ------
+    ShapeError
+        An array of another shape or dtype.
+    FormatError
+        An ``.npz`` without ``arr_0``.
+    EmptyInputError
+        No images.
+    """
+    if isinstance(images, (str, Path)) and Path(images).suffix in (".npy", ".npz"):
+        images = _load(Path(images))
+    if isinstance(images, np.ndarray):
+        if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+            message = f"images of shape {images.shape} and {images.dtype}; expected uint8 (N, H, W, 3)"
+            raise ShapeError(message)
+        found: Pictures = _Array(images)
+    else:
+        found = _Collection(open_source(images))
+    if not len(found):
+        message = "no images"
+        raise EmptyInputError(message)
+    return found
+
+
+def some(pictures: Pictures, count: int | None, seed: int) -> NDArray[np.int64]:
+    """The numbers of ``count`` images, drawn by seed; of all if None."""
+    return draw(len(pictures) if count is None else count, len(pictures), seed)
+
+
+def export_npz(images: ImagesLike, path: str | Path) -> int:
+    """Write images as ``arr_0`` of an ``.npz`` file, uint8 (N, H, W, 3): what the evaluation suite of ADM reads.
+
+    The images are read and written one by one.
+
+    Returns
+    -------
+    int
+        How many there are.
+
+    Raises
+    ------
+    ShapeError
+        Images of different sizes.
+    """
+    pictures = open_pictures(images)
+    shape: tuple[int, ...] | None = None
+    with (
+        replacing(path) as beside,
+        zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive,
+        archive.open(zipfile.ZipInfo("arr_0.npy"), "w", force_zip64=True) as file,
+    ):
+        for image in pictures.read(np.arange(len(pictures))):
+            if shape is None:
+                shape = image.shape
+                header = {"descr": "|u1", "fortran_order": False, "shape": (len(pictures), *shape)}
+                np.lib.format.write_array_header_1_0(file, header)
+            if image.shape != shape:
+                message = f"images of shapes {shape} and {image.shape}; an .npz file holds one array of equal images"
+                raise ShapeError(message)
+            file.write(np.ascontiguousarray(image).data)
+    return len(pictures)
+
+
+@dataclass(frozen=True, eq=False)
+class _Array:
+    """Images in memory."""
+
+    array: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def read(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+        for row in rows.tolist():
+            yield self.array[row]
+
+    def keys(self) -> None:
+        return None
+
+    def fingerprint(self) -> str:
+        return digest_of(self.array)
+
+
+@dataclass(frozen=True, eq=False)
+class _Collection:
+    """Images of a source. One that cannot be read ends the evaluation: a figure of fewer images is another figure."""
+
+    source: Source
+
+    def __len__(self) -> int:
+        return self.source.total()
+
+    def read(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+        first = 0
+        for shard in self.source.shards:
+            count = self.source.count(shard)
+            mine = rows[(rows >= first) & (rows < first + count)] - first
+            first += count
+            batch: list[Item] = []
+            for item in self.source.read(shard, mine.tolist()) if len(mine) else ():
+                batch.append(item)
+                if len(batch) == BATCH:
+                    yield from _decode(batch)
+                    batch = []
+            yield from _decode(batch)
+
+    def keys(self) -> list[str]:
+        return [item.key for shard in self.source.shards for item in self.source.read(shard)]
+
+    def fingerprint(self) -> str:
+        return digest(self.source.fingerprint())
+
+
+def _decode(items: Sequence[Item]) -> Iterator[NDArray[np.uint8]]:
+    pixels, failures = _core.decode_images([item.data for item in items])
+    for number, kind, message in failures:
+        raise failure(kind, message, items[number].key)
+    for item, image in zip(items, pixels, strict=True):
+        assert image is not None
+        if image.ndim == 2 or image.shape[2] == 1:
+            image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+        if image.shape[2] != 3:
+            message = f"{item.key} has {image.shape[2]} bands; expected gray or RGB"
+            raise ShapeError(message)
+        yield image
+
+
+def _load(path: Path) -> NDArray[Any]:
+    try:
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: NDArray[Any] = loaded["arr_0"] if path.suffix == ".npz" else loaded
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        message = f"{path} is not an array of images: {error}"
+        raise FormatError(message) from error
+    return array
