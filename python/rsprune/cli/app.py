@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 from rsprune._core import VERSION
-from rsprune.cli import centroids, compare, demo, embed, encoders, entropy, evaluate, explain, plan, prune, report, select, strategies
+from rsprune.cli import (
+    centroids,
+    compare,
+    demo,
+    embed,
+    encoders,
+    entropy,
+    evaluate,
+    explain,
+    plan,
+    prune,
+    report,
+    select,
+    strategies,
+)
 
 __all__ = ["main"]
 
