@@ -24,7 +24,7 @@ $(VENV)/demo: $(VENV)/uv pyproject.toml
 	@touch $@
 
 $(VENV)/dev: $(VENV)/demo
-	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --group test --group lint
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -r pyproject.toml --extra train --group test --group lint
 	@touch $@
 
 $(VENV)/extension: $(VENV)/uv pyproject.toml $(RUST)
