@@ -17,6 +17,7 @@ __all__ = [
     "BudgetError",
     "ConfigMismatchError",
     "CorruptImageError",
+    "DivergedError",
     "DtypeError",
     "DuplicateKeyError",
     "EmptyImageError",
@@ -137,6 +138,10 @@ class WeightsError(EncoderError):
 
 class EncoderMismatchError(RspruneError, ValueError):
     """Embeddings and centroids that come from different encoders."""
+
+
+class DivergedError(RspruneError, ArithmeticError):
+    """A training whose loss is no longer a number."""
 
 
 class MissingDependencyError(RspruneError, ImportError):

@@ -1,0 +1,342 @@
+"""Autoencoders and the cache of what they make of images."""
+
+import json
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_dits import one_thread  # noqa: F401
+
+import scenes
+from rsprune.diffusion.autoencoder import Autoencoder, draw, load_autoencoder, tiny_decoder, tiny_encoder
+from rsprune.diffusion.latents import LatentCache, Reading, cache_latents
+from rsprune.errors import ArgumentError, ConfigMismatchError, FormatError, UnfinishedRunError, WeightsError
+from rsprune.manifest import RunFolder, read_table, write_json, write_table
+from rsprune.pipeline.options import source_config
+from rsprune.sources import open_source
+
+
+@pytest.fixture(scope="module")
+def kl(tmp_path_factory):
+    """A small AutoencoderKL of random weights, four times down."""
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3}
+    model = AutoencoderKL(block_out_channels=[8, 8, 8], norm_num_groups=4, latent_channels=4, **blocks)
+    folder = tmp_path_factory.mktemp("kl")
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Eleven scenes in class folders, one of them broken."""
+    folder = tmp_path_factory.mktemp("images")
+    for i, tile in enumerate(scenes.tiles(11, 24)):
+        path = folder / ("sea" if i % 2 else "land") / f"{i:02d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(tile).save(path)
+    (folder / "land" / "04.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    return folder
+
+
+def random_images(n=2, channels=3, size=16):
+    return torch.rand(n, channels, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+# --- autoencoders -----------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_diffusers_gives_its_own_latents(kl):
+    from diffusers import AutoencoderKL
+
+    theirs, ours = AutoencoderKL.from_pretrained(kl).eval(), load_autoencoder(kl)
+    assert (ours.latents, ours.moments, ours.factor, ours.scale, ours.shift) == (4, 8, 4, 0.18215, 0.0)
+    x = random_images()
+    with torch.inference_mode():
+        posterior = theirs.encode(x).latent_dist
+        torch.testing.assert_close(ours.encode(x), posterior.parameters)
+        torch.manual_seed(7)
+        want = posterior.sample()
+        torch.manual_seed(7)
+        assert torch.equal(draw(posterior.parameters, 4, torch.randn(want.shape)), want)
+        z = ours.normalize(want)
+        torch.testing.assert_close(z, want * 0.18215)
+        torch.testing.assert_close(ours.decode(z), theirs.decode(want).sample.clamp(-1, 1), rtol=1e-4, atol=1e-4)
+
+
+def test_old_names_of_the_attention_load(kl, tmp_path):
+    """As in the published sd-vae files: query, key, value, proj_attn, one more dimension away, pickled."""
+    from safetensors.torch import load_file
+
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    state = load_file(kl / "diffusion_pytorch_model.safetensors")
+    old = {}
+    for name, value in state.items():
+        for new, former in names.items():
+            name = name.replace(f".{new}.", f".{former}.")
+        old[name] = value
+    assert old.keys() != state.keys()
+    config = json.loads((kl / "config.json").read_text())
+    del config["scaling_factor"], config["_diffusers_version"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    torch.save(old, tmp_path / "diffusion_pytorch_model.bin")
+    ours = load_autoencoder(tmp_path)
+    assert ours.scale == 0.18215
+    with torch.inference_mode():
+        assert torch.equal(ours.encode(random_images()), load_autoencoder(kl).encode(random_images()))
+
+
+def test_four_channels_have_an_autoencoder_of_four_channels(tmp_path):
+    from diffusers import AutoencoderKL
+
+    AutoencoderKL(4, 4, block_out_channels=[8], norm_num_groups=4, scaling_factor=0.5).save_pretrained(tmp_path / "vae")
+    ours = load_autoencoder(tmp_path, channels=4)
+    assert (ours.channels, ours.factor, ours.scale) == (4, 1, 0.5)
+    with pytest.raises(ArgumentError, match="images of 4 channels, these have 3"):
+        load_autoencoder(tmp_path)
+
+
+def write_tiny(folder, latents, pooled, seed=0):
+    """A tiny autoencoder of random weights, in half precision as the published ones."""
+    torch.manual_seed(seed)
+    shape = {"0.weight": torch.zeros(64, 3, 3, 3), "14.weight": torch.zeros(latents, 64, 3, 3)}
+    shape |= {f"{i}.pool.0.weight": torch.zeros(1) for i in (11, 12, 13) if pooled}
+    encoder = tiny_encoder(shape)
+    shape = {"1.weight": torch.zeros(64, latents, 3, 3), "19.weight": torch.zeros(3, 64, 3, 3)}
+    shape |= {f"{i}.pool.0.weight": torch.zeros(1) for i in (3, 4, 5) if pooled}
+    decoder = tiny_decoder(shape)
+    for half, module in (("encoder", encoder), ("decoder", decoder)):
+        torch.save(module.half().state_dict(), folder / f"tae_{half}.pth")
+
+
+@pytest.mark.parametrize(("latents", "pooled"), [(4, False), (16, False), (32, True)])
+def test_tiny_autoencoders_are_told_by_their_weights(tmp_path, latents, pooled):
+    write_tiny(tmp_path, latents, pooled)
+    ours = load_autoencoder(tmp_path)
+    assert (ours.latents, ours.moments, ours.factor, ours.scale) == (latents, latents, 8, 1.0)
+    with torch.inference_mode():
+        z = ours.encode(random_images())
+        assert z.shape == (2, latents, 2, 2)
+        assert ours.decode(z).shape == (2, 3, 16, 16)
+
+
+def test_tiny_autoencoder_agrees_with_diffusers(tmp_path):
+    from diffusers import AutoencoderTiny
+
+    write_tiny(tmp_path, 4, pooled=False)
+    theirs = AutoencoderTiny()
+    for half in ("encoder", "decoder"):
+        state = torch.load(tmp_path / f"tae_{half}.pth")
+        # diffusers leaves the bend before the decoder out of its layers, and so counts from one less.
+        shift = half == "decoder"
+        renamed = {f"layers.{int(k.split('.')[0]) - shift}.{k.partition('.')[2]}": v for k, v in state.items()}
+        getattr(theirs, half).load_state_dict(renamed)
+    theirs.float().eval().save_pretrained(tmp_path / "diffusers")
+    ours, wrapped = load_autoencoder(tmp_path), load_autoencoder(tmp_path / "diffusers")
+    x = random_images()
+    with torch.inference_mode():
+        z = theirs.encode(x).latents
+        for loaded in (ours, wrapped):
+            torch.testing.assert_close(loaded.encode(x), z)
+            torch.testing.assert_close(loaded.decode(z), theirs.decode(z).sample.clamp(-1, 1), rtol=0, atol=1e-5)
+
+
+def test_pixels_are_their_own_latents():
+    ours = load_autoencoder("identity", channels=5)
+    x = random_images(channels=5)
+    assert torch.equal(ours.decode(ours.normalize(ours.encode(x))), x)
+    assert (ours.factor, ours.latents, ours.moments) == (1, 5, 5)
+
+
+def test_what_is_no_autoencoder_is_refused(tmp_path, kl):
+    with pytest.raises(ArgumentError, match="no autoencoder in"):
+        load_autoencoder(tmp_path)
+    shutil.copy(kl / "config.json", tmp_path)
+    with pytest.raises(WeightsError, match="no weights in"):
+        load_autoencoder(tmp_path)
+    (tmp_path / "config.json").write_text('{"_class_name": "UNet2DModel"}')
+    with pytest.raises(FormatError, match="holds a UNet2DModel"):
+        load_autoencoder(tmp_path)
+    (tmp_path / "config.json").unlink()
+    write_tiny(tmp_path, 4, pooled=False)
+    torch.save({"0.weight": torch.zeros(8, 3, 3, 3)}, tmp_path / "tae_encoder.pth")
+    with pytest.raises(WeightsError, match="no tiny autoencoder that goes 8 times down"):
+        load_autoencoder(tmp_path)
+    write_tiny(tmp_path, 4, pooled=False)
+    decoder = (tmp_path / "tae_decoder.pth").read_bytes()
+    write_tiny(tmp_path, 16, pooled=False)
+    (tmp_path / "tae_decoder.pth").write_bytes(decoder)
+    with pytest.raises(WeightsError, match="takes 4 channels"):
+        load_autoencoder(tmp_path)
+
+
+@pytest.mark.skipif("RSPRUNE_DATA" not in os.environ, reason="needs the published weights: set RSPRUNE_DATA")
+def test_published_taef2_reconstructs_aerial_scenes():
+    data = Path(os.environ["RSPRUNE_DATA"])
+    ours = load_autoencoder(data / "taef2")
+    with tarfile.open(data / "reference_aid_128.tar") as tar:
+        members = [member for member in tar if member.isfile()][::300]
+        pixels, failures = Reading(128)([tar.extractfile(member).read() for member in members])
+    assert not failures
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.inference_mode():
+        z = ours.encode(x)
+        errors = (ours.decode(z) - x).square().flatten(1).mean(1)
+    assert z.shape[1:] == (32, 16, 16)
+    assert (10 * torch.log10(4 / errors)).mean() > 24
+
+
+# --- pixels -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bands", [None, (1,), (2, 0), (2, 1, 0), (0, 1, 2, 0), (0, 0, 1, 1, 2, 2, 0)])
+def test_pixels_are_cut_from_the_middle(tmp_path, bands):
+    planes = np.random.default_rng(0).integers(0, 256, (20, 31, 3), np.uint8)
+    Image.fromarray(planes).save(tmp_path / "a.png")
+    taken = (0, 1, 2) if bands is None else bands
+    pixels, failures = Reading(10, len(taken), bands)([str(tmp_path / "a.png"), str(tmp_path / "b.png")])
+    for place, band in enumerate(taken):
+        whole = Image.fromarray(np.ascontiguousarray(planes[:, :, band])).resize((15, 10), Image.Resampling.BICUBIC)
+        np.testing.assert_array_equal(pixels[0, :, :, place], np.asarray(whole)[:, 2:12])
+    assert [(number, kind) for number, kind, _ in failures] == [(1, "not_found")]
+    assert not pixels[1].any()
+
+
+def test_images_without_the_bands_are_failures(tmp_path):
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
+    _, failures = Reading(8, 4)([str(tmp_path / "a.png")])
+    assert [(number, kind) for number, kind, _ in failures] == [(0, "bands")]
+    with pytest.raises(ArgumentError, match="2 bands for images of 3 channels"):
+        Reading(8, 3, (0, 1))
+
+
+# --- the cache --------------------------------------------------------------------------------------------------------
+
+
+def make(images, kl, out, **options):
+    return cache_latents(images, load_autoencoder(kl), out=out, size=24, batch_size=4, progress=False, **options)
+
+
+def files_of(folder):
+    """The content of every visible file."""
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    return {str(p.relative_to(folder)): p.read_bytes() for p in paths}
+
+
+def test_the_cache_draws_what_the_posterior_draws(images, kl, tmp_path):
+    from diffusers import AutoencoderKL
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+    cache = make(images, kl, tmp_path / "cache")
+    assert len(cache) == 10
+    assert (cache.latents, cache.side, cache.views) == (4, 6, 2)
+    assert cache.labels == ["land"] * 5 + ["sea"] * 5
+    assert cache.keys[:3] == ["land/00.png", "land/02.png", "land/06.png"]
+    ids, mirrored = np.array([7, 0, 7]), np.array([True, False, False])
+    noise = torch.randn(3, 4, 6, 6)
+    got = cache.sample(ids, mirrored, noise)
+
+    model = AutoencoderKL.from_pretrained(kl).eval()
+    x = torch.from_numpy(np.stack([np.asarray(Image.open(images / cache.keys[i])) for i in ids]))
+    x = x.permute(0, 3, 1, 2) / 127.5 - 1
+    x[0] = x[0].flip(2)
+    with torch.inference_mode():
+        moments = model.encode(x).latent_dist.parameters
+    torch.testing.assert_close(cache.moments(ids, mirrored), moments, rtol=1e-3, atol=1e-3)
+    # From the moments as stored, exactly.
+    posterior = DiagonalGaussianDistribution(cache.moments(ids, mirrored))
+    assert torch.equal(got, posterior.mean + posterior.std * noise)
+
+
+def test_an_image_that_cannot_be_read_is_named_and_left_out(images, kl, tmp_path):
+    cache = make(images, kl, tmp_path / "cache")
+    assert cache.summary["images"] == 10
+    assert cache.summary["quarantined"] == 1
+    rows = read_table(next((tmp_path / "cache" / "latents").glob("*.parquet"))).to_pylist()
+    assert [(row["key"], row["kind"]) for row in rows if row["kind"]] == [("land/04.png", "truncated")]
+    assert not np.load(next((tmp_path / "cache" / "latents").glob("*.npy")))[2].any()
+
+
+def test_measured_scale_brings_draws_to_unit_variance(images, kl, tmp_path):
+    cache = make(images, kl, tmp_path / "cache")
+    scale, shift = cache.measured()
+    ids = np.tile(np.arange(10), 40)
+    draws = [cache.sample(ids, np.full(400, view), torch.randn(400, 4, 6, 6)) for view in (False, True)]
+    z = (torch.cat(draws) - shift) * scale
+    assert z.mean().item() == pytest.approx(0, abs=0.02)
+    assert z.std().item() == pytest.approx(1, abs=0.02)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nobody catches it."""
+
+
+def test_a_killed_cache_goes_on_and_ends_with_the_same_bytes(kl, tmp_path, monkeypatch):
+    for shard in range(3):
+        with tarfile.open(tmp_path / f"pool-{shard}.tar", "w") as tar:
+            for i, tile in enumerate(scenes.tiles(12, 24)[shard::3]):
+                Image.fromarray(tile).save(tmp_path / "tile.png")
+                tar.add(tmp_path / "tile.png", f"{shard}{i}.png")
+    pool = str(tmp_path / "pool-{0..2}.tar")
+    want = make(pool, kl, tmp_path / "whole").folder.path
+
+    calls = []
+    encode = Autoencoder.__subclasses__()[1].encode
+
+    def dying(self, x):
+        calls.append(1)
+        if len(calls) == 5:
+            raise Killed
+        return encode(self, x)
+
+    monkeypatch.setattr("rsprune.diffusion.autoencoder.Diffusers.encode", dying)
+    with pytest.raises(Killed):
+        make(pool, kl, tmp_path / "killed")
+    with pytest.raises(UnfinishedRunError, match="not complete"):
+        LatentCache(tmp_path / "killed")
+    done = len(calls)
+    make(pool, kl, tmp_path / "killed")
+    assert len(calls) - done == 2  # the shards that were not done; each is one batch of two views
+    assert files_of(tmp_path / "killed") == files_of(want)
+
+
+def test_another_configuration_is_refused(images, kl, tmp_path):
+    make(images, kl, tmp_path / "cache")
+    with pytest.raises(ConfigMismatchError, match="mirror: true there, false now"):
+        make(images, kl, tmp_path / "cache", mirror=False)
+    with pytest.raises(ArgumentError, match="size=25 is no positive multiple of 4"):
+        cache_latents(images, load_autoencoder(kl), out=tmp_path / "other", size=25)
+
+
+def test_a_run_s_selection_is_what_is_encoded(images, kl, tmp_path):
+    import pyarrow as pa
+
+    source = open_source(images)
+    folder = RunFolder(tmp_path / "run")
+    write_json(folder.config, {"source": source_config(source)})
+    with pytest.raises(UnfinishedRunError, match=r"no selection\.parquet"):
+        make(images, kl, tmp_path / "cache", run=folder.path)
+    shard = source.shards[0].name
+    rows = {"key": ["sea/05.png", "land/00.png"], "shard": [shard] * 2, "row": [8, 0]}
+    write_table(folder.selection, pa.table(rows), {})
+    cache = make(images, kl, tmp_path / "cache", run=folder.path)
+    assert cache.keys == ["land/00.png", "sea/05.png"]
+    assert len(cache.config["selection"]) == 32
+    write_json(folder.config, {"source": {"kind": "folder", "images": 3, "digest": "0"}})
+    with pytest.raises(ConfigMismatchError, match="another collection"):
+        make(images, kl, tmp_path / "other", run=folder.path)
+
+
+def test_samples_that_are_not_there_are_refused(images, kl, tmp_path):
+    cache = make(images, kl, tmp_path / "cache", mirror=False)
+    with pytest.raises(ArgumentError, match="from 0 to 9, got 3 to 10"):
+        cache.moments(np.array([3, 10]), np.zeros(2, bool))
+    with pytest.raises(ArgumentError, match="no mirror images"):
+        cache.moments(np.array([3]), np.ones(1, bool))
