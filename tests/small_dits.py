@@ -8,7 +8,7 @@ from rsprune.diffusion.dit import DiT
 SHAPE = {"input_size": 8, "patch_size": 2, "in_channels": 4, "hidden_size": 48, "depth": 2, "num_heads": 3}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def one_thread():
     """Networks this small lose time, and on a busy machine much of it, by sharing their work."""
     threads = torch.get_num_threads()

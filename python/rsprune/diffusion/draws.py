@@ -1,7 +1,7 @@
 """Every random number of a training, by its place: (seed, step, position in the batch).
 
-Philox (Salmon et al. 2011) makes numbers from a key and a counter. What a sample draws therefore depends on nothing else:
-not on the number of processes, on accumulation, on the device, or on how often the training was stopped.
+Philox (Salmon et al. 2011) makes numbers from a key and a counter. What a sample draws therefore depends on nothing
+else: not on the number of processes, on accumulation, on the device, or on how often the training was stopped.
 """
 
 from __future__ import annotations

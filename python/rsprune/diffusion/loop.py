@@ -1,20 +1,22 @@
 """The training loop: gradients over a global batch, averaged weights, checkpoints, and going on after a kill.
 
-A step is a function of the weights, the optimiser's state and the step's number: whoever goes on from a checkpoint takes
-the same steps, on a CPU to the bit.
+A step is a function of the weights, the optimiser's state and the step's number: whoever goes on from a checkpoint
+takes the same steps, on a CPU to the bit.
 """
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rsprune.diffusion.dit import DiT
@@ -39,7 +41,7 @@ AHEAD, MAKERS = 4, 2
 
 @dataclass(frozen=True)
 class Batch:
-    """Some samples of a step: float32 (n, C, S, S) inputs and noise, int64 (n,) time steps, and what conditions them."""
+    """Samples of a step: float32 (n, C, S, S) inputs and noise, int64 (n,) time steps, and what conditions them."""
 
     x: Tensor
     noise: Tensor
@@ -49,10 +51,12 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
-        tensors = [getattr(self, field.name) for field in fields(self)]
-        if device.type == "cuda":
-            tensors = [value if value is None else value.pin_memory() for value in tensors]
-        return Batch(*(value if value is None else value.to(device, non_blocking=True) for value in tensors))
+
+        def moved(value: Tensor) -> Tensor:
+            return (value.pin_memory() if device.type == "cuda" else value).to(device, non_blocking=True)
+
+        y, cond = (None if value is None else moved(value) for value in (self.y, self.cond))
+        return Batch(moved(self.x), moved(self.noise), moved(self.t), y, cond)
 
 
 @dataclass(frozen=True)
@@ -155,8 +159,8 @@ def train(
     schedule: Schedule,
     us: Processes,
     observer: Observer,
-    sample_grid: Callable[[DiT, Path], None],
-) -> DiT:
+    preview: Callable[[DiT, Path], None],
+) -> tuple[int, NDArray[np.float64]]:
     """Train a network, or go on from the last checkpoint in the folder.
 
     Parameters
@@ -175,13 +179,15 @@ def train(
         This process among its fellows. The first one writes.
     observer : Observer
         Told of each step in images.
-    sample_grid : callable
-        Writes a picture of samples: ``sample_grid(averaged, path)``.
+    preview : callable
+        Writes a picture of samples: ``preview(averaged, path)``.
 
     Returns
     -------
-    DiT
-        The network with the averaged weights.
+    taken : int
+        Steps that were taken now.
+    losses : ndarray
+        float64 (steps, 2), of all steps: mean squared error of the noise, and the bound in bits per dimension.
 
     Raises
     ------
@@ -202,10 +208,10 @@ def train(
     records = Records(folder, us.first)
     if folder.last.exists():
         records.restore(state.load(folder.last, recipe))
-    step = run_from = state.step
+    begun = step = state.step
     stepping = Stepping(state, batches, optimisation, schedule, us)
     observer.start("train", schedule.iterations * optimisation.batch, step * optimisation.batch)
-    with closing(stepping.losses(run_from, schedule.iterations)) as losses, closing(records):
+    with closing(stepping.losses(step, schedule.iterations)) as losses, closing(records):
         for loss in losses:
             step += 1
             records.add(loss)
@@ -215,18 +221,18 @@ def train(
             save = keep or step % schedule.checkpoint_every == 0
             if save or look or step % schedule.log_every == 0:
                 check(records.settle(us), step)
+            if us.first and look:
+                preview(state.averaged, folder.samples(step))
             if us.first and save:
                 state.step = step
                 state.save(folder.last, recipe | {"iterations": step}, records.values)
                 records.draw()
                 if keep:
                     link(folder.last, folder.checkpoint(step))
-            if us.first and look:
-                sample_grid(state.averaged, folder.samples(step))
             if save or look:
                 us.wait()
     observer.finish()
-    return state.averaged
+    return step - begun, records.values.numpy()
 
 
 def check(value: float, step: int) -> None:
@@ -330,9 +336,8 @@ class Stepping:
         if us.world > 1:
             places = [us.device] if us.device.type == "cuda" else None
             self.parallel = nn.parallel.DistributedDataParallel(
-                self.network,  # type: ignore[arg-type]
+                self.network,
                 device_ids=places,
-                broadcast_buffers=False,
             )
 
     def parts(self) -> list[range]:
@@ -340,7 +345,7 @@ class Stepping:
         first, end = self.positions.start, self.positions.stop
         return [range(start, min(start + self.micro, end)) for start in range(first, end, self.micro)]
 
-    def losses(self, start: int, end: int) -> Iterator[Tensor]:
+    def losses(self, start: int, end: int) -> Generator[Tensor, None, None]:
         """Take the steps from ``start``, and yield after each the sums of its losses over this process's samples."""
         parts = self.parts()
         places = ((step, part) for step in range(start, end) for part in parts)
@@ -370,5 +375,6 @@ class Stepping:
                 output = (self.parallel or self.network)(noisy, batch.t, batch.y, batch.cond)
             losses = self.diffusion.losses(output, batch.x, noisy, batch.t, batch.noise)
             # Gradients of processes are averaged: each brings the share of one mean over the whole batch.
-            (losses.total.sum() * (self.us.world / self.batch)).backward()  # type: ignore[no-untyped-call]
+            share: Any = losses.total.sum() * (self.us.world / self.batch)
+            share.backward()
         return torch.stack([losses.mse.detach().sum(), losses.vb.detach().sum()])

@@ -14,10 +14,13 @@ from rsprune.errors import ArgumentError
 
 __all__ = ["Processes", "processes"]
 
+#: What `torchrun` says in the environment, and what holds without it.
+LAUNCHED = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among its fellows.
+    """One process among its fellows.
 
     Attributes
     ----------
@@ -84,7 +87,3 @@ def processes(device: str | None) -> Iterator[Processes]:
         yield Processes(rank, world, place)
     finally:
         distributed.destroy_process_group()
-
-
-#: What `torchrun` says in the environment, and what holds without it.
-LAUNCHED = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))

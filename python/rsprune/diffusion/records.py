@@ -59,7 +59,7 @@ class Records:
                 self._show(fresh)
             self.values = torch.cat([self.values, fresh])
             self._fresh = []
-        # A loss that is no number anywhere among the new ones stays one in the sum.
+        # After a loss that is no number, all are.
         return float(self.values[-1].sum())
 
     def draw(self) -> None:
@@ -76,9 +76,7 @@ class Records:
             except ImportError:
                 self._board = False
                 return
-            self._board = SummaryWriter(  # type: ignore[no-untyped-call]
-                str(self.folder.tensorboard), purge_step=len(self.values) + 1
-            )
+            self._board = SummaryWriter(str(self.folder.tensorboard), purge_step=len(self.values) + 1)
         if self._board:
             for step, (mse, vb) in enumerate(fresh.tolist(), len(self.values) + 1):
                 self._board.add_scalar("loss/mse", mse, step)

@@ -1,0 +1,333 @@
+"""Training: exact after a kill, the same however it is shared out, and with everything in the checkpoint."""
+
+import json
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_dits import one_thread, small_dit  # noqa: F401
+
+import scenes
+from rsprune.diffusion.draws import Order, draw_sample
+from rsprune.diffusion.loop import Batch, Optimisation, Schedule, TrainingFolder, train
+from rsprune.diffusion.noise import Diffusion
+from rsprune.diffusion.pretrain import pretrain
+from rsprune.diffusion.processes import Processes, processes
+from rsprune.diffusion.weights import load_dit, read_checkpoint
+from rsprune.errors import ArgumentError, ConfigMismatchError, DivergedError
+from rsprune.runners import Silent
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+RECIPE = {"task": "test", "network": small_dit(num_classes=5).config}
+FAST = Optimisation(batch=6, lr=1e-2, ema=0.9, seed=3)
+
+
+def feed(step, positions):
+    """Samples of a fixed pattern, all of what draws them from their place."""
+    draws = [draw_sample(3, step, position, (4, 8, 8)) for position in positions]
+    pattern = torch.linspace(-1, 1, 64).view(1, 8, 8).repeat(4, 1, 1)
+    x = torch.stack([pattern * (1 + one.mirrored) for one in draws])
+    t = torch.tensor([one.t for one in draws])
+    return Batch(x, torch.stack([one.noise for one in draws]), t, t % 5)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nobody catches it."""
+
+
+class Killer(Silent):
+    """Ends the process after so many steps."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def advance(self, images):
+        self.steps -= 1
+        if not self.steps:
+            raise Killed
+
+
+def trained(
+    folder, steps=12, *, schedule=None, optimisation=FAST, observer=None, recipe=RECIPE, batches=feed, us=ALONE
+):
+    looked = []
+    schedule = Schedule(
+        steps, **{"checkpoint_every": 5, "keep_every": 8, "sample_every": 4, "log_every": 3} | (schedule or {})
+    )
+    taken, losses = train(
+        small_dit(num_classes=5),
+        batches,
+        TrainingFolder(folder),
+        recipe,
+        FAST,
+        schedule,
+        us,
+        observer or Silent(),
+        lambda model, path: looked.append(path.name),
+    )
+    return taken, losses, looked
+
+
+def weights(folder, which="ema", step=12):
+    return read_checkpoint(TrainingFolder(folder).checkpoint(step))[which]
+
+
+def assert_same_weights(got, want):
+    """To 1e-5, save the biases of the keys: they move no output, and Adam blows up the rounding of their gradients."""
+    for name, value in want.items():
+        if name.endswith("qkv.bias"):
+            keys = slice(len(value) // 3, len(value) // 3 * 2)
+            got[name][keys] = value[keys]
+        torch.testing.assert_close(got[name], value, rtol=0, atol=1e-5)
+
+
+# --- the loop ---------------------------------------------------------------------------------------------------------
+
+
+def test_steps_are_those_of_a_plain_loop(tmp_path):
+    """AdamW on the mean of the losses, and the average of the weights, as anyone would write them."""
+    _, losses, _ = trained(tmp_path)
+    model, averaged = small_dit(num_classes=5).train(), small_dit(num_classes=5)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0)
+    diffusion = Diffusion()
+    for step in range(12):
+        batch = feed(step, range(6))
+        noisy = diffusion.q_sample(batch.x, batch.t, batch.noise)
+        loss = diffusion.losses(model(noisy, batch.t, batch.y), batch.x, noisy, batch.t, batch.noise).total.mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        for mean, new in zip(averaged.parameters(), model.parameters(), strict=True):
+            mean.data = 0.9 * mean.data + 0.1 * new.data
+        assert losses[step].sum() == pytest.approx(loss.item(), rel=1e-5)
+    for name, value in averaged.state_dict().items():
+        torch.testing.assert_close(weights(tmp_path)[name], value, rtol=1e-4, atol=1e-5)
+    assert losses[-3:].sum(1).mean() < losses[:3].sum(1).mean()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A training that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, trained(folder)[1]
+
+
+@pytest.mark.parametrize("killed_after", range(1, 12))
+def test_a_killed_training_ends_with_the_same_weights_and_losses(tmp_path, whole, killed_after):
+    folder, want = whole
+    with pytest.raises(Killed):
+        trained(tmp_path / "killed", observer=Killer(killed_after))
+    taken, losses, _ = trained(tmp_path / "killed")
+    assert taken == 12 - max(step for step in (0, 5, 8, 10) if step < killed_after or step == 0)
+    assert losses.tobytes() == want.tobytes()
+    one, other = (read_checkpoint(TrainingFolder(path).checkpoint(12)) for path in (folder, tmp_path / "killed"))
+    for which in ("model", "ema"):
+        assert all(torch.equal(value, other[which][name]) for name, value in one[which].items())
+    for number, moments in one["opt"]["state"].items():
+        assert all(torch.equal(value, other["opt"]["state"][number][name]) for name, value in moments.items())
+    one, other = (TrainingFolder(path).losses.read_bytes() for path in (folder, tmp_path / "killed"))
+    assert one == other
+
+
+def test_a_longer_budget_goes_on_and_a_finished_one_does_nothing(tmp_path):
+    trained(tmp_path / "a", 12)
+    taken, losses, _ = trained(tmp_path / "a", 15)
+    _, want, _ = trained(tmp_path / "b", 15)
+    assert taken == 3
+    assert losses.tobytes() == want.tobytes()
+    assert trained(tmp_path / "a", 15)[0] == 0
+
+
+@pytest.mark.parametrize("micro", [1, 4])
+def test_accumulated_batches_are_the_same_batch(tmp_path, whole, micro):
+    _, losses, _ = trained(tmp_path, 6, schedule={"micro_batch": micro})
+    np.testing.assert_allclose(losses, whole[1][:6], rtol=1e-5)
+
+
+def join(rank, folder, port):
+    """One of two processes."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    with processes("cpu") as us:
+        trained(folder, us=us, schedule={"micro_batch": 2})
+
+
+def test_two_processes_train_as_one_does(tmp_path, whole):
+    folder, want = whole
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    both = [context.Process(target=join, args=(rank, tmp_path, port)) for rank in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(120)
+    assert [process.exitcode for process in both] == [0, 0]
+    shared = read_checkpoint(TrainingFolder(tmp_path).checkpoint(12))
+    np.testing.assert_allclose(shared["losses"].numpy(), want, rtol=1e-5)
+    assert_same_weights(shared["ema"], weights(folder))
+
+
+def test_what_is_written_when(tmp_path):
+    _, losses, looked = trained(tmp_path)
+    assert looked == ["0000004.png", "0000008.png", "0000012.png"]
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["0000008.pt", "0000012.pt", "last.pt"]
+    assert read_checkpoint(tmp_path / "checkpoints" / "0000008.pt")["step"] == 8
+    rows = (tmp_path / "losses.csv").read_text().splitlines()
+    assert rows[0] == "step,mse,vb"
+    assert [float(value) for value in rows[-1].split(",")] == [12, *losses[-1]]
+    with Image.open(tmp_path / "losses.png") as image:
+        assert image.width == 700
+    assert not [path for path in tmp_path.rglob(".*") if path.is_file()]
+
+
+def test_the_checkpoint_is_a_network_that_loads(tmp_path):
+    trained(tmp_path)
+    model = load_dit(TrainingFolder(tmp_path).checkpoint(12))
+    assert model.config == RECIPE["network"]
+    assert torch.equal(model.state_dict()["blocks.1.mlp.fc1.bias"], weights(tmp_path)["blocks.1.mlp.fc1.bias"])
+
+
+def test_another_recipe_is_refused(tmp_path):
+    trained(tmp_path, 5)
+    with pytest.raises(ConfigMismatchError, match='task: "test" there, "other" now'):
+        trained(tmp_path, 5, recipe=RECIPE | {"task": "other"})
+
+
+def test_a_loss_that_is_no_number_ends_the_training_before_its_checkpoint(tmp_path):
+    def broken(step, positions):
+        batch = feed(step, positions)
+        return Batch(batch.x * (float("nan") if step == 6 else 1), batch.noise, batch.t, batch.y)
+
+    with pytest.raises(DivergedError, match="the loss at step 8 is nan"):
+        trained(tmp_path, batches=broken)
+    assert read_checkpoint(tmp_path / "checkpoints" / "last.pt")["step"] == 5
+
+
+def test_batches_that_cannot_be_shared_are_refused(tmp_path):
+    with pytest.raises(ArgumentError, match="6 cannot be shared evenly among 4"):
+        train(None, feed, None, {}, FAST, Schedule(1), Processes(0, 4, torch.device("cpu")), Silent(), None)
+    with pytest.raises(ArgumentError, match="micro_batch must be positive"):
+        Schedule(1, micro_batch=0)
+
+
+# --- draws ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_epoch_takes_every_image_once_in_an_order_of_its_own():
+    order = Order(7, images=10, batch=4)
+    drawn = [order(step, position) for step in range(5) for position in range(4)]
+    assert sorted(drawn[:10]) == sorted(drawn[10:]) == list(range(10))
+    assert drawn[:10] != drawn[10:]
+    assert [Order(8, 10, 4)(0, position) for position in range(4)] != drawn[:4]
+
+
+def test_draws_depend_on_their_place_alone_and_are_what_they_should_be():
+    a, b = draw_sample(1, 5, 2, (4, 8, 8)), draw_sample(1, 5, 2, (4, 8, 8))
+    assert torch.equal(a.noise, b.noise)
+    others = [draw_sample(*place, (4, 8, 8)) for place in ((2, 5, 2), (1, 6, 2), (1, 5, 3), (1, 2, 5))]
+    assert all(not torch.equal(a.noise, other.noise) for other in others)
+    assert not torch.equal(a.noise, a.posterior)
+    many = [draw_sample(0, step, position, (2, 4, 4)) for step in range(50) for position in range(40)]
+    noise = torch.stack([one.noise for one in many])
+    assert noise.mean().item() == pytest.approx(0, abs=0.02)
+    assert noise.std().item() == pytest.approx(1, abs=0.01)
+    t = np.array([one.t for one in many])
+    assert (t.min(), t.max()) <= (10, 999)
+    assert t.mean() == pytest.approx(499.5, abs=25)
+    assert np.mean([one.mirrored < 0.5 for one in many]) == pytest.approx(0.5, abs=0.05)
+    assert np.mean([one.dropped < 0.1 for one in many]) == pytest.approx(0.1, abs=0.03)
+
+
+# --- from images to a checkpoint --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    for i, tile in enumerate(scenes.tiles(12, 16)):
+        path = folder / "abc"[i % 3] / f"{i:02d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(tile).save(path)
+    return folder
+
+
+SMALL = {"size": 8, "model": "32x2x2/2", "batch": 4, "sample_every": 4, "samples": 5, "progress": False}
+
+
+def test_training_from_images_records_all_that_it_is_made_of(images, tmp_path):
+    done = pretrain(images, out=tmp_path / "a", iterations=4, conditional=True, device="cpu", **SMALL)
+    assert done.figures["steps"] == 4
+    assert str(done.checkpoint) in done.describe()
+    recipe = read_checkpoint(done.checkpoint)["recipe"]
+    assert recipe["classes"] == ["a", "b", "c"]
+    assert recipe["network"]["num_classes"] == 3
+    assert recipe["iterations"] == 4
+    assert recipe["optimisation"] == {
+        "batch": 4, "lr": 1e-4, "weight_decay": 0.0, "ema": 0.9999, "precision": "float32", "seed": 0
+    }  # fmt: skip
+    assert recipe["data"]["source"]["images"] == 12
+    assert recipe["data"]["autoencoder"]["autoencoder"] == "identity"
+    assert recipe["data"]["selection"] is None
+    with Image.open(tmp_path / "a" / "samples" / "0000004.png") as grid:
+        assert grid.size == (24, 16)
+    # Another training shares the latents; its own choices show.
+    shared = pretrain(images, out=tmp_path / "b", latents=tmp_path / "a" / "latents", iterations=4, **SMALL)
+    assert load_dit(shared.checkpoint).num_classes is None
+    with pytest.raises(ConfigMismatchError, match="batch: 4 there, 2 now"):
+        pretrain(images, out=tmp_path / "b", latents=tmp_path / "a" / "latents", iterations=5, **SMALL | {"batch": 2})
+
+
+def test_an_unknown_model_is_refused(images, tmp_path):
+    with pytest.raises(ArgumentError, match="model='DiT-M/2' is unknown: it is one of DiT-S/2"):
+        pretrain(images, out=tmp_path, iterations=1, **SMALL | {"model": "DiT-M/2"})
+
+
+def launch(*words, processes=0):
+    """Run the installed command, on its own or by torchrun."""
+    start = [sys.executable, "-m"]
+    start += ["torch.distributed.run", "--nproc-per-node", str(processes), "-m"] if processes else []
+    return subprocess.Popen(
+        [*start, "rsprune", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_and_torchrun_shares_it(images, tmp_path):
+    words = [images, "--size", 8, "--model", "32x2x2/2", "--batch", 4, "-n", 9, "--lr", "1e-3", "--ema", "0.9"]
+    words += ["--sample-every", 9, "--checkpoint-every", 1, "--conditional", "--json", "--device", "cpu"]
+    killed = launch("train", *words, "-o", tmp_path / "killed", "--micro-batch", 1)
+    two = launch("train", *words, "-o", tmp_path / "two", processes=2)
+    while killed.poll() is None and not (tmp_path / "killed" / "checkpoints" / "last.pt").exists():
+        pass
+    killed.kill()
+    killed.communicate()
+    step = read_checkpoint(tmp_path / "killed" / "checkpoints" / "last.pt")["step"]
+    assert 1 <= step <= 9
+
+    options = {**SMALL, "lr": 1e-3, "ema": 0.9, "iterations": 9, "sample_every": 9, "checkpoint_every": 1}
+    options |= {"conditional": True, "device": "cpu", "samples": 16}
+    one = pretrain(images, out=tmp_path / "one", **options, micro_batch=1)
+    resumed = pretrain(images, out=tmp_path / "killed", **options, micro_batch=1)
+    assert resumed.losses.tobytes() == one.losses.tobytes()
+    mine, theirs = (read_checkpoint(done.checkpoint)["ema"] for done in (one, resumed))
+    assert all(torch.equal(value, theirs[name]) for name, value in mine.items())
+
+    out, errors = two.communicate()
+    assert two.returncode == 0, errors
+    results = [json.loads(line) for line in out.splitlines() if '"result"' in line]
+    assert results[0]["steps"] == 9
+    both = read_checkpoint(tmp_path / "two" / "checkpoints" / "last.pt")
+    np.testing.assert_allclose(both["losses"].numpy(), one.losses, rtol=1e-5)
+    assert_same_weights(both["ema"], mine)
