@@ -25,7 +25,7 @@ from rsprune.runners import Silent
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 RECIPE = {"task": "test", "network": small_dit(num_classes=5).config}
-FAST = Optimisation(batch=6, lr=1e-2, ema=0.9, seed=3)
+FAST = Optimisation(batch=6, lr=3e-3, ema=0.9, seed=3)
 
 
 def feed(step, positions):
@@ -94,7 +94,7 @@ def test_steps_are_those_of_a_plain_loop(tmp_path):
     """AdamW on the mean of the losses, and the average of the weights, as anyone would write them."""
     _, losses, _ = trained(tmp_path)
     model, averaged = small_dit(num_classes=5).train(), small_dit(num_classes=5)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0)
     diffusion = Diffusion()
     for step in range(12):
         batch = feed(step, range(6))

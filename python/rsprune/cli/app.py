@@ -7,7 +7,23 @@ from typing import Annotated
 import typer
 
 from rsprune._core import VERSION
-from rsprune.cli import centroids, compare, demo, embed, encoders, entropy, evaluate, explain, plan, prune, report, select, strategies, train
+from rsprune.cli import (
+    centroids,
+    compare,
+    demo,
+    embed,
+    encoders,
+    entropy,
+    evaluate,
+    explain,
+    plan,
+    prune,
+    report,
+    sample,
+    select,
+    strategies,
+    train,
+)
 
 __all__ = ["main"]
 
@@ -37,7 +53,22 @@ def rsprune(
     """Choose the few percent of a remote-sensing image collection that a diffusion model should be trained on."""
 
 
-for command in (prune, plan, entropy, embed, centroids, select, strategies, explain, report, compare, train, evaluate, demo):
+for command in (
+    prune,
+    plan,
+    entropy,
+    embed,
+    centroids,
+    select,
+    strategies,
+    explain,
+    report,
+    compare,
+    train,
+    sample,
+    evaluate,
+    demo,
+):
     name = command.__name__.rpartition(".")[2]
     app.command(name, epilog=command.EXAMPLES)(command.command)
 app.add_typer(encoders.app, name="encoders")

@@ -196,7 +196,7 @@ def sample(
     start: Tensor,
     sampler: Sampler = "ddpm",
     steps: int = 250,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | list[torch.Generator] | None = None,
 ) -> Tensor:
     """Turn noise into samples.
 
@@ -208,8 +208,8 @@ def sample(
         float32 (n, C, H, W): standard normal noise.
     sampler, steps
         See :func:`make_scheduler`.
-    generator : torch.Generator, optional
-        Of the noise that ``"ddpm"`` adds at each step.
+    generator : torch.Generator or list of them, optional
+        Of the noise that ``"ddpm"`` adds at each step: one for all, or one for each sample.
 
     Returns
     -------

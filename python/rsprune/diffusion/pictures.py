@@ -6,12 +6,22 @@ import math
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
+from rsprune.errors import ArgumentError
 from rsprune.files import replacing
 
-__all__ = ["grid", "write_grid", "write_image"]
+__all__ = ["grid", "to_pixels", "write_grid", "write_image"]
+
+
+def to_pixels(images: Tensor) -> NDArray[np.uint8]:
+    """Images (n, C, H, W) from -1 to 1 as uint8 (n, H, W, C)."""
+    pixels = (images.float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
+    out: NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).cpu().numpy()
+    return out
 
 
 def grid(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -27,11 +37,19 @@ def grid(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def write_grid(images: NDArray[np.uint8], path: Path) -> None:
     """Write a grid of images as PNG: of more than three bands the first three, of two the first."""
-    write_image(grid(images), path)
+    write_image(grid(images[..., :3] if images.shape[3] >= 3 else images[..., :1]), path)
 
 
 def write_image(pixels: NDArray[np.uint8], path: Path) -> None:
-    """Write an image (H, W, C) as PNG, atomically."""
-    shown = pixels[:, :, :3] if pixels.shape[2] >= 3 else pixels[:, :, 0]
+    """Write an image of one, three or four bands (H, W, C) as PNG, atomically; the fourth is written as alpha.
+
+    Raises
+    ------
+    ArgumentError
+        For another number of bands.
+    """
+    if pixels.shape[2] not in (1, 3, 4):
+        message = f"PNG holds 1, 3 or 4 bands, not {pixels.shape[2]}"
+        raise ArgumentError(message)
     with replacing(path) as beside:
-        Image.fromarray(np.ascontiguousarray(shown)).save(beside, "PNG")
+        Image.fromarray(np.ascontiguousarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)).save(beside, "PNG")

@@ -30,7 +30,7 @@ from rsprune.diffusion.loop import (
     train,
 )
 from rsprune.diffusion.noise import sample
-from rsprune.diffusion.pictures import write_grid
+from rsprune.diffusion.pictures import to_pixels, write_grid
 from rsprune.diffusion.processes import Processes, processes
 from rsprune.errors import ArgumentError
 from rsprune.manifest import RunFolder, digest, software
@@ -355,10 +355,3 @@ class Preview:
         with torch.inference_mode():
             latents = sample(denoise, self.start.to(self.device), "ddim", PREVIEW_STEPS)
             write_grid(to_pixels(self.codec.decode(latents)), path)
-
-
-def to_pixels(images: Tensor) -> NDArray[np.uint8]:
-    """Images (n, C, H, W) from -1 to 1 as uint8 (n, H, W, C)."""
-    pixels = (images.float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
-    out: NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).cpu().numpy()
-    return out

@@ -1,0 +1,257 @@
+"""`rsprune sample`: images from a trained network, as files and as the archive that evaluation suites read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from rsprune.diffusion.autoencoder import Autoencoder, load_autoencoder
+from rsprune.diffusion.dit import DiT
+from rsprune.diffusion.draws import start_noise
+from rsprune.diffusion.loop import Precision, autocast, precision_on
+from rsprune.diffusion.noise import Sampler, guided, sample
+from rsprune.diffusion.pictures import to_pixels, write_grid, write_image
+from rsprune.diffusion.processes import processes
+from rsprune.diffusion.weights import Which, load_dit, read_checkpoint
+from rsprune.encoders.weights import weights_provenance
+from rsprune.errors import ArgumentError, ConfigMismatchError
+from rsprune.files import replacing
+from rsprune.manifest import RunFolder, compare, software
+from rsprune.runners import Observer, observe
+
+__all__ = ["Sampled", "Sampling", "codec_of", "draw_images", "sample_run"]
+
+#: Images of the picture that shows some of them.
+SHOWN = 36
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How images are drawn.
+
+    Attributes
+    ----------
+    sampler, steps
+        See :func:`~rsprune.diffusion.noise.make_scheduler`.
+    guidance
+        The scale of classifier-free guidance; 1 is none.
+    batch
+        Images at once. Their last bits may depend on it.
+    seed
+        Of all noise: image ``i`` begins from the same noise in whatever batch it is.
+    """
+
+    sampler: Sampler = "ddpm"
+    steps: int = 250
+    guidance: float = 1.0
+    batch: int = 32
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What was drawn: the folder, and its figures."""
+
+    path: Path
+    figures: dict[str, Any]
+
+    def describe(self) -> str:
+        """Say what was drawn, in a line."""
+        return f"{self.figures['images']:,} images in {self.path / 'images'}, and together in samples.npz beside it"
+
+
+def codec_of(recipe: dict[str, Any], autoencoder: str | Path | None) -> Autoencoder:
+    """The autoencoder that a network was trained with, scaled as it was.
+
+    Parameters
+    ----------
+    recipe : dict
+        Of a checkpoint; empty for a published one.
+    autoencoder : str or path, optional
+        Where it lies. Not needed for a network that was trained on pixels.
+
+    Raises
+    ------
+    ArgumentError
+        If it is needed and not given.
+    ConfigMismatchError
+        If it is another one.
+    """
+    known = recipe.get("data", {}).get("autoencoder", {})
+    if autoencoder is None:
+        if known.get("autoencoder") != "identity":
+            message = "the network works on latents: name the autoencoder that decodes them"
+            raise ArgumentError(message)
+        autoencoder = "identity"
+    codec = load_autoencoder(autoencoder, known.get("channels", 3))
+    if known and (differences := list(compare(known, codec.provenance()))):
+        lines = "\n".join(f"  {line}" for line in differences)
+        message = f"the network was trained with another autoencoder than {autoencoder}:\n{lines}"
+        raise ConfigMismatchError(message)
+    codec.scale, codec.shift = recipe.get("scale", codec.scale), recipe.get("shift", codec.shift)
+    return codec
+
+
+def sample_run(
+    checkpoint: str | Path,
+    *,
+    out: str | Path,
+    images: int = 64,
+    autoencoder: str | Path | None = None,
+    weights: Which = "ema",
+    classes: Sequence[str] | None = None,
+    sampling: Sampling = Sampling(),
+    precision: Precision = "auto",
+    device: str | None = None,
+    progress: bool | Observer = True,
+) -> Sampled:
+    """Draw images, resumably: the same call draws those that are not there yet.
+
+    Writes ``images/<number>.png``, ``samples.npz`` (uint8 (n, H, W, C) under ``arr_0``, as the ADM evaluation suite
+    reads it), ``samples.png`` with some of them, and ``config.json`` with what they were made from.
+
+    Parameters
+    ----------
+    checkpoint : path
+        Of `rsprune train`, or a published one.
+    out : path
+        The folder.
+    images : int
+        How many.
+    autoencoder : str or path, optional
+        See :func:`codec_of`.
+    weights : str
+        ``"ema"`` or ``"model"``.
+    classes : sequence of str, optional
+        Names of class folders, or numbers; image ``i`` is of the class ``i`` modulo their number. All classes if not
+        given. Of a conditional network only.
+    sampling : Sampling
+        How.
+    precision, device
+        As for :func:`~rsprune.diffusion.pretrain.pretrain`.
+
+    Raises
+    ------
+    ArgumentError
+        If the network has no such class, or takes a condition.
+    ConfigMismatchError
+        If the folder holds other images.
+    """
+    if images < 1 or sampling.batch < 1:
+        message = f"images and batch must be positive, got {images} and {sampling.batch}"
+        raise ArgumentError(message)
+    path = Path(checkpoint)
+    recipe = read_checkpoint(path, mmap=True).get("recipe") or {}
+    network = load_dit(path, weights)
+    if network.cond_channels:
+        message = f"{path} takes an image as its condition: `rsprune finetune` draws from such networks"
+        raise ArgumentError(message)
+    codec = codec_of(recipe, autoencoder)
+    labels = label_numbers(network, recipe.get("classes"), classes)
+    with processes(device) as us, observe(progress) as observer:
+        number = precision_on(us.device, precision)
+        config = software() | {
+            "checkpoint": weights_provenance(path),
+            "weights": weights,
+            "autoencoder": codec.provenance(),
+            "classes": labels,
+            "sampling": vars(sampling),
+            "precision": number,
+        }
+        folder = RunFolder(out)
+        network.to(us.device)
+        codec.to(us.device)
+
+        def denoiser(numbers: list[int]) -> Callable[[Tensor, Tensor], Tensor]:
+            def call(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+                with autocast(us.device, number):
+                    noise: Tensor = network(x, t, y)
+                return noise
+
+            if labels is None:
+                return call
+            y = torch.tensor([labels[i % len(labels)] for i in numbers], device=us.device)
+            if sampling.guidance != 1 and network.null_label is None:
+                message = 'the network knows no label for "no class", which guidance needs: use guidance=1'
+                raise ArgumentError(message)
+            return guided(call, y, network.null_label or 0, sampling.guidance, network.in_channels)
+
+        with folder.lock():
+            folder.start(config)
+            draw_images(folder.path, images, network, codec, denoiser, sampling, observer)
+    return Sampled(folder.path, {"images": images, "folder": str(folder.path)})
+
+
+def label_numbers(network: DiT, names: list[str] | None, classes: Sequence[str] | None) -> list[int] | None:
+    """The labels that images are drawn of, in turn."""
+    if network.num_classes is None:
+        if classes:
+            message = f"the network is unconditional: it has no classes {', '.join(classes)}"
+            raise ArgumentError(message)
+        return None
+    if not classes:
+        return list(range(network.num_classes))
+    known = {name: i for i, name in enumerate(names or [])} | {str(i): i for i in range(network.num_classes)}
+    for name in classes:
+        if name not in known:
+            message = f"no class {name!r}: there are {', '.join(names or [f'0 to {network.num_classes - 1}'])}"
+            raise ArgumentError(message)
+    return [known[name] for name in classes]
+
+
+def draw_images(
+    folder: Path,
+    images: int,
+    network: DiT,
+    codec: Autoencoder,
+    denoiser: Callable[[list[int]], Callable[[Tensor, Tensor], Tensor]],
+    sampling: Sampling,
+    observer: Observer,
+) -> None:
+    """Draw the images that a folder lacks, batch by batch, and gather all.
+
+    Parameters
+    ----------
+    denoiser : callable
+        The network under the conditions of the images of these numbers.
+    """
+    device = next(network.parameters()).device
+    shape = (network.in_channels, network.input_size, network.input_size)
+    paths = [folder / "images" / f"{number:06d}.png" for number in range(images)]
+    batches = [list(range(start, min(start + sampling.batch, images))) for start in range(0, images, sampling.batch)]
+    missing = [batch for batch in batches if not all(paths[number].exists() for number in batch)]
+    observer.start("sample", images, images - sum(map(len, missing)))
+    for batch in missing:
+        start = torch.stack([start_noise(sampling.seed, number, shape) for number in batch])
+        # A generator of its own: what is added to one image does not depend on those beside it.
+        generators = [torch.Generator().manual_seed(hash_seed(sampling.seed, number)) for number in batch]
+        latents = sample(denoiser(batch), start.to(device), sampling.sampler, sampling.steps, generators)
+        with torch.inference_mode():
+            pixels = to_pixels(codec.decode(latents))
+        for number, image in zip(batch, pixels, strict=True):
+            write_image(image, paths[number])
+        observer.advance(len(batch))
+    observer.finish()
+    gather(folder, paths)
+
+
+def hash_seed(seed: int, number: int) -> int:
+    """The seed of the noise that is added to one image on its way: a word of a stream of its own."""
+    return int(np.random.Philox(key=[seed, 3], counter=[0, 0, number, 0]).random_raw()) >> 1
+
+
+def gather(folder: Path, paths: list[Path]) -> None:
+    """Write all images as one archive, and some as a picture."""
+    pixels: NDArray[np.uint8] = np.stack([np.asarray(Image.open(path)) for path in paths])
+    pixels = pixels if pixels.ndim == 4 else pixels[..., None]
+    with replacing(folder / "samples.npz") as beside, beside.open("wb") as file:
+        np.savez(file, arr_0=pixels)
+    write_grid(pixels[:SHOWN], folder / "samples.png")

@@ -1,0 +1,89 @@
+"""Sampling from checkpoints: the same images however they are batched or interrupted, from the right weights."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_dits import one_thread, small_dit  # noqa: F401
+from test_cli import rsprune
+
+from rsprune.diffusion.autoencoder import load_autoencoder
+from rsprune.diffusion.sample import Sampling, sample_run
+from rsprune.errors import ArgumentError, ConfigMismatchError
+
+PIXELS = {"data": {"autoencoder": load_autoencoder("identity").provenance()}, "scale": 1.0, "shift": 0.0}
+
+
+def checkpoint(path, classes=None, **recipe):
+    """A checkpoint as training writes it."""
+    model, averaged = (small_dit(seed, in_channels=3, num_classes=classes and len(classes)) for seed in (0, 1))
+    recipe = PIXELS | {"network": model.config, "classes": classes} | recipe
+    torch.save({"model": model.state_dict(), "ema": averaged.state_dict(), "recipe": recipe}, path)
+    return path
+
+
+def draw(path, out, images=6, **options):
+    sampling = Sampling(
+        steps=4, **{name: options.pop(name) for name in ("batch", "guidance", "seed") if name in options}
+    )
+    sample_run(path, out=out, images=images, sampling=sampling, device="cpu", progress=False, **options)
+    return np.load(out / "samples.npz")["arr_0"]
+
+
+def test_an_image_depends_on_its_number_and_the_seed_alone(tmp_path):
+    path = checkpoint(tmp_path / "a.pt")
+    six = draw(path, tmp_path / "six", batch=6)
+    assert six.shape == (6, 8, 8, 3)
+    assert len({image.tobytes() for image in six}) == 6
+    pairs = draw(path, tmp_path / "pairs", images=5, batch=2)
+    np.testing.assert_allclose(pairs.astype(int), six[:5], atol=1)
+    assert not np.array_equal(draw(path, tmp_path / "other", batch=6, seed=1), six)
+    with Image.open(tmp_path / "six" / "images" / "000004.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), six[4])
+
+
+def test_what_is_missing_is_drawn_again_to_the_bit(tmp_path):
+    path = checkpoint(tmp_path / "a.pt")
+    want = draw(path, tmp_path / "out", batch=2)
+    (tmp_path / "out" / "images" / "000003.png").unlink()
+    kept = (tmp_path / "out" / "images" / "000005.png").stat().st_mtime_ns
+    assert np.array_equal(draw(path, tmp_path / "out", batch=2), want)
+    assert (tmp_path / "out" / "images" / "000005.png").stat().st_mtime_ns == kept
+    assert np.array_equal(draw(path, tmp_path / "out", images=8, batch=2)[:6], want)
+    with pytest.raises(ConfigMismatchError, match="seed: 0 there, 1 now"):
+        draw(path, tmp_path / "out", batch=2, seed=1)
+
+
+def test_classes_weights_and_guidance_matter(tmp_path):
+    path = checkpoint(tmp_path / "a.pt", classes=["forest", "sea"])
+    options = {"batch": 2, "images": 2}
+    sea = draw(path, tmp_path / "sea", classes=["sea"], **options)
+    assert np.array_equal(draw(path, tmp_path / "one", classes=["1"], **options), sea)
+    both = draw(path, tmp_path / "both", **options)
+    assert np.array_equal(both[1], sea[1])
+    assert not np.array_equal(both[0], sea[0])
+    assert not np.array_equal(draw(path, tmp_path / "guided", classes=["sea"], guidance=4.0, **options), sea)
+    assert not np.array_equal(draw(path, tmp_path / "last", classes=["sea"], weights="model", **options), sea)
+    with pytest.raises(ArgumentError, match="no class 'city': there are forest, sea"):
+        draw(path, tmp_path / "city", classes=["city"])
+    with pytest.raises(ArgumentError, match="the network is unconditional"):
+        draw(checkpoint(tmp_path / "b.pt"), tmp_path / "none", classes=["sea"])
+
+
+def test_the_autoencoder_must_be_the_one_that_it_was_trained_with(tmp_path):
+    tiny = {"autoencoder": "tiny", "files": [], "channels": 3, "latents": 3, "factor": 8, "scale": 1.0, "shift": 0.0}
+    path = checkpoint(tmp_path / "a.pt", data={"autoencoder": tiny})
+    with pytest.raises(ArgumentError, match="name the autoencoder"):
+        draw(path, tmp_path / "out")
+    with pytest.raises(ConfigMismatchError, match='autoencoder: "tiny" there, "identity" now'):
+        draw(path, tmp_path / "out", autoencoder="identity")
+
+
+def test_the_command_draws_and_says_where(tmp_path):
+    path = checkpoint(tmp_path / "a.pt")
+    words = ["sample", path, "-o", tmp_path / "out", "-n", 3, "--sampler", "ddim", "--steps", 2, "--device", "cpu"]
+    done = rsprune(*words)
+    assert done.returncode == 0, done.stderr
+    assert "3 images in" in done.stdout
+    assert (tmp_path / "out" / "samples.png").is_file()
+    assert "no checkpoint at" in rsprune("sample", tmp_path / "b.pt", "-o", tmp_path / "x").stderr
