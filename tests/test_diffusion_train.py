@@ -162,7 +162,7 @@ def test_two_processes_train_as_one_does(tmp_path, whole):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     both = [context.Process(target=join, args=(rank, tmp_path, port)) for rank in range(2)]
     for process in both:
         process.start()
