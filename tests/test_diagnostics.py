@@ -82,7 +82,7 @@ def test_agreement_knows_no_names():
 def test_the_knee_of_copies_is_the_number_of_originals():
     rows = places(20, 1, noise=0)
     found = redundancy(np.repeat(rows, 5, axis=0))
-    assert found.keep == pytest.approx(0.2)
+    assert (found.keep, found.height) == (pytest.approx(0.2), pytest.approx(0.8, abs=0.01))
     assert found.novelty[19] == pytest.approx(math.sqrt(2), abs=1e-3)
     assert found.novelty[20:].max() < 1e-3
     share, curve = found.curve(10)
@@ -107,6 +107,7 @@ def test_novelty_is_the_distance_to_all_before(n, dim, seed):
     # The knee is where the curve is highest above the diagonal.
     share, curve = np.arange(n + 1) / n, np.concatenate([[0], np.cumsum(found.novelty)]) / found.novelty.sum()
     assert curve[round(found.keep * n)] - found.keep == pytest.approx((curve - share).max(), abs=1e-9)
+    assert found.height == pytest.approx((curve - share).max(), abs=1e-9)
 
 
 def test_invalid_rows_and_samples():

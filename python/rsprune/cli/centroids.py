@@ -90,5 +90,10 @@ def conclude_sweep(
     numbers = common.integers(ks, "--ks") or ()
     budget = common.budget(keep)
     found = diagnose(source[0], out=out, ks=numbers, keep=budget, seeds=seeds, seed=seed, threads=threads)
-    figures = {"head": found.head, "trials": [asdict(one) for one in found.trials], "keep": found.redundancy.keep}
+    figures = {
+        "head": found.head,
+        "trials": [asdict(one) for one in found.trials],
+        "keep": found.redundancy.keep,
+        "height": found.redundancy.height,
+    }
     common.conclude(figures, found.describe(), quiet, json)

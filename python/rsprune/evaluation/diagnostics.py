@@ -154,11 +154,15 @@ class Redundancy:
         int64 (n,): the traversal.
     keep
         The recommended share of rows: of those that add at least the mean novelty.
+    height
+        How far the curve stands above the diagonal there: 0 where all rows add as much and none is redundant, near 1
+        where few rows add everything.
     """
 
     novelty: NDArray[np.float64]
     rows: NDArray[np.int64]
     keep: float
+    height: float
 
     def curve(self, points: int = 50) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The share of all novelty in the first rows, at evenly spaced shares of rows; both from 0 to 1."""
@@ -209,7 +213,8 @@ def redundancy(embeds: Any, *, sample: int = 16_384, seed: int = 0, threads: int
     # Rounding may leave steps up of its own size.
     novelty = np.minimum.accumulate(novelty)
     keep = float((novelty >= novelty.mean() * (1 - 1e-12)).mean())
-    return Redundancy(novelty, drawn[order], keep)
+    height = float(novelty[novelty >= novelty.mean() * (1 - 1e-12)].sum() / (novelty.sum() or 1.0)) - keep
+    return Redundancy(novelty, drawn[order], keep, height)
 
 
 def same_partition(a: NDArray[np.int32], b: NDArray[np.int32]) -> float:

@@ -11,8 +11,10 @@ __all__ = ["Line", "Panel", "dots", "lines", "ticks"]
 
 # Shades of one hue, dark to light, which remain apart in print and to the colour-blind.
 SHADES = ("#08306b", "#2878b8", "#8fc1e3", "#c9c9c9")
-ROW, PANEL, GAP, LEFT, TOP, BOTTOM = 17, 118, 16, 150, 74, 34
+ROW, PANEL, GAP, TOP, BOTTOM = 17, 118, 16, 74, 34
+LETTER = 6.3  # about the width of one at 11 px
 PLOT_WIDTH, PLOT_HEIGHT = 300, 190
+MARKED = 20  # points of a line: more of them are a curve
 STYLE = (
     "text{font:11px system-ui,sans-serif;fill:#333}.title{font-size:14px;font-weight:600;fill:#111}"
     ".head{font-weight:600}.tick{font-size:9px;fill:#777}line{stroke:#ddd}.ground{stroke:#999}.mark{stroke:#c0392b;"
@@ -51,7 +53,8 @@ def dots(title: str, names: Sequence[str], series: Sequence[str], panels: Sequen
         An SVG document.
     """
     height = TOP + ROW * len(names) + BOTTOM
-    width = LEFT + len(panels) * (PANEL + GAP) + GAP
+    start = GAP + 8 + LETTER * max(map(len, names), default=0)
+    width = start + len(panels) * (PANEL + GAP) + GAP
     body = [f'<text class="title" x="{GAP}" y="22">{escape(title)}</text>']
     for i, name in enumerate(series):
         x: float = GAP + 110 * i
@@ -59,14 +62,14 @@ def dots(title: str, names: Sequence[str], series: Sequence[str], panels: Sequen
         body.append(f'<text x="{x + 14}" y="44">{escape(name)}</text>')
     for row, name in enumerate(names):
         y: float = TOP + ROW * row + ROW / 2
-        body.append(f'<text x="{LEFT - 8}" y="{y + 4}" text-anchor="end">{escape(name)}</text>')
+        body.append(f'<text x="{start - 8:.1f}" y="{y + 4}" text-anchor="end">{escape(name)}</text>')
     for number, panel in enumerate(panels):
-        left = LEFT + number * (PANEL + GAP)
+        left = start + number * (PANEL + GAP)
         found = [value for values in panel.values for value in values if value is not None and math.isfinite(value)]
         marks = ticks(min(found, default=0.0), max(found, default=1.0))
         low, span = marks[0], (marks[-1] - marks[0]) or 1
-        body.append(f'<text class="head" x="{left}" y="{TOP - 14}">{escape(panel.head)}</text>')
-        body.append(f'<text class="tick" x="{left}" y="{TOP - 3}">{escape(panel.better)}</text>')
+        body.append(f'<text class="head" x="{left:.1f}" y="{TOP - 14}">{escape(panel.head)}</text>')
+        body.append(f'<text class="tick" x="{left:.1f}" y="{TOP - 3}">{escape(panel.better)}</text>')
         for mark in marks:
             x = left + PANEL * (mark - low) / span
             body.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{height - BOTTOM}"/>')
@@ -102,7 +105,7 @@ def lines(title: str, plots: Sequence[Line]) -> str:
     for number, plot in enumerate(plots):
         left = GAP * 4 + number * (PLOT_WIDTH + 4 * GAP)
         across, up = ticks(min(plot.x), max(plot.x)), ticks(*bounds([*plot.y, *plot.low, *plot.high]))
-        body.append(f'<text class="head" x="{left}" y="{TOP - 12}">{escape(plot.head)}</text>')
+        body.append(f'<text class="head" x="{left:.1f}" y="{TOP - 12}">{escape(plot.head)}</text>')
         for mark in up:
             y = place(mark, up, TOP + PLOT_HEIGHT, TOP)
             body.append(f'<line x1="{left}" x2="{left + PLOT_WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>')
@@ -123,7 +126,8 @@ def lines(title: str, plots: Sequence[Line]) -> str:
             band = " ".join([*path(plot.low), *reversed(path(plot.high))])
             body.append(f'<polygon points="{band}" fill="{SHADES[2]}" opacity="0.5"/>')
         body.append(f'<polyline points="{" ".join(path(plot.y))}" fill="none" stroke="{SHADES[0]}" stroke-width="2"/>')
-        for point, x, y in zip(path(plot.y), plot.x, plot.y, strict=True):
+        marked = list(zip(path(plot.y), plot.x, plot.y, strict=True)) if len(xs) <= MARKED else []
+        for point, x, y in marked:
             cx, cy = point.split(",")
             body.append(
                 f'<circle cx="{cx}" cy="{cy}" r="3.5" fill="{SHADES[0]}"><title>{x:g}: {y:.4g}</title></circle>'

@@ -55,7 +55,10 @@ class Diagnosis:
         """The table and the recommendation as text."""
         rows = [(f"K {trial.k}", asdict(trial)) for trial in self.trials]
         keep = self.redundancy.keep
-        advice = f"redundancy: the knee is at keep {keep:.2f} (pruning ratio {1 - keep:.0%})"
+        advice = (
+            f"redundancy: the knee is at keep {keep:.2f} (pruning ratio {1 - keep:.0%}), where the rows kept hold "
+            f"{keep + self.redundancy.height:.2f} of the novelty"
+        )
         return "\n".join([*self.head, "", text_table(COLUMNS, rows), "", advice, f"written to {self.path}"])
 
     def markdown(self) -> str:
