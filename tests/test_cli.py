@@ -26,9 +26,12 @@ COMMANDS = [
     "embed",
     "centroids",
     "select",
+    "strategies",
     "explain",
     "report",
     "compare",
+    "train",
+    "sample",
     "evaluate",
     "demo",
 ]

@@ -221,7 +221,7 @@ def test_images_without_the_bands_are_failures(tmp_path):
 
 
 def make(images, kl, out, **options):
-    return cache_latents(images, load_autoencoder(kl), out=out, size=24, batch_size=4, progress=False, **options)
+    return cache_latents(images, load_autoencoder(kl), Reading(24), out=out, batch_size=4, progress=False, **options)
 
 
 def files_of(folder):
@@ -312,7 +312,9 @@ def test_another_configuration_is_refused(images, kl, tmp_path):
     with pytest.raises(ConfigMismatchError, match="mirror: true there, false now"):
         make(images, kl, tmp_path / "cache", mirror=False)
     with pytest.raises(ArgumentError, match="size=25 is no positive multiple of 4"):
-        cache_latents(images, load_autoencoder(kl), out=tmp_path / "other", size=25)
+        cache_latents(images, load_autoencoder(kl), Reading(25), out=tmp_path / "other")
+    with pytest.raises(ArgumentError, match="takes 3 channels, the images have 1"):
+        cache_latents(images, load_autoencoder(kl), Reading(24, 1), out=tmp_path / "other")
 
 
 def test_a_run_s_selection_is_what_is_encoded(images, kl, tmp_path):

@@ -65,7 +65,14 @@ def test_imports_run_one_way(path):
 
 
 def test_import_brings_in_nothing_heavy():
-    heavy = ["torch", "pyarrow", "PIL", "typer", "rich", "fsspec", "timm"]
+    heavy = ["torch", "pyarrow", "PIL", "typer", "rich", "fsspec", "timm", "diffusers"]
     code = f"import rsprune, sys; print([m for m in {heavy!r} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_the_command_line_starts_without_what_its_commands_need():
+    heavy = ["torch", "diffusers", "timm", "matplotlib"]
+    code = f"import rsprune.cli.app, sys; print([m for m in {heavy!r} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

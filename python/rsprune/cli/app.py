@@ -16,6 +16,7 @@ from rsprune.cli import (
     entropy,
     evaluate,
     explain,
+    finetune,
     plan,
     prune,
     report,
@@ -72,6 +73,7 @@ for command in (
     name = command.__name__.rpartition(".")[2]
     app.command(name, epilog=command.EXAMPLES)(command.command)
 app.add_typer(encoders.app, name="encoders")
+app.add_typer(finetune.app, name="finetune")
 
 
 def main() -> None:

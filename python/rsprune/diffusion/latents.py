@@ -13,13 +13,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from rsprune import _core
@@ -32,7 +33,7 @@ from rsprune.pipeline.options import source_config
 from rsprune.runners import Observer, observe, run_shards
 from rsprune.sources import Item, Shard, Source, SourceSpec, open_source
 
-__all__ = ["Chosen", "LatentCache", "Reading", "cache_latents", "chosen_rows"]
+__all__ = ["Chosen", "LatentCache", "PixelReader", "Reading", "cache_latents", "chosen_rows"]
 
 LATENT_SCHEMA = pa.schema(
     [
@@ -109,19 +110,26 @@ class Reading:
         Which they are, counted from 0. RGB, or the first ones, if not given.
     valid_range
         Of 16-bit samples, as for :func:`rsprune.entropy`.
+    reduced
+        How many times the image is made smaller, and then larger again, both by Pillow's bicubic filter: the low
+        resolution that super-resolution begins from.
 
     Raises
     ------
     ArgumentError
-        If there are not as many bands as channels.
+        If there are not as many bands as channels, or the size cannot be reduced so.
     """
 
     size: int
     channels: int = 3
     bands: tuple[int, ...] | None = None
     valid_range: tuple[int, int] | None = None
+    reduced: int = 1
 
     def __post_init__(self) -> None:
+        if self.reduced < 1 or self.size % self.reduced:
+            message = f"size={self.size} is no multiple of {self.reduced}, by which it is to be reduced"
+            raise ArgumentError(message)
         if self.bands is not None and len(self.bands) != self.channels:
             message = f"{len(self.bands)} bands for images of {self.channels} channels: {self.bands}"
             raise ArgumentError(message)
@@ -153,18 +161,56 @@ class Reading:
             pixels[..., first : first + 3] = three[..., : self.channels - first]
             failures |= {number: failure for failure in failed if (number := failure[0]) not in failures}
         pixels[list(failures)] = 0
+        if self.reduced > 1:
+            pixels = np.stack([blurred(image, self.reduced) for image in pixels])
         return pixels, [failures[number] for number in sorted(failures)]
+
+    def config(self) -> dict[str, Any]:
+        """Say how, as JSON takes it."""
+        return {
+            "size": self.size,
+            "bands": None if self.bands is None else list(self.bands),
+            "valid_range": None if self.valid_range is None else list(self.valid_range),
+            "reduced": self.reduced,
+        }
+
+
+def blurred(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """An image (S, S, C) made smaller by a factor, and larger again."""
+    side = len(image)
+    planes = []
+    for band in range(image.shape[2]):
+        plane = Image.fromarray(np.ascontiguousarray(image[:, :, band]))
+        small = plane.resize((side // factor, side // factor), Image.Resampling.BICUBIC)
+        planes.append(np.asarray(small.resize((side, side), Image.Resampling.BICUBIC)))
+    return np.stack(planes, axis=2)
+
+
+class PixelReader(Protocol):
+    """What makes pixels of encoded images: :class:`Reading`, or another for other files."""
+
+    @property
+    def size(self) -> int:
+        """Height and width."""
+
+    @property
+    def channels(self) -> int:
+        """How many there are."""
+
+    def __call__(self, images: Sequence[str | bytes]) -> tuple[NDArray[np.uint8], list[tuple[int, str, str]]]:
+        """See :meth:`Reading.__call__`."""
+
+    def config(self) -> dict[str, Any]:
+        """Say how, as JSON takes it."""
 
 
 def cache_latents(
     source: SourceSpec,
     autoencoder: Autoencoder,
+    reading: PixelReader,
     *,
     out: str | Path,
-    size: int,
     run: str | Path | None = None,
-    bands: Sequence[int] | None = None,
-    valid_range: tuple[int, int] | None = None,
     mirror: bool = True,
     batch_size: int = 16,
     device: str = "cpu",
@@ -178,14 +224,12 @@ def cache_latents(
         As for :func:`rsprune.prune`.
     autoencoder : Autoencoder
         See :func:`~rsprune.diffusion.autoencoder.load_autoencoder`.
+    reading : Reading
+        How the images become pixels, with as many channels as the autoencoder takes.
     out : path
         The folder of the cache.
-    size : int
-        Height and width of the images, in pixels.
     run : path, optional
         The run folder of :func:`rsprune.prune`, whose selection is encoded. All images if not given.
-    bands, valid_range : optional
-        See :class:`Reading`.
     mirror : bool
         Whether to keep the mirror images, too.
     batch_size : int
@@ -198,23 +242,23 @@ def cache_latents(
     ConfigMismatchError
         If the folder holds something else.
     ArgumentError
-        If the size is no multiple of the autoencoder's factor.
+        If the size is no multiple of the autoencoder's factor, or the channels are not the autoencoder's.
     EmptyInputError
         If no image could be read.
     """
-    if size < 1 or size % autoencoder.factor:
-        message = f"size={size} is no positive multiple of {autoencoder.factor}, the autoencoder's factor"
+    if reading.size < 1 or reading.size % autoencoder.factor:
+        message = f"size={reading.size} is no positive multiple of {autoencoder.factor}, the autoencoder's factor"
         raise ArgumentError(message)
-    reading = Reading(size, autoencoder.channels, None if bands is None else tuple(bands), valid_range)
+    if reading.channels != autoencoder.channels:
+        message = f"the autoencoder takes {autoencoder.channels} channels, the images have {reading.channels}"
+        raise ArgumentError(message)
     images = open_source(source)
     chosen = chosen_rows(images, run)
     config = software() | {
         "source": source_config(images),
         "selection": chosen.digest,
         "autoencoder": autoencoder.provenance(),
-        "size": size,
-        "bands": None if bands is None else list(bands),
-        "valid_range": None if valid_range is None else list(valid_range),
+        **reading.config(),
         "mirror": mirror,
         "batch_size": batch_size,
     }
@@ -240,7 +284,7 @@ class Encoding:
 
     folder: RunFolder
     model: Autoencoder
-    reading: Reading
+    reading: PixelReader
     mirror: bool
     batch_size: int
 
@@ -427,6 +471,12 @@ class LatentCache:
             float32 (n, L, h, w), standard normal.
         """
         return draw(self.moments(ids, mirrored), self.latents, noise)
+
+    @cached_property
+    def positions(self) -> NDArray[np.int64]:
+        """int64 (N,): where each sample stands among all that were to be encoded, failures counted."""
+        before = np.cumsum([0, *(len(moments) for moments in self._shards)])
+        return np.concatenate([rows + start for rows, start in zip(self._rows, before, strict=False)])
 
     @cached_property
     def labels(self) -> list[str | None]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from rsprune.diffusion.autoencoder import Autoencoder, load_autoencoder
 from rsprune.diffusion.dit import DiT, DiT_models
 from rsprune.diffusion.draws import Order, draw_sample, start_noise
-from rsprune.diffusion.latents import LatentCache, cache_latents
+from rsprune.diffusion.latents import LatentCache, Reading, cache_latents
 from rsprune.diffusion.loop import (
     Batch,
     Optimisation,
@@ -37,7 +37,7 @@ from rsprune.manifest import RunFolder, digest, software
 from rsprune.runners import Observer, observe
 from rsprune.sources import SourceSpec
 
-__all__ = ["Trained", "build_network", "pretrain"]
+__all__ = ["Condition", "Feed", "Preview", "Trained", "build_network", "pretrain", "run_training", "shared"]
 
 #: Sampler steps of the grids that are drawn while training.
 PREVIEW_STEPS = 50
@@ -196,17 +196,16 @@ def pretrain(
         compile=compile,
     )
     codec = load_autoencoder(autoencoder, channels)
+    reading = Reading(size, channels, None if bands is None else tuple(bands), valid_range)
     cache_folder = Path(out) / "latents" if latents is None else Path(latents)
 
     def fill(us: Processes, observer: Observer) -> LatentCache:
         return cache_latents(
             source,
             codec,
+            reading,
             out=cache_folder,
-            size=size,
             run=run,
-            bands=bands,
-            valid_range=valid_range,
             mirror=mirror,
             device=str(us.device),
             progress=observer,
@@ -296,8 +295,30 @@ def class_names(cache: LatentCache) -> list[str]:
     return sorted({label for label in labels if label is not None})
 
 
+#: What conditions some samples: their numbers and whether they are mirrored, to (n, cond_channels, S, S).
+Condition = Callable[[NDArray[np.int64], NDArray[np.bool_]], Tensor]
+
+
 class Feed:
-    """Makes the samples of a step from the latent cache."""
+    """Makes the samples of a step from the latent cache.
+
+    Parameters
+    ----------
+    cache : LatentCache
+        Of the images.
+    codec : Autoencoder
+        What scales the latents.
+    classes : list of str, optional
+        The class folders in the order of the labels, for a conditional network.
+    network, optimisation
+        What is trained, and how.
+    mirror : bool
+        Whether half of the samples are mirror images.
+    numbers : ndarray, optional
+        The samples of the cache that are trained on. All if not given.
+    condition : callable, optional
+        What else the network sees.
+    """
 
     def __init__(
         self,
@@ -307,37 +328,51 @@ class Feed:
         network: DiT,
         optimisation: Optimisation,
         mirror: bool,
+        numbers: NDArray[np.int64] | None = None,
+        condition: Condition | None = None,
     ) -> None:
         self.cache, self.normalize, self.mirror = cache, codec.normalize, mirror
+        self.numbers = np.arange(len(cache)) if numbers is None else numbers
+        self.condition = condition
         self.seed = optimisation.seed
-        self.order = Order(self.seed, len(cache), optimisation.batch)
+        self.order = Order(self.seed, len(self.numbers), optimisation.batch)
         self.null, self.dropout = network.null_label, network.config["class_dropout_prob"]
-        self.numbers: list[int] | None = None
+        self.labels: list[int] | None = None
         if classes is not None:
-            number = {name: i for i, name in enumerate(classes)}
-            self.numbers = [number[label] for label in cache.labels if label is not None]
+            label_of = {name: i for i, name in enumerate(classes)}
+            self.labels = [label_of[label] for label in cache.labels if label is not None]
 
     def __call__(self, step: int, positions: range) -> Batch:
         """The samples at some positions of a step's batch."""
         cache = self.cache
         shape = (cache.latents, cache.side, cache.side)
         draws = [draw_sample(self.seed, step, position, shape) for position in positions]
-        ids = np.array([self.order(step, position) for position in positions], np.int64)
+        ids = self.numbers[[self.order(step, position) for position in positions]]
         mirrored = np.array([self.mirror and one.mirrored < 0.5 for one in draws])
         latents = cache.sample(ids, mirrored, torch.stack([one.posterior for one in draws]))
         y = None
-        if self.numbers is not None:
+        if self.labels is not None:
             kept = [one.dropped >= self.dropout for one in draws]
-            y = torch.tensor([self.numbers[i] if keep else self.null for i, keep in zip(ids, kept, strict=True)])
+            y = torch.tensor([self.labels[i] if keep else self.null for i, keep in zip(ids, kept, strict=True)])
         noise, t = torch.stack([one.noise for one in draws]), torch.tensor([one.t for one in draws])
-        return Batch(self.normalize(latents), noise, t, y)
+        cond = None if self.condition is None else self.condition(ids, mirrored)
+        return Batch(self.normalize(latents), noise, t, y, cond)
 
 
 class Preview:
-    """Draws a grid of samples, from the same noise each time."""
+    """Draws a grid of samples, from the same noise each time, under the same conditions ``cond`` if there are such."""
 
-    def __init__(self, codec: Autoencoder, network: DiT, optimisation: Optimisation, us: Processes, count: int) -> None:
+    def __init__(
+        self,
+        codec: Autoencoder,
+        network: DiT,
+        optimisation: Optimisation,
+        us: Processes,
+        count: int,
+        cond: Tensor | None = None,
+    ) -> None:
         shape = (network.in_channels, network.input_size, network.input_size)
+        self.cond = None if cond is None else cond.to(us.device)
         self.start = torch.stack([start_noise(optimisation.seed, number, shape) for number in range(max(count, 1))])
         self.codec, self.device, self.precision = codec, us.device, optimisation.precision
 
@@ -349,7 +384,7 @@ class Preview:
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             with autocast(self.device, self.precision):
-                out: Tensor = network(x, t, y)
+                out: Tensor = network(x, t, y, self.cond)
             return out
 
         with torch.inference_mode():

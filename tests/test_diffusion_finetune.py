@@ -1,0 +1,199 @@
+"""Fine-tuning: it begins at the trained network, and pairs each image with its own condition."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_dits import inputs, one_thread, small_dit  # noqa: F401
+from test_cli import rsprune
+
+import scenes
+from rsprune.diffusion.autoencoder import load_autoencoder
+from rsprune.diffusion.finetune import Paired, finetune_sis, finetune_sr, widened
+from rsprune.diffusion.latents import LatentCache, Reading, cache_latents
+from rsprune.diffusion.segments import DATASETS, LabelReading, OneHot, open_pairs
+from rsprune.diffusion.weights import load_dit, read_checkpoint
+from rsprune.errors import ArgumentError, SourceError
+
+SECOND, OPEN = DATASETS["second"], DATASETS["openearthmap"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A trained network for pixels of 8 x 8."""
+    path = tmp_path_factory.mktemp("base") / "last.pt"
+    model = small_dit(in_channels=3)
+    recipe = {"network": model.config, "data": {"autoencoder": load_autoencoder("identity").provenance()}}
+    torch.save({"model": model.state_dict(), "ema": model.state_dict(), "recipe": recipe}, path)
+    return path
+
+
+def label_maps(count, classes, size=16):
+    """Label maps of large patches."""
+    rng = np.random.default_rng(5)
+    return [
+        np.kron(rng.integers(0, classes, (4, 4), np.uint8), np.ones((size // 4,) * 2, np.uint8)) for _ in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory):
+    """SECOND's layout: two dates, labels in colours, and one image without a label."""
+    root = tmp_path_factory.mktemp("SECOND")
+    tiles, maps = scenes.tiles(7, 16), label_maps(7, len(SECOND.names))
+    for i, (tile, numbers) in enumerate(zip(tiles, maps, strict=True)):
+        date = i % 2 + 1
+        for folder, pixels in ((f"im{date}", tile), (f"label{date}", SECOND.paint(numbers))):
+            (root / folder).mkdir(exist_ok=True)
+            if not (i == 6 and folder.startswith("label")):
+                Image.fromarray(pixels).save(root / folder / f"{i:05d}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def openearthmap(tmp_path_factory):
+    """OpenEarthMap's layout: regions, labels as numbers, and one label without its image."""
+    root = tmp_path_factory.mktemp("OpenEarthMap")
+    tiles, maps = scenes.tiles(4, 16), label_maps(4, len(OPEN.names))
+    for i, (tile, numbers) in enumerate(zip(tiles, maps, strict=True)):
+        region = root / ("aachen" if i < 2 else "zanzibar")
+        for folder, pixels in (("images", tile), ("labels", numbers)):
+            (region / folder).mkdir(parents=True, exist_ok=True)
+            if not (i == 3 and folder == "images"):
+                Image.fromarray(pixels).save(region / folder / f"{region.name}_{i}.tif")
+    return root
+
+
+# --- data sets --------------------------------------------------------------------------------------------------------
+
+
+def keys(source):
+    return [item.key for shard in source.shards for item in source.read(shard)]
+
+
+def test_pairs_of_both_data_sets_stand_in_the_same_rows(second, openearthmap):
+    images, labels = open_pairs("second", second)
+    assert keys(images) == ["im1/00000.png", "im1/00002.png", "im1/00004.png", *(f"im2/0000{i}.png" for i in (1, 3, 5))]
+    assert [key.replace("label", "im") for key in keys(labels)] == keys(images)
+    images, labels = open_pairs("openearthmap", openearthmap)
+    assert keys(images) == [
+        f"{region}/images/{region}_{i}.tif" for region, i in [("aachen", 0), ("aachen", 1), ("zanzibar", 2)]
+    ]
+    assert [key.replace("labels", "images") for key in keys(labels)] == keys(images)
+    with pytest.raises(SourceError, match=r"expected im1/, im2/, label1/, label2/"):
+        open_pairs("second", openearthmap)
+    with pytest.raises(ArgumentError, match="second, openearthmap"):
+        open_pairs("loveda", second)
+
+
+@pytest.mark.parametrize("palette", [SECOND, OPEN], ids=["second", "openearthmap"])
+def test_palettes_tell_every_class_and_nothing_else(palette):
+    numbers = np.arange(len(palette.names), dtype=np.uint8)[None]
+    stored = np.repeat(numbers[..., None], 3, axis=2) if palette.indexed else palette.paint(numbers)
+    np.testing.assert_array_equal(palette.numbers(stored), numbers)
+    assert len(set(palette.colours)) == len(palette.names) == len(palette.colours)
+    assert palette.numbers(np.full((2, 2, 3), 77, np.uint8)) is None
+
+
+def test_labels_keep_their_place_and_are_never_mixed(tmp_path):
+    numbers = label_maps(1, len(SECOND.names), 32)[0]
+    Image.fromarray(SECOND.paint(numbers)).save(tmp_path / "a.png")
+    Image.fromarray(np.full((32, 32, 3), 77, np.uint8)).save(tmp_path / "b.png")
+    paths = [str(tmp_path / name) for name in ("a.png", "b.png", "c.png")]
+    read, failures = LabelReading(16, SECOND, painted=False)(paths)
+    np.testing.assert_array_equal(read[0, :, :, 0], numbers[1::2, 1::2])
+    painted, _ = LabelReading(16, SECOND, painted=True)(paths)
+    np.testing.assert_array_equal(painted[0], SECOND.paint(read[0, :, :, 0]))
+    assert [(number, kind) for number, kind, _ in failures] == [(1, "palette"), (2, "not_found")]
+
+
+def test_a_wide_label_map_is_cut_as_its_image_is(tmp_path):
+    wide = np.full((16, 41, 3), 255, np.uint8)
+    wide[:, :20] = 0, 0, 255
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    image, _ = Reading(8)([str(tmp_path / "wide.png")])
+    label, _ = LabelReading(8, SECOND, painted=True)([str(tmp_path / "wide.png")])
+    assert [(pixels[0, 4, :, 0] < 128).sum() for pixels in (image, label)] == [4, 4]
+
+
+def test_one_hot_gives_the_share_of_each_class():
+    numbers = torch.tensor(label_maps(1, 9)[0].astype(np.float32))[None, None]
+    codec = OneHot(9, 8)
+    shares = codec.encode(numbers / 127.5 - 1)
+    assert shares.shape == (1, 9, 2, 2)
+    for row in range(2):
+        for column in range(2):
+            cell = numbers[0, 0, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+            for number in range(9):
+                assert shares[0, number, row, column].item() == pytest.approx((cell == number).float().mean().item())
+    assert torch.equal(OneHot(9, 1).invert(OneHot(9, 1).encode(numbers / 127.5 - 1)), numbers / 127.5 - 1)
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+
+FEW = {"iterations": 2, "batch": 2, "samples": 4, "device": "cpu", "progress": False}
+
+
+def test_the_first_step_begins_at_the_trained_network(base):
+    network, trained = widened(base, "ema", 9), load_dit(base)
+    x, t, _, cond = inputs(network)
+    assert torch.equal(network(x, t, None, cond), trained(x, t))
+
+
+def test_super_resolution_sees_what_is_left_of_the_image(second, base, tmp_path):
+    tuned = finetune_sr([second / "im1", second / "im2"], base, out=tmp_path / "sr", factor=4, **FEW)
+    recipe = read_checkpoint(tuned.checkpoint)["recipe"]
+    assert (recipe["task"], recipe["options"]) == ("sr", {"factor": 4})
+    assert recipe["network"]["cond_channels"] == 3
+    assert load_dit(tuned.checkpoint).out_channels == 6
+    low = LatentCache(tmp_path / "sr" / "conditions")
+    key = low.keys[2].partition("/")[2]
+    with Image.open(second / "im1" / key) as image:
+        small = image.resize((8, 8), Image.Resampling.BICUBIC)
+    want = np.asarray(small.resize((2, 2), Image.Resampling.BICUBIC).resize((8, 8), Image.Resampling.BICUBIC))
+    got = low.moments(np.array([2]), np.array([False]))[0].permute(1, 2, 0).numpy() * 127.5 + 127.5
+    np.testing.assert_allclose(got, want, atol=0.1)
+    again = finetune_sr([second / "im1", second / "im2"], base, out=tmp_path / "sr", **FEW | {"iterations": 3})
+    assert again.figures["steps"] == 3
+    with pytest.raises(ArgumentError, match="factor must be 2 or more"):
+        finetune_sr(second / "im1", base, out=tmp_path / "x", factor=1)
+    with pytest.raises(ArgumentError, match="no multiple of 3"):
+        finetune_sr(second / "im1", base, out=tmp_path / "x", factor=3)
+
+
+@pytest.mark.parametrize(("encoding", "channels"), [("onehot", 7), ("palette", 3)])
+def test_synthesis_sees_the_label_map_of_its_image(second, base, tmp_path, encoding, channels):
+    tuned = finetune_sis(second, base, out=tmp_path, dataset="second", encoding=encoding, **FEW)
+    recipe = read_checkpoint(tuned.checkpoint)["recipe"]
+    assert recipe["options"] == {"dataset": "second", "encoding": encoding}
+    assert recipe["network"]["cond_channels"] == channels
+    assert (tmp_path / "samples" / "0000002.png").is_file()
+
+
+def test_images_whose_condition_cannot_be_read_are_left_out(tmp_path):
+    for i, tile in enumerate(scenes.tiles(4, 8)):
+        for folder in ("images", "labels"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(tile).save(tmp_path / folder / f"{i}.png")
+    (tmp_path / "labels" / "1.png").write_bytes(b"")
+    (tmp_path / "images" / "2.png").write_bytes(b"")
+    codec = load_autoencoder("identity")
+    images, labels = (
+        cache_latents(tmp_path / name, codec, Reading(8), out=tmp_path / f"{name}-cache", progress=False)
+        for name in ("images", "labels")
+    )
+    pairs = Paired(images, labels, codec)
+    assert [images.keys[number] for number in pairs.numbers] == ["0.png", "3.png"]
+    for mirrored in (False, True):
+        views = np.full(2, mirrored)
+        assert torch.equal(pairs(pairs.numbers, views), images.moments(pairs.numbers, views))
+
+
+def test_the_command_fine_tunes_and_explains(openearthmap, base, tmp_path):
+    words = ["finetune", "sis", openearthmap, "--dataset", "openearthmap", "-c", base, "-o", tmp_path / "out"]
+    done = rsprune(*words, "-n", 1, "--batch", 2, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert "1 steps, loss" in done.stdout
+    page = rsprune("finetune", "--help").stdout
+    assert "rsprune finetune sr" in page
+    assert "sis" in page
