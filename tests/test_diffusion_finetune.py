@@ -11,6 +11,7 @@ import scenes
 from rsprune.diffusion.autoencoder import load_autoencoder
 from rsprune.diffusion.finetune import Paired, finetune_sis, finetune_sr, widened
 from rsprune.diffusion.latents import LatentCache, Reading, cache_latents
+from rsprune.diffusion.sample import Sampling, sample_run
 from rsprune.diffusion.segments import DATASETS, LabelReading, OneHot, open_pairs
 from rsprune.diffusion.weights import load_dit, read_checkpoint
 from rsprune.errors import ArgumentError, SourceError
@@ -168,6 +169,25 @@ def test_synthesis_sees_the_label_map_of_its_image(second, base, tmp_path, encod
     assert recipe["options"] == {"dataset": "second", "encoding": encoding}
     assert recipe["network"]["cond_channels"] == channels
     assert (tmp_path / "samples" / "0000002.png").is_file()
+
+
+@pytest.mark.parametrize("task", ["sr", "sis"])
+def test_a_fine_tuned_network_draws_from_conditions(second, base, tmp_path, task):
+    if task == "sr":
+        tuned = finetune_sr(second / "im1", base, out=tmp_path / "tuned", lr=0.1, ema=0.1, **FEW)
+    else:
+        tuned = finetune_sis(second, base, out=tmp_path / "tuned", dataset="second", lr=0.1, ema=0.1, **FEW)
+    source = second / "im1" if task == "sr" else second
+    options = {"images": 3, "sampling": Sampling("ddim", 3), "device": "cpu", "progress": False}
+    sample_run(tuned.checkpoint, out=tmp_path / "drawn", condition=source, **options)
+    assert np.load(tmp_path / "drawn" / "samples.npz")["arr_0"].shape == (3, 8, 8, 3)
+    assert (tmp_path / "drawn" / "conditions.csv").read_text().splitlines()[1].endswith("00000.png")
+    with pytest.raises(ArgumentError, match="takes a condition, which is missing"):
+        sample_run(tuned.checkpoint, out=tmp_path / "x", **options)
+    with pytest.raises(ArgumentError, match="takes no condition"):
+        sample_run(base, out=tmp_path / "x", condition=source, **options)
+    with pytest.raises(ArgumentError, match="99 images cannot be drawn from"):
+        sample_run(tuned.checkpoint, out=tmp_path / "x", condition=source, **options | {"images": 99})
 
 
 def test_images_whose_condition_cannot_be_read_are_left_out(tmp_path):

@@ -14,7 +14,8 @@ EXAMPLES = """
 [bold]Examples[/bold]\n
   rsprune sample training/checkpoints/last.pt --autoencoder sd-vae-ft-ema/ -n 5000 --out samples/\n
   rsprune sample small/checkpoints/last.pt --sampler ddim --steps 50 -n 64 -o samples/\n
-  rsprune sample DiT-XL-2-256x256.pt -a sd-vae-ft-ema/ --classes 207,360 --guidance 4 -o samples/
+  rsprune sample DiT-XL-2-256x256.pt -a sd-vae-ft-ema/ --classes 207,360 --guidance 4 -o samples/\n
+  rsprune sample sr/checkpoints/last.pt -a sd-vae-ft-ema/ --condition SECOND/im1 -n 500 -o upscaled/
 """
 
 
@@ -28,6 +29,9 @@ def command(
     ] = None,
     weights: Annotated[Literal["ema", "model"], typer.Option(help="The averaged weights, or the last ones.")] = "ema",
     classes: Annotated[str | None, typer.Option(help="Classes to draw in turn. Default: all.")] = None,
+    condition: Annotated[
+        str | None, typer.Option(help="Of a fine-tuned network: the images or label maps to draw from.")
+    ] = None,
     sampler: Annotated[
         Literal["ddpm", "ddim", "dpm++"], typer.Option(help="ddpm as in the paper; the others need fewer steps.")
     ] = "ddpm",
@@ -51,6 +55,7 @@ def command(
             autoencoder=autoencoder,
             weights=weights,
             classes=None if classes is None else classes.split(","),
+            condition=condition,
             sampling=Sampling(sampler, steps, guidance, batch, seed),
             precision=precision,
             device=device,

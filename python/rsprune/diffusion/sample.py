@@ -14,8 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from rsprune.diffusion.autoencoder import Autoencoder, load_autoencoder
+from rsprune.diffusion.conditions import cache_conditions
 from rsprune.diffusion.dit import DiT
 from rsprune.diffusion.draws import start_noise
+from rsprune.diffusion.latents import LatentCache
 from rsprune.diffusion.loop import Precision, autocast, precision_on
 from rsprune.diffusion.noise import Sampler, guided, sample
 from rsprune.diffusion.pictures import to_pixels, write_grid, write_image
@@ -24,8 +26,9 @@ from rsprune.diffusion.weights import Which, load_dit, read_checkpoint
 from rsprune.encoders.weights import weights_provenance
 from rsprune.errors import ArgumentError, ConfigMismatchError
 from rsprune.files import replacing
-from rsprune.manifest import RunFolder, compare, software
+from rsprune.manifest import RunFolder, compare, software, write_text
 from rsprune.runners import Observer, observe
+from rsprune.sources import SourceSpec
 
 __all__ = ["Sampled", "Sampling", "codec_of", "draw_images", "sample_run"]
 
@@ -108,6 +111,7 @@ def sample_run(
     autoencoder: str | Path | None = None,
     weights: Which = "ema",
     classes: Sequence[str] | None = None,
+    condition: SourceSpec | None = None,
     sampling: Sampling = Sampling(),
     precision: Precision = "auto",
     device: str | None = None,
@@ -133,6 +137,10 @@ def sample_run(
     classes : sequence of str, optional
         Names of class folders, or numbers; image ``i`` is of the class ``i`` modulo their number. All classes if not
         given. Of a conditional network only.
+    condition : optional
+        Of a fine-tuned network only: images to make small and draw again, or the folder of label maps; see
+        :func:`~rsprune.diffusion.conditions.cache_conditions`. Image ``i`` is drawn from the ``i``-th that could be
+        read; ``conditions.csv`` names them, and their latents are kept beside the folder, in ``<out>-conditions``.
     sampling : Sampling
         How.
     precision, device
@@ -141,7 +149,7 @@ def sample_run(
     Raises
     ------
     ArgumentError
-        If the network has no such class, or takes a condition.
+        If the network has no such class, or the condition is missing, not used, or of fewer images.
     ConfigMismatchError
         If the folder holds other images.
     """
@@ -151,8 +159,9 @@ def sample_run(
     path = Path(checkpoint)
     recipe = read_checkpoint(path, mmap=True).get("recipe") or {}
     network = load_dit(path, weights)
-    if network.cond_channels:
-        message = f"{path} takes an image as its condition: `rsprune finetune` draws from such networks"
+    if (condition is None) != (network.cond_channels == 0):
+        does = "takes a condition, which is missing" if condition is None else "takes no condition"
+        message = f"the network in {path} {does}"
         raise ArgumentError(message)
     codec = codec_of(recipe, autoencoder)
     labels = label_numbers(network, recipe.get("classes"), classes)
@@ -170,10 +179,22 @@ def sample_run(
         network.to(us.device)
         codec.to(us.device)
 
+        given = None
+        if condition is not None:
+            place = folder.path.with_name(folder.path.name + "-conditions")
+            cache, own = cache_conditions(recipe, condition, codec, place, str(us.device), observer)
+            if images > len(cache):
+                message = f"{images} images cannot be drawn from {len(cache)} conditions"
+                raise ArgumentError(message)
+            given = Given(cache, own)
+            config |= {"condition": cache.config}
+
         def denoiser(numbers: list[int]) -> Callable[[Tensor, Tensor], Tensor]:
+            cond = None if given is None else given(numbers).to(us.device)
+
             def call(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
                 with autocast(us.device, number):
-                    noise: Tensor = network(x, t, y)
+                    noise: Tensor = network(x, t, y, cond)
                 return noise
 
             if labels is None:
@@ -186,8 +207,24 @@ def sample_run(
 
         with folder.lock():
             folder.start(config)
+            if given is not None:
+                rows = (f"{i},{key}\n" for i, key in enumerate(given.cache.keys[:images]))
+                write_text(folder.path / "conditions.csv", "number,key\n" + "".join(rows))
             draw_images(folder.path, images, network, codec, denoiser, sampling, observer)
     return Sampled(folder.path, {"images": images, "folder": str(folder.path)})
+
+
+@dataclass(frozen=True)
+class Given:
+    """What images are drawn from."""
+
+    cache: LatentCache
+    codec: Autoencoder
+
+    def __call__(self, numbers: list[int]) -> Tensor:
+        """The channels that condition the images of these numbers."""
+        moments = self.cache.moments(np.array(numbers, np.int64), np.zeros(len(numbers), bool))
+        return self.codec.normalize(moments[:, : self.cache.latents])
 
 
 def label_numbers(network: DiT, names: list[str] | None, classes: Sequence[str] | None) -> list[int] | None:
