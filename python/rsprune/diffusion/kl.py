@@ -1,0 +1,282 @@
+"""Training an autoencoder for images that have no published one, such as those of four bands.
+
+The loss is that of latent diffusion's KL autoencoders (Rombach et al. 2022, arXiv 2112.10752, section 3.1) less its two
+networks, which know RGB only: the mean absolute error, and a weak pull of the posterior towards the standard normal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rsprune.diffusion.autoencoder import LOG_VARIANCE, draw, load_autoencoder
+from rsprune.diffusion.draws import Order, draw_sample
+from rsprune.diffusion.latents import LatentCache, Reading, cache_latents
+from rsprune.diffusion.loop import Precision, autocast, check, precision_on
+from rsprune.diffusion.processes import processes
+from rsprune.diffusion.weights import read_checkpoint
+from rsprune.errors import ArgumentError, ConfigMismatchError
+from rsprune.files import replacing
+from rsprune.manifest import compare, digest, software, write_json
+from rsprune.runners import Observer, observe
+from rsprune.sources import SourceSpec
+
+__all__ = ["Fit", "Fitted", "fit_autoencoder"]
+
+#: Images that the scale of the latents is measured on.
+MEASURED = 1024
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How an autoencoder is trained.
+
+    Attributes
+    ----------
+    latents, widths
+        Channels of the latents, and of each level: one level more halves the side once more.
+    batch, lr, kl, seed
+        Images of a step, learning rate of AdamW, weight of the divergence, seed of every draw.
+    validation
+        Images that are held out.
+    precision
+        What the network computes in.
+    """
+
+    latents: int = 4
+    widths: tuple[int, ...] = (128, 256, 512, 512)
+    batch: int = 16
+    lr: float = 1e-4
+    kl: float = 1e-6
+    seed: int = 0
+    validation: int = 256
+    precision: Precision = "auto"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """An autoencoder that was trained.
+
+    Attributes
+    ----------
+    path
+        Its folder, as `rsprune train --autoencoder` takes it.
+    scale
+        What brings its latents to deviation 1, as measured; it is in the folder's configuration.
+    validation
+        (steps, mean absolute error of the held-out images) at each look; the weights of the lowest are kept.
+    """
+
+    path: Path
+    scale: float
+    validation: list[tuple[int, float]]
+
+
+def build(channels: int, fit: Fit) -> Any:
+    """A fresh AutoencoderKL of diffusers."""
+    from diffusers import AutoencoderKL
+
+    levels = len(fit.widths)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(fit.seed)
+        return AutoencoderKL(
+            in_channels=channels,
+            out_channels=channels,
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            block_out_channels=fit.widths,
+            layers_per_block=2,
+            latent_channels=fit.latents,
+            norm_num_groups=min(32, fit.widths[0]),
+        )
+
+
+def loss_of(images: Tensor, decoded: Tensor, moments: Tensor, latents: int, kl: float) -> Tensor:
+    """Mean absolute error and ``kl`` times the divergence from the standard normal, both a sample of an image."""
+    mean, log_variance = moments[:, :latents].float(), moments[:, latents:].float().clamp(*LOG_VARIANCE)
+    divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum()
+    return (decoded.float() - images).abs().mean() + kl * divergence / images.numel()
+
+
+def fit_autoencoder(
+    source: SourceSpec,
+    *,
+    out: str | Path,
+    size: int = 256,
+    channels: int = 4,
+    bands: Sequence[int] | None = None,
+    valid_range: tuple[int, int] | None = None,
+    run: str | Path | None = None,
+    iterations: int = 100_000,
+    validate_every: int = 1000,
+    fit: Fit = Fit(),
+    device: str | None = None,
+    progress: bool | Observer = True,
+) -> Fitted:
+    """Train a KL autoencoder, resumably: the same call goes on from the last look at the held-out images.
+
+    Parameters
+    ----------
+    source, size, channels, bands, valid_range, run
+        The images, as for :func:`~rsprune.diffusion.pretrain.pretrain`.
+    out : path
+        The folder: ``pixels/``, ``state.pt``, and at the end ``autoencoder/`` and ``validation.json``.
+    iterations, validate_every : int
+        Steps in all, and between two looks at the held-out images.
+    fit : Fit
+        How.
+    device, progress
+        As for :func:`~rsprune.diffusion.pretrain.pretrain`.
+
+    Raises
+    ------
+    ArgumentError
+        If the size does not divide, or too few images are left to train on.
+    ConfigMismatchError
+        If the folder holds another training.
+    DivergedError
+        If the loss is no longer a number.
+    """
+    if size % 2 ** (len(fit.widths) - 1) or iterations < 1 or validate_every < 1:
+        message = f"size={size} must divide by {2 ** (len(fit.widths) - 1)}, and the numbers of steps be positive"
+        raise ArgumentError(message)
+    folder = Path(out)
+    with processes(device) as us, observe(progress) as observer:
+        reading = Reading(size, channels, None if bands is None else tuple(bands), valid_range)
+        identity = load_autoencoder("identity", channels)
+        pixels = cache_latents(
+            source, identity, reading, out=folder / "pixels", run=run, mirror=False, progress=observer
+        )
+        shuffled = np.array([Order(fit.seed + 1, len(pixels), 1)(i, 0) for i in range(len(pixels))])
+        held, rest = shuffled[: fit.validation], shuffled[fit.validation :]
+        if not len(rest) or not len(held):
+            message = f"{len(pixels)} images with {fit.validation} held out leave {len(rest)} to train on"
+            raise ArgumentError(message)
+        precision = precision_on(us.device, fit.precision)
+        recipe = software() | {
+            "task": "autoencoder",
+            "fit": asdict(fit) | {"widths": list(fit.widths), "precision": precision},
+            "data": digest(pixels.config),
+        }
+        training = Training(build(channels, fit).to(us.device), pixels, rest, held, fit, precision, us.device)
+        training.restore(folder / "state.pt", recipe)
+        observer.start("train", iterations * fit.batch, training.step * fit.batch)
+        while training.step < iterations:
+            training.advance()
+            observer.advance(fit.batch)
+            if training.step % validate_every == 0 or training.step == iterations:
+                training.validate()
+                training.save(folder / "state.pt", recipe)
+        observer.finish()
+        scale = training.finish(folder / "autoencoder")
+        write_json(folder / "validation.json", {"scale": scale, "validation": training.looks})
+    return Fitted(folder / "autoencoder", scale, [(int(step), float(error)) for step, error in training.looks])
+
+
+class Training:
+    """The state of a training, and the steps that it takes."""
+
+    def __init__(
+        self,
+        model: Any,
+        pixels: LatentCache,
+        rest: NDArray[np.int64],
+        held: NDArray[np.int64],
+        fit: Fit,
+        precision: str,
+        device: torch.device,
+    ) -> None:
+        self.model, self.pixels, self.rest, self.held, self.fit = model, pixels, rest, held, fit
+        self.precision, self.device = precision, device
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=fit.lr, weight_decay=0.0)
+        self.order = Order(fit.seed, len(rest), fit.batch)
+        self.step = 0
+        self.looks: list[list[float]] = []
+        self.best: dict[str, Tensor] = {}
+
+    def images(self, numbers: NDArray[np.int64]) -> Tensor:
+        """Images, float32 (n, C, S, S)."""
+        return self.pixels.moments(numbers, np.zeros(len(numbers), bool)).to(self.device)
+
+    def advance(self) -> None:
+        """Take a step."""
+        fit, side = self.fit, self.pixels.side // 2 ** (len(self.fit.widths) - 1)
+        draws = [draw_sample(fit.seed, self.step, place, (fit.latents, side, side)) for place in range(fit.batch)]
+        images = self.images(self.rest[[self.order(self.step, place) for place in range(fit.batch)]])
+        mirrored = torch.tensor([one.mirrored < 0.5 for one in draws], device=self.device)
+        images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+        noise = torch.stack([one.posterior for one in draws]).to(self.device)
+        with autocast(self.device, self.precision):
+            moments = self.model.encode(images).latent_dist.parameters
+            decoded = self.model.decode(draw(moments, fit.latents, noise)).sample
+        loss: Any = loss_of(images, decoded, moments, fit.latents, fit.kl)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+
+    @torch.no_grad()
+    def validate(self) -> None:
+        """Look at the held-out images, through the means of their latents, and keep the weights if none were better."""
+        errors = []
+        for numbers in np.array_split(self.held, -(-len(self.held) // self.fit.batch)):
+            images = self.images(numbers)
+            with autocast(self.device, self.precision):
+                decoded = self.model.decode(self.model.encode(images).latent_dist.mean).sample
+            errors.append(float((decoded.float() - images).abs().mean()) * len(numbers))
+        error = sum(errors) / len(self.held)
+        check(error, self.step)
+        if not self.looks or error < min(known for _, known in self.looks):
+            self.best = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+        self.looks.append([self.step, error])
+
+    def save(self, path: Path, recipe: dict[str, Any]) -> None:
+        """Write the state, atomically."""
+        content = {
+            "model": self.model.state_dict(),
+            "opt": self.optimizer.state_dict(),
+            "best": self.best,
+            "looks": self.looks,
+            "step": self.step,
+            "recipe": recipe,
+        }
+        with replacing(path) as beside:
+            torch.save(content, beside)
+
+    def restore(self, path: Path, recipe: dict[str, Any]) -> None:
+        """Go on from a state, if there is one."""
+        if not path.exists():
+            return
+        content = read_checkpoint(path)
+        if differences := list(compare(content["recipe"], recipe)):
+            lines = "\n".join(f"  {line}" for line in differences)
+            message = f"{path} is of another training:\n{lines}\nGive it another folder"
+            raise ConfigMismatchError(message)
+        self.model.load_state_dict(content["model"])
+        self.optimizer.load_state_dict(content["opt"])
+        self.best, self.looks, self.step = content["best"], content["looks"], content["step"]
+
+    @torch.no_grad()
+    def finish(self, path: Path) -> float:
+        """Write the best weights as a folder of diffusers, with the scale of their latents; returns the scale."""
+        self.model.load_state_dict(self.best)
+        self.model.eval()
+        total = squares = 0.0
+        count = 0
+        for numbers in np.array_split(self.rest[:MEASURED], -(-len(self.rest[:MEASURED]) // self.fit.batch)):
+            moments = self.model.encode(self.images(numbers)).latent_dist.parameters.double()
+            mean, log_variance = moments[:, : self.fit.latents], moments[:, self.fit.latents :].clamp(*LOG_VARIANCE)
+            total += float(mean.sum())
+            squares += float(mean.square().sum() + log_variance.exp().sum())
+            count += mean.numel()
+        scale: float = 1 / (squares / count - (total / count) ** 2) ** 0.5
+        self.model.register_to_config(scaling_factor=scale)
+        self.model.save_pretrained(path)
+        return scale

@@ -1,0 +1,109 @@
+"""Training an autoencoder: it learns, keeps its best, names its scale, and goes on after a kill to the bit."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_dits import one_thread  # noqa: F401
+
+import scenes
+from rsprune.diffusion.autoencoder import draw, load_autoencoder
+from rsprune.diffusion.kl import Fit, Training, fit_autoencoder, loss_of
+from rsprune.diffusion.latents import Reading, cache_latents
+from rsprune.errors import ArgumentError, ConfigMismatchError
+
+FIT = Fit(latents=2, widths=(8, 8), batch=4, lr=3e-3, validation=4)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    for i, tile in enumerate(scenes.tiles(20, 16)):
+        Image.fromarray(tile).save(folder / f"{i:02d}.png")
+    return folder
+
+
+def fitted(images, out, iterations=12, fit=FIT, **options):
+    options = {"bands": (0, 1, 2, 0), "validate_every": 4, "device": "cpu", "progress": False} | options
+    return fit_autoencoder(images, out=out, size=16, channels=4, iterations=iterations, fit=fit, **options)
+
+
+@pytest.fixture(scope="module")
+def whole(images, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole")
+    return out, fitted(images, out)
+
+
+def test_it_learns_four_bands_and_is_an_autoencoder_that_loads(images, whole, tmp_path):
+    out, done = whole
+    errors = [error for _, error in done.validation]
+    assert [step for step, _ in done.validation] == [4, 8, 12]
+    assert errors[-1] < 0.8 * errors[0]
+    codec = load_autoencoder(done.path, channels=4)
+    assert (codec.latents, codec.factor, codec.scale) == (2, 2, done.scale)
+    cache = cache_latents(images, codec, Reading(16, 4, (0, 1, 2, 0)), out=tmp_path, progress=False)
+    assert cache.measured()[0] == pytest.approx(done.scale, rel=0.1)
+    assert json.loads((out / "validation.json").read_text())["scale"] == done.scale
+
+
+def test_the_loss_is_that_of_the_equations():
+    generator = torch.Generator().manual_seed(0)
+    images, decoded, moments = (torch.randn(2, c, 4, 4, generator=generator, dtype=torch.float64) for c in (4, 4, 6))
+    got = loss_of(images, decoded, moments, 3, kl=0.1)
+    normal = torch.distributions.Normal
+    posterior = normal(moments[:, :3], torch.exp(0.5 * moments[:, 3:]))
+    divergence = torch.distributions.kl_divergence(posterior, normal(0.0, 1.0)).sum()
+    assert got.item() == pytest.approx(((images - decoded).abs().sum() + 0.1 * divergence).item() / images.numel())
+    assert draw(moments, 3, torch.zeros(2, 3, 4, 4)).equal(moments[:, :3])
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("step", [1, 5, 8, 11])
+def test_a_killed_training_ends_with_the_same_weights(images, whole, tmp_path, monkeypatch, step):
+    advance = Training.advance
+
+    def dying(self):
+        if self.step == step:
+            raise Killed
+        advance(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "advance", dying)
+        with pytest.raises(Killed):
+            fitted(images, tmp_path)
+    done = fitted(images, tmp_path)
+    assert (done.scale, done.validation) == (whole[1].scale, whole[1].validation)
+    name = "autoencoder/diffusion_pytorch_model.safetensors"
+    assert (tmp_path / name).read_bytes() == (whole[0] / name).read_bytes()
+
+
+def test_the_weights_of_the_lowest_error_are_kept(images, tmp_path, monkeypatch):
+    """After the second look the training goes wrong: what is written is what there was at that look."""
+    want = fitted(images, tmp_path / "short", 8)
+    advance = Training.advance
+
+    def spoilt(self):
+        advance(self)
+        if self.step > 8:
+            with torch.no_grad():
+                self.model.decoder.conv_out.bias.add_(5)
+
+    monkeypatch.setattr(Training, "advance", spoilt)
+    done = fitted(images, tmp_path / "long")
+    assert np.argmin([error for _, error in done.validation]) == 1
+    name = "diffusion_pytorch_model.safetensors"
+    assert (done.path / name).read_bytes() == (want.path / name).read_bytes()
+
+
+def test_what_cannot_be_trained_is_refused(images, whole, tmp_path):
+    with pytest.raises(ArgumentError, match="20 images with 20 held out leave 0"):
+        fitted(images, tmp_path, fit=Fit(widths=(8, 8), validation=20))
+    with pytest.raises(ArgumentError, match="size=16 must divide by 32"):
+        fitted(images, tmp_path, fit=Fit(widths=(8,) * 6))
+    with pytest.raises(ConfigMismatchError, match=r"fit\.kl: 1e-06 there, 0\.1 now"):
+        fitted(images, whole[0], fit=Fit(**{**vars(FIT), "kl": 0.1}))
