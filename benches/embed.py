@@ -41,7 +41,7 @@ def comparisons() -> Iterator[Comparison]:
         torch.manual_seed(0)
         save_file({key: 0.02 * torch.randn(value.shape) for key, value in shapes.items()}, weights)
         encoder = load_encoder("git-rsclip", weights=weights, device=DEVICE, precision="bfloat16")
-        yield compare(encoder, 20_000 if many else 48, folder)
+        yield compare(encoder, 20_000 if many else 32, folder)
 
 
 def compare(encoder: TorchEncoder, images: int, folder: Path) -> Comparison:

@@ -138,7 +138,11 @@ impl<C: Code> Digits<C> {
         for (row, words) in rows.chunks_exact(dim).zip(self.words.chunks_exact_mut(steps)) {
             let size = Size::of::<F>(row);
             self.sizes.push(size);
-            self.codes.push(size.map_or(RowCode::default(), |size| encode::<F, C>(row, size, words)));
+            // No closure: one that is not inlined is compiled without the instruction set of its caller.
+            self.codes.push(match size {
+                Some(size) => encode::<F, C>(row, size, words),
+                None => RowCode::default(),
+            });
         }
     }
 }
