@@ -87,3 +87,18 @@ def test_the_command_draws_and_says_where(tmp_path):
     assert "3 images in" in done.stdout
     assert (tmp_path / "out" / "samples.png").is_file()
     assert "no checkpoint at" in rsprune("sample", tmp_path / "b.pt", "-o", tmp_path / "x").stderr
+
+
+def test_without_what_it_needs_the_command_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setattr("rsprune.diffusion.find_spec", lambda name: None if name == "diffusers" else name)
+    for words in (["sample", "a.pt"], ["train", tmp_path], ["finetune", "sr", tmp_path, "-c", "a.pt"]):
+        done = rsprune(*words, "-o", tmp_path / "out")
+        assert done.returncode == 1
+        assert 'diffusers not installed, which diffusion needs: pip install "rsprune[train]"' in done.stderr
+
+
+def test_images_that_no_file_holds_are_refused_before_they_are_drawn(tmp_path):
+    two = load_autoencoder("identity", channels=2).provenance()
+    path = checkpoint(tmp_path / "a.pt", data={"autoencoder": two})
+    with pytest.raises(ArgumentError, match="images of 2 bands have no place in PNG files"):
+        draw(path, tmp_path / "out")

@@ -9,6 +9,7 @@ import typer
 
 from rsprune.cli import common
 from rsprune.cli.train import CheckpointEvery, Device, MicroBatch, Precision, SampleEvery
+from rsprune.diffusion import check_installed
 
 EXAMPLES = """
 [bold]Examples[/bold]\n
@@ -58,6 +59,7 @@ def super_resolution(
     json: common.Json = False,
 ) -> None:
     """Learn to draw images from the same images made small. The same command goes on from the last checkpoint."""
+    check_installed()
     from rsprune.diffusion.finetune import finetune_sr
 
     options = tuning(iterations, batch, micro_batch, lr, ema, precision, checkpoint_every, sample_every, device, seed)
@@ -102,6 +104,7 @@ def synthesis(
     json: common.Json = False,
 ) -> None:
     """Learn to draw images from label maps. The same command goes on from the last checkpoint."""
+    check_installed()
     from rsprune.diffusion.finetune import finetune_sis
 
     options = tuning(iterations, batch, micro_batch, lr, ema, precision, checkpoint_every, sample_every, device, seed)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from rsprune.cli import common
+from rsprune.diffusion import check_installed
 
 EXAMPLES = """
 [bold]Examples[/bold]\n
@@ -71,6 +72,7 @@ def command(
     The defaults are the published recipe. The images are encoded once; the same command goes on from the last
     checkpoint, with the same result as if it had never stopped.
     """
+    check_installed()
     from rsprune.diffusion.pretrain import pretrain
 
     with common.watch(quiet, json) as observer:

@@ -90,8 +90,11 @@ def chosen_rows(source: Source, run: str | Path | None) -> Chosen:
         message = f"{folder.path} has no selection.parquet: the run is not finished"
         raise UnfinishedRunError(message)
     table = read_table(folder.selection, ["key", "shard", "row"])
-    shards, rows = table["shard"].to_numpy(), table["row"].to_numpy()
-    chosen = {shard.name: np.sort(rows[shards == shard.name]) for shard in source.shards}
+    chosen = {shard.name: np.empty(0, np.int64) for shard in source.shards}
+    names, number = np.unique(table["shard"].to_numpy().astype(str), return_inverse=True)
+    rows = table["row"].to_numpy()[np.lexsort((table["row"].to_numpy(), number))]
+    parts = np.split(rows, np.cumsum(np.bincount(number, minlength=len(names)))[:-1])
+    chosen.update(zip(names.tolist(), parts, strict=True))
     content = [table[name].to_pylist() for name in table.column_names]
     return Chosen(chosen, digest(content))
 

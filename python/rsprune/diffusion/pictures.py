@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from rsprune.errors import ArgumentError
 from rsprune.files import replacing
 
 __all__ = ["grid", "to_pixels", "write_grid", "write_image"]
@@ -41,15 +40,7 @@ def write_grid(images: NDArray[np.uint8], path: Path) -> None:
 
 
 def write_image(pixels: NDArray[np.uint8], path: Path) -> None:
-    """Write an image of one, three or four bands (H, W, C) as PNG, atomically; the fourth is written as alpha.
-
-    Raises
-    ------
-    ArgumentError
-        For another number of bands.
-    """
-    if pixels.shape[2] not in (1, 3, 4):
-        message = f"PNG holds 1, 3 or 4 bands, not {pixels.shape[2]}"
-        raise ArgumentError(message)
+    """Write an image of one, three or four bands (H, W, C) as PNG, atomically; the fourth is written as alpha."""
+    shown = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
     with replacing(path) as beside:
-        Image.fromarray(np.ascontiguousarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)).save(beside, "PNG")
+        Image.fromarray(np.ascontiguousarray(shown)).save(beside, "PNG")

@@ -32,6 +32,9 @@ from rsprune.sources import SourceSpec
 
 __all__ = ["Sampled", "Sampling", "codec_of", "draw_images", "sample_run"]
 
+#: Bands that a PNG file holds; the fourth is written as alpha.
+FILED = (1, 3, 4)
+
 #: Images of the picture that shows some of them.
 SHOWN = 36
 
@@ -164,6 +167,9 @@ def sample_run(
         message = f"the network in {path} {does}"
         raise ArgumentError(message)
     codec = codec_of(recipe, autoencoder)
+    if codec.channels not in FILED:
+        message = f"images of {codec.channels} bands have no place in PNG files, which hold 1, 3 or 4"
+        raise ArgumentError(message)
     labels = label_numbers(network, recipe.get("classes"), classes)
     with processes(device) as us, observe(progress) as observer:
         number = precision_on(us.device, precision)
