@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -310,7 +311,7 @@ def test_a_killed_command_goes_on_and_torchrun_shares_it(images, tmp_path):
     killed = launch("train", *words, "-o", tmp_path / "killed", "--micro-batch", 1)
     two = launch("train", *words, "-o", tmp_path / "two", processes=2)
     while killed.poll() is None and not (tmp_path / "killed" / "checkpoints" / "last.pt").exists():
-        pass
+        time.sleep(0.05)
     killed.kill()
     killed.communicate()
     step = read_checkpoint(tmp_path / "killed" / "checkpoints" / "last.pt")["step"]
