@@ -201,24 +201,31 @@ fn step<S: Dot<C>, C: Code>(
                 let mut ahead = Ahead::new(&[], n, packed);
                 multiply::<S, C>(&digits.words, packed, first, groups, &mut block.scores[..n * groups], &mut ahead);
                 let bounds = &packed.bounds[first..first + groups];
-                exclude::<S, C>(bounds, first * LANES, packed.len, asks, digits, block, scaled, lowers);
+                let part = Part { bounds, first: first * LANES, len: packed.len };
+                exclude::<S, C>(part, asks, digits, block, scaled, lowers);
             }
         }
     }
 }
 
-/// Marks the vectors of a panel, `first` and on of `len`, that may be what each row asks for.
-#[inline(always)]
-fn exclude<S: Ints, C: Code>(
-    bounds: &[Bounds],
+/// A panel: the vectors from `first` on, of `len` in all.
+struct Part<'p> {
+    bounds: &'p [Bounds],
     first: usize,
     len: usize,
+}
+
+/// Marks the vectors of a panel that may be what each row asks for.
+#[inline(always)]
+fn exclude<S: Ints, C: Code>(
+    part: Part<'_>,
     asks: &[Ask],
     digits: &RowDigits<C>,
     block: &mut Block,
     scaled: &[Measure],
     lowers: &mut Vec<f32>,
 ) {
+    let Part { bounds, first, len } = part;
     let Block { scores, uppers, masks, .. } = block;
     let RowDigits { sizes, codes, .. } = digits;
     uppers.resize(bounds.len(), Group([0.0; LANES]));
