@@ -23,6 +23,7 @@ ORDER = [
     "centroids",
     "gpu",
     "duplicates",
+    "quotas",
     "selection",
     "strategies",
     "manifest",

@@ -19,6 +19,7 @@ from rsprune.duplicates import near_duplicates
 from rsprune.embeddings import as_rows, check_threads, host_blocks
 from rsprune.errors import ArgumentError, BudgetError, DtypeError, ShapeError
 from rsprune.files import replacing
+from rsprune.quotas import GroupCounts, Groups, Quotas, group_budgets, read_groups
 
 __all__ = [
     "COUNTS",
@@ -40,6 +41,9 @@ Within = Literal["nearest", "far", "random", "mid"]
 
 # Values of Selection.phase.
 QUOTA, FILL, PRESELECTED = 0, 1, 2
+
+# Float32 holds all whole numbers up to this, and down to its negative.
+EXACT = 2**24
 
 # What Selection.counts says of a cluster.
 COUNTS = np.dtype([("pool", np.int64), ("quota", np.int64), ("fill", np.int64), ("preselected", np.int64)])
@@ -84,6 +88,11 @@ class Selection:
         Rows that were there, N.
     duplicates
         int64: rows left out as near-duplicates, ascending.
+    outside
+        int64: rows left out because they are less similar than ``min_similarity``, ascending.
+    groups
+        For each group by its name: the rows to select from, its share of the budget, and the rows selected. Empty
+        without groups.
     """
 
     indices: NDArray[np.int64]
@@ -96,6 +105,8 @@ class Selection:
     k: int
     total: int
     duplicates: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    outside: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    groups: Mapping[Any, GroupCounts] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -128,6 +139,11 @@ class Selection:
             lines.append(f"selected a cluster: {selected.min()} to {selected.max()}, median {np.median(selected):g}")
         if len(self.duplicates):
             lines.append(f"near-duplicates left out: {len(self.duplicates)}")
+        if len(self.outside):
+            lines.append(f"out of the domain: {len(self.outside)}")
+        if self.groups:
+            kept = (f"{name} {group.selected} of {group.pool}" for name, group in self.groups.items())
+            lines.append(f"selected a group: {', '.join(kept)}")
         # A strategy without centroids has no similarities.
         if len(self) and not np.isnan(self.similarity).all():
             lines.append(
@@ -139,14 +155,17 @@ class Selection:
     def to_parquet(self, path: str | os.PathLike[str], provenance: Mapping[str, Any] | None = None) -> None:
         """Write a table of row, cluster, similarity and phase, beside ``path`` and then renamed.
 
-        Its metadata under ``rsprune`` holds version, budget, k, total, the number of invalid rows, and what
-        ``provenance`` adds, as JSON.
+        Its metadata under ``rsprune`` holds version, budget, k, total, the number of invalid rows, of those out of the
+        domain and by group, where there are such, and what ``provenance`` adds, as JSON.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         about = {"rsprune": _core.VERSION, "budget": self.budget, "k": self.k, "total": self.total}
-        about |= {"invalid": len(self.invalid), **(provenance or {})}
+        about |= {"invalid": len(self.invalid)} | ({"outside": len(self.outside)} if len(self.outside) else {})
+        if self.groups:
+            about["groups"] = {str(name): group._asdict() for name, group in self.groups.items()}
+        about |= provenance or {}
         columns = {"row": self.indices, "cluster": self.cluster, "similarity": self.similarity, "phase": self.phase}
         table = pa.table(columns, metadata={"rsprune": json.dumps(about)})
         with replacing(path) as beside:
@@ -236,6 +255,10 @@ def select(
     *,
     fill: Fill = "global",
     within: Within = "nearest",
+    score: Any = None,
+    min_similarity: float | None = None,
+    groups: Any = None,
+    quotas: Quotas | None = None,
     exclude: Any = None,
     preselected: Any = None,
     dedup: float | None = None,
@@ -253,8 +276,8 @@ def select(
     ----------
     dedup
         Leave out near-duplicates: rows within this cosine distance (0.01, say) of a row of their cluster that stays.
-        Those nearest to their centroid stay, and all preselected ones. None, the paper's method, takes duplicates as
-        they come.
+        Those nearest to their centroid stay (of the best score, where one is given), and all preselected ones. None,
+        the paper's method, takes duplicates as they come.
 
     Raises
     ------
@@ -262,19 +285,27 @@ def select(
         What those two raise.
     """
     embeddings = as_rows(embeds)
+    n = embeddings.shape[0]
     # Before the long part, so that what cannot work fails at once.
-    budget_rows(budget, embeddings.shape[0])
+    budget_rows(budget, n)
+    min_similarity = _check_min_similarity(min_similarity)
+    ranks = None if score is None else _ranks(score, n, fill)
+    members = None if groups is None else read_groups(groups, n)
     core = as_core(centroids)
     assigned = assign(embeddings, core, normalize=normalize, on_invalid=on_invalid, threads=threads)
     duplicates = np.empty(0, np.int64)
     if dedup is not None:
-        n = embeddings.shape[0]
         first, gone = _row_numbers("preselected", preselected, n), _row_numbers("exclude", exclude, n)
+        best = assigned.similarity if ranks is None else ranks
+        absent = np.concatenate(
+            [gone, _outside(assigned.similarity, min_similarity, first), np.flatnonzero(best != best)]
+        )
         duplicates = near_duplicates(
-            embeddings, *assigned, dedup, first=first, exclude=gone, threads=check_threads(threads)
+            embeddings, assigned.labels, best, dedup, first=first, exclude=absent, threads=check_threads(threads)
         )
         exclude = np.concatenate([gone, duplicates])
     options = {"fill": fill, "within": within, "exclude": exclude, "preselected": preselected}
+    options |= {"score": ranks, "min_similarity": min_similarity, "groups": members, "quotas": quotas}
     options |= {"strict": strict, "seed": seed, "threads": threads}
     selection = _select(assigned.labels, assigned.similarity, budget, core.shape[0], **options)
     return replace(selection, duplicates=duplicates)
@@ -288,6 +319,10 @@ def select_assigned(
     k: int,
     fill: Fill = "global",
     within: Within = "nearest",
+    score: Any = None,
+    min_similarity: float | None = None,
+    groups: Any = None,
+    quotas: Quotas | None = None,
     exclude: Any = None,
     preselected: Any = None,
     strict: bool = True,
@@ -319,6 +354,20 @@ def select_assigned(
     within
         Which rows of a cluster come first, and in the fill. ``"nearest"`` or ``"far"``: most or least similar.
         ``"random"``: by a draw from ``seed`` and the row number alone. ``"mid"``: middle rank by similarity.
+    score
+        Floating numbers (N,), more is better, NaN for invalid rows: ranks rows instead of the similarity, wherever
+        ``within`` and ``fill`` speak of that. Float64 keeps its order to the last bit.
+    min_similarity
+        Rows of a lower similarity (both in float32) are out of the domain: they count as excluded, and are listed in
+        ``Selection.outside``.
+    groups
+        Strings or numbers (N,), such as each row's resolution, region or sensor: every group is selected from as if it
+        were alone, with its own share of the budget. Together they make up B.
+    quotas
+        The shares of ``groups``. None: in proportion to the rows to select from, by largest remainder. ``"even"``:
+        alike, as far as the rows of each reach. Or a mapping of groups to rows (ints) or fractions of B (floats);
+        groups that it leaves out share the rest in proportion. Ties go to the larger group, then to the first by name.
+        The first two give a group at least what is preselected of it.
     exclude
         Row numbers, or a boolean mask (N,): never selected.
     preselected
@@ -340,15 +389,19 @@ def select_assigned(
     Raises
     ------
     BudgetError
-        A budget that is no positive number of rows or fraction, or that cannot be met.
+        A budget that is no positive number of rows or fraction, or that cannot be met; quotas that do not add up to
+        it, or that a group cannot meet.
     ArgumentError
-        Unknown options, labels or row numbers out of range, rows both excluded and preselected.
+        Unknown options, labels or row numbers out of range, rows both excluded (or out of the domain) and preselected;
+        more than 2^25 distinct scores that float32 does not hold, or any such with ``fill="zscore"``.
     InvalidRowError
         A preselected row is invalid.
     ShapeError, DtypeError, EmptyInputError
-        ``labels`` and ``similarity`` are not two arrays (N,) of integers and floating numbers.
+        ``labels`` and ``similarity`` are not two arrays (N,) of integers and floating numbers; ``score`` or
+        ``groups`` not (N,).
     """
     options = {"fill": fill, "within": within, "exclude": exclude, "preselected": preselected}
+    options |= {"score": score, "min_similarity": min_similarity, "groups": groups, "quotas": quotas}
     options |= {"strict": strict, "seed": seed, "threads": threads}
     return _select(labels, similarity, budget, k, **options)
 
@@ -361,6 +414,10 @@ def _select(
     *,
     fill: Any,
     within: Any,
+    score: Any,
+    min_similarity: Any,
+    groups: Any,
+    quotas: Any,
     exclude: Any,
     preselected: Any,
     strict: Any,
@@ -370,28 +427,144 @@ def _select(
     """:func:`select_assigned` at the depth in the stack that its warning counts on."""
     k = check_whole("k", k)
     labels, similarity = _labels(labels, k), _similarity(similarity)
-    rows = budget_rows(budget, len(labels))
-    indices, cluster, chosen, phase, counts, invalid = _core.select_rows(
-        labels,
-        similarity,
-        k=k,
-        budget=rows,
-        fill=str(fill),
-        within=str(within),
-        seed=check_whole("seed", seed, least=0),
-        exclude=_row_numbers("exclude", exclude, len(labels)),
-        preselected=_row_numbers("preselected", preselected, len(labels)),
-        strict=bool(strict),
-        threads=check_threads(threads),
-    )
-    if rows < k and fill == "global":
+    n = len(labels)
+    rows = budget_rows(budget, n)
+    ranks = similarity
+    if score is not None:
+        _check_length("similarity", similarity, n)
+        ranks = np.where(np.isnan(similarity), np.float32(np.nan), _ranks(score, n, fill))
+    first = _row_numbers("preselected", preselected, n)
+    least = _check_min_similarity(min_similarity)
+    outside = _outside(similarity, least, first)
+    gone = np.concatenate([_row_numbers("exclude", exclude, n), outside])
+
+    def choose(labels: NDArray[np.int32], budget: int, first: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+        return _core.select_rows(
+            labels,
+            ranks,
+            k=k,
+            budget=budget,
+            fill=str(fill),
+            within=str(within),
+            seed=check_whole("seed", seed, least=0),
+            exclude=gone,
+            preselected=first,
+            strict=bool(strict),
+            threads=check_threads(threads),
+        )
+
+    try:
+        # What fails here fails in groups, too.
+        indices, cluster, chosen, phase, counts, invalid = choose(labels, rows, first)
+    except BudgetError as error:
+        if not len(outside):
+            raise
+        message = f"{error}. Of the excluded, {len(outside)} are below min_similarity = {least}"
+        raise BudgetError(message) from None
+    smallest, what, by_group = rows, "", {}
+    if groups is not None:
+        members = read_groups(groups, n)
+        pool = (labels >= 0) & ~np.isnan(ranks)
+        pool[gone] = False
+        by_group = _shares(members, quotas, rows, pool, first, strict=bool(strict))
+        nothing = (indices[:0], cluster[:0], chosen[:0], phase[:0], np.zeros_like(counts))
+        parts = [nothing] + [
+            choose(np.where(members.of == i, labels, np.int32(-1)), group.budget, first[members.of[first] == i])
+            for i, group in enumerate(by_group.values())
+            if group.budget
+        ]
+        order = np.argsort(np.concatenate([part[0] for part in parts]))
+        indices, cluster, phase = (np.concatenate([part[j] for part in parts])[order] for j in (0, 1, 3))
+        whole, counts = counts, np.sum([part[4] for part in parts], axis=0)
+        counts.view(COUNTS)["pool"] = whole.view(COUNTS)["pool"]
+        selected = np.bincount(members.of[indices], minlength=len(by_group)).tolist()
+        by_group = {
+            name: group._replace(selected=count)
+            for (name, group), count in zip(by_group.items(), selected, strict=True)
+        }
+        shares = ((group.budget, str(name)) for name, group in by_group.items() if group.budget)
+        smallest, name = min(shares, default=(rows, ""))
+        what = f" in the group {name!r}"
+    elif quotas is not None:
+        message = "quotas are those of groups: give a group for each row, too"
+        raise ArgumentError(message)
+    if smallest < k and fill == "global":
         message = (
-            f"a budget of {rows} rows for {k} clusters leaves no quota: the {rows} most similar rows of all are "
-            'selected, whatever their clusters. fill="waterfill" spreads them'
+            f"a budget of {smallest} rows for {k} clusters{what} leaves no quota: the {smallest} most similar rows of "
+            'all are selected, whatever their clusters. fill="waterfill" spreads them'
         )
         warnings.warn(message, UserWarning, stacklevel=3)
     table = counts.view(COUNTS).reshape(k)
-    return Selection(indices, cluster, chosen, phase, table, invalid, rows, k, len(labels))
+    return Selection(
+        indices, cluster, similarity[indices], phase, table, invalid, rows, k, n, outside=outside, groups=by_group
+    )
+
+
+def _shares(
+    groups: Groups, quotas: Any, rows: int, pool: NDArray[np.bool_], first: NDArray[np.int64], *, strict: bool
+) -> dict[Any, GroupCounts]:
+    """The share of each group, of which nothing is selected yet."""
+    pools = np.bincount(groups.of[pool], minlength=len(groups.names)).tolist()
+    held = np.bincount(groups.of[first], minlength=len(groups.names)).tolist()
+    budgets = group_budgets(quotas, rows, groups.names, pools, held, strict=strict)
+    of_each = zip(groups.names, pools, budgets, strict=True)
+    return {name: GroupCounts(pool, budget, 0) for name, pool, budget in of_each}
+
+
+def _check_min_similarity(value: Any) -> float | None:
+    if value is not None and (
+        isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating) or np.isnan(value)
+    ):
+        message = f"min_similarity is {value!r}; expected a number, or None"
+        raise ArgumentError(message)
+    return None if value is None else float(value)
+
+
+def _outside(similarity: NDArray[np.float32], least: float | None, first: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows below a similarity, ascending; none of ``first`` may be."""
+    if least is None:
+        return np.empty(0, np.int64)
+    rows = np.flatnonzero(similarity < np.float32(least)).astype(np.int64)
+    if (both := np.intersect1d(first, rows)).size:
+        row = int(both[0])
+        message = (
+            f"row {row} is preselected, but its similarity of {similarity[row]:.4f} is below min_similarity = {least}: "
+            "lower that, or leave the row out"
+        )
+        raise ArgumentError(message)
+    return rows
+
+
+def _ranks(score: Any, n: int, fill: Any) -> NDArray[np.float32]:
+    """Float32 numbers (N,) in the order of the scores: these themselves, or their dense ranks where float32 rounds."""
+    array = np.asarray(score)
+    _check_length("score", array, n)
+    if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
+        message = f"score of {array.dtype}; expected floating numbers: convert with .astype(numpy.float64)"
+        raise DtypeError(message)
+    with np.errstate(over="ignore"):
+        rounded = np.ascontiguousarray(array, dtype=np.float32)
+    valid = ~np.isnan(array)
+    if np.array_equal(rounded[valid], array[valid]):
+        return rounded
+    if fill == "zscore":
+        message = "fill='zscore' standardises scores as float32, which rounds some of these: give them as float32"
+        raise ArgumentError(message)
+    values, rank = np.unique(array[valid], return_inverse=True)
+    if len(values) > 2 * EXACT:
+        message = (
+            f"{len(values)} distinct scores that float32 rounds; expected at most {2 * EXACT}: give them as float32"
+        )
+        raise ArgumentError(message)
+    ranks = np.full(n, np.nan, np.float32)
+    ranks[valid] = rank - EXACT
+    return ranks
+
+
+def _check_length(name: str, array: NDArray[Any], n: int) -> None:
+    if array.shape != (n,):
+        message = f"{name} of shape {array.shape}; expected ({n},), a number a row"
+        raise ShapeError(message)
 
 
 def budget_rows(budget: Any, n: int) -> int:

@@ -1,0 +1,176 @@
+"""How a budget is shared out among groups of rows, in whole numbers and exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsprune.errors import ArgumentError, BudgetError, DtypeError, ShapeError
+
+__all__ = ["GroupCounts", "Groups", "Quotas", "apportion", "group_budgets", "read_groups"]
+
+Quotas = Literal["even"] | Mapping[Any, float]
+
+
+class Groups(NamedTuple):
+    """Groups of rows: their names in ascending order, and the number of each row's, int64 (N,)."""
+
+    names: list[Any]
+    of: NDArray[np.int64]
+
+
+class GroupCounts(NamedTuple):
+    """What became of a group: rows to select from, its share of the budget, and rows selected."""
+
+    pool: int
+    budget: int
+    selected: int
+
+
+def read_groups(groups: Any, n: int) -> Groups:
+    """Read a group for each of ``n`` rows: strings, whole or floating numbers."""
+    if isinstance(groups, Groups):
+        return groups
+    values = np.asarray(groups)
+    if values.shape != (n,):
+        message = f"groups of shape {values.shape}; expected one for each of {n} rows"
+        raise ShapeError(message)
+    if values.dtype.kind not in "biufUSO":
+        message = f"groups of {values.dtype}; expected strings or numbers"
+        raise DtypeError(message)
+    if values.dtype.kind == "f" and np.isnan(values).any():
+        message = (
+            f"row {np.flatnonzero(np.isnan(values))[0]} has the group NaN; give rows without one a group of their own"
+        )
+        raise ArgumentError(message)
+    try:
+        names, of = np.unique(values, return_inverse=True)
+    except TypeError as error:
+        message = f"groups that cannot be put in order ({error}); expected strings alone, or numbers alone"
+        raise DtypeError(message) from None
+    return Groups(names.tolist(), of.reshape(n))
+
+
+def apportion(total: int, least: Sequence[int], most: Sequence[int], weight: Sequence[int | Fraction]) -> list[int]:
+    """Share ``total`` out in proportion to ``weight``, as far as everybody's bounds allow.
+
+    Everybody gets ``clip(level * weight, least, most)`` for the one level at which the sum is ``total``, rounded down;
+    what rounding leaves goes, one each, to the largest remainders, ties to the larger ``most``, then to the first. All
+    in rational numbers. ``total`` lies between the sums of ``least`` and of ``most`` (of those with a weight above 0).
+    """
+    level = _level(total, least, most, weight)
+    exact = [
+        min(max(level * w, Fraction(low)), Fraction(high)) for w, low, high in zip(weight, least, most, strict=True)
+    ]
+    shares = [math.floor(share) for share in exact]
+    order = sorted(range(len(exact)), key=lambda i: (shares[i] - exact[i], -most[i], i))
+    for i in order[: total - sum(shares)]:
+        shares[i] += 1
+    return shares
+
+
+def _level(total: int, least: Sequence[int], most: Sequence[int], weight: Sequence[int | Fraction]) -> Fraction:
+    """The level at which the clipped shares add up to ``total``: their sum is piecewise linear in it."""
+    bends: list[tuple[Fraction, Fraction]] = []
+    for low, high, w in zip(least, most, weight, strict=True):
+        if w > 0 and low < high:
+            bends += [(Fraction(low) / w, Fraction(w)), (Fraction(high) / w, -Fraction(w))]
+    missing, level, slope = Fraction(total - sum(least)), Fraction(0), Fraction(0)
+    for at, change in sorted(bends):
+        if slope * (at - level) >= missing > 0:
+            break
+        missing -= slope * (at - level)
+        level, slope = at, slope + change
+        if missing == 0:
+            break
+    return level + missing / slope if slope > 0 else level
+
+
+def group_budgets(
+    quotas: Quotas | None, budget: int, names: list[Any], pools: list[int], held: list[int], *, strict: bool
+) -> list[int]:
+    """Share a budget out among groups.
+
+    Parameters
+    ----------
+    quotas
+        None: in proportion to ``pools``. ``"even"``: alike, as far as the pools reach. Or a mapping of names to rows
+        (ints) or fractions of the budget (floats); groups that it leaves out share the rest in proportion.
+    budget
+        Rows in all.
+    names, pools, held
+        Of each group: its name, the rows to select from, and how many of them are in the selection already, whatever
+        its share.
+    strict
+        Fail when a group has fewer rows than its share; with False it gives all that it has.
+
+    Raises
+    ------
+    ArgumentError
+        No such quotas, or of a group that no row is in.
+    BudgetError
+        The quotas do not add up to the budget, or a group cannot meet its own.
+    """
+    if quotas is None or (isinstance(quotas, str) and quotas == "even"):
+        weight = pools if quotas is None else [1] * len(pools)
+        return apportion(min(budget, sum(pools)), held, pools, weight)
+    if not isinstance(quotas, Mapping):
+        message = f"quotas is {quotas!r}; expected None, 'even', or a mapping of groups to rows or fractions"
+        raise ArgumentError(message)
+    if unknown := [name for name in quotas if name not in names]:
+        message = f"quotas names the group {unknown[0]!r}; expected some of {', '.join(map(repr, names[:20]))}"
+        raise ArgumentError(message)
+    shares = _named(quotas, budget)
+    rest = [i for i, name in enumerate(names) if name not in shares]
+    left = budget - sum(shares.values())
+    if left < 0 or (left > 0 and not rest):
+        message = f"the quotas add up to {budget - left} rows, the budget is {budget}: change one of them"
+        raise BudgetError(message)
+    at_hand, least = sum(pools[i] for i in rest), sum(held[i] for i in rest)
+    if left < least:
+        message = f"the quotas leave {left} rows to the groups that they do not name, of which {least} are preselected"
+        raise BudgetError(message)
+    if left > at_hand and strict:
+        message = f"the quotas leave {left} rows to the groups that they do not name, which have only {at_hand}"
+        raise BudgetError(message)
+    others = apportion(min(left, at_hand), [held[i] for i in rest], [pools[i] for i in rest], [pools[i] for i in rest])
+    budgets = [shares.get(name, 0) for name in names]
+    for i, share in zip(rest, others, strict=True):
+        budgets[i] = share
+    for i, share in enumerate(budgets):
+        if share > pools[i] and strict:
+            message = (
+                f"a quota of {share} rows for the group {names[i]!r}, which has only {pools[i]} to select from: lower "
+                "it, or pass strict=False to take all of them"
+            )
+            raise BudgetError(message)
+        if share < held[i]:
+            message = (
+                f"a quota of {share} rows for the group {names[i]!r}, of which {held[i]} are preselected: raise it"
+            )
+            raise BudgetError(message)
+    return [min(share, pool) for share, pool in zip(budgets, pools, strict=True)]
+
+
+def _named(quotas: Mapping[Any, float], budget: int) -> dict[Any, int]:
+    """Quotas in rows. Fractions together make their sum of the budget, by largest remainder."""
+    rows: dict[Any, int] = {}
+    fractions: dict[Any, Fraction] = {}
+    for name, quota in quotas.items():
+        if isinstance(quota, int | np.integer) and not isinstance(quota, bool) and quota >= 0:
+            rows[name] = int(quota)
+        elif isinstance(quota, float | np.floating) and 0 <= quota <= 1:
+            # As it is written: 0.1 is a tenth, though no float is.
+            fractions[name] = Fraction(repr(float(quota)))
+        else:
+            message = f"a quota of {quota!r} for the group {name!r}; expected rows, or a fraction from 0 to 1"
+            raise ArgumentError(message)
+    # The nudge is for three times 0.3333333333333333.
+    together = math.floor(budget * sum(fractions.values()) + Fraction(1, 10**9))
+    shares = apportion(together, [0] * len(fractions), [together] * len(fractions), list(fractions.values()))
+    return rows | dict(zip(fractions, shares, strict=True))
