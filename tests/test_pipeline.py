@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 import rsprune
+from rsprune import _core
 from rsprune.encoders import Encoder
 from rsprune.encoders.preprocessing import Preprocessing
 from rsprune.errors import (
@@ -29,7 +30,9 @@ from rsprune.errors import (
 )
 from rsprune.manifest import RunFolder
 from rsprune.pipeline import centroids_run, embed_run, entropy_run, open_run, plan, prune, select_run
+from rsprune.pipeline.reference import balanced_draw, classes_of
 from rsprune.report import explain
+from rsprune.sources import open_source
 
 
 class Colours(Encoder):
@@ -460,6 +463,66 @@ def test_the_stages_one_by_one_agree_with_the_whole(finished, pool, reference, t
     assert table["key"].to_pylist() == whole.keys
 
 
+def test_images_out_of_the_domain_are_never_kept(finished, pool, reference, tmp_path):
+    tables = [pq.read_table(path) for path in sorted((finished.path / "embeddings").glob("*.parquet"))]
+    similarity = np.concatenate([table["similarity"].to_numpy() for table in tables])
+    least = float(np.sort(similarity[~np.isnan(similarity)])[20])
+    run = small_prune(pool, reference, tmp_path / "run", min_similarity=least)
+    assert len(run.selection) == 40
+    assert run.selection.similarity.min() >= np.float32(least)
+    assert run.summary["outside"] == len(run.selection.outside) == 20
+    assert not set(run.selection) & set(run.selection.outside.tolist())
+    assert "20 are out of the domain" in run.describe()
+    assert json.loads(run.path.joinpath("config.json").read_text())["selection"]["min_similarity"] == least
+    assert finished.summary["outside"] == 0
+    # The same of what is on the disk, with the embeddings and with clusters alone.
+    fitted = run.path / "centroids.safetensors"
+    embed_run(pool, out=tmp_path / "clusters", encoder=Colours(), centroids=fitted, progress=False)
+    for folder in (run.path, tmp_path / "clusters"):
+        out = tmp_path / f"{folder.name}.parquet"
+        chosen = select_run(folder, centroids=fitted, keep=20, out=out, min_similarity=least)
+        assert chosen.figures["outside"] >= 20
+        table = pq.read_table(out)
+        assert table["similarity"].to_numpy().min() >= np.float32(least)
+        about = json.loads(table.schema.metadata[b"rsprune"])
+        assert about["strategy_options"]["min_similarity"] == least
+    with pytest.raises(BudgetError, match="below min_similarity"):
+        small_prune(pool, reference, tmp_path / "none", min_similarity=1.0)
+    with pytest.raises(ArgumentError, match="min_similarity is an option of"):
+        select_run(run.path, keep=20, out=tmp_path / "s.parquet", strategy="random", min_similarity=0.1)
+
+
+def test_centroids_are_fitted_on_a_balanced_draw(reference, tmp_path):
+    def draw(name, seed=0, **limits):
+        out = tmp_path / name
+        done = centroids_run(reference, out=out, encoder=Colours(), k=6, seed=seed, progress=False, **limits)
+        tables = [pq.read_table(path, columns=["key"]) for path in (out / "reference" / "embeddings").glob("*.parquet")]
+        keys = [key for table in tables for key in table["key"].to_pylist()]
+        assert rsprune.Centroids.load(out / "centroids.safetensors").meta["rows"] == len(keys)
+        assert done.figures["k"] == 6
+        return sorted(keys), json.loads((out / "config.json").read_text())["centroids"]
+
+    keys, config = draw("a", max_per_class=3)
+    assert sorted(key.split("/")[0] for key in keys) == sorted(f"class{i}" for i in range(5) for _ in range(3))
+    assert config["max_per_class"] == 3
+    assert draw("b", max_per_class=3)[0] == keys
+    assert draw("c", max_per_class=3, seed=1)[0] != keys
+    more, _ = draw("d", max_images=17)
+    assert np.unique([key.split("/")[0] for key in more], return_counts=True)[1].tolist() == [4, 4, 3, 3, 3]
+    assert set(keys) < set(more)
+    with pytest.raises(ArgumentError, match="6 centroids cannot be fitted on 5 reference images"):
+        draw("e", max_images=5)
+
+
+def test_classes_of_joined_sets_are_their_own(reference, tmp_path):
+    source = open_source([reference, reference])
+    assert sorted(set(classes_of(source))) == [f"{s}/class{i}" for s in range(2) for i in range(5)]
+    taken = balanced_draw(["a", "b", "a", "c", "a", "b"], seed=3, max_per_class=2, max_images=4)
+    draws = _core.draws(3, 0, 6)
+    best = sorted([0, 2, 4], key=lambda i: draws[i])[:2]  # the larger classes have one more: a, of two that reach 2
+    assert np.flatnonzero(taken).tolist() == sorted([*best, min([1, 5], key=lambda i: draws[i]), 3])
+
+
 def test_select_refuses_embeddings_of_another_encoder(finished, pool, tmp_path):
     embed_run(pool, out=tmp_path / "embedded", encoder=Colours(version="2"), progress=False)
     with pytest.raises(EncoderMismatchError, match="colours"):
@@ -531,8 +594,10 @@ def test_a_strategy_that_cannot_work_in_a_run_fails_before_it_begins(pool, refer
     for error, says, options in (
         (ArgumentError, "expected one of", {"strategy": "magic"}),
         (ArgumentError, "no option", {"strategy": "random", "strategy_options": {"colour": 1}}),
-        (ArgumentError, "fill and within", {"strategy_options": {"k": 3}}),
-        (ArgumentError, "fill and within", {"strategy": "random", "within": "far"}),
+        (ArgumentError, "fill, within and min_similarity", {"strategy_options": {"k": 3}}),
+        (ArgumentError, "fill, within and min_similarity", {"strategy": "random", "within": "far"}),
+        (ArgumentError, "fill, within and min_similarity", {"strategy": "random", "min_similarity": 0.5}),
+        (ArgumentError, "max_images is for reference images", {"reference": fitted, "reference_max_images": 9}),
         (BudgetError, "no budget", {"strategy": "full"}),
         (ArgumentError, "needs reference=", {"strategy": "vjepa2", "reference": fitted}),
     ):

@@ -32,6 +32,7 @@ __all__ = [
     "Within",
     "assign",
     "budget_rows",
+    "check_min_similarity",
     "select",
     "select_assigned",
 ]
@@ -288,7 +289,7 @@ def select(
     n = embeddings.shape[0]
     # Before the long part, so that what cannot work fails at once.
     budget_rows(budget, n)
-    min_similarity = _check_min_similarity(min_similarity)
+    min_similarity = check_min_similarity(min_similarity)
     ranks = None if score is None else _ranks(score, n, fill)
     members = None if groups is None else read_groups(groups, n)
     core = as_core(centroids)
@@ -434,7 +435,7 @@ def _select(
         _check_length("similarity", similarity, n)
         ranks = np.where(np.isnan(similarity), np.float32(np.nan), _ranks(score, n, fill))
     first = _row_numbers("preselected", preselected, n)
-    least = _check_min_similarity(min_similarity)
+    least = check_min_similarity(min_similarity)
     outside = _outside(similarity, least, first)
     gone = np.concatenate([_row_numbers("exclude", exclude, n), outside])
 
@@ -511,7 +512,8 @@ def _shares(
     return {name: GroupCounts(pool, budget, 0) for name, pool, budget in of_each}
 
 
-def _check_min_similarity(value: Any) -> float | None:
+def check_min_similarity(value: Any) -> float | None:
+    """``value`` as a float, if it is a number."""
     if value is not None and (
         isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating) or np.isnan(value)
     ):

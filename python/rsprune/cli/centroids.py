@@ -29,6 +29,10 @@ def command(
     compile: common.Compile = False,
     batch_size: common.BatchSize = None,
     k: common.K = 200,
+    max_per_class: Annotated[int | None, typer.Option(min=1, help="Take so many images of a class at most.")] = None,
+    max_images: Annotated[
+        int | None, typer.Option(min=1, help="Take so many images at most, balanced over the classes.")
+    ] = None,
     seed: common.Seed = 0,
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Of a run that kept its embeddings: try several K, and say what each does.")
@@ -63,6 +67,8 @@ def command(
             compile=compile,
             batch_size=batch_size,
             k=k,
+            max_per_class=max_per_class,
+            max_images=max_images,
             seed=seed,
             threads=threads,
             progress=observer,

@@ -51,6 +51,9 @@ EntropyKeep = Annotated[float, typer.Option(help="The fraction of the collection
 Tau = Annotated[float | None, typer.Option(help="Keep images of this entropy (bits) or more, instead of a fraction.")]
 Fill = Annotated[FillRule, typer.Option(help="Who gets what the quotas leave of the budget.")]
 Within = Annotated[WithinRule, typer.Option(help="Which images of a cluster come first.")]
+MinSimilarity = Annotated[
+    float | None, typer.Option(help="Never keep images that are less similar than this to every centroid.")
+]
 Strategy = Annotated[str, typer.Option(help="How rows are chosen: [bold]rsprune strategies[/bold] lists all ways.")]
 StrategyOption = Annotated[
     list[str] | None, typer.Option("--strategy-option", "-O", help="An option of the strategy.", metavar="NAME=VALUE")

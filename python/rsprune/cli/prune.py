@@ -40,6 +40,13 @@ def command(
     k: common.K = 200,
     fill: common.Fill = "global",
     within: common.Within = "nearest",
+    min_similarity: common.MinSimilarity = None,
+    reference_max_per_class: Annotated[
+        int | None, typer.Option(min=1, help="Fit the centroids on so many images of a class at most.")
+    ] = None,
+    reference_max_images: Annotated[
+        int | None, typer.Option(min=1, help="Fit the centroids on so many images at most, balanced over the classes.")
+    ] = None,
     strategy: common.Strategy = "rsprune",
     strategy_option: common.StrategyOption = None,
     seed: common.Seed = 0,
@@ -78,6 +85,9 @@ def command(
             k=k,
             fill=fill,
             within=within,
+            min_similarity=min_similarity,
+            reference_max_per_class=reference_max_per_class,
+            reference_max_images=reference_max_images,
             strategy=strategy,
             strategy_options=common.strategy_options(strategy_option),
             seed=seed,

@@ -104,6 +104,7 @@ def decide(
             k=centroids.k,
             fill=options["fill"],
             within=options["within"],
+            min_similarity=options["min_similarity"],
             seed=options["seed"],
             exclude=np.flatnonzero(~kept),
             threads=work.threads,
@@ -174,6 +175,7 @@ def figures(
         "selected": len(selection),
         "quota": selection.budget // selection.k if own else 0,
         "phases": {"quota": int(np.count_nonzero(in_quota)), "fill": int(np.count_nonzero(in_fill))},
+        "outside": len(selection.outside),
         "fill_cut": float(selection.similarity[in_fill].min()) if own and in_fill.any() else None,
         "clusters": {
             **{name: selection.counts[name].tolist() for name in ("pool", "quota", "fill")},
@@ -189,6 +191,12 @@ def read_selection(folder: RunFolder) -> Selection:
     rows = [pq.read_metadata(folder.entropy(name)).num_rows for name in names]
     start = dict(zip(names, np.cumsum([0, *rows]).tolist(), strict=False))
     first = np.array([start[shard] for shard in table["shard"].to_pylist()], np.int64)
+    outside = [np.empty(0, np.int64)]
+    if (least := folder.read_config()["selection"].get("min_similarity")) is not None:
+        for name in names:
+            embedded = read_table(folder.assignments(name), ["row", "similarity"])
+            below = embedded["similarity"].to_numpy() < np.float32(least)
+            outside.append(embedded["row"].to_numpy()[below] + start[name])
     clusters = summary["clusters"]
     counts = np.zeros(len(clusters["pool"]), COUNTS)
     for name in ("pool", "quota", "fill"):
@@ -203,4 +211,5 @@ def read_selection(folder: RunFolder) -> Selection:
         budget=summary["budget"],
         k=len(counts),
         total=summary["images"],
+        outside=np.concatenate(outside),
     )

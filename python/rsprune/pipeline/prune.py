@@ -22,7 +22,7 @@ from rsprune.pipeline.reference import Fitted, ReferenceLike, SourceLike, open_r
 from rsprune.pipeline.stages import embed_shards, entropy_shards
 from rsprune.report import write_report
 from rsprune.runners import Observer, observe
-from rsprune.selection import Fill, Selection, Within, budget_rows
+from rsprune.selection import Fill, Selection, Within, budget_rows, check_min_similarity
 from rsprune.sources import open_source
 
 __all__ = ["Run", "open_run", "prune"]
@@ -56,6 +56,8 @@ class Run:
         rule = f"{figures['quota']:,} nearest to each of {len(clusters)} centroids: {by_quota}"
         if (strategy := figures.get("strategy", OWN)) != OWN:
             rule = f"{figures['selected']:,} by the strategy {strategy!r}"
+        if outside := figures.get("outside", 0):
+            rule += f"; {outside:,} are out of the domain"
         return "\n".join(
             [
                 f"{figures['selected']:,} of {figures['images']:,} images kept "
@@ -99,6 +101,9 @@ def prune(
     k: int = 200,
     fill: Fill = "global",
     within: Within = "nearest",
+    min_similarity: float | None = None,
+    reference_max_per_class: int | None = None,
+    reference_max_images: int | None = None,
     strategy: str = "rsprune",
     strategy_options: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -143,14 +148,20 @@ def prune(
         choosing again in other ways.
     k
         The number of centroids; ignored where fitted centroids are given.
-    fill, within, seed
-        See :func:`rsprune.select`. The seed is also that of the centroids.
+    fill, within, min_similarity, seed
+        See :func:`rsprune.select`. The seed is also that of the centroids. ``min_similarity`` leaves fewer images to
+        select from than Stage I kept; where they are fewer than the budget the run ends without a selection, and
+        ``rsprune select`` can choose less from its folder.
+    reference_max_per_class, reference_max_images
+        Fit the centroids on no more images of a class of a reference set, and no more in all: classes alike, as far as
+        their images reach; which, the seed says. A set without class folders is one class.
     strategy
         How Stage II chooses among the images that Stage I kept: any of :func:`rsprune.strategies.names` that works to a
         budget. Each is given the embeddings, the entropies, the reference embeddings and the centroids, which stand in
         for clusters that it would fit itself.
     strategy_options
-        The options of another strategy than ``"rsprune"``, whose options are ``fill`` and ``within``.
+        The options of another strategy than ``"rsprune"``, whose options are ``fill``, ``within`` and
+        ``min_similarity``.
     gray, bands, nodata, valid_range, max_pixels
         See :func:`rsprune.entropy`.
     threads
@@ -180,11 +191,15 @@ def prune(
         raise BudgetError(msg)
     rule = check_cut(entropy_keep, tau)
     pixels = Pixels(gray, None if bands is None else tuple(bands), nodata, valid_range, max_pixels)
-    prior = open_reference(reference, k=k, seed=seed)
+    prior = open_reference(
+        reference, k=k, seed=seed, max_per_class=reference_max_per_class, max_images=reference_max_images
+    )
     model = open_encoder(encoder, weights, device, precision, compile)
     prior.check(model)
-    choice = {"images": total, "budget": budget, "fill": fill, "within": within, "seed": seed}
-    choice |= check_strategy(strategy, strategy_options, fill, within, has_reference=not isinstance(prior, Fitted))
+    choice: dict[str, Any] = {"images": total, "budget": budget, "fill": fill, "within": within, "seed": seed}
+    choice["min_similarity"] = check_min_similarity(min_similarity)
+    own = {"fill": fill, "within": within, "min_similarity": min_similarity}
+    choice |= check_strategy(strategy, strategy_options, own, has_reference=not isinstance(prior, Fitted))
     folder = RunFolder(out)
     making = encoder_config(model, batch_size, folder)
     stored = keep_embeddings or strategy != OWN  # the others choose among the embeddings themselves
@@ -225,9 +240,9 @@ def check_cut(entropy_keep: float, tau: float | None) -> dict[str, float]:
 
 
 def check_strategy(
-    name: str, options: Mapping[str, Any] | None, fill: Fill, within: Within, *, has_reference: bool
+    name: str, options: Mapping[str, Any] | None, own: Mapping[str, Any], *, has_reference: bool
 ) -> dict[str, Any]:
-    """The strategy of a run, as its configuration names it.
+    """The strategy of a run, as its configuration names it. ``own`` are the options of rsprune's.
 
     Raises
     ------
@@ -241,10 +256,15 @@ def check_strategy(
     options = dict(options or {})
     method = strategies.get(name)
     if name == OWN and options:
-        msg = f"strategy_options is {options!r}; the options of the strategy {OWN!r} are fill and within"
+        msg = (
+            f"strategy_options is {options!r}; the options of the strategy {OWN!r} are fill, within and min_similarity"
+        )
         raise ArgumentError(msg)
-    if name != OWN and (fill, within) != ("global", "nearest"):
-        msg = f"fill and within are options of the strategy {OWN!r}; give those of {name!r} as strategy_options"
+    if name != OWN and tuple(own.values()) != ("global", "nearest", None):
+        msg = (
+            f"fill, within and min_similarity are options of the strategy {OWN!r}; "
+            f"give those of {name!r} as strategy_options"
+        )
         raise ArgumentError(msg)
     method.check(options)
     if method.budget == "none":

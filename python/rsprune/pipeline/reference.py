@@ -5,20 +5,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune.centroids import Centroids, fit_centroids
+from rsprune import _core
+from rsprune.centroids import Centroids, check_whole, fit_centroids
 from rsprune.encoders import Encoder
 from rsprune.errors import ArgumentError, EncoderMismatchError
 from rsprune.manifest import canonical
 from rsprune.pipeline.options import Pixels, Work, source_config
 from rsprune.pipeline.quarantine import write_quarantine
 from rsprune.pipeline.stages import embed_shards
+from rsprune.quotas import apportion
 from rsprune.sources import Source, open_source
+from rsprune.sources.joined import JoinedSource
 
 __all__ = ["Reference", "ReferenceLike", "SourceLike", "open_reference"]
 
@@ -50,8 +54,20 @@ class Reference(Protocol):
         """The embeddings that the centroids were made of, once they are; None where those came as they are."""
 
 
-def open_reference(reference: ReferenceLike, *, k: int, seed: int) -> Reference:
-    """Tell what ``reference`` is: fitted centroids, embeddings, or images."""
+def open_reference(
+    reference: ReferenceLike, *, k: int, seed: int, max_per_class: int | None = None, max_images: int | None = None
+) -> Reference:
+    """Tell what ``reference`` is: fitted centroids, embeddings, or images, of which a balanced draw may be taken."""
+    given = {"max_per_class": max_per_class, "max_images": max_images}
+    limits = {name: check_whole(name, limit) for name, limit in given.items() if limit is not None}
+    prior = _open(reference, k, seed, limits)
+    if limits and not isinstance(prior, Images):
+        msg = f"{next(iter(limits))} is for reference images; the reference is embeddings or fitted centroids"
+        raise ArgumentError(msg)
+    return prior
+
+
+def _open(reference: ReferenceLike, k: int, seed: int, limits: dict[str, int]) -> Reference:
     if isinstance(reference, Centroids):
         return Fitted(reference)
     if isinstance(reference, (str, Path)):
@@ -62,7 +78,7 @@ def open_reference(reference: ReferenceLike, *, k: int, seed: int) -> Reference:
             return Embeddings(np.load(path, mmap_mode="r"), k, seed)
     if isinstance(reference, np.ndarray):
         return Embeddings(reference, k, seed)
-    return Images(open_source(reference), k, seed)
+    return Images(open_source(reference), k, seed, limits)
 
 
 @dataclass(frozen=True)
@@ -131,20 +147,31 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class Images:
-    """Reference images, embedded here."""
+    """Reference images, embedded here: all of them, or within ``limits`` a balanced draw."""
 
     source: Source
     k: int
     seed: int
+    limits: dict[str, int]
 
     @property
     def images(self) -> int:
-        """How many reference images there are."""
-        return self.source.total()
+        """How many reference images are taken."""
+        return sum(map(len, self.rows.values()))
+
+    @cached_property
+    def rows(self) -> dict[str, NDArray[np.int64]]:
+        """For each shard's name the positions within it that are taken, ascending."""
+        counts = [self.source.count(shard) for shard in self.source.shards]
+        if not self.limits:
+            return {shard.name: np.arange(count) for shard, count in zip(self.source.shards, counts, strict=True)}
+        taken = balanced_draw(classes_of(self.source), seed=self.seed, **self.limits)
+        parts = np.split(taken, np.cumsum(counts)[:-1])
+        return {shard.name: np.flatnonzero(part) for shard, part in zip(self.source.shards, parts, strict=True)}
 
     def fingerprint(self) -> dict[str, Any]:
-        """The fingerprint of the images, and what is fitted on their embeddings."""
-        return {"images": source_config(self.source), "k": self.k, "seed": self.seed}
+        """The fingerprint of the images, which of them are taken, and what is fitted on their embeddings."""
+        return {"images": source_config(self.source), "k": self.k, "seed": self.seed, **self.limits}
 
     def check(self, encoder: Encoder) -> None:
         """Fail when there are fewer images than centroids."""
@@ -154,8 +181,7 @@ class Images:
         """Embed the images into ``reference/``, and fit the centroids on them."""
         if not work.folder.centroids.exists():
             inside = replace(work, folder=work.folder.reference())
-            everything = {shard.name: np.arange(self.source.count(shard)) for shard in self.source.shards}
-            embed_shards(inside, self.source, everything, encoder, None, pixels, batch_size, stage="reference")
+            embed_shards(inside, self.source, self.rows, encoder, None, pixels, batch_size, stage="reference")
             if unread := write_quarantine(inside):
                 work.observer.note(f"{unread} reference images could not be read: {inside.folder.quarantine}")
             shards = [inside.folder.embeddings(shard.name) for shard in self.source.shards]
@@ -169,6 +195,42 @@ class Images:
     def embeddings(self, work: Work) -> Any | None:
         """Their files in ``reference/``."""
         return [work.folder.reference().embeddings(shard.name) for shard in self.source.shards]
+
+
+def classes_of(source: Source) -> list[str]:
+    """The class of every image, in the order of the rows: its set's number, where several are joined, and its label."""
+    joined = isinstance(source, JoinedSource)
+    return [
+        f"{shard.name.partition('-')[0] if joined else ''}/{item.label or ''}"
+        for shard in source.shards
+        for item in source.read(shard)
+    ]
+
+
+def balanced_draw(
+    classes: Sequence[str], *, seed: int, max_per_class: int | None = None, max_images: int | None = None
+) -> NDArray[np.bool_]:
+    """Draw images, no more than so many of a class, and no more than so many in all: classes alike (water-filling).
+
+    Of a class come the rows i of the smallest ``hash64(seed, i)``. Of classes that cannot all have one more, the larger
+    ones have it, then the first by name.
+
+    Returns
+    -------
+    NDArray
+        bool (N,).
+    """
+    names, of = np.unique(np.asarray(classes), return_inverse=True)
+    sizes = np.bincount(of, minlength=len(names))
+    most = sizes if max_per_class is None else np.minimum(sizes, max_per_class)
+    shares = most.tolist()
+    if max_images is not None:
+        shares = apportion(min(max_images, sum(shares)), [0] * len(names), shares, [1] * len(names))
+    order = np.lexsort((_core.draws(seed, 0, len(of)), of))  # stable: ties to the lower row
+    place = np.empty(len(of), np.int64)
+    place[order] = np.arange(len(of)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    taken: NDArray[np.bool_] = place < np.asarray(shares)[of]
+    return taken
 
 
 def check_enough(rows: int, k: int) -> None:

@@ -30,7 +30,7 @@ from rsprune.pipeline.reference import (
 )
 from rsprune.pipeline.stages import embed_shards, entropy_shards
 from rsprune.runners import Observer, observe
-from rsprune.selection import Fill, Selection, Within, budget_rows, select_assigned
+from rsprune.selection import Fill, Selection, Within, budget_rows, check_min_similarity, select_assigned
 from rsprune.sources import open_source
 
 __all__ = ["Outcome", "centroids_run", "embed_run", "entropy_run", "select_run"]
@@ -146,15 +146,18 @@ def centroids_run(
     compile: bool = False,
     batch_size: int | None = None,
     k: int = 200,
+    max_per_class: int | None = None,
+    max_images: int | None = None,
     seed: int = 0,
     threads: int | None = None,
     progress: bool | Observer = True,
 ) -> Outcome:
     """Fit reference centroids, resumably: ``out/centroids.safetensors``.
 
-    The parameters are those of :func:`rsprune.prune`.
+    The parameters are those of :func:`rsprune.prune`, where ``max_per_class`` and ``max_images`` begin with
+    ``reference_``.
     """
-    prior = open_reference(reference, k=k, seed=seed)
+    prior = open_reference(reference, k=k, seed=seed, max_per_class=max_per_class, max_images=max_images)
     model = open_encoder(encoder, weights, device, precision, compile)
     prior.check(model)
     folder = RunFolder(out)
@@ -178,6 +181,7 @@ def select_run(
     out: str | Path,
     fill: Fill = "global",
     within: Within = "nearest",
+    min_similarity: float | None = None,
     strategy: str = "rsprune",
     strategy_options: Mapping[str, Any] | None = None,
     reference: Any = None,
@@ -195,7 +199,8 @@ def select_run(
         A folder that :func:`embed_run` or :func:`rsprune.prune` wrote, whose keys the manifest then names; a ``.npy``
         file; a folder of shards.
     strategy, strategy_options
-        See :func:`rsprune.strategies.select`; the options of ``"rsprune"`` are ``fill`` and ``within``.
+        See :func:`rsprune.strategies.select`; the options of ``"rsprune"`` are ``fill``, ``within`` and
+        ``min_similarity``.
     reference
         Embeddings of the reference images.
     entropy, score, labels
@@ -211,7 +216,12 @@ def select_run(
     fitted = Centroids.load(centroids) if isinstance(centroids, (str, Path)) else centroids
     folder = RunFolder(embeds)
     embedded = folder.config.is_file()
-    options = dict(strategy_options or {}) | ({"fill": fill, "within": within} if strategy == OWN else {})
+    options = dict(strategy_options or {})
+    if strategy == OWN:
+        options |= {"fill": fill, "within": within, "min_similarity": check_min_similarity(min_similarity)}
+    elif min_similarity is not None:
+        msg = f"min_similarity is an option of the strategy {OWN!r}, not of {strategy!r}"
+        raise ArgumentError(msg)
     choice = {"strategy": strategy, "strategy_options": options, "seed": seed}
 
     def choose(rows: Any) -> Selection:
@@ -253,6 +263,7 @@ def select_run(
                 k=k,
                 fill=fill,
                 within=within,
+                min_similarity=min_similarity,
                 seed=seed,
                 threads=threads,
             )
@@ -261,6 +272,7 @@ def select_run(
             table = table.append_column(name, pa.array(getattr(chosen, name)))
         write_table(out, table.combine_chunks(), {**software(), "embeddings": digest(folder.read_config()), **choice})
     figures = {"selected": len(chosen), "k": chosen.k, "invalid": len(chosen.invalid)}
+    figures["outside"] = len(chosen.outside)
     return Outcome(Path(out), figures, f"{chosen.summary()}\nwritten to {out}")
 
 

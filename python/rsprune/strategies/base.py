@@ -134,7 +134,8 @@ def _selection(inputs: Inputs, choice: Choice) -> Selection:
     for field, value in (("quota", QUOTA), ("fill", FILL), ("preselected", PRESELECTED)):
         counts[field] = _sizes(cluster[phase == value], clusters.k)
     invalid = np.flatnonzero(~inputs.valid).astype(np.int64)
-    return Selection(rows, cluster, similarity, phase, counts, invalid, budget, clusters.k, inputs.n)
+    k, n = clusters.k, inputs.n
+    return Selection(rows, cluster, similarity, phase, counts, invalid, budget, k, n, outside=choice.outside)
 
 
 def _sizes(labels: NDArray[np.int32], k: int) -> NDArray[np.int64]:

@@ -64,11 +64,14 @@ class Choice:
         The groups that it worked with, if any; the pool counts as one group otherwise.
     phase
         uint8, aligned with ``rows``: why each is there (see :class:`rsprune.Selection`); None is all by quota.
+    outside
+        int64: rows that were left out of the domain, ascending, if any.
     """
 
     rows: NDArray[np.int64]
     clusters: Clusters | None = None
     phase: NDArray[np.uint8] | None = None
+    outside: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 @dataclass(frozen=True, eq=False)

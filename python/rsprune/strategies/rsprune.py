@@ -21,6 +21,7 @@ def rsprune(
     k: int = 200,
     fill: Fill = "global",
     within: Within = "nearest",
+    min_similarity: float | None = None,
 ) -> Choice:
     """The paper's method: of the rows around each reference centroid an equal number, nearest first.
 
@@ -34,7 +35,7 @@ def rsprune(
         Stage I: first keep this fraction of all rows by ``entropy``, at least the budget. None leaves Stage I out.
     k
         Centroids to fit on the reference embeddings, where no centroids are given.
-    fill, within
+    fill, within, min_similarity
         See :func:`rsprune.select`.
     """
     pool = inputs.candidates
@@ -58,8 +59,11 @@ def rsprune(
         k=centroids.k,
         fill=fill,
         within=within,
+        min_similarity=min_similarity,
         seed=inputs.seed,
         threads=inputs.threads,
     )
     labels[~inputs.valid] = -1
-    return Choice(chosen.indices, Clusters(labels, centroids.k, similarity, centroids.vectors), chosen.phase)
+    return Choice(
+        chosen.indices, Clusters(labels, centroids.k, similarity, centroids.vectors), chosen.phase, chosen.outside
+    )
