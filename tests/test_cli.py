@@ -234,3 +234,14 @@ def test_conversion_of_what_has_none():
         1,
         "error: dinov2-s has no conversion: known are git-rsclip, git-rsclip-base\n",
     )
+
+
+def test_conversion_without_open_clip_names_the_extra(monkeypatch, tmp_path):
+    for name in ("convert", "clip"):
+        monkeypatch.delitem(sys.modules, f"rsprune.encoders.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    done = rsprune("encoders", "convert", "git-rsclip", "-o", tmp_path)
+    assert (done.returncode, done.stderr) == (
+        1,
+        'error: the conversion needs open_clip: `pip install "rsprune[embed]"`\n',
+    )

@@ -119,23 +119,26 @@ def convert_encoder(
     json: common.Json = False,
 ) -> None:
     """Write an encoder as a folder for open_clip's local-dir:, both towers, in float32."""
-    from rsprune.encoders.convert import convert
+    from rsprune.errors import MissingDependencyError
 
+    try:
+        from rsprune.encoders.convert import convert
+    except ModuleNotFoundError as error:
+        message = f'the conversion needs {error.name}: `pip install "rsprune[embed]"`'
+        raise MissingDependencyError(message) from error
     folder = convert(name, out, weights=weights)
     common.conclude({"out": str(folder)}, f"written to {folder}: its README.md says how to load it", quiet, json)
 
 
 def weights_of(name: str) -> Path | None:
     """Where an encoder's weights are on this machine."""
-    from rsprune.encoders.hub import find
+    from rsprune.encoders.hub import find, packaged_weights
     from rsprune.encoders.registry import KNOWN
 
     known = KNOWN[name]
     if known.repository:
         return find(name, known.repository, known.file)
     try:
-        from rsprune.encoders.efficientnet import packaged_weights
-
         return packaged_weights()
     except ImportError:
         return None

