@@ -258,6 +258,12 @@ def test_folder_without_weights(small_git_rsclip, tmp_path):
         load(f"hf:{tmp_path}")
 
 
+@pytest.mark.parametrize("name", ["/nowhere", "./nowhere", "nowhere", "/no/where", "a/b/c"])
+def test_folder_that_is_not_there(name):
+    with pytest.raises(errors.WeightsError, match=r"no folder at .*nowhere|no folder at /no/where|no folder at a/b/c"):
+        load(f"hf:{name}")
+
+
 def test_processor_that_is_not_known(published, tmp_path):
     small.saved(small.siglip_model(), tmp_path, 32, processor={"size": {"longest_edge": 3}, "resample": 0})
     with pytest.raises(errors.WeightsError, match=r"preprocessor_config\.json asks for a resizing that is not known"):
@@ -348,6 +354,8 @@ def test_file_by_name(small_clip):
         ("open_clip:ViT-Z-99:openai", r"no architecture 'ViT-Z-99'"),
         ("open_clip:ViT-B-32", r"names no weights"),
         ("timm:resnet_none", r"no architecture 'resnet_none'"),
+        ("timm:resnet26t", r"hub, which is not on this machine"),
+        ("hf:own er/na me", r"hub, which is not on this machine"),
         ("git-rsclip-huge", r"no encoder is called 'git-rsclip-huge': known are .*git-rsclip.*hf:<folder or id>"),
         ("siglip", r"no encoder is called 'siglip'"),
     ],
@@ -564,3 +572,13 @@ def test_full_size_clip_agrees_with_open_clip(name, tmp_path):
     assert np.abs(encoder.encode(list(images)) - small.unit(want)).max() <= 5e-6
     rounded = load(name, weights=path, precision="bfloat16").encode(list(images))
     assert (rounded * small.unit(want)).sum(1).min() >= 0.9999
+
+
+def test_architecture_whose_weights_nobody_publishes(monkeypatch):
+    model = timm.create_model("resnet18", num_classes=0)
+    model.pretrained_cfg = model.pretrained_cfg | {"hf_hub_id": None}
+    monkeypatch.setattr("timm.create_model", lambda *_, **__: model)
+    with pytest.raises(
+        errors.WeightsError, match=r"no weights of resnet18: write timm:resnet18:<file>, or pass weights="
+    ):
+        load("timm:resnet18")

@@ -64,6 +64,9 @@ def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder
     """
     rest = name.partition(":")[2]
     folder = weights or Path(rest)
+    if not folder.is_dir() and (weights or rest.count("/") != 1 or rest.startswith((".", "/", "~"))):
+        message = f"no folder at {folder}, and it is no repository's id, which would be <owner>/<name>"
+        raise WeightsError(message)
 
     def get(file: str) -> Path:
         return folder / file if folder.is_dir() else fetch(name.replace("/", "-"), rest, file)

@@ -40,7 +40,10 @@ def find(name: str, repository: str, file: str) -> Path | None:
         from huggingface_hub import try_to_load_from_cache
     except ModuleNotFoundError:
         return None
-    cached = try_to_load_from_cache(repository, file)
+    try:
+        cached = try_to_load_from_cache(repository, file)
+    except ValueError:  # no repository can have such a name
+        return None
     return Path(cached) if isinstance(cached, str) else None
 
 

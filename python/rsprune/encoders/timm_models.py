@@ -14,7 +14,7 @@ from rsprune.encoders.preprocessing import Preprocessing
 from rsprune.encoders.registry import KNOWN
 from rsprune.encoders.torch_encoder import TorchEncoder
 from rsprune.encoders.weights import load_into, read_state, weights_provenance
-from rsprune.errors import EncoderError
+from rsprune.errors import EncoderError, WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,7 +56,12 @@ def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder
 
     model = create()
     settings: dict[str, Any] = model.pretrained_cfg
-    path = weights or (Path(file) if file else None) or fetch(name, settings["hf_hub_id"], "model.safetensors")
+    path = weights or (Path(file) if file else None)
+    if path is None:
+        if not settings.get("hf_hub_id"):
+            message = f"timm publishes no weights of {architecture}: write timm:{architecture}:<file>, or pass weights="
+            raise WeightsError(message)
+        path = fetch(name.replace(":", "-"), settings["hf_hub_id"], "model.safetensors")
     data = timm.data.resolve_model_data_config(model)
     return TorchEncoder(
         name if known else f"timm:{architecture}",

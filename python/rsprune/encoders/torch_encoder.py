@@ -79,7 +79,7 @@ def torch_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     has = _core.cpu_features() if device.type == "cpu" else {}
-    return torch.bfloat16 if has.get("avx512bf16") or has.get("amx-bf16") else torch.float32
+    return torch.bfloat16 if has.get("avx512bf16") else torch.float32  # every CPU with AMX has it, too
 
 
 class TorchEncoder(Encoder):

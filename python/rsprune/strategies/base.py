@@ -177,16 +177,22 @@ def _sets(reference: Any, pool: Embeddings | None) -> dict[str, Embeddings] | No
     return sets
 
 
-def _numbers(name: str, values: Any) -> NDArray[np.float64] | None:
-    if values is None:
-        return None
+def _column(name: str, values: Any, kinds: str, what: str) -> NDArray[Any]:
+    """Read one value a row, of these kinds of dtype; an empty list has none."""
     array = np.asarray(values)
     if array.ndim != 1:
         message = f"{name} of shape {array.shape}; expected (rows,)"
         raise ShapeError(message)
-    if array.dtype.kind not in "fiu" and array.size:
-        message = f"{name} of {array.dtype}; expected numbers"
+    if array.dtype.kind not in kinds and array.size:
+        message = f"{name} of {array.dtype}; expected {what}"
         raise DtypeError(message)
+    return array
+
+
+def _numbers(name: str, values: Any) -> NDArray[np.float64] | None:
+    if values is None:
+        return None
+    array = _column(name, values, "fiu", "numbers")
     # -0.0 and 0.0 are one score.
     numbers: NDArray[np.float64] = array.astype(np.float64) + 0.0
     if np.isinf(numbers).any():
@@ -198,13 +204,7 @@ def _numbers(name: str, values: Any) -> NDArray[np.float64] | None:
 def _classes(labels: Any) -> NDArray[np.int32] | None:
     if labels is None:
         return None
-    array = np.asarray(labels)
-    if array.ndim != 1:
-        message = f"labels of shape {array.shape}; expected (rows,)"
-        raise ShapeError(message)
-    if array.dtype.kind not in "iu" and array.size:
-        message = f"labels of {array.dtype}; expected integers"
-        raise DtypeError(message)
+    array = _column("labels", labels, "iu", "integers")
     wrong = np.flatnonzero((array < -1) | (array >= 2**31 - 1))
     if wrong.size:
         message = f"row {int(wrong[0])} has label {array[wrong[0]]}; expected 0 or more, or -1 for an invalid row"
