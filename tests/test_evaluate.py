@@ -13,6 +13,7 @@ from test_cli import rsprune as command
 from test_pipeline import Colours
 
 from rsprune import errors
+from rsprune.diffusion.latents import Reading
 from rsprune.evaluation import (
     Inception,
     Lpips,
@@ -315,6 +316,22 @@ def test_samples_are_written_for_the_adm_suite(images, tmp_path):
     with pytest.raises(errors.ShapeError, match="equal images"):
         export_npz(tmp_path / "images", tmp_path / "other.npz")
     assert not (tmp_path / "other.npz").exists()
+
+
+def test_collections_are_brought_to_the_size_of_what_was_generated(tmp_path):
+    rng = np.random.default_rng(0)
+    found = [rng.integers(0, 256, shape, np.uint8) for shape in ((20, 30, 3), (16, 16, 3), (41, 17, 3))]
+    for i, image in enumerate(found):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    brought = list(open_pictures(tmp_path, 8).read(np.arange(3)))
+    pixels, failures = Reading(8)([(tmp_path / f"{i}.png").read_bytes() for i in range(3)])
+    assert failures == []
+    np.testing.assert_array_equal(np.stack(brought), pixels)
+    assert [image.shape for image in open_pictures(tmp_path).read(np.arange(3))] == [image.shape for image in found]
+    assert open_pictures(tmp_path, 8).fingerprint() != open_pictures(tmp_path).fingerprint()
+    (tmp_path / "3.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(errors.ImageError, match="3"):
+        list(open_pictures(tmp_path, 8).read(np.arange(4)))
 
 
 def test_the_command_prints_and_writes_what_was_found(images, tmp_path, alexnet_file):

@@ -15,6 +15,7 @@ from rsprune.cli import (
     encoders,
     entropy,
     evaluate,
+    experiment,
     explain,
     finetune,
     plan,
@@ -68,6 +69,7 @@ for command in (
     train,
     sample,
     evaluate,
+    experiment,
     demo,
 ):
     name = command.__name__.rpartition(".")[2]

@@ -93,13 +93,13 @@ def budget(text: str) -> int | float:
     raise typer.BadParameter(msg)
 
 
-def strategy_options(words: list[str] | None) -> dict[str, Any]:
+def settings(words: list[str] | None, option: str) -> dict[str, Any]:
     """Parse ``k=200``, ``topup=false``, ``which=furthest``: values are JSON, or else text."""
     options = {}
     for word in words or []:
         name, equals, text = word.partition("=")
         if not (name and equals):
-            msg = f"--strategy-option takes NAME=VALUE, not {word!r}"
+            msg = f"{option} takes NAME=VALUE, not {word!r}"
             raise typer.BadParameter(msg)
         try:
             options[name] = json.loads(text)

@@ -31,6 +31,9 @@ def command(
     weights: common.Weights = None,
     lpips: Annotated[Path | None, typer.Option(help="torchvision's weights of the backbone of LPIPS.")] = None,
     lpips_net: Annotated[str, typer.Option(help="The backbone: alex, vgg or squeeze.")] = "alex",
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Bring the sets to this height and width first. Default: as they are.")
+    ] = None,
     count: Annotated[int | None, typer.Option(min=2, help="So many of both sets. Default: all.")] = None,
     seed: common.Seed = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -71,7 +74,7 @@ def command(
         if not extractors:
             msg = "--real needs features: give --inception (FID), --encoder, or both"
             raise ArgumentError(msg)
-        found += evaluate(images, real, extractors, count=count, seed=seed, cache=cache)
+        found += evaluate(images, real, extractors, size=size, count=count, seed=seed, cache=cache)
     if pairs is not None:
         measure = None if lpips is None else Lpips(lpips, net=lpips_net, device=device)  # type: ignore[arg-type]
         found += evaluate_pairs(images, pairs, lpips=measure)

@@ -89,7 +89,7 @@ def command(
             reference_max_per_class=reference_max_per_class,
             reference_max_images=reference_max_images,
             strategy=strategy,
-            strategy_options=common.strategy_options(strategy_option),
+            strategy_options=common.settings(strategy_option, "--strategy-option"),
             seed=seed,
             **common.pixels(gray, bands, nodata, valid_range, max_pixels),
             threads=threads,

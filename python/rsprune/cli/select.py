@@ -56,7 +56,7 @@ def command(
         within=within,
         min_similarity=min_similarity,
         strategy=strategy,
-        strategy_options=common.strategy_options(strategy_option),
+        strategy_options=common.settings(strategy_option, "--strategy-option"),
         reference=reference,
         entropy=entropy,
         score=score,

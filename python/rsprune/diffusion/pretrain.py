@@ -37,7 +37,7 @@ from rsprune.manifest import RunFolder, digest, software
 from rsprune.runners import Observer, observe
 from rsprune.sources import SourceSpec
 
-__all__ = ["Condition", "Feed", "Preview", "Trained", "build_network", "pretrain", "run_training", "shared"]
+__all__ = ["Condition", "Feed", "Preview", "Trained", "build_network", "pretrain", "run_training", "shared", "train_on"]
 
 #: Sampler steps of the grids that are drawn while training.
 PREVIEW_STEPS = 50
@@ -213,32 +213,70 @@ def pretrain(
 
     with processes(device) as us, observe(progress if us.first else False) as observer:
         cache = shared(us, observer, fill, cache_folder)
-        if mirror and cache.views == 1:
-            message = f"the latent cache {cache_folder} has no mirror images: make another, or train with mirror=False"
-            raise ArgumentError(message)
-        classes = class_names(cache) if conditional else None
-        options = {
-            "input_size": cache.side,
-            "in_channels": cache.latents,
-            "num_classes": None if classes is None else len(classes),
-        }
-        network = build_network(model, seed, **options)
         optimisation = Optimisation(batch, lr, weight_decay, ema, precision_on(us.device, precision), seed)
-        scale, shift = cache.measured() if measured_scale else (cache.scale, cache.shift)
-        codec.scale, codec.shift = scale, shift
-        codec.to(us.device)
-        recipe = software() | {
-            "task": "train",
-            "network": network.config,
-            "optimisation": asdict(optimisation),
-            "data": cache.config | {"cache": digest(cache.config), "images": len(cache), "mirror": mirror},
-            "scale": scale,
-            "shift": shift,
-            "classes": classes,
-        }
-        feed = Feed(cache, codec, classes, network, optimisation, mirror)
-        preview = Preview(codec, network, optimisation, us, samples)
-        return run_training(Path(out), recipe, network, feed, optimisation, schedule, us, observer, preview)
+        return train_on(
+            cache,
+            codec,
+            us,
+            observer,
+            out=out,
+            model=model,
+            optimisation=optimisation,
+            schedule=schedule,
+            conditional=conditional,
+            measured_scale=measured_scale,
+            mirror=mirror,
+            samples=samples,
+        )
+
+
+def train_on(
+    cache: LatentCache,
+    codec: Autoencoder,
+    us: Processes,
+    observer: Observer,
+    *,
+    out: str | Path,
+    model: str,
+    optimisation: Optimisation,
+    schedule: Schedule,
+    numbers: NDArray[np.int64] | None = None,
+    conditional: bool = False,
+    measured_scale: bool = False,
+    mirror: bool = True,
+    samples: int = 16,
+) -> Trained:
+    """Train on latents that are there already: all of a cache, or the samples of some ``numbers``, int64 (n,).
+
+    ``codec`` is the autoencoder that made them; the rest is as for :func:`pretrain`.
+    """
+    if mirror and cache.views == 1:
+        message = f"the latent cache {cache.folder.path} has no mirror images: make another, or train with mirror=False"
+        raise ArgumentError(message)
+    classes = class_names(cache) if conditional else None
+    options = {
+        "input_size": cache.side,
+        "in_channels": cache.latents,
+        "num_classes": None if classes is None else len(classes),
+    }
+    network = build_network(model, optimisation.seed, **options)
+    codec.scale, codec.shift = cache.measured() if measured_scale else (cache.scale, cache.shift)
+    codec.to(us.device)
+    data = cache.config | {"cache": digest(cache.config), "images": len(cache), "mirror": mirror}
+    if numbers is not None:
+        data |= {"images": len(numbers), "numbers": digest(numbers.tolist())}
+    recipe = software() | {
+        "task": "train",
+        "network": network.config,
+        "optimisation": asdict(optimisation),
+        "data": data,
+        "scale": codec.scale,
+        "shift": codec.shift,
+        "classes": classes,
+    }
+    feed = Feed(cache, codec, classes, network, optimisation, mirror, numbers)
+    preview = Preview(codec, network, optimisation, us, samples)
+    return run_training(Path(out), recipe, network, feed, optimisation, schedule, us, observer, preview)
 
 
 def shared(

@@ -23,7 +23,7 @@ from rsprune.evaluation.statistics import Statistics
 from rsprune.files import replacing
 from rsprune.manifest import digest, software, write_json
 
-__all__ = ["Evaluation", "Figure", "evaluate", "evaluate_pairs"]
+__all__ = ["Evaluation", "Figure", "compare_features", "evaluate", "evaluate_pairs", "real_features"]
 
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "PSNR": {"peak": 255},
@@ -106,6 +106,7 @@ def evaluate(
     real: ImagesLike,
     extractors: Sequence[Extractor],
     *,
+    size: int | None = None,
     count: int | None = None,
     subsets: int = 100,
     subset_size: int = 1000,
@@ -122,6 +123,9 @@ def evaluate(
     extractors
         :class:`rsprune.evaluation.Inception` for FID and KID; :class:`rsprune.evaluation.OfEncoder` for the same
         distances in the space of an encoder, which get another name.
+    size
+        Bring the images of collections to this height and width first: that of the generated ones, where the real ones
+        are larger. Else the distance is also that between resolutions.
     count
         So many of both sets, drawn by seed; all if None. The Frechet distance is biased by the number of images:
         compare figures of one ``count`` only.
@@ -143,7 +147,7 @@ def evaluate(
     if not extractors:
         message = "no extractors; expected at least one"
         raise ArgumentError(message)
-    made, found = open_pictures(generated), open_pictures(real)
+    made, found = open_pictures(generated, size), open_pictures(real, size)
     if count is not None and check_whole("count", count, 2) > min(len(made), len(found)):
         message = f"count is {count}, but there are {len(made)} generated and {len(found)} real images"
         raise ArgumentError(message)
@@ -152,19 +156,50 @@ def evaluate(
         provenance = extractor.provenance()
         of_real, statistics = real_features(found, extractor, provenance, count, seed, cache)
         of_generated = extractor.features(made.read(some(made, count, seed)))
-        numbers = {"n_real": len(of_real), "n_gen": len(of_generated), "seed": seed}
-        size = min(subset_size, len(of_real), len(of_generated))
-        kernel = kernel_distance(of_real, of_generated, subsets=subsets, subset_size=size, seed=seed)
-        overlap = prdc(of_real, of_generated, k=k)
-        distance = frechet_distance(statistics, of_generated)
-        figures.append(Figure(extractor.frechet, distance, None, provenance, **numbers, options={}))
-        drawn = {"subsets": subsets, "subset_size": size, "degree": 3}
-        figures.append(Figure(extractor.kernel, kernel.mean, kernel.spread, provenance, **numbers, options=drawn))
-        figures += [
+        figures += compare_features(
+            extractor,
+            of_real,
+            of_generated,
+            statistics=statistics,
+            provenance=provenance,
+            subsets=subsets,
+            subset_size=subset_size,
+            k=k,
+            seed=seed,
+        )
+    return Evaluation(tuple(figures))
+
+
+def compare_features(
+    extractor: Extractor,
+    of_real: NDArray[np.float32],
+    of_generated: NDArray[np.float32],
+    *,
+    statistics: Statistics,
+    provenance: Mapping[str, Any],
+    subsets: int = 100,
+    subset_size: int = 1000,
+    k: int = 5,
+    seed: int = 0,
+) -> list[Figure]:
+    """The figures of two sets by their features (N, D) and (M, D): see :func:`evaluate`.
+
+    ``statistics`` are those of the real ones, and ``provenance`` that of the extractor.
+    """
+    numbers = {"n_real": len(of_real), "n_gen": len(of_generated), "seed": seed}
+    size = min(subset_size, len(of_real), len(of_generated))
+    kernel = kernel_distance(of_real, of_generated, subsets=subsets, subset_size=size, seed=seed)
+    overlap = prdc(of_real, of_generated, k=k)
+    distance = frechet_distance(statistics, of_generated)
+    drawn = {"subsets": subsets, "subset_size": size, "degree": 3}
+    return [
+        Figure(extractor.frechet, distance, None, provenance, **numbers, options={}),
+        Figure(extractor.kernel, kernel.mean, kernel.spread, provenance, **numbers, options=drawn),
+        *(
             Figure(name, getattr(overlap, name), None, provenance, **numbers, options={"k": k})
             for name in ("precision", "recall", "density", "coverage")
-        ]
-    return Evaluation(tuple(figures))
+        ),
+    ]
 
 
 def evaluate_pairs(generated: ImagesLike, real: ImagesLike, *, lpips: Lpips | None = None) -> Evaluation:

@@ -43,7 +43,7 @@ class Pictures(Protocol):
         """What identifies them."""
 
 
-def open_pictures(images: ImagesLike) -> Pictures:
+def open_pictures(images: ImagesLike, size: int | None = None) -> Pictures:
     """Open anything that holds images.
 
     Parameters
@@ -51,6 +51,9 @@ def open_pictures(images: ImagesLike) -> Pictures:
     images
         A uint8 array (N, H, W, 3), or a ``.npy`` or ``.npz`` file of one (of an ``.npz`` its ``arr_0``, the name that
         the ADM suite gives it); anything that :func:`rsprune.sources.open_source` reads.
+    size
+        Height and width that the images of a collection are brought to, as `rsprune train` does: the shorter side by
+        Pillow's bicubic filter, and the middle cut out. As they are if None.
 
     Raises
     ------
@@ -69,7 +72,7 @@ def open_pictures(images: ImagesLike) -> Pictures:
             raise ShapeError(message)
         found: Pictures = _Array(images)
     else:
-        found = _Collection(open_source(images))
+        found = _Collection(open_source(images), size)
     if not len(found):
         message = "no images"
         raise EmptyInputError(message)
@@ -140,6 +143,7 @@ class _Collection:
     """Images of a source. One that cannot be read ends the evaluation: a figure of fewer images is another figure."""
 
     source: Source
+    size: int | None
 
     def __len__(self) -> int:
         return self.source.total()
@@ -154,19 +158,25 @@ class _Collection:
             for item in self.source.read(shard, mine.tolist()) if len(mine) else ():
                 batch.append(item)
                 if len(batch) == BATCH:
-                    yield from _decode(batch)
+                    yield from _decode(batch, self.size)
                     batch = []
-            yield from _decode(batch)
+            yield from _decode(batch, self.size)
 
     def keys(self) -> list[str]:
         return [item.key for shard in self.source.shards for item in self.source.read(shard)]
 
     def fingerprint(self) -> str:
-        return digest(self.source.fingerprint())
+        return digest([self.source.fingerprint(), self.size])
 
 
-def _decode(items: Sequence[Item]) -> Iterator[NDArray[np.uint8]]:
-    pixels, failures = _core.decode_images([item.data for item in items])
+def _decode(items: Sequence[Item], size: int | None) -> Iterator[NDArray[np.uint8]]:
+    data = [item.data for item in items]
+    if size is None:
+        pixels, failures = _core.decode_images(data)
+    else:
+        brought = np.zeros((len(data), size, size, 3), np.uint8)
+        failures = _core.preprocess_images(data, brought, interpolation="bicubic", resize_to=size)
+        pixels = list(brought)
     for number, kind, message in failures:
         raise failure(kind, message, items[number].key)
     for item, image in zip(items, pixels, strict=True):

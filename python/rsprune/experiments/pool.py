@@ -21,7 +21,7 @@ from rsprune.evaluation.features import draw
 from rsprune.manifest import RunFolder, digest, read_table
 from rsprune.strategies.inputs import take
 
-__all__ = ["EmbeddedPool", "read_classes"]
+__all__ = ["EmbeddedPool", "EmbeddedSet", "read_classes"]
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,47 @@ class EmbeddedPool:
     def fingerprint(self) -> str:
         """The digest of the configuration that made the embeddings."""
         return digest(self.folder.read_config())
+
+
+@dataclass(frozen=True)
+class EmbeddedSet:
+    """Reference images and their embeddings, half of them for the methods and half held out.
+
+    Attributes
+    ----------
+    embeds
+        Their embeddings (N, D), where they lie.
+    keys
+        Their keys.
+    """
+
+    embeds: Embeddings
+    keys: list[str]
+
+    @classmethod
+    def open(cls, folder: Path) -> EmbeddedSet:
+        """Open what `rsprune embed` wrote."""
+        paths = sorted((folder / "embeddings").glob("*.npy"))
+        keys = [key for path in paths for key in read_table(path.with_suffix(".parquet"), ["key"])["key"].to_pylist()]
+        return cls(as_rows(list(paths)), keys)
+
+    def split(self, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The valid rows in two halves, drawn by seed: for the methods, and held out."""
+        found = np.concatenate([_core.valid_rows(block, threads=None) for block in self.embeds.blocks()])
+        valid = np.flatnonzero(found)
+        out = draw(len(valid) // 2, len(valid), seed)
+        return np.delete(valid, out), valid[out]
+
+    def rows(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
+        """The embeddings of ascending numbers."""
+        return take(self.embeds, numbers)
+
+    def of_classes(self, numbers: NDArray[np.int64], share: int) -> NDArray[np.int64]:
+        """Of some numbers those whose class folder is among the first 1/share of all class folders."""
+        classes = [self.keys[number].rpartition("/")[0] for number in numbers.tolist()]
+        names = sorted(set(classes))
+        first = set(names[: -(-len(names) // share)])
+        return numbers[[name in first for name in classes]]
 
 
 def read_classes(path: str | Path, keys: Sequence[str], key: str, column: str) -> tuple[NDArray[np.int64], list[str]]:

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import csv
 import io
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Column", "csv_table", "markdown_table", "text_table"]
+__all__ = ["Column", "Mean", "csv_table", "markdown_table", "text_table"]
 
 Rows = Sequence[tuple[str, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of several trials and their standard deviation, None for a single one."""
+
+    value: float
+    spread: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Mean:
+        """That of some values."""
+        mean = statistics.fmean(values)
+        return cls(mean, statistics.stdev(values) if len(values) > 1 else None)
 
 
 @dataclass(frozen=True)
@@ -24,7 +39,14 @@ class Column:
 
     def show(self, value: Any) -> str:
         """A value as it is read."""
-        return "" if value is None else f"{value * self.scale:,.{self.digits}f}"
+        if value is None:
+            return ""
+        if isinstance(value, str):
+            return value
+        if isinstance(value, Mean):
+            spread = "" if value.spread is None else f" ± {self.show(value.spread)}"
+            return self.show(value.value) + spread
+        return f"{value * self.scale:,.{self.digits}f}"
 
 
 def text_table(columns: Sequence[Column], rows: Rows) -> str:
@@ -37,9 +59,9 @@ def text_table(columns: Sequence[Column], rows: Rows) -> str:
     )
 
 
-def markdown_table(columns: Sequence[Column], rows: Rows) -> str:
-    """A table of GitHub's Markdown."""
-    head = ["strategy", *(column.head for column in columns)]
+def markdown_table(columns: Sequence[Column], rows: Rows, first: str = "strategy") -> str:
+    """A table of GitHub's Markdown, the first column under the head ``first``."""
+    head = [first, *(column.head for column in columns)]
     lines = [head, ["---", *("--:" for _ in columns)], *_cells(columns, rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -1,0 +1,100 @@
+"""`rsprune experiment`: the paper's tables and figures."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from rsprune.cli import common
+from rsprune.diffusion import check_installed
+
+EXAMPLES = """
+[bold]Examples[/bold]\n
+  rsprune experiment table3 --pool images/ --reference aid/\n
+  rsprune experiment fig4 --scale gpu --pool 'pool-*.tar' --reference reference.tar --set iterations=3000\n
+  rsprune experiment table4 --scale paper --pool git10m/ --reference resisc45=NWPU-RESISC45/ --reference aid=AID/
+    --set autoencoder=sd-vae-ft-ema/ --inception weights-inception-2015-12-05-6726825d.pth
+"""
+
+#: A folder with a pool and reference images: pool-*.tar and reference*.tar.
+DATA = "RSPRUNE_DATA"
+
+Name = Literal["table1", "table2", "table3", "table4", "fig3", "fig4"]
+
+
+@common.guarded
+def command(
+    name: Annotated[Name, typer.Argument(help="The table or figure of the paper.")],
+    pool: Annotated[
+        list[str] | None, typer.Option(help=f"The collection; may be repeated. Default: ${DATA}/pool-*.tar.")
+    ] = None,
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--reference", "-r", metavar="[NAME=]SOURCE", help=f"Labelled images; may be repeated. Default: of ${DATA}."
+        ),
+    ] = None,
+    scale: Annotated[
+        Literal["paper", "gpu", "cpu"], typer.Option(help="The paper's budget, one GPU, or two cores and an hour.")
+    ] = "cpu",
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", metavar="NAME=VALUE", help="Something else than the scale has: iterations=2000."),
+    ] = None,
+    weights: common.Weights = None,
+    inception: Annotated[Path | None, typer.Option(help="Weights of FID's network. Default: encoder's space.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Where to; shared by all experiments of a pool. Default: experiments-SCALE/."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Trials at once. Default: one a GPU, or a core.")] = None,
+    threads: Annotated[int, typer.Option("--threads", "-j", min=1, help="Threads of each trial.")] = 1,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: every GPU, or the CPU.")] = None,
+    quiet: common.Quiet = False,
+    json: common.Json = False,
+) -> None:
+    """Train the same network on what different methods keep, several times, and compare what it draws.
+
+    table1: methods. table2: what Stage I leaves for Stage II. table3: Stage I against both. table4: reference sets
+    against clusters of the pool. fig3: the number of centroids. fig4: how much Stage I keeps. Writes a table (.txt,
+    .md, .csv) and a figure (.svg) beside the paper's own figures. A stopped experiment goes on.
+    """
+    check_installed()
+    from rsprune.experiments.experiment import experiment
+
+    data = os.environ.get(DATA)
+    if (pool is None or reference is None) and data is None:
+        missing = "--pool" if pool is None else "--reference"
+        msg = f"{missing} is missing: name the images, or a folder with pool-*.tar and reference*.tar in {DATA}"
+        raise typer.BadParameter(msg)
+    given = reference or [str(path) for path in sorted(Path(data or "").glob("reference*.tar"))]
+    with common.watch(quiet, json) as observer:
+        result = experiment(
+            name,
+            common.one_or_many(pool or [str(Path(data or "") / "pool-*.tar")]),
+            dict(named(one) for one in given),
+            out=out or Path(f"experiments-{scale}"),
+            scale=scale,
+            options=common.settings(changes, "--set"),
+            weights=weights,
+            inception=inception,
+            device=device,
+            workers=workers,
+            threads=threads,
+            progress=observer,
+        )
+    rows = [
+        {"arm": arm, **{key: asdict(value) if hasattr(value, "spread") else value for key, value in figures.items()}}
+        for arm, figures in result.summary()
+    ]
+    common.conclude({"path": str(result.path), "head": result.head, "arms": rows}, result.describe(), quiet, json)
+
+
+def named(source: str) -> tuple[str, str]:
+    """Parse ``aid=AID/``; a set without a name has that of its file."""
+    name, equals, place = source.partition("=")
+    return (name, place) if equals else (Path(source).name.partition(".")[0], source)

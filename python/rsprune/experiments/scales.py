@@ -1,0 +1,144 @@
+"""How large an experiment is: the same grids as the paper, on a cluster, on one GPU, or on a laptop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from rsprune.diffusion.noise import Sampler
+from rsprune.errors import ArgumentError
+
+__all__ = ["SCALES", "Scale", "scale_of"]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What all trials of an experiment have in common.
+
+    Attributes
+    ----------
+    model, size, autoencoder, iterations, batch, lr, ema
+        Of the training: see :func:`rsprune.diffusion.pretrain.pretrain`. An ``autoencoder`` of None is to be given.
+    images, sampler, steps
+        How many images each trained network draws, and how.
+    real
+        Real images of a set that they are compared with, at most.
+    encoder, k
+        What embeds the images, and the number of reference centroids.
+    seeds
+        Trials of each arm.
+    keeps
+        Budgets of the comparison of methods.
+    """
+
+    model: str
+    size: int
+    autoencoder: str | None
+    iterations: int
+    batch: int
+    lr: float
+    ema: float
+    images: int
+    sampler: Sampler
+    steps: int
+    real: int
+    encoder: str
+    k: int
+    seeds: int
+    keeps: tuple[float, ...]
+
+
+SCALES: Mapping[str, Scale] = {
+    # The published recipe of DiT, the paper's encoder and number of test images.
+    "paper": Scale(
+        model="DiT-XL/2",
+        size=256,
+        autoencoder=None,
+        iterations=100_000,
+        batch=256,
+        lr=1e-4,
+        ema=0.9999,
+        images=5000,
+        sampler="ddpm",
+        steps=250,
+        real=5000,
+        encoder="git-rsclip",
+        k=200,
+        seeds=3,
+        keeps=(0.50, 0.30, 0.15),
+    ),
+    # Pixels instead of latents, so that no autoencoder's weights are needed.
+    "gpu": Scale(
+        model="DiT-S/4",
+        size=64,
+        autoencoder="identity",
+        iterations=1500,
+        batch=128,
+        lr=3e-4,
+        ema=0.995,
+        images=1000,
+        sampler="dpm++",
+        steps=20,
+        real=1500,
+        encoder="efficientnet-lite0",
+        k=200,
+        seeds=3,
+        keeps=(0.15,),
+    ),
+    "cpu": Scale(
+        model="128x4x4/4",
+        size=32,
+        autoencoder="identity",
+        iterations=750,
+        batch=32,
+        lr=1e-3,
+        ema=0.99,
+        images=500,
+        sampler="dpm++",
+        steps=20,
+        real=1500,
+        encoder="efficientnet-lite0",
+        k=200,
+        seeds=3,
+        keeps=(0.15,),
+    ),
+}
+
+
+def scale_of(name: str, changes: Mapping[str, Any]) -> Scale:
+    """A scale by its name, with some of it changed.
+
+    Raises
+    ------
+    ArgumentError
+        There is no such scale, or it has no such attribute, or the value is of another kind.
+    """
+    if name not in SCALES:
+        message = f"scale={name!r} is unknown: it is one of {', '.join(SCALES)}"
+        raise ArgumentError(message)
+    scale = SCALES[name]
+    known = {field.name: getattr(scale, field.name) for field in fields(scale)}
+    for key, value in changes.items():
+        if key not in known:
+            message = f"an experiment has no option {key!r}; it has {', '.join(known)}"
+            raise ArgumentError(message)
+        check(key, value, "" if known[key] is None else known[key])
+    changed: dict[str, Any] = {key: tuple(value) if key == "keeps" else value for key, value in changes.items()}
+    return replace(scale, **changed)
+
+
+def check(key: str, value: Any, like: Any) -> None:
+    """Fail for a value of another kind than the one it stands for, or one that is not positive."""
+    if isinstance(like, tuple):
+        right = isinstance(value, (list, tuple)) and all(isinstance(one, float) and 0 < one <= 1 for one in value)
+        wanted = "fractions such as [0.3, 0.15]"
+    elif isinstance(like, str):
+        right, wanted = isinstance(value, str), "text"
+    else:
+        kinds = (int,) if isinstance(like, int) else (int, float)
+        right = isinstance(value, kinds) and not isinstance(value, bool) and value > 0
+        wanted = f"a positive {'whole number' if isinstance(like, int) else 'number'}"
+    if not right:
+        message = f"{key}={value!r}; expected {wanted}"
+        raise ArgumentError(message)

@@ -1,0 +1,254 @@
+"""One trial of an experiment: choose, train, draw, compare. All trials of an experiment share a bench."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rsprune import strategies
+from rsprune.centroids import Centroids, fit_centroids
+from rsprune.diffusion.autoencoder import load_autoencoder
+from rsprune.diffusion.latents import LatentCache
+from rsprune.diffusion.loop import Optimisation, Schedule, precision_on
+from rsprune.diffusion.pretrain import train_on
+from rsprune.diffusion.processes import processes
+from rsprune.diffusion.sample import Sampling, sample_run
+from rsprune.encoders import load_encoder
+from rsprune.encoders.weights import weights_provenance
+from rsprune.errors import BudgetError, MissingInputError
+from rsprune.evaluation import Extractor, Inception, OfEncoder, open_pictures
+from rsprune.evaluation.evaluate import compare_features, real_features
+from rsprune.experiments.grids import POOL, THIRD, Arm
+from rsprune.experiments.pool import EmbeddedPool, EmbeddedSet
+from rsprune.experiments.scales import Scale
+from rsprune.files import replacing
+from rsprune.manifest import digest, read_json, software, write_json
+from rsprune.runners import Silent
+from rsprune.selection import Selection, budget_rows
+from rsprune.strategies.inputs import take
+
+__all__ = ["SPLIT", "Bench"]
+
+#: The seed by which reference images are held out: the target is the same for all trials.
+SPLIT = 0
+
+#: The kernel distance: mean over so many subsets of so many images.
+SUBSETS, SUBSET = 20, 250
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the trials of an experiment share, found in its folder by every process that works on them.
+
+    Attributes
+    ----------
+    root
+        The folder of the experiment.
+    scale
+        Its scale, with an autoencoder.
+    sets
+        The names of the reference sets.
+    weights
+        Of the encoder, where they are not found by themselves.
+    inception
+        The weights of FID's network; features are the encoder's if None.
+    device
+        Where to compute; a GPU if there is one if None.
+    threads
+        Of a trial. On a CPU the last bits depend on it.
+    """
+
+    root: Path
+    scale: Scale
+    sets: tuple[str, ...]
+    weights: str | Path | None
+    inception: str | Path | None
+    device: str | None
+    threads: int
+
+    def folder(self, arm: Arm, seed: int) -> Path:
+        """Where a trial lies: the same trial in several experiments is carried out once."""
+        settings = {key: value for key, value in asdict(self.scale).items() if key not in ("seeds", "keeps")}
+        made = {key: value for key, value in asdict(arm).items() if key not in ("name", "at", "paper")}
+        inception = None if self.inception is None else weights_provenance(Path(self.inception))
+        of = {"arm": made, "scale": settings, "seed": seed, "inception": inception, "threads": self.threads}
+        words = "".join(letter if letter.isalnum() or letter == "." else "-" for letter in arm.name)
+        return self.root / "trials" / f"{words}-seed{seed}-{digest(of)[:12]}"
+
+    def done(self, arm: Arm, seed: int) -> dict[str, Any] | None:
+        """What :meth:`run` found, if it has come to its end."""
+        path = self.folder(arm, seed) / "figures.json"
+        return read_json(path) if path.exists() else None
+
+    def run(self, arm: Arm, seed: int) -> dict[str, Any]:
+        """Carry out a trial, or go on with it.
+
+        Returns
+        -------
+        dict
+            ``figures``: number of images, seconds of the choice, loss, and each metric by the set of real images; or
+            ``failure``: why the method could not choose so many.
+        """
+        folder = self.folder(arm, seed)
+        torch.set_num_threads(self.threads)
+        _ = self.known, self.pool.embeds, self.pool.entropy  # reading them is no part of the choice
+        begun = time.perf_counter()
+        try:
+            chosen = self.choose(arm, seed)
+        except (BudgetError, MissingInputError) as error:
+            found: dict[str, Any] = {"figures": {}, "failure": str(error)}
+        else:
+            seconds = time.perf_counter() - begun
+            with replacing(folder / "rows.npy") as beside, beside.open("wb") as file:
+                np.save(file, chosen.indices)
+            numbers = self.numbers[chosen.indices]
+            numbers = numbers[numbers >= 0]  # an image that has entropy and embedding may yet have no latents
+            found = {"failure": None, **self.learn(folder, numbers, seed)}
+            found["figures"] |= {"rows": len(numbers), "seconds": seconds}
+        found |= {**software(), "arm": asdict(arm), "seed": seed}
+        write_json(folder / "figures.json", found)
+        return found
+
+    # --- the choice ---------------------------------------------------------------------------------------------------
+
+    def choose(self, arm: Arm, seed: int) -> Selection:
+        """Choose rows of the pool."""
+        pool = self.pool
+        method = strategies.get(arm.strategy)
+        return strategies.select(
+            arm.strategy,
+            pool.embeds,
+            None if method.budget == "none" else budget_rows(arm.keep, pool.total),
+            reference=np.concatenate(list(self.known.values())),
+            centroids=self.centroids(arm, seed) if arm.strategy == "rsprune" else None,
+            entropy=pool.entropy,
+            seed=seed,
+            threads=self.threads,
+            **arm.options,
+        )
+
+    def centroids(self, arm: Arm, seed: int) -> Centroids:
+        """Fit what an arm of RS-Prune chooses by."""
+        rows: Any
+        if arm.centroids == POOL:
+            survivors = strategies.select(
+                "entropy",
+                budget=budget_rows(arm.options["entropy_keep"], self.pool.total),
+                entropy=self.pool.entropy,
+            )
+            rows = take(self.pool.embeds, survivors.indices)
+        elif arm.centroids == THIRD:
+            (only,) = self.references.values()
+            rows = only.rows(only.of_classes(only.split(SPLIT)[0], 3))
+        else:
+            rows = np.concatenate([rows for name, rows in self.known.items() if arm.centroids in (None, name)])
+        return fit_centroids(rows, min(arm.k or self.scale.k, len(rows)), seed=seed, threads=self.threads)
+
+    # --- the training -------------------------------------------------------------------------------------------------
+
+    def learn(self, folder: Path, numbers: NDArray[np.int64], seed: int) -> dict[str, Any]:
+        """Train on samples of the latent cache, draw images, and compare them with the real ones."""
+        scale = self.scale
+        assert scale.autoencoder is not None
+        codec = load_autoencoder(scale.autoencoder)
+        with processes(self.device) as us:
+            precision = precision_on(us.device, "auto")
+            optimisation = Optimisation(scale.batch, scale.lr, 0.0, scale.ema, precision, seed)
+            every = max(scale.iterations // 4, 1)
+            schedule = Schedule(scale.iterations, None, min(every, 2500), scale.iterations, scale.iterations)
+            trained = train_on(
+                self.latents,
+                codec,
+                us,
+                Silent(),
+                out=folder / "training",
+                model=scale.model,
+                optimisation=optimisation,
+                schedule=schedule,
+                numbers=numbers,
+            )
+        sampled = sample_run(
+            trained.checkpoint,
+            out=folder / "samples",
+            images=scale.images,
+            autoencoder=scale.autoencoder,
+            sampling=Sampling(scale.sampler, scale.steps, batch=100, seed=seed),
+            device=self.device,
+            progress=Silent(),
+        )
+        figures: dict[str, Any] = {"loss": trained.figures["loss"]}
+        made = open_pictures(sampled.path / "samples.npz")
+        extractor, provenance = self.extractor, self.provenance
+        features = extractor.features(made.read(np.arange(len(made))))
+        details = []
+        for name in ("target", "pool"):
+            of_real, statistics = real_features(
+                open_pictures(self.root / "real" / f"{name}.npy"),
+                extractor,
+                provenance,
+                None,
+                0,
+                self.root / "real" / "features",
+            )
+            found = compare_features(
+                extractor,
+                of_real,
+                features,
+                statistics=statistics,
+                provenance=provenance,
+                subsets=SUBSETS,
+                subset_size=SUBSET,
+                seed=0,
+            )
+            short = {extractor.frechet: "frechet", extractor.kernel: "kernel"}
+            figures |= {f"{name}_{short.get(one.metric, one.metric)}": one.value for one in found}
+            details += [{"real": name, **asdict(one)} for one in found]
+        return {"figures": figures, "details": details}
+
+    # --- what is shared -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def pool(self) -> EmbeddedPool:
+        """The embedded pool."""
+        return EmbeddedPool.open(self.root / "pool")
+
+    @cached_property
+    def references(self) -> Mapping[str, EmbeddedSet]:
+        """The embedded reference sets."""
+        return {name: EmbeddedSet.open(self.root / "references" / name) for name in self.sets}
+
+    @cached_property
+    def known(self) -> Mapping[str, NDArray[Any]]:
+        """Of each reference set the rows that methods may see: the others are the target."""
+        return {name: one.rows(one.split(SPLIT)[0]) for name, one in self.references.items()}
+
+    @cached_property
+    def latents(self) -> LatentCache:
+        """The latents of the whole collection."""
+        return LatentCache(self.root / "latents")
+
+    @cached_property
+    def numbers(self) -> NDArray[np.int64]:
+        """int64 (N,): the number in the latent cache of each row of the pool, -1 where there is none."""
+        places = {key: number for number, key in enumerate(self.latents.keys)}
+        return np.array([places.get(key, -1) for key in self.pool.keys], np.int64)
+
+    @cached_property
+    def extractor(self) -> Extractor:
+        """What makes features of images."""
+        if self.inception is not None:
+            return Inception(self.inception, device=self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return OfEncoder(load_encoder(self.scale.encoder, weights=self.weights, device=self.device))
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """What made the features."""
+        return self.extractor.provenance()
