@@ -11,14 +11,17 @@ import time
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from small_dits import one_thread, small_dit  # noqa: F401
 
 import scenes
-from rsprune.diffusion.draws import Order, draw_sample
+from rsprune.diffusion.autoencoder import Identity
+from rsprune.diffusion.draws import Order, draw_batch, draw_sample
 from rsprune.diffusion.loop import Batch, Optimisation, Schedule, TrainingFolder, train
 from rsprune.diffusion.noise import Diffusion
-from rsprune.diffusion.pretrain import pretrain
+from rsprune.diffusion.pretrain import Feed, pretrain
 from rsprune.diffusion.processes import Processes, processes
 from rsprune.diffusion.weights import load_dit, read_checkpoint
 from rsprune.errors import ArgumentError, ConfigMismatchError, DivergedError
@@ -245,6 +248,50 @@ def test_draws_depend_on_their_place_alone_and_are_what_they_should_be():
     assert t.mean() == pytest.approx(499.5, abs=25)
     assert np.mean([one.mirrored < 0.5 for one in many]) == pytest.approx(0.5, abs=0.05)
     assert np.mean([one.dropped < 0.1 for one in many]) == pytest.approx(0.1, abs=0.03)
+
+
+@given(
+    seed=st.integers(0, 2**63),
+    step=st.integers(0, 2**40),
+    first=st.integers(0, 2**20),
+    count=st.integers(0, 5),
+    shape=st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 5)),
+)
+def test_a_batch_draws_what_its_samples_draw(seed, step, first, count, shape):
+    positions = range(first, first + count)
+    batch = draw_batch(seed, step, positions, shape)
+    assert batch.noise.shape == batch.posterior.shape == (count, *shape)
+    for i, position in enumerate(positions):
+        one = draw_sample(seed, step, position, shape)
+        assert (batch.mirrored[i], batch.dropped[i], batch.t[i]) == (one.mirrored, one.dropped, one.t)
+        assert torch.equal(batch.posterior[i], one.posterior)
+        assert torch.equal(batch.noise[i], one.noise)
+
+
+class Latents:
+    """Stands for a latent cache: shows which images were asked for, mirrored or not, and with what noise."""
+
+    latents, side, labels = 2, 4, ["a", "b", "c"] * 4
+
+    def __len__(self):
+        return 12
+
+    def sample(self, ids, mirrored, noise):
+        return noise + torch.from_numpy(10.0 * ids + 1000 * mirrored)[:, None, None, None].float()
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+def test_a_batch_is_made_of_what_each_of_its_places_draws(mirror):
+    network = small_dit(num_classes=3, class_dropout_prob=0.5)
+    feed, order = Feed(Latents(), Identity(2), ["a", "b", "c"], network, FAST, mirror), Order(FAST.seed, 12, FAST.batch)
+    for step in range(3):
+        made = feed(step, range(1, 6))
+        for i, position in enumerate(range(1, 6)):
+            one, number = draw_sample(FAST.seed, step, position, (2, 4, 4)), order(step, position)
+            x = one.posterior + (10 * number + 1000 * (mirror and one.mirrored < 0.5))
+            assert torch.equal(made.x[i], x)
+            assert torch.equal(made.noise[i], one.noise)
+            assert (made.t[i], made.y[i]) == (one.t, 3 if one.dropped < 0.5 else number % 3)
 
 
 # --- from images to a checkpoint --------------------------------------------------------------------------------------

@@ -459,7 +459,7 @@ class LatentCache:
             raise ArgumentError(message)
         places = zip(self._locate(ids), mirrored, strict=True)
         out = [self._shards[number][row, int(view)] for (number, row), view in places]
-        return torch.from_numpy(np.stack(out).astype(np.float32))
+        return torch.from_numpy(np.stack(out)).float()
 
     def sample(self, ids: NDArray[np.int64], mirrored: NDArray[np.bool_], noise: Tensor) -> Tensor:
         """Draw latents, neither shifted nor scaled: what the autoencoder's own posterior draws from these moments.

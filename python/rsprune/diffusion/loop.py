@@ -25,6 +25,7 @@ from rsprune.diffusion.processes import Processes
 from rsprune.diffusion.records import Records
 from rsprune.diffusion.weights import load_state, read_checkpoint
 from rsprune.encoders.prefetch import prefetched
+from rsprune.encoders.torch_encoder import one_core
 from rsprune.errors import ArgumentError, ConfigMismatchError, DivergedError
 from rsprune.files import replacing
 from rsprune.manifest import compare
@@ -36,7 +37,7 @@ __all__ = ["Batch", "Optimisation", "Precision", "Schedule", "TrainingFolder", "
 Precision = Literal["auto", "float32", "bfloat16"]
 
 #: Micro-batches that may be ready before they are needed, and threads that make them.
-AHEAD, MAKERS = 4, 2
+AHEAD, MAKERS = 4, 4
 
 
 @dataclass(frozen=True)
@@ -349,7 +350,7 @@ class Stepping:
         """Take the steps from ``start``, and yield after each the sums of its losses over this process's samples."""
         parts = self.parts()
         places = ((step, part) for step in range(start, end) for part in parts)
-        ahead = prefetched(lambda _, place: self.batches(*place[0]), places, 1, threads=MAKERS, depth=AHEAD)
+        ahead = prefetched(lambda _, place: self.make(*place[0]), places, 1, threads=MAKERS, depth=AHEAD)
         with closing(ahead):
             for _ in range(start, end):
                 total = torch.zeros(2, device=self.us.device)
@@ -365,6 +366,15 @@ class Stepping:
                         raise ArgumentError(message) from error
                 self.state.update()
                 yield total / self.batch
+
+    def make(self, step: int, positions: range) -> Batch:
+        """Make a batch in the calling thread alone.
+
+        Threads that OpenMP kept for it would be more than there are cores: those of the network would then sleep
+        between two layers.
+        """
+        with one_core():
+            return self.batches(step, positions)
 
     def backward(self, batch: Batch, *, synchronise: bool) -> Tensor:
         """Add the gradients of some samples; returns the sums of their losses, (2,)."""

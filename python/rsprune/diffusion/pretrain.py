@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rsprune.diffusion.autoencoder import Autoencoder, load_autoencoder
 from rsprune.diffusion.dit import DiT, DiT_models
-from rsprune.diffusion.draws import Order, draw_sample, start_noise
+from rsprune.diffusion.draws import Order, draw_batch, start_noise
 from rsprune.diffusion.latents import LatentCache, Reading, cache_latents
 from rsprune.diffusion.loop import (
     Batch,
@@ -384,17 +384,16 @@ class Feed:
         """The samples at some positions of a step's batch."""
         cache = self.cache
         shape = (cache.latents, cache.side, cache.side)
-        draws = [draw_sample(self.seed, step, position, shape) for position in positions]
+        draws = draw_batch(self.seed, step, positions, shape)
         ids = self.numbers[[self.order(step, position) for position in positions]]
-        mirrored = np.array([self.mirror and one.mirrored < 0.5 for one in draws])
-        latents = cache.sample(ids, mirrored, torch.stack([one.posterior for one in draws]))
+        mirrored = self.mirror & (draws.mirrored < 0.5)
+        latents = cache.sample(ids, mirrored, draws.posterior)
         y = None
         if self.labels is not None:
-            kept = [one.dropped >= self.dropout for one in draws]
+            kept = draws.dropped >= self.dropout
             y = torch.tensor([self.labels[i] if keep else self.null for i, keep in zip(ids, kept, strict=True)])
-        noise, t = torch.stack([one.noise for one in draws]), torch.tensor([one.t for one in draws])
         cond = None if self.condition is None else self.condition(ids, mirrored)
-        return Batch(self.normalize(latents), noise, t, y, cond)
+        return Batch(self.normalize(latents), draws.noise, draws.t, y, cond)
 
 
 class Preview:
