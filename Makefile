@@ -88,9 +88,9 @@ bench: $(VENV)/bench build ## Compare with other libraries and record it. BENCH=
 	$(BIN)/python -m benches --record $(BENCH)
 
 .PHONY: bench-gpu
-bench-gpu: $(VENV)/bench build ## The same on a GPU: rows against torch, the embedding stage against the bare forward pass
+bench-gpu: $(VENV)/bench build ## The same on a GPU: rows against torch, embedding and training against the bare network
 	@$(BIN)/python -m benches.gpu
-	$(BIN)/python -m benches --record gpu embed-gpu
+	$(BIN)/python -m benches --record gpu embed-gpu dit-gpu
 
 COUNTS ?=
 .PHONY: counts

@@ -47,10 +47,13 @@ SUITES = {
     "select": Suite("select"),
     "kmeans": Suite("kmeans"),
     "embed": Suite("embed"),
+    # Threads that wait in a loop take whole cores from each other where others work, too.
+    "dit": Suite("dit", {"OMP_WAIT_POLICY": "passive"}),
     "strategies": Suite("strategies", by_name_only=True),  # takes minutes
     "disk": Suite("disk", by_name_only=True),  # needs 22 GB of disk
     "gpu": Suite("gpu", by_name_only=True),
     "embed-gpu": Suite("embed", {"RSPRUNE_BENCH_DEVICE": "cuda"}, by_name_only=True),
+    "dit-gpu": Suite("dit", {"RSPRUNE_BENCH_DEVICE": "cuda"}, by_name_only=True),
 }
 
 
