@@ -84,6 +84,12 @@ def integers(text: str | None, option: str, count: int | None = None) -> tuple[i
     return values
 
 
+def sample_range(text: str | None) -> tuple[int, int] | None:
+    """Parse ``0,10000``, the range of 16-bit samples."""
+    ends = integers(text, "--valid-range", 2)
+    return None if ends is None else (ends[0], ends[1])
+
+
 def budget(text: str) -> int | float:
     """Parse a budget: ``1890`` is a number of images, ``0.15`` a fraction."""
     for kind in (int, float):
@@ -116,7 +122,7 @@ def pixels(
         "gray": gray,
         "bands": integers(bands, "--bands"),
         "nodata": nodata,
-        "valid_range": integers(valid_range, "--valid-range", 2),
+        "valid_range": sample_range(valid_range),
         "max_pixels": max_pixels,
     }
 

@@ -83,7 +83,7 @@ def command(
             size=size,
             channels=channels,
             bands=common.integers(bands, "--bands"),
-            valid_range=common.pixels("bt601", None, None, valid_range, None)["valid_range"],
+            valid_range=common.sample_range(valid_range),
             run=run,
             latents=latents,
             model=model,
