@@ -1,6 +1,7 @@
 """Training an autoencoder: it learns, keeps its best, names its scale, and goes on after a kill to the bit."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from small_dits import one_thread  # noqa: F401
 
 import scenes
 from rsprune.diffusion.autoencoder import draw, load_autoencoder
-from rsprune.diffusion.kl import Fit, Training, fit_autoencoder, loss_of
+from rsprune.diffusion.kl import Fit, Training, build, fit_autoencoder, loss_of
 from rsprune.diffusion.latents import Reading, cache_latents
+from rsprune.diffusion.processes import Processes
 from rsprune.errors import ArgumentError, ConfigMismatchError
+from rsprune.manifest import RunFolder
 
 FIT = Fit(latents=2, widths=(8, 8), batch=4, lr=3e-3, validation=4)
 
@@ -100,8 +103,48 @@ def test_the_weights_of_the_lowest_error_are_kept(images, tmp_path, monkeypatch)
     assert (done.path / name).read_bytes() == (want.path / name).read_bytes()
 
 
+def test_a_prolonged_training_is_a_longer_one(images, whole, tmp_path):
+    fitted(images, tmp_path, 8)
+    done = fitted(images, tmp_path)
+    assert (done.scale, done.validation) == (whole[1].scale, whole[1].validation)
+    assert not list(tmp_path.glob(".*writing"))
+
+
+def test_a_process_that_ends_while_writing_leaves_no_mixture(images, whole, tmp_path, monkeypatch):
+    """The folder is whole or not there, and the next run makes it."""
+    fitted(images, tmp_path, 8)
+
+    def dying(self, target):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.rename", dying)
+        with pytest.raises(Killed):
+            fitted(images, tmp_path)
+    assert not (tmp_path / "autoencoder").exists()
+    assert fitted(images, tmp_path).scale == whole[1].scale
+    for name in ("config.json", "diffusion_pytorch_model.safetensors"):
+        assert (tmp_path / "autoencoder" / name).read_bytes() == (whole[0] / "autoencoder" / name).read_bytes()
+
+
+@pytest.mark.parametrize("widths", [(6, 9), (48, 72)])
+def test_widths_need_not_divide_by_32(widths):
+    model = build(4, Fit(latents=2, widths=widths))
+    x = torch.zeros(1, 4, 8, 8)
+    assert model.decode(model.encode(x).latent_dist.mean).sample.shape == x.shape
+
+
+def test_two_at_once_and_torchrun_are_refused(images, whole, tmp_path, monkeypatch):
+    with RunFolder(whole[0]).lock(), pytest.raises(ConfigMismatchError, match="another process is working on"):
+        fitted(images, whole[0])
+    here = Processes(1, 2, torch.device("cpu"))
+    monkeypatch.setattr("rsprune.diffusion.kl.processes", lambda device: nullcontext(here))
+    with pytest.raises(ArgumentError, match="by one process, not by 2"):
+        fitted(images, tmp_path)
+
+
 def test_what_cannot_be_trained_is_refused(images, whole, tmp_path):
-    with pytest.raises(ArgumentError, match="20 images with 20 held out leave 0"):
+    with pytest.raises(ArgumentError, match="20 images with 20 held out leave none"):
         fitted(images, tmp_path, fit=Fit(widths=(8, 8), validation=20))
     with pytest.raises(ArgumentError, match="size=16 must divide by 32"):
         fitted(images, tmp_path, fit=Fit(widths=(8,) * 6))

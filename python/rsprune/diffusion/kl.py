@@ -1,4 +1,4 @@
-"""Training an autoencoder for images that have no published one, such as those of four bands.
+"""`rsprune autoencoder`: training one for images that have no published one, such as those of four bands.
 
 The loss is that of latent diffusion's KL autoencoders (Rombach et al. 2022, arXiv 2112.10752, section 3.1) less its two
 networks, which know RGB only: the mean absolute error, and a weak pull of the posterior towards the standard normal.
@@ -6,6 +6,8 @@ networks, which know RGB only: the mean absolute error, and a weak pull of the p
 
 from __future__ import annotations
 
+import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,8 +25,8 @@ from rsprune.diffusion.loop import Precision, autocast, check, precision_on
 from rsprune.diffusion.processes import processes
 from rsprune.diffusion.weights import read_checkpoint
 from rsprune.errors import ArgumentError, ConfigMismatchError
-from rsprune.files import replacing
-from rsprune.manifest import compare, digest, software, write_json
+from rsprune.files import TEMPORARY, replacing
+from rsprune.manifest import RunFolder, compare, digest, software, write_json
 from rsprune.runners import Observer, observe
 from rsprune.sources import SourceSpec
 
@@ -48,6 +50,11 @@ class Fit:
         Images that are held out.
     precision
         What the network computes in.
+
+    Raises
+    ------
+    ArgumentError
+        If a value is none that it can have.
     """
 
     latents: int = 4
@@ -58,6 +65,23 @@ class Fit:
     seed: int = 0
     validation: int = 256
     precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("latents", "batch", "validation"):
+            if getattr(self, name) < 1:
+                message = f"{name} must be positive, got {getattr(self, name)}"
+                raise ArgumentError(message)
+        if not self.widths or min(self.widths) < 1:
+            message = f"widths must be positive, one a level, got {self.widths}"
+            raise ArgumentError(message)
+        if not (self.lr > 0 and self.kl >= 0):
+            message = f"lr must be positive and kl not negative, got {self.lr} and {self.kl}"
+            raise ArgumentError(message)
+
+    @property
+    def factor(self) -> int:
+        """How many pixels a latent pixel is wide."""
+        return 1 << (len(self.widths) - 1)
 
 
 @dataclass(frozen=True)
@@ -78,6 +102,28 @@ class Fitted:
     scale: float
     validation: list[tuple[int, float]]
 
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Steps in all, the look whose weights are kept, the scale."""
+        step, error = min(self.validation, key=lambda look: look[1])
+        return {
+            "steps": self.validation[-1][0],
+            "best_step": step,
+            "error": error,
+            "scale": self.scale,
+            "folder": str(self.path),
+        }
+
+    def describe(self) -> str:
+        """Say what came out, in two lines."""
+        found = self.figures
+        levels = found["error"] * 127.5  # images are within -1 and 1
+        return (
+            f"{found['steps']:,} steps, mean absolute error of the held-out images {levels:.2f} levels of 255 "
+            f"(step {found['best_step']:,}, whose weights are kept), scale of the latents {self.scale:.4f}\n"
+            f"written to {self.path}"
+        )
+
 
 def build(channels: int, fit: Fit) -> Any:
     """A fresh AutoencoderKL of diffusers."""
@@ -94,7 +140,7 @@ def build(channels: int, fit: Fit) -> Any:
             block_out_channels=fit.widths,
             layers_per_block=2,
             latent_channels=fit.latents,
-            norm_num_groups=min(32, fit.widths[0]),
+            norm_num_groups=math.gcd(32, *fit.widths),
         )
 
 
@@ -138,65 +184,60 @@ def fit_autoencoder(
     Raises
     ------
     ArgumentError
-        If the size does not divide, or too few images are left to train on.
+        If the size does not divide, too few images are left to train on, or `torchrun` started several processes.
     ConfigMismatchError
-        If the folder holds another training.
+        If the folder holds another training, or another process works on it.
     DivergedError
         If the loss is no longer a number.
     """
-    if size % 2 ** (len(fit.widths) - 1) or iterations < 1 or validate_every < 1:
-        message = f"size={size} must divide by {2 ** (len(fit.widths) - 1)}, and the numbers of steps be positive"
+    if size % fit.factor or iterations < 1 or validate_every < 1:
+        message = f"size={size} must divide by {fit.factor}, and the numbers of steps be positive"
         raise ArgumentError(message)
     folder = Path(out)
     with processes(device) as us, observe(progress) as observer:
-        reading = Reading(size, channels, None if bands is None else tuple(bands), valid_range)
-        identity = load_autoencoder("identity", channels)
-        pixels = cache_latents(
-            source, identity, reading, out=folder / "pixels", run=run, mirror=False, progress=observer
-        )
-        shuffled = np.array([Order(fit.seed + 1, len(pixels), 1)(i, 0) for i in range(len(pixels))])
-        held, rest = shuffled[: fit.validation], shuffled[fit.validation :]
-        if not len(rest) or not len(held):
-            message = f"{len(pixels)} images with {fit.validation} held out leave {len(rest)} to train on"
+        if us.world > 1:
+            message = f"an autoencoder is trained by one process, not by {us.world}: start it without torchrun"
             raise ArgumentError(message)
-        precision = precision_on(us.device, fit.precision)
-        recipe = software() | {
-            "task": "autoencoder",
-            "fit": asdict(fit) | {"widths": list(fit.widths), "precision": precision},
-            "data": digest(pixels.config),
-        }
-        training = Training(build(channels, fit).to(us.device), pixels, rest, held, fit, precision, us.device)
-        training.restore(folder / "state.pt", recipe)
-        observer.start("train", iterations * fit.batch, training.step * fit.batch)
-        while training.step < iterations:
-            training.advance()
-            observer.advance(fit.batch)
-            if training.step % validate_every == 0 or training.step == iterations:
-                training.validate()
-                training.save(folder / "state.pt", recipe)
-        observer.finish()
-        scale = training.finish(folder / "autoencoder")
-        write_json(folder / "validation.json", {"scale": scale, "validation": training.looks})
+        with RunFolder(folder).lock():
+            reading = Reading(size, channels, None if bands is None else tuple(bands), valid_range)
+            identity = load_autoencoder("identity", channels)
+            pixels = cache_latents(
+                source, identity, reading, out=folder / "pixels", run=run, mirror=False, progress=observer
+            )
+            training = Training(pixels, fit, us.device)
+            training.restore(folder / "state.pt")
+            observer.start("train", iterations * fit.batch, training.step * fit.batch)
+            while training.step < iterations:
+                training.advance()
+                observer.advance(fit.batch)
+                if training.step % validate_every == 0 or training.step == iterations:
+                    training.validate()
+                    training.save(folder / "state.pt")
+            observer.finish()
+            scale = training.finish(folder / "autoencoder")
+            write_json(folder / "validation.json", {"scale": scale, "validation": training.looks})
     return Fitted(folder / "autoencoder", scale, [(int(step), float(error)) for step, error in training.looks])
 
 
 class Training:
     """The state of a training, and the steps that it takes."""
 
-    def __init__(
-        self,
-        model: Any,
-        pixels: LatentCache,
-        rest: NDArray[np.int64],
-        held: NDArray[np.int64],
-        fit: Fit,
-        precision: str,
-        device: torch.device,
-    ) -> None:
-        self.model, self.pixels, self.rest, self.held, self.fit = model, pixels, rest, held, fit
-        self.precision, self.device = precision, device
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=fit.lr, weight_decay=0.0)
-        self.order = Order(fit.seed, len(rest), fit.batch)
+    def __init__(self, pixels: LatentCache, fit: Fit, device: torch.device) -> None:
+        self.pixels, self.fit, self.device = pixels, fit, device
+        shuffled = np.array([Order(fit.seed + 1, len(pixels), 1)(i, 0) for i in range(len(pixels))])
+        self.held, self.rest = shuffled[: fit.validation], shuffled[fit.validation :]
+        if not len(self.rest):
+            message = f"{len(pixels)} images with {fit.validation} held out leave none to train on"
+            raise ArgumentError(message)
+        self.precision = precision_on(device, fit.precision)
+        self.recipe = software() | {
+            "task": "autoencoder",
+            "fit": asdict(fit) | {"widths": list(fit.widths), "precision": self.precision},
+            "data": digest(pixels.config),
+        }
+        self.model = build(pixels.latents, fit).to(device)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=fit.lr, weight_decay=0.0)
+        self.order = Order(fit.seed, len(self.rest), fit.batch)
         self.step = 0
         self.looks: list[list[float]] = []
         self.best: dict[str, Tensor] = {}
@@ -207,7 +248,7 @@ class Training:
 
     def advance(self) -> None:
         """Take a step."""
-        fit, side = self.fit, self.pixels.side // 2 ** (len(self.fit.widths) - 1)
+        fit, side = self.fit, self.pixels.side // self.fit.factor
         draws = [draw_sample(fit.seed, self.step, place, (fit.latents, side, side)) for place in range(fit.batch)]
         images = self.images(self.rest[[self.order(self.step, place) for place in range(fit.batch)]])
         mirrored = torch.tensor([one.mirrored < 0.5 for one in draws], device=self.device)
@@ -237,7 +278,7 @@ class Training:
             self.best = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
         self.looks.append([self.step, error])
 
-    def save(self, path: Path, recipe: dict[str, Any]) -> None:
+    def save(self, path: Path) -> None:
         """Write the state, atomically."""
         content = {
             "model": self.model.state_dict(),
@@ -245,17 +286,17 @@ class Training:
             "best": self.best,
             "looks": self.looks,
             "step": self.step,
-            "recipe": recipe,
+            "recipe": self.recipe,
         }
         with replacing(path) as beside:
             torch.save(content, beside)
 
-    def restore(self, path: Path, recipe: dict[str, Any]) -> None:
+    def restore(self, path: Path) -> None:
         """Go on from a state, if there is one."""
         if not path.exists():
             return
         content = read_checkpoint(path)
-        if differences := list(compare(content["recipe"], recipe)):
+        if differences := list(compare(content["recipe"], self.recipe)):
             lines = "\n".join(f"  {line}" for line in differences)
             message = f"{path} is of another training:\n{lines}\nGive it another folder"
             raise ConfigMismatchError(message)
@@ -278,5 +319,10 @@ class Training:
             count += mean.numel()
         scale: float = 1 / (squares / count - (total / count) ** 2) ** 0.5
         self.model.register_to_config(scaling_factor=scale)
-        self.model.save_pretrained(path)
+        # Two files: never the scale of one training beside the weights of another, wherever the process ends.
+        beside = path.with_name(f".{path.name}{TEMPORARY}")
+        shutil.rmtree(beside, ignore_errors=True)
+        self.model.save_pretrained(beside)
+        shutil.rmtree(path, ignore_errors=True)
+        beside.rename(path)
         return scale
