@@ -30,6 +30,7 @@ COMMANDS = [
     "explain",
     "report",
     "compare",
+    "autoencoder",
     "train",
     "sample",
     "evaluate",

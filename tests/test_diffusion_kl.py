@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from small_dits import one_thread  # noqa: F401
+from test_cli import rsprune
 
 import scenes
 from rsprune.diffusion.autoencoder import draw, load_autoencoder
@@ -132,6 +133,40 @@ def test_widths_need_not_divide_by_32(widths):
     model = build(4, Fit(latents=2, widths=widths))
     x = torch.zeros(1, 4, 8, 8)
     assert model.decode(model.encode(x).latent_dist.mean).sample.shape == x.shape
+
+
+def test_the_command_trains_and_says_where(images, whole, tmp_path):
+    words = ["autoencoder", images, "-o", tmp_path, "--bands", "0,1,2,0", "--size", 16, "--device", "cpu"]
+    words += ["--latent-channels", 2, "--widths", "8,8", "--batch", 4, "--lr", 3e-3, "--held-out", 4]
+    done = rsprune(*words, "-n", 8, "--validate-every", 4)
+    assert done.returncode == 0, done.stderr
+    assert "8 steps, mean absolute error of the held-out images" in done.stdout
+    assert str(tmp_path / "autoencoder") in done.stdout
+    lines = [
+        json.loads(line) for line in rsprune(*words, "-n", 12, "--validate-every", 4, "--json").stdout.splitlines()
+    ]
+    start = next(line for line in lines if line["event"] == "start" and line["stage"] == "train")
+    assert (start["done"], start["total"]) == (32, 48)
+    step, error = min(whole[1].validation, key=lambda look: look[1])
+    want = {"steps": 12, "best_step": step, "error": error, "scale": whole[1].scale}
+    assert {name: lines[-1][name] for name in want} == want
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--held-out", 20], "20 images with 20 held out leave none to train on"),
+        (["--widths", "8,0"], "widths must be positive"),
+        (["--lr", -1], "lr must be positive"),
+        (["--size", 15], "size=15 must divide by 2"),
+    ],
+)
+def test_the_command_refuses_in_one_line(images, tmp_path, words, says):
+    words = ["autoencoder", images, "-o", tmp_path, "--channels", 3, "--size", 16, "--widths", "8,8", *words]
+    done = rsprune(*words, "--device", "cpu", "--quiet")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {says}")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_two_at_once_and_torchrun_are_refused(images, whole, tmp_path, monkeypatch):

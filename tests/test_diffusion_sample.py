@@ -91,7 +91,12 @@ def test_the_command_draws_and_says_where(tmp_path):
 
 def test_without_what_it_needs_the_command_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setattr("rsprune.diffusion.find_spec", lambda name: None if name == "diffusers" else name)
-    for words in (["sample", "a.pt"], ["train", tmp_path], ["finetune", "sr", tmp_path, "-c", "a.pt"]):
+    for words in (
+        ["sample", "a.pt"],
+        ["train", tmp_path],
+        ["autoencoder", tmp_path],
+        ["finetune", "sr", tmp_path, "-c", "a.pt"],
+    ):
         done = rsprune(*words, "-o", tmp_path / "out")
         assert done.returncode == 1
         assert 'diffusers not installed, which diffusion needs: pip install "rsprune[train]"' in done.stderr

@@ -8,6 +8,7 @@ import typer
 
 from rsprune._core import VERSION
 from rsprune.cli import (
+    autoencoder,
     centroids,
     compare,
     demo,
@@ -66,6 +67,7 @@ for command in (
     explain,
     report,
     compare,
+    autoencoder,
     train,
     sample,
     evaluate,
