@@ -19,7 +19,7 @@ from small_dits import one_thread, small_dit  # noqa: F401
 import scenes
 from rsprune.diffusion.autoencoder import Identity
 from rsprune.diffusion.draws import Order, draw_batch, draw_sample
-from rsprune.diffusion.loop import Batch, Optimisation, Schedule, TrainingFolder, train
+from rsprune.diffusion.loop import Batch, Optimisation, Schedule, TrainingFolder, link, train
 from rsprune.diffusion.noise import Diffusion
 from rsprune.diffusion.pretrain import Feed, pretrain
 from rsprune.diffusion.processes import Processes, processes
@@ -137,6 +137,30 @@ def test_a_killed_training_ends_with_the_same_weights_and_losses(tmp_path, whole
         assert all(torch.equal(value, other["opt"]["state"][number][name]) for name, value in moments.items())
     one, other = (TrainingFolder(path).losses.read_bytes() for path in (folder, tmp_path / "killed"))
     assert one == other
+
+
+@pytest.mark.parametrize("keeping", [1, 2])
+def test_what_is_kept_is_there_wherever_the_process_ends(tmp_path, whole, monkeypatch, keeping):
+    """Between a checkpoint that is kept and last.pt, whichever is written first."""
+    calls = []
+
+    def dying(path, name):
+        calls.append(name)
+        if len(calls) == keeping:
+            raise Killed
+        link(path, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rsprune.diffusion.loop.link", dying)
+        with pytest.raises(Killed):
+            trained(tmp_path)
+    trained(tmp_path)
+    for step in (8, 12):
+        assert all(
+            torch.equal(value, weights(tmp_path, step=step)[name])
+            for name, value in weights(whole[0], step=step).items()
+        )
+    assert TrainingFolder(tmp_path).losses.read_bytes() == TrainingFolder(whole[0]).losses.read_bytes()
 
 
 def test_a_longer_budget_goes_on_and_a_finished_one_does_nothing(tmp_path):

@@ -225,11 +225,13 @@ def train(
             if us.first and look:
                 preview(state.averaged, folder.samples(step))
             if us.first and save:
-                state.step = step
-                state.save(folder.last, recipe | {"iterations": step}, records.values)
+                # last.pt comes last: who goes on from it finds everything else of its step.
                 records.draw()
+                state.step = step
+                written = folder.checkpoint(step) if keep else folder.last
+                state.save(written, recipe | {"iterations": step}, records.values)
                 if keep:
-                    link(folder.last, folder.checkpoint(step))
+                    link(written, folder.last)
             if save or look:
                 us.wait()
     observer.finish()
