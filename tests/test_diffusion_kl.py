@@ -16,6 +16,7 @@ from rsprune.diffusion.kl import Fit, Training, build, fit_autoencoder, loss_of
 from rsprune.diffusion.latents import Reading, cache_latents
 from rsprune.diffusion.processes import Processes
 from rsprune.errors import ArgumentError, ConfigMismatchError
+from rsprune.files import TEMPORARY
 from rsprune.manifest import RunFolder
 
 FIT = Fit(latents=2, widths=(8, 8), batch=4, lr=3e-3, validation=4)
@@ -106,9 +107,10 @@ def test_the_weights_of_the_lowest_error_are_kept(images, tmp_path, monkeypatch)
 
 def test_a_prolonged_training_is_a_longer_one(images, whole, tmp_path):
     fitted(images, tmp_path, 8)
+    (tmp_path / f".state.pt.0123{TEMPORARY}").write_bytes(b"half")  # of a process that was killed
     done = fitted(images, tmp_path)
     assert (done.scale, done.validation) == (whole[1].scale, whole[1].validation)
-    assert not list(tmp_path.glob(".*writing"))
+    assert not [path for path in tmp_path.glob(".*") if path.name != ".lock"]
 
 
 def test_a_process_that_ends_while_writing_leaves_no_mixture(images, whole, tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ from rsprune.diffusion.pretrain import Feed, pretrain
 from rsprune.diffusion.processes import Processes, processes
 from rsprune.diffusion.weights import load_dit, read_checkpoint
 from rsprune.errors import ArgumentError, ConfigMismatchError, DivergedError
+from rsprune.files import TEMPORARY
 from rsprune.runners import Silent
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -137,6 +138,15 @@ def test_a_killed_training_ends_with_the_same_weights_and_losses(tmp_path, whole
         assert all(torch.equal(value, other["opt"]["state"][number][name]) for name, value in moments.items())
     one, other = (TrainingFolder(path).losses.read_bytes() for path in (folder, tmp_path / "killed"))
     assert one == other
+
+
+def test_what_a_killed_process_left_unfinished_is_removed(tmp_path):
+    """A checkpoint of DiT-XL is 11 GB: those that were being written do not add up."""
+    left = tmp_path / "checkpoints" / f".last.pt.0123{TEMPORARY}"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    trained(tmp_path, 1)
+    assert not left.exists()
 
 
 @pytest.mark.parametrize("keeping", [1, 2])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["TEMPORARY", "replacing"]
+__all__ = ["TEMPORARY", "replacing", "sweep"]
 
 #: How the names of unfinished files end; they begin with a dot. A killed process leaves them.
 TEMPORARY = ".writing"
@@ -31,3 +31,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def sweep(folder: str | os.PathLike[str]) -> None:
+    """Remove the unfinished files that killed processes left anywhere in a folder, which no process works on."""
+    for left_over in Path(folder).rglob(f".*{TEMPORARY}"):
+        left_over.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from rsprune._core import VERSION
 from rsprune.errors import ConfigMismatchError, FormatError
-from rsprune.files import TEMPORARY, replacing
+from rsprune.files import replacing, sweep
 from rsprune.sources.keys import repeated
 
 __all__ = [
@@ -255,8 +255,7 @@ class RunFolder:
         else:
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.config, wanted)
-        for left_over in self.path.rglob(f".*{TEMPORARY}"):
-            left_over.unlink(missing_ok=True)
+        sweep(self.path)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

@@ -25,7 +25,7 @@ from rsprune.diffusion.loop import Precision, autocast, check, precision_on
 from rsprune.diffusion.processes import processes
 from rsprune.diffusion.weights import read_checkpoint
 from rsprune.errors import ArgumentError, ConfigMismatchError
-from rsprune.files import TEMPORARY, replacing
+from rsprune.files import replacing, sweep
 from rsprune.manifest import RunFolder, compare, digest, software, write_json
 from rsprune.runners import Observer, observe
 from rsprune.sources import SourceSpec
@@ -199,6 +199,7 @@ def fit_autoencoder(
             message = f"an autoencoder is trained by one process, not by {us.world}: start it without torchrun"
             raise ArgumentError(message)
         with RunFolder(folder).lock():
+            sweep(folder)
             reading = Reading(size, channels, None if bands is None else tuple(bands), valid_range)
             identity = load_autoencoder("identity", channels)
             pixels = cache_latents(
@@ -320,7 +321,7 @@ class Training:
         scale: float = 1 / (squares / count - (total / count) ** 2) ** 0.5
         self.model.register_to_config(scaling_factor=scale)
         # Two files: never the scale of one training beside the weights of another, wherever the process ends.
-        beside = path.with_name(f".{path.name}{TEMPORARY}")
+        beside = path.with_name(f".{path.name}")
         shutil.rmtree(beside, ignore_errors=True)
         self.model.save_pretrained(beside)
         shutil.rmtree(path, ignore_errors=True)

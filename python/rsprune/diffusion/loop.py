@@ -27,7 +27,7 @@ from rsprune.diffusion.weights import load_state, read_checkpoint
 from rsprune.encoders.prefetch import prefetched
 from rsprune.encoders.torch_encoder import one_core
 from rsprune.errors import ArgumentError, ConfigMismatchError, DivergedError
-from rsprune.files import replacing
+from rsprune.files import replacing, sweep
 from rsprune.manifest import compare
 from rsprune.runners import Observer
 
@@ -207,6 +207,8 @@ def train(
     model = model.to(us.device).train()
     state = State(model, optimisation, us)
     records = Records(folder, us.first)
+    if us.first:
+        sweep(folder.path)
     if folder.last.exists():
         records.restore(state.load(folder.last, recipe))
     begun = step = state.step
