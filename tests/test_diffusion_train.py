@@ -18,7 +18,7 @@ from small_dits import one_thread, small_dit  # noqa: F401
 
 import scenes
 from rsprune.diffusion.autoencoder import Identity
-from rsprune.diffusion.draws import Order, draw_batch, draw_sample
+from rsprune.diffusion.draws import Order, draw_batch, draw_sample, way_seed
 from rsprune.diffusion.loop import Batch, Optimisation, Schedule, TrainingFolder, link, train
 from rsprune.diffusion.noise import Diffusion
 from rsprune.diffusion.pretrain import Feed, pretrain
@@ -249,6 +249,23 @@ def test_a_loss_that_is_no_number_ends_the_training_before_its_checkpoint(tmp_pa
     assert read_checkpoint(tmp_path / "checkpoints" / "last.pt")["step"] == 5
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"batch": 0}, "batch is 0; expected a whole number of at least 1"),
+        ({"seed": -1}, "seed is -1; expected a whole number of at least 0"),
+        ({"seed": 2**63}, f"seed is {2**63}"),
+        ({"lr": 0.0}, "lr must be positive"),
+        ({"weight_decay": -1.0}, "weight_decay not negative"),
+        ({"ema": 1.5}, "ema from 0 to 1"),
+        ({"lr": float("nan")}, "got nan"),
+    ],
+)
+def test_optimisation_that_cannot_be_is_refused(change, says):
+    with pytest.raises(ArgumentError, match=says):
+        Optimisation(**change)
+
+
 def test_batches_that_cannot_be_shared_are_refused(tmp_path):
     with pytest.raises(ArgumentError, match="6 cannot be shared evenly among 4"):
         train(None, feed, None, {}, FAST, Schedule(1), Processes(0, 4, torch.device("cpu")), Silent(), None)
@@ -326,6 +343,11 @@ def test_a_batch_is_made_of_what_each_of_its_places_draws(mirror):
             assert torch.equal(made.x[i], x)
             assert torch.equal(made.noise[i], one.noise)
             assert (made.t[i], made.y[i]) == (one.t, 3 if one.dropped < 0.5 else number % 3)
+
+
+def test_the_noise_on_the_way_has_a_stream_of_its_own():
+    assert way_seed(5, 7) == 4478880687102234160 >> 1
+    assert len({way_seed(seed, number) for seed in range(9) for number in range(9)}) == 81
 
 
 # --- from images to a checkpoint --------------------------------------------------------------------------------------

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from rsprune.diffusion.noise import STEPS
 
-__all__ = ["Draw", "Draws", "Order", "draw_batch", "draw_sample", "start_noise"]
+__all__ = ["Draw", "Draws", "Order", "draw_batch", "draw_sample", "start_noise", "way_seed"]
 
 # The second half of the key: what the numbers are for.
-SAMPLES, ORDER, STARTS = range(3)
+SAMPLES, ORDER, STARTS, WAYS = range(4)
 
 
 def stream(seed: int, purpose: int, high: int, low: int) -> np.random.Generator:
@@ -103,6 +103,11 @@ def draw_batch(seed: int, step: int, positions: range, shape: tuple[int, ...]) -
 def start_noise(seed: int, number: int, shape: tuple[int, ...]) -> Tensor:
     """The noise that a generated image begins as, float32."""
     return torch.from_numpy(stream(seed, STARTS, 0, number).standard_normal(shape, np.float32))
+
+
+def way_seed(seed: int, number: int) -> int:
+    """The seed of the noise that is added to a generated image on its way, in 63 bits."""
+    return int(stream(seed, WAYS, 0, number).bit_generator.random_raw()) >> 1
 
 
 class Order:

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rsprune.centroids import check_whole
 from rsprune.diffusion.autoencoder import LOG_VARIANCE, draw, load_autoencoder
 from rsprune.diffusion.draws import Order, draw_sample
 from rsprune.diffusion.latents import LatentCache, Reading, cache_latents
@@ -67,10 +68,8 @@ class Fit:
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("latents", "batch", "validation"):
-            if getattr(self, name) < 1:
-                message = f"{name} must be positive, got {getattr(self, name)}"
-                raise ArgumentError(message)
+        for name, least in (("latents", 1), ("batch", 1), ("validation", 1), ("seed", 0)):
+            check_whole(name, getattr(self, name), least)
         if not self.widths or min(self.widths) < 1:
             message = f"widths must be positive, one a level, got {self.widths}"
             raise ArgumentError(message)

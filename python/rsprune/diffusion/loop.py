@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rsprune.centroids import check_whole
 from rsprune.diffusion.dit import DiT
 from rsprune.diffusion.noise import Diffusion
 from rsprune.diffusion.processes import Processes
@@ -76,6 +77,11 @@ class Optimisation:
         What the network computes in. The loss, the weights and their average are float32.
     seed
         Of the weights at first, and of every draw.
+
+    Raises
+    ------
+    ArgumentError
+        If a value is none that it can have.
     """
 
     batch: int = 256
@@ -84,6 +90,16 @@ class Optimisation:
     ema: float = 0.9999
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_whole("batch", self.batch)
+        check_whole("seed", self.seed, least=0)
+        if not (self.lr > 0 and self.weight_decay >= 0 and 0 <= self.ema <= 1):
+            message = (
+                f"lr must be positive, weight_decay not negative and ema from 0 to 1, "
+                f"got {self.lr}, {self.weight_decay} and {self.ema}"
+            )
+            raise ArgumentError(message)
 
 
 @dataclass(frozen=True)

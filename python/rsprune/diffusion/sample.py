@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from rsprune.centroids import check_whole
 from rsprune.diffusion.autoencoder import Autoencoder, load_autoencoder
 from rsprune.diffusion.conditions import cache_conditions
 from rsprune.diffusion.dit import DiT
-from rsprune.diffusion.draws import start_noise
+from rsprune.diffusion.draws import start_noise, way_seed
 from rsprune.diffusion.latents import LatentCache
 from rsprune.diffusion.loop import Precision, autocast, precision_on
 from rsprune.diffusion.noise import Sampler, guided, sample
@@ -53,6 +54,11 @@ class Sampling:
         Images at once. Their last bits may depend on it.
     seed
         Of all noise: image ``i`` begins from the same noise in whatever batch it is.
+
+    Raises
+    ------
+    ArgumentError
+        If the batch or the seed is none that there can be.
     """
 
     sampler: Sampler = "ddpm"
@@ -60,6 +66,10 @@ class Sampling:
     guidance: float = 1.0
     batch: int = 32
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_whole("batch", self.batch)
+        check_whole("seed", self.seed, least=0)
 
 
 @dataclass(frozen=True)
@@ -156,9 +166,7 @@ def sample_run(
     ConfigMismatchError
         If the folder holds other images.
     """
-    if images < 1 or sampling.batch < 1:
-        message = f"images and batch must be positive, got {images} and {sampling.batch}"
-        raise ArgumentError(message)
+    check_whole("images", images)
     path = Path(checkpoint)
     recipe = read_checkpoint(path, mmap=True).get("recipe") or {}
     network = load_dit(path, weights)
@@ -275,7 +283,7 @@ def draw_images(
     for batch in missing:
         start = torch.stack([start_noise(sampling.seed, number, shape) for number in batch])
         # A generator of its own: what is added to one image does not depend on those beside it.
-        generators = [torch.Generator().manual_seed(hash_seed(sampling.seed, number)) for number in batch]
+        generators = [torch.Generator().manual_seed(way_seed(sampling.seed, number)) for number in batch]
         latents = sample(denoiser(batch), start.to(device), sampling.sampler, sampling.steps, generators)
         with torch.inference_mode():
             pixels = to_pixels(codec.decode(latents))
@@ -284,11 +292,6 @@ def draw_images(
         observer.advance(len(batch))
     observer.finish()
     gather(folder, paths)
-
-
-def hash_seed(seed: int, number: int) -> int:
-    """The seed of the noise that is added to one image on its way: a word of a stream of its own."""
-    return int(np.random.Philox(key=[seed, 3], counter=[0, 0, number, 0]).random_raw()) >> 1
 
 
 def gather(folder: Path, paths: list[Path]) -> None:
