@@ -64,6 +64,11 @@ def test_classes_weights_and_guidance_matter(tmp_path):
     assert not np.array_equal(both[0], sea[0])
     assert not np.array_equal(draw(path, tmp_path / "guided", classes=["sea"], guidance=4.0, **options), sea)
     assert not np.array_equal(draw(path, tmp_path / "last", classes=["sea"], weights="model", **options), sea)
+    numbered = checkpoint(tmp_path / "numbered.pt", classes=["1", "2"])
+    assert np.array_equal(
+        draw(numbered, tmp_path / "folder", classes=["1"], **options),
+        draw(path, tmp_path / "forest", classes=["0"], **options),
+    )
     with pytest.raises(ArgumentError, match="no class 'city': there are forest, sea"):
         draw(path, tmp_path / "city", classes=["city"])
     with pytest.raises(ArgumentError, match="the network is unconditional"):

@@ -250,7 +250,8 @@ def label_numbers(network: DiT, names: list[str] | None, classes: Sequence[str] 
         return None
     if not classes:
         return list(range(network.num_classes))
-    known = {name: i for i, name in enumerate(names or [])} | {str(i): i for i in range(network.num_classes)}
+    # A folder may have a number for a name, and then the name counts.
+    known = {str(i): i for i in range(network.num_classes)} | {name: i for i, name in enumerate(names or [])}
     for name in classes:
         if name not in known:
             message = f"no class {name!r}: there are {', '.join(names or [f'0 to {network.num_classes - 1}'])}"
