@@ -73,6 +73,9 @@ def test_classes_weights_and_guidance_matter(tmp_path):
         draw(path, tmp_path / "city", classes=["city"])
     with pytest.raises(ArgumentError, match="the network is unconditional"):
         draw(checkpoint(tmp_path / "b.pt"), tmp_path / "none", classes=["sea"])
+    with pytest.raises(ArgumentError, match="the network is unconditional, and guidance needs both"):
+        draw(tmp_path / "b.pt", tmp_path / "none", guidance=4.0)
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_autoencoder_must_be_the_one_that_it_was_trained_with(tmp_path):

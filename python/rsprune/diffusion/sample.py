@@ -162,7 +162,8 @@ def sample_run(
     Raises
     ------
     ArgumentError
-        If the network has no such class, or the condition is missing, not used, or of fewer images.
+        If the network has no such class, or none to be guided by; if the condition is missing, not used, or of fewer
+        images.
     ConfigMismatchError
         If the folder holds other images.
     """
@@ -179,6 +180,10 @@ def sample_run(
         message = f"images of {codec.channels} bands have no place in PNG files, which hold 1, 3 or 4"
         raise ArgumentError(message)
     labels = label_numbers(network, recipe.get("classes"), classes)
+    if sampling.guidance != 1 and (labels is None or network.null_label is None):
+        lacks = "is unconditional" if labels is None else 'knows no label for "no class"'
+        message = f"the network {lacks}, and guidance needs both classes and none: use guidance=1"
+        raise ArgumentError(message)
     with processes(device) as us, observe(progress) as observer:
         number = precision_on(us.device, precision)
         config = software() | {
@@ -214,9 +219,6 @@ def sample_run(
             if labels is None:
                 return call
             y = torch.tensor([labels[i % len(labels)] for i in numbers], device=us.device)
-            if sampling.guidance != 1 and network.null_label is None:
-                message = 'the network knows no label for "no class", which guidance needs: use guidance=1'
-                raise ArgumentError(message)
             return guided(call, y, network.null_label or 0, sampling.guidance, network.in_channels)
 
         with folder.lock():
