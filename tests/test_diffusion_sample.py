@@ -1,5 +1,7 @@
 """Sampling from checkpoints: the same images however they are batched or interrupted, from the right weights."""
 
+import csv
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from small_dits import one_thread, small_dit  # noqa: F401
 from test_cli import rsprune
 
 from rsprune.diffusion.autoencoder import load_autoencoder
-from rsprune.diffusion.sample import Sampling, sample_run
+from rsprune.diffusion.sample import Sampling, sample_run, write_keys
 from rsprune.errors import ArgumentError, ConfigMismatchError
 
 PIXELS = {"data": {"autoencoder": load_autoencoder("identity").provenance()}, "scale": 1.0, "shift": 0.0}
@@ -40,6 +42,14 @@ def test_an_image_depends_on_its_number_and_the_seed_alone(tmp_path):
     assert not np.array_equal(draw(path, tmp_path / "other", batch=6, seed=1), six)
     with Image.open(tmp_path / "six" / "images" / "000004.png") as image:
         np.testing.assert_array_equal(np.asarray(image), six[4])
+
+
+def test_keys_with_commas_stay_whole_in_the_table(tmp_path):
+    keys = ["a.png", "Paris, 2019/1.png", 'the "old" one.png', "ä.png"]
+    write_keys(tmp_path / "conditions.csv", keys)
+    with (tmp_path / "conditions.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert rows == [["number", "key"], *([str(i), key] for i, key in enumerate(keys))]
 
 
 def test_what_is_missing_is_drawn_again_to_the_bit(tmp_path):

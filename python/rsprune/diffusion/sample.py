@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from rsprune.diffusion.weights import Which, load_dit, read_checkpoint
 from rsprune.encoders.weights import weights_provenance
 from rsprune.errors import ArgumentError, ConfigMismatchError
 from rsprune.files import replacing
-from rsprune.manifest import RunFolder, compare, software, write_text
+from rsprune.manifest import RunFolder, compare, software
 from rsprune.runners import Observer, observe
 from rsprune.sources import SourceSpec
 
@@ -224,8 +225,7 @@ def sample_run(
         with folder.lock():
             folder.start(config)
             if given is not None:
-                rows = (f"{i},{key}\n" for i, key in enumerate(given.cache.keys[:images]))
-                write_text(folder.path / "conditions.csv", "number,key\n" + "".join(rows))
+                write_keys(folder.path / "conditions.csv", given.cache.keys[:images])
             draw_images(folder.path, images, network, codec, denoiser, sampling, observer)
     return Sampled(folder.path, {"images": images, "folder": str(folder.path)})
 
@@ -259,6 +259,14 @@ def label_numbers(network: DiT, names: list[str] | None, classes: Sequence[str] 
             message = f"no class {name!r}: there are {', '.join(names or [f'0 to {network.num_classes - 1}'])}"
             raise ArgumentError(message)
     return [known[name] for name in classes]
+
+
+def write_keys(path: Path, keys: Sequence[str]) -> None:
+    """Write which condition each image was drawn from, as a table; keys may hold commas."""
+    with replacing(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("number", "key"))
+        writer.writerows(enumerate(keys))
 
 
 def draw_images(
