@@ -1,6 +1,7 @@
 """Sampling from checkpoints: the same images however they are batched or interrupted, from the right weights."""
 
 import csv
+import zipfile
 
 import numpy as np
 import pytest
@@ -55,10 +56,14 @@ def test_keys_with_commas_stay_whole_in_the_table(tmp_path):
 def test_what_is_missing_is_drawn_again_to_the_bit(tmp_path):
     path = checkpoint(tmp_path / "a.pt")
     want = draw(path, tmp_path / "out", batch=2)
+    archive = (tmp_path / "out" / "samples.npz").read_bytes()
+    with zipfile.ZipFile(tmp_path / "out" / "samples.npz") as file:
+        assert file.getinfo("arr_0.npy").date_time == (1980, 1, 1, 0, 0, 0)  # no time that would change the bytes
     (tmp_path / "out" / "images" / "000003.png").unlink()
     kept = (tmp_path / "out" / "images" / "000005.png").stat().st_mtime_ns
     assert np.array_equal(draw(path, tmp_path / "out", batch=2), want)
     assert (tmp_path / "out" / "images" / "000005.png").stat().st_mtime_ns == kept
+    assert (tmp_path / "out" / "samples.npz").read_bytes() == archive
     assert np.array_equal(draw(path, tmp_path / "out", images=8, batch=2)[:6], want)
     with pytest.raises(ConfigMismatchError, match="seed: 0 there, 1 now"):
         draw(path, tmp_path / "out", batch=2, seed=1)

@@ -27,7 +27,7 @@ from rsprune.diffusion.processes import processes
 from rsprune.diffusion.weights import Which, load_dit, read_checkpoint
 from rsprune.encoders.weights import weights_provenance
 from rsprune.errors import ArgumentError, ConfigMismatchError
-from rsprune.files import replacing
+from rsprune.files import replacing, write_npz
 from rsprune.manifest import RunFolder, compare, software
 from rsprune.runners import Observer, observe
 from rsprune.sources import SourceSpec
@@ -307,8 +307,12 @@ def draw_images(
 
 def gather(folder: Path, paths: list[Path]) -> None:
     """Write all images as one archive, and some as a picture."""
-    pixels: NDArray[np.uint8] = np.stack([np.asarray(Image.open(path)) for path in paths])
-    pixels = pixels if pixels.ndim == 4 else pixels[..., None]
-    with replacing(folder / "samples.npz") as beside, beside.open("wb") as file:
-        np.savez(file, arr_0=pixels)
-    write_grid(pixels[:SHOWN], folder / "samples.png")
+    write_npz(folder / "samples.npz", map(read_image, paths), len(paths))
+    write_grid(np.stack([read_image(path) for path in paths[:SHOWN]]), folder / "samples.png")
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Read what :func:`~rsprune.diffusion.pictures.write_image` wrote: uint8 (H, W, C)."""
+    with Image.open(path) as image:
+        pixels: NDArray[np.uint8] = np.asarray(image)
+    return pixels if pixels.ndim == 3 else pixels[..., None]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rsprune import _core
 from rsprune.errors import EmptyInputError, FormatError, ShapeError, failure
 from rsprune.evaluation.features import draw
-from rsprune.files import replacing
+from rsprune.files import write_npz
 from rsprune.manifest import digest
 from rsprune.pipeline.reference import SourceLike, digest_of
 from rsprune.sources import Item, Source, open_source
@@ -100,21 +100,7 @@ def export_npz(images: ImagesLike, path: str | Path) -> int:
         Images of different sizes.
     """
     pictures = open_pictures(images)
-    shape: tuple[int, ...] | None = None
-    with (
-        replacing(path) as beside,
-        zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive,
-        archive.open(zipfile.ZipInfo("arr_0.npy"), "w", force_zip64=True) as file,
-    ):
-        for image in pictures.read(np.arange(len(pictures))):
-            if shape is None:
-                shape = image.shape
-                header = {"descr": "|u1", "fortran_order": False, "shape": (len(pictures), *shape)}
-                np.lib.format.write_array_header_1_0(file, header)
-            if image.shape != shape:
-                message = f"images of shapes {shape} and {image.shape}; an .npz file holds one array of equal images"
-                raise ShapeError(message)
-            file.write(np.ascontiguousarray(image).data)
+    write_npz(path, pictures.read(np.arange(len(pictures))), len(pictures))
     return len(pictures)
 
 
