@@ -13,7 +13,7 @@ from PIL import Image
 from small_dits import one_thread  # noqa: F401
 
 import scenes
-from rsprune.diffusion.autoencoder import Autoencoder, draw, load_autoencoder, tiny_decoder, tiny_encoder
+from rsprune.diffusion.autoencoder import Autoencoder, draw, expected_sums, load_autoencoder, tiny_decoder, tiny_encoder
 from rsprune.diffusion.latents import LatentCache, Reading, cache_latents
 from rsprune.errors import ArgumentError, ConfigMismatchError, FormatError, UnfinishedRunError, WeightsError
 from rsprune.manifest import RunFolder, read_table, write_json, write_table
@@ -272,6 +272,22 @@ def test_measured_scale_brings_draws_to_unit_variance(images, kl, tmp_path):
     z = (torch.cat(draws) - shift) * scale
     assert z.mean().item() == pytest.approx(0, abs=0.02)
     assert z.std().item() == pytest.approx(1, abs=0.02)
+
+
+def test_what_draws_sum_to_is_clamped_as_they_are():
+    """An encoder that is very unsure of a pixel: draws hold the variance below e^20, and so do the sums."""
+    moments = torch.zeros(1, 2, 1, 2)
+    moments[0, :, 0] = torch.tensor([[3.0, -1.0], [40.0, 0.0]])
+    total, squares = expected_sums(moments.half(), 1)
+    assert (total, squares) == (2.0, pytest.approx(10 + np.exp(20.0) + 1, rel=1e-12))
+    draws = draw(moments.repeat(20000, 1, 1, 1), 1, torch.randn(20000, 1, 1, 2))
+    assert draws.square().sum().item() / 20000 == pytest.approx(squares, rel=0.05)
+
+
+def test_the_figures_of_a_cache_do_not_depend_on_how_many_rows_are_summed_at_once(images, kl, tmp_path, monkeypatch):
+    cache = make(images, kl, tmp_path / "cache")
+    monkeypatch.setattr("rsprune.diffusion.latents.BLOCK", 1)
+    assert LatentCache.scan(cache.folder.path) == pytest.approx(cache.summary, rel=1e-12)
 
 
 class Killed(BaseException):

@@ -18,7 +18,7 @@ from rsprune.encoders.weights import load_into, read_state, refuse, weights_prov
 from rsprune.errors import ArgumentError, FormatError, WeightsError
 from rsprune.manifest import read_json
 
-__all__ = ["Autoencoder", "draw", "load_autoencoder"]
+__all__ = ["Autoencoder", "draw", "expected_sums", "load_autoencoder"]
 
 #: The logarithm of a variance is held within these before it is used, as diffusers does.
 LOG_VARIANCE = (-30.0, 20.0)
@@ -31,6 +31,12 @@ def draw(moments: Tensor, latents: int, noise: Tensor) -> Tensor:
     """
     mean, log_variance = moments[:, :latents], moments[:, latents:]
     return mean + torch.exp(0.5 * log_variance.clamp(*LOG_VARIANCE)) * noise if log_variance.shape[1] else mean
+
+
+def expected_sums(moments: Tensor, latents: int) -> tuple[float, float]:
+    """What the latents that :func:`draw` draws, and their squares, are expected to sum to; in float64."""
+    mean, log_variance = moments[:, :latents].double(), moments[:, latents:].double()
+    return float(mean.sum()), float(mean.square().sum() + log_variance.clamp(*LOG_VARIANCE).exp().sum())
 
 
 class Autoencoder(ABC, nn.Module):

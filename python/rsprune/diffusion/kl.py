@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsprune.centroids import check_whole
-from rsprune.diffusion.autoencoder import LOG_VARIANCE, draw, load_autoencoder
+from rsprune.diffusion.autoencoder import LOG_VARIANCE, draw, expected_sums, load_autoencoder
 from rsprune.diffusion.draws import Order, draw_sample
 from rsprune.diffusion.latents import LatentCache, Reading, cache_latents
 from rsprune.diffusion.loop import Precision, autocast, check, precision_on
@@ -312,11 +312,10 @@ class Training:
         total = squares = 0.0
         count = 0
         for numbers in np.array_split(self.rest[:MEASURED], -(-len(self.rest[:MEASURED]) // self.fit.batch)):
-            moments = self.model.encode(self.images(numbers)).latent_dist.parameters.double()
-            mean, log_variance = moments[:, : self.fit.latents], moments[:, self.fit.latents :].clamp(*LOG_VARIANCE)
-            total += float(mean.sum())
-            squares += float(mean.square().sum() + log_variance.exp().sum())
-            count += mean.numel()
+            moments = self.model.encode(self.images(numbers)).latent_dist.parameters
+            sums = expected_sums(moments, self.fit.latents)
+            total, squares = total + sums[0], squares + sums[1]
+            count += moments.numel() // 2
         scale: float = 1 / (squares / count - (total / count) ** 2) ** 0.5
         self.model.register_to_config(scaling_factor=scale)
         # Two files: never the scale of one training beside the weights of another, wherever the process ends.

@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from rsprune import _core
-from rsprune.diffusion.autoencoder import Autoencoder, draw
+from rsprune.diffusion.autoencoder import Autoencoder, draw, expected_sums
 from rsprune.encoders.prefetch import prefetched
 from rsprune.errors import ArgumentError, ConfigMismatchError, EmptyInputError, UnfinishedRunError
 from rsprune.files import replacing
@@ -34,6 +34,9 @@ from rsprune.runners import Observer, observe, run_shards
 from rsprune.sources import Item, Shard, Source, SourceSpec, open_source
 
 __all__ = ["Chosen", "LatentCache", "PixelReader", "Reading", "cache_latents", "chosen_rows"]
+
+#: Values that are summed at once: 32 MiB in float64, however large an image is.
+BLOCK = 1 << 22
 
 LATENT_SCHEMA = pa.schema(
     [
@@ -416,11 +419,11 @@ class LatentCache:
         for moments, valid in cls._arrays(path):
             images += len(valid)
             failures += len(moments) - len(valid)
-            for block in np.array_split(valid, -(-len(valid) // 1024)) if len(valid) else []:
-                values = torch.from_numpy(moments[block].astype(np.float64)).flatten(0, 1)
-                mean, log_variance = values[:, :latents], values[:, latents:]
-                total += float(mean.sum())
-                squares += float(mean.square().sum()) + float(log_variance.exp().sum())
+            rows = max(1, BLOCK // moments[0].size) if len(moments) else 1
+            for start in range(0, len(valid), rows):
+                block = torch.from_numpy(moments[valid[start : start + rows]]).flatten(0, 1)
+                sums = expected_sums(block, latents)
+                total, squares = total + sums[0], squares + sums[1]
         if not images:
             message = f"no image of {path} could be read: the tables in it say why"
             raise EmptyInputError(message)
