@@ -149,6 +149,14 @@ def test_what_a_killed_process_left_unfinished_is_removed(tmp_path):
     assert not left.exists()
 
 
+def test_fewer_steps_than_were_taken_leave_the_checkpoint_that_there_is(tmp_path):
+    with pytest.raises(Killed):
+        trained(tmp_path, observer=Killer(11))
+    taken, losses, _ = trained(tmp_path, 9)
+    assert (taken, len(losses)) == (0, 10)
+    assert read_checkpoint(TrainingFolder(tmp_path).checkpoint(10))["step"] == 10
+
+
 @pytest.mark.parametrize("keeping", [1, 2])
 def test_what_is_kept_is_there_wherever_the_process_ends(tmp_path, whole, monkeypatch, keeping):
     """Between a checkpoint that is kept and last.pt, whichever is written first."""

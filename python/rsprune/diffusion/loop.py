@@ -228,6 +228,8 @@ def train(
     if folder.last.exists():
         records.restore(state.load(folder.last, recipe))
     begun = step = state.step
+    if us.first and step >= schedule.iterations and not folder.checkpoint(step).exists():
+        link(folder.last, folder.checkpoint(step))  # fewer steps are asked for than were taken before
     stepping = Stepping(state, batches, optimisation, schedule, us)
     observer.start("train", schedule.iterations * optimisation.batch, step * optimisation.batch)
     with closing(stepping.losses(step, schedule.iterations)) as losses, closing(records):
