@@ -1,5 +1,6 @@
 """Training: exact after a kill, the same however it is shared out, and with everything in the checkpoint."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -155,6 +156,16 @@ def test_fewer_steps_than_were_taken_leave_the_checkpoint_that_there_is(tmp_path
     taken, losses, _ = trained(tmp_path, 9)
     assert (taken, len(losses)) == (0, 10)
     assert read_checkpoint(TrainingFolder(tmp_path).checkpoint(10))["step"] == 10
+
+
+def test_a_file_system_without_links_holds_copies(tmp_path, whole, monkeypatch):
+    def refuse(path, name):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr("os.link", refuse)
+    trained(tmp_path)
+    for path in (TrainingFolder(tmp_path).last, TrainingFolder(tmp_path).checkpoint(12)):
+        assert all(torch.equal(value, read_checkpoint(path)["ema"][name]) for name, value in weights(whole[0]).items())
 
 
 @pytest.mark.parametrize("keeping", [1, 2])

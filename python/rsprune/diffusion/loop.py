@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
 from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, fields
@@ -266,9 +267,12 @@ def check(value: float, step: int) -> None:
 
 
 def link(path: Path, name: Path) -> None:
-    """Keep a file under another name, which takes no room until the first name is given to another."""
+    """Give a file another name too, which takes no room until one of them is given to another file."""
     with replacing(name) as beside:
-        os.link(path, beside)
+        try:
+            os.link(path, beside)
+        except OSError:  # a file system that has no second names, as many network drives
+            shutil.copyfile(path, beside)
 
 
 class State:
