@@ -48,6 +48,7 @@ def test_it_learns_four_bands_and_is_an_autoencoder_that_loads(images, whole, tm
     assert errors[-1] < 0.8 * errors[0]
     codec = load_autoencoder(done.path, channels=4)
     assert (codec.latents, codec.factor, codec.scale) == (2, 2, done.scale)
+    assert load_autoencoder(out, channels=4).provenance() == codec.provenance()
     cache = cache_latents(images, codec, Reading(16, 4, (0, 1, 2, 0)), out=tmp_path, progress=False)
     assert cache.measured()[0] == pytest.approx(done.scale, rel=0.1)
     assert json.loads((out / "validation.json").read_text())["scale"] == done.scale

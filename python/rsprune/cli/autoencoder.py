@@ -14,7 +14,7 @@ from rsprune.diffusion import check_installed
 EXAMPLES = """
 [bold]Examples[/bold]\n
   rsprune autoencoder naip/ --channels 4 --iterations 100000 --out autoencoder/\n
-  rsprune train naip/ --channels 4 --autoencoder autoencoder/autoencoder --out training/\n
+  rsprune train naip/ --channels 4 --autoencoder autoencoder/ --out training/\n
   rsprune autoencoder naip/ --channels 4 --size 64 --widths 32,64 --iterations 2000 -o small/
 """
 
@@ -51,7 +51,7 @@ def command(
     """Train an autoencoder (AutoencoderKL), for images of four bands or others that have no published one.
 
     The loss is the mean absolute error and a weak divergence. The weights of the lowest error on the held-out images
-    are kept in autoencoder/, with the scale of their latents, for rsprune train --autoencoder. The same command goes on
+    are kept, with the scale of their latents, in a folder that rsprune train --autoencoder takes. The same command goes on
     from the last look at the held-out images, with the same result as if it had never stopped.
     """
     check_installed()

@@ -255,8 +255,8 @@ def load_autoencoder(spec: str | Path, channels: int = 3) -> Autoencoder:
     ----------
     spec : str or path
         ``"identity"`` for pixels themselves; a folder of diffusers' ``AutoencoderKL`` or ``AutoencoderTiny`` (or of a
-        pipeline that has one in ``vae/``), old names of its attention included; a folder with ``*_encoder.pth`` and
-        ``*_decoder.pth`` of the TAESD family.
+        pipeline that has one in ``vae/``, or of `rsprune autoencoder`), old names of its attention included; a folder
+        with ``*_encoder.pth`` and ``*_decoder.pth`` of the TAESD family.
     channels : int
         Of the images. An autoencoder of another number is refused.
 
@@ -278,10 +278,9 @@ def load_autoencoder(spec: str | Path, channels: int = 3) -> Autoencoder:
 
 def open_folder(folder: Path) -> Autoencoder:
     """Load the autoencoder that lies in a folder."""
-    if (folder / "vae" / "config.json").is_file():
-        folder = folder / "vae"
-    if (folder / "config.json").is_file():
-        return open_diffusers(folder)
+    for place in (folder / "vae", folder / "autoencoder", folder):
+        if (place / "config.json").is_file():
+            return open_diffusers(place)
     encoders, decoders = (sorted(folder.glob(f"*{half}.pth")) for half in ("encoder", "decoder"))
     if len(encoders) == len(decoders) == 1:
         return Tiny(encoders[0], decoders[0])
