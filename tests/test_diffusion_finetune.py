@@ -172,7 +172,7 @@ def test_synthesis_sees_the_label_map_of_its_image(second, base, tmp_path, encod
 
 
 @pytest.mark.parametrize("task", ["sr", "sis"])
-def test_a_fine_tuned_network_draws_from_conditions(second, base, tmp_path, task):
+def test_a_fine_tuned_network_draws_from_conditions(second, base, tmp_path, monkeypatch, task):
     if task == "sr":
         tuned = finetune_sr(second / "im1", base, out=tmp_path / "tuned", lr=0.1, ema=0.1, **FEW)
     else:
@@ -182,6 +182,10 @@ def test_a_fine_tuned_network_draws_from_conditions(second, base, tmp_path, task
     sample_run(tuned.checkpoint, out=tmp_path / "drawn", condition=source, **options)
     assert np.load(tmp_path / "drawn" / "samples.npz")["arr_0"].shape == (3, 8, 8, 3)
     assert (tmp_path / "drawn" / "conditions.csv").read_text().splitlines()[1].endswith("00000.png")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    sample_run(tuned.checkpoint, out=".", condition=source, **options)
+    assert np.array_equal(np.load("samples.npz")["arr_0"], np.load(tmp_path / "drawn" / "samples.npz")["arr_0"])
     with pytest.raises(ArgumentError, match="takes a condition, which is missing"):
         sample_run(tuned.checkpoint, out=tmp_path / "x", **options)
     with pytest.raises(ArgumentError, match="takes no condition"):

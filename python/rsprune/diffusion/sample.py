@@ -201,7 +201,8 @@ def sample_run(
 
         given = None
         if condition is not None:
-            place = folder.path.with_name(folder.path.name + "-conditions")
+            place = folder.path.resolve()  # the folder may be "."
+            place = place.with_name(place.name + "-conditions")
             cache, own = cache_conditions(recipe, condition, codec, place, str(us.device), observer)
             if images > len(cache):
                 message = f"{images} images cannot be drawn from {len(cache)} conditions"
