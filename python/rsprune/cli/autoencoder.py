@@ -51,8 +51,8 @@ def command(
     """Train an autoencoder (AutoencoderKL), for images of four bands or others that have no published one.
 
     The loss is the mean absolute error and a weak divergence. The weights of the lowest error on the held-out images
-    are kept, with the scale of their latents, in a folder that rsprune train --autoencoder takes. The same command goes on
-    from the last look at the held-out images, with the same result as if it had never stopped.
+    are kept, with the scale of their latents, in a folder that rsprune train --autoencoder takes. The same command goes
+    on from the last look at the held-out images, with the same result as if it had never stopped.
     """
     check_installed()
     from rsprune.diffusion.kl import Fit, fit_autoencoder
