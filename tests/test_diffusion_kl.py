@@ -172,6 +172,14 @@ def test_the_command_refuses_in_one_line(images, tmp_path, words, says):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("words", [["nowhere"], ["{images}", "--bands", "0,1"]])
+def test_a_refused_command_makes_no_folder(images, tmp_path, words):
+    done = rsprune("autoencoder", *[word.format(images=images) for word in words], "-o", tmp_path / "out", "--quiet")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_two_at_once_and_torchrun_are_refused(images, whole, tmp_path, monkeypatch):
     with RunFolder(whole[0]).lock(), pytest.raises(ConfigMismatchError, match="another process is working on"):
         fitted(images, whole[0])

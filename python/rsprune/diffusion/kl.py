@@ -29,7 +29,7 @@ from rsprune.errors import ArgumentError, ConfigMismatchError
 from rsprune.files import replacing, sweep
 from rsprune.manifest import RunFolder, compare, digest, software, write_json
 from rsprune.runners import Observer, observe
-from rsprune.sources import SourceSpec
+from rsprune.sources import SourceSpec, open_source
 
 __all__ = ["Fit", "Fitted", "fit_autoencoder"]
 
@@ -192,17 +192,17 @@ def fit_autoencoder(
     if size % fit.factor or iterations < 1 or validate_every < 1:
         message = f"size={size} must divide by {fit.factor}, and the numbers of steps be positive"
         raise ArgumentError(message)
-    folder = Path(out)
+    folder, images = Path(out), open_source(source)
+    reading = Reading(size, channels, None if bands is None else tuple(bands), valid_range)
     with processes(device) as us, observe(progress) as observer:
         if us.world > 1:
             message = f"an autoencoder is trained by one process, not by {us.world}: start it without torchrun"
             raise ArgumentError(message)
         with RunFolder(folder).lock():
             sweep(folder)
-            reading = Reading(size, channels, None if bands is None else tuple(bands), valid_range)
             identity = load_autoencoder("identity", channels)
             pixels = cache_latents(
-                source, identity, reading, out=folder / "pixels", run=run, mirror=False, progress=observer
+                images, identity, reading, out=folder / "pixels", run=run, mirror=False, progress=observer
             )
             training = Training(pixels, fit, us.device)
             training.restore(folder / "state.pt")
