@@ -92,6 +92,11 @@ bench-gpu: $(VENV)/bench build ## The same on a GPU: rows against torch, embeddi
 	@$(BIN)/python -m benches.gpu
 	$(BIN)/python -m benches --record gpu embed-gpu dit-gpu
 
+.PHONY: experiments-gpu
+experiments-gpu: dev ## Tables 1 and 3 of the paper on a GPU, with the images in RSPRUNE_DATA (docs/experiments.md)
+	$(BIN)/rsprune experiment table1 --scale gpu
+	$(BIN)/rsprune experiment table3 --scale gpu
+
 COUNTS ?=
 .PHONY: counts
 counts: ## Count the instructions of the hot kernels, and compare with the baseline. COUNTS=--bless: make it the baseline

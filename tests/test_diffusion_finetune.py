@@ -162,6 +162,30 @@ def test_super_resolution_sees_what_is_left_of_the_image(second, base, tmp_path)
         finetune_sr(second / "im1", base, out=tmp_path / "x", factor=3)
 
 
+def test_super_resolution_reads_the_bands_that_the_network_was_trained_on(second, base, tmp_path):
+    content = torch.load(base, weights_only=False)
+    content["recipe"]["data"] |= {"bands": [2, 1, 0], "valid_range": [0, 10000]}
+    torch.save(content, tmp_path / "base.pt")
+    tuned = finetune_sr(second / "im1", tmp_path / "base.pt", out=tmp_path / "sr", **FEW)
+    recipe = read_checkpoint(tuned.checkpoint)["recipe"]
+    for read in (recipe["data"], recipe["conditions"]):
+        assert (read["bands"], read["valid_range"]) == ([2, 1, 0], [0, 10000])
+    found = LatentCache(tmp_path / "sr" / "latents")
+    with Image.open(second / "im1" / found.keys[0]) as image:
+        want = np.asarray(image.resize((8, 8), Image.Resampling.BICUBIC))[..., ::-1]
+    got = found.moments(np.array([0]), np.array([False]))[0].permute(1, 2, 0).numpy() * 127.5 + 127.5
+    np.testing.assert_allclose(got, want, atol=0.1)
+    drawn = sample_run(
+        tuned.checkpoint,
+        out=tmp_path / "drawn",
+        images=2,
+        condition=second / "im1",
+        sampling=Sampling("ddim", 2),
+        progress=False,
+    )
+    assert LatentCache(drawn.path.with_name("drawn-conditions")).config["bands"] == [2, 1, 0]
+
+
 @pytest.mark.parametrize(("encoding", "channels"), [("onehot", 7), ("palette", 3)])
 def test_synthesis_sees_the_label_map_of_its_image(second, base, tmp_path, encoding, channels):
     tuned = finetune_sis(second, base, out=tmp_path, dataset="second", encoding=encoding, **FEW)

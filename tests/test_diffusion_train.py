@@ -408,9 +408,16 @@ def test_training_from_images_records_all_that_it_is_made_of(images, tmp_path):
         pretrain(images, out=tmp_path / "b", latents=tmp_path / "a" / "latents", iterations=5, **SMALL | {"batch": 2})
 
 
-def test_an_unknown_model_is_refused(images, tmp_path):
-    with pytest.raises(ArgumentError, match="model='DiT-M/2' is unknown: it is one of DiT-S/2"):
-        pretrain(images, out=tmp_path, iterations=1, **SMALL | {"model": "DiT-M/2"})
+def test_what_cannot_be_trained_is_refused_before_images_are_encoded(images, tmp_path):
+    for change, said in (
+        ({"model": "DiT-M/2"}, "model='DiT-M/2' is unknown: it is one of DiT-S/2"),
+        ({"lr": -1.0}, "lr must be positive"),
+        ({"seed": -1}, "seed"),
+        ({"iterations": 0}, "iterations must be positive"),
+    ):
+        with pytest.raises(ArgumentError, match=said):
+            pretrain(images, out=tmp_path / "out", **{"iterations": 1, **SMALL, **change})
+    assert not (tmp_path / "out").exists()
 
 
 def launch(*words, processes=0):

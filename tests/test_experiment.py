@@ -183,6 +183,8 @@ def test_every_grid_has_a_table_and_a_figure(name, scale, sets, tmp_path):
     names = [arm.name for arm in arms]
     assert len(set(names)) == len(names)
     assert GRIDS[name].baseline in names
+    bench = Bench(tmp_path, chosen, sets, None, None, "cpu", 1)
+    assert len({bench.folder(arm, seed) for arm in arms for seed in range(3)}) == 3 * len(arms)
     for arm in arms:
         strategies.get(arm.strategy).check(arm.options)
         assert arm.options.get("entropy_keep", 1) >= arm.keep

@@ -50,9 +50,9 @@ def cache_conditions(
     task, options, made = recipe.get("task"), recipe.get("options", {}), recipe.get("conditions", {})
     reading: PixelReader
     if task == "sr":
-        bands = made["bands"]
+        bands, extent = (tuple(made[name]) if made[name] else None for name in ("bands", "valid_range"))
         images: Source = open_source(source)
-        reading = Reading(made["size"], codec.channels, bands and tuple(bands), None, options["factor"])
+        reading = Reading(made["size"], codec.channels, bands, extent, options["factor"])
         own = codec
     elif task == "sis":
         if not isinstance(source, (str, Path)):

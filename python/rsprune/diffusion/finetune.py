@@ -111,7 +111,8 @@ def finetune_sr(
     size : int, optional
         Height and width of the images. What the network was trained on if not given.
     bands : sequence of int, optional
-        See :class:`~rsprune.diffusion.latents.Reading`.
+        See :class:`~rsprune.diffusion.latents.Reading`. Those that the network was trained on if not given; samples of
+        16 bits are read by the range that it was trained with.
     autoencoder : str or path, optional
         See :func:`~rsprune.diffusion.sample.codec_of`.
     **options
@@ -121,10 +122,11 @@ def finetune_sr(
         message = f"factor must be 2 or more, got {factor}"
         raise ArgumentError(message)
     recipe, codec = base_of(checkpoint, autoencoder)
-    side = size or side_of(checkpoint, codec)
-    taken = None if bands is None else tuple(bands)
+    side = size or side_of(checkpoint, recipe, codec)
+    base = recipe.get("data", {})
+    taken, extent = (tuple(found) if found else None for found in (bands or base.get("bands"), base.get("valid_range")))
     images = open_source(source)
-    reading, low = Reading(side, codec.channels, taken), Reading(side, codec.channels, taken, None, factor)
+    reading, low = (Reading(side, codec.channels, taken, extent, reduced) for reduced in (1, factor))
     task = Task("sr", images, images, reading, low, None, {"factor": factor})
     return tune(task, checkpoint, recipe, codec, out=out, **options)
 
@@ -161,7 +163,7 @@ def finetune_sis(
         raise ArgumentError(message)
     images, labels = open_pairs(dataset, root)
     recipe, codec = base_of(checkpoint, autoencoder)
-    side = size or side_of(checkpoint, codec)
+    side = size or side_of(checkpoint, recipe, codec)
     palette, painted = DATASETS[dataset], encoding == "palette"
     own = None if painted else OneHot(len(palette.names), codec.factor)
     reading = LabelReading(side, palette, painted)
@@ -177,9 +179,10 @@ def base_of(checkpoint: str | Path, autoencoder: str | Path | None) -> tuple[dic
     return recipe, codec_of(recipe, autoencoder)
 
 
-def side_of(checkpoint: str | Path, codec: Autoencoder) -> int:
+def side_of(checkpoint: str | Path, recipe: dict[str, Any], codec: Autoencoder) -> int:
     """Height and width of the images that a network was trained on."""
-    return load_dit(checkpoint).input_size * codec.factor
+    network = recipe.get("network") or load_dit(checkpoint).config
+    return int(network["input_size"]) * codec.factor
 
 
 def tune(

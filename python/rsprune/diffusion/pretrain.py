@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,16 +93,21 @@ def build_network(name: str, seed: int, **options: Any) -> DiT:
     ArgumentError
         If there is no such network, or its sizes do not divide.
     """
+    check_network(name)
     own = SIZES.fullmatch(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if own:
             width, depth, heads, patch = map(int, own.groups())
             return DiT(hidden_size=width, depth=depth, num_heads=heads, patch_size=patch, **options)
-        if name in DiT_models:
-            return DiT_models[name](**options)
-    message = f"model={name!r} is unknown: it is one of {', '.join(DiT_models)}, or WIDTHxBLOCKSxHEADS/PATCH"
-    raise ArgumentError(message)
+        return DiT_models[name](**options)
+
+
+def check_network(name: str) -> None:
+    """Fail when there is no such network."""
+    if name not in DiT_models and not SIZES.fullmatch(name):
+        message = f"model={name!r} is unknown: it is one of {', '.join(DiT_models)}, or WIDTHxBLOCKSxHEADS/PATCH"
+        raise ArgumentError(message)
 
 
 def pretrain(
@@ -195,6 +200,9 @@ def pretrain(
         log_every=min(50, sample_every),
         compile=compile,
     )
+    # What cannot be is refused before images are encoded, which may take hours.
+    check_network(model)
+    optimisation = Optimisation(batch, lr, weight_decay, ema, seed=seed)
     codec = load_autoencoder(autoencoder, channels)
     reading = Reading(size, channels, None if bands is None else tuple(bands), valid_range)
     cache_folder = Path(out) / "latents" if latents is None else Path(latents)
@@ -213,7 +221,6 @@ def pretrain(
 
     with processes(device) as us, observe(progress if us.first else False) as observer:
         cache = shared(us, observer, fill, cache_folder)
-        optimisation = Optimisation(batch, lr, weight_decay, ema, precision_on(us.device, precision), seed)
         return train_on(
             cache,
             codec,
@@ -221,7 +228,7 @@ def pretrain(
             observer,
             out=out,
             model=model,
-            optimisation=optimisation,
+            optimisation=replace(optimisation, precision=precision_on(us.device, precision)),
             schedule=schedule,
             conditional=conditional,
             measured_scale=measured_scale,

@@ -380,8 +380,12 @@ def run_trials(
     on_cpu = torch.device(places[0]).type == "cpu"
     count = workers or ((os.cpu_count() or 1) // bench.threads if on_cpu else len(places))
     if min(count, len(left)) <= 1:
-        for arm, seed in left:
-            yield arm, seed, bench.run(arm, seed)
+        threads = torch.get_num_threads()
+        try:
+            for arm, seed in left:
+                yield arm, seed, bench.run(arm, seed)
+        finally:
+            torch.set_num_threads(threads)
         return
     # Processes of their own: a trial's many small operations would wait for each other's interpreter. They get a copy
     # of the bench that has opened nothing yet.

@@ -18,7 +18,7 @@ class Scale:
 
     Attributes
     ----------
-    model, size, autoencoder, iterations, batch, lr, ema
+    model, size, autoencoder, iterations, batch, micro_batch, lr, ema
         Of the training: see :func:`rsprune.diffusion.pretrain.pretrain`. An ``autoencoder`` of None is to be given.
     images, sampler, steps
         How many images each trained network draws, and how.
@@ -37,6 +37,7 @@ class Scale:
     autoencoder: str | None
     iterations: int
     batch: int
+    micro_batch: int
     lr: float
     ema: float
     images: int
@@ -57,6 +58,7 @@ SCALES: Mapping[str, Scale] = {
         autoencoder=None,
         iterations=100_000,
         batch=256,
+        micro_batch=64,
         lr=1e-4,
         ema=0.9999,
         images=5000,
@@ -75,6 +77,7 @@ SCALES: Mapping[str, Scale] = {
         autoencoder="identity",
         iterations=1500,
         batch=128,
+        micro_batch=128,
         lr=3e-4,
         ema=0.995,
         images=1000,
@@ -92,6 +95,7 @@ SCALES: Mapping[str, Scale] = {
         autoencoder="identity",
         iterations=750,
         batch=32,
+        micro_batch=32,
         lr=1e-3,
         ema=0.99,
         images=500,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -40,6 +41,9 @@ __all__ = ["SPLIT", "Bench"]
 #: The seed by which reference images are held out: the target is the same for all trials.
 SPLIT = 0
 
+#: What of a scale shows in no trial's figures, save for rounding.
+OF_NO_TRIAL = ("seeds", "keeps", "micro_batch")
+
 #: The kernel distance: mean over so many subsets of so many images.
 SUBSETS, SUBSET = 20, 250
 
@@ -76,11 +80,11 @@ class Bench:
 
     def folder(self, arm: Arm, seed: int) -> Path:
         """Where a trial lies: the same trial in several experiments is carried out once."""
-        settings = {key: value for key, value in asdict(self.scale).items() if key not in ("seeds", "keeps")}
+        settings = {key: value for key, value in asdict(self.scale).items() if key not in OF_NO_TRIAL}
         made = {key: value for key, value in asdict(arm).items() if key not in ("name", "at", "paper")}
         inception = None if self.inception is None else weights_provenance(Path(self.inception))
         of = {"arm": made, "scale": settings, "seed": seed, "inception": inception, "threads": self.threads}
-        words = "".join(letter if letter.isalnum() or letter == "." else "-" for letter in arm.name)
+        words = re.sub(r"[^0-9A-Za-z.]+", "-", arm.name)
         return self.root / "trials" / f"{words}-seed{seed}-{digest(of)[:12]}"
 
     def done(self, arm: Arm, seed: int) -> dict[str, Any] | None:
@@ -162,8 +166,8 @@ class Bench:
         with processes(self.device) as us:
             precision = precision_on(us.device, "auto")
             optimisation = Optimisation(scale.batch, scale.lr, 0.0, scale.ema, precision, seed)
-            every = max(scale.iterations // 4, 1)
-            schedule = Schedule(scale.iterations, None, min(every, 2500), scale.iterations, scale.iterations)
+            steps = scale.iterations
+            schedule = Schedule(steps, scale.micro_batch, min(max(steps // 4, 1), 2500), steps, steps)
             trained = train_on(
                 self.latents,
                 codec,
