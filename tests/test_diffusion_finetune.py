@@ -15,6 +15,7 @@ from rsprune.diffusion.sample import Sampling, sample_run
 from rsprune.diffusion.segments import DATASETS, LabelReading, OneHot, open_pairs
 from rsprune.diffusion.weights import load_dit, read_checkpoint
 from rsprune.errors import ArgumentError, SourceError
+from rsprune.evaluation import evaluate_pairs
 
 SECOND, OPEN = DATASETS["second"], DATASETS["openearthmap"]
 
@@ -206,6 +207,15 @@ def test_a_fine_tuned_network_draws_from_conditions(second, base, tmp_path, monk
     sample_run(tuned.checkpoint, out=tmp_path / "drawn", condition=source, **options)
     assert np.load(tmp_path / "drawn" / "samples.npz")["arr_0"].shape == (3, 8, 8, 3)
     assert (tmp_path / "drawn" / "conditions.csv").read_text().splitlines()[1].endswith("00000.png")
+    # Each drawn image has its real one, of the same name and size.
+    for number in range(3):
+        with (
+            Image.open(second / "im1" / f"{number:05d}.png") as real,
+            Image.open(tmp_path / "drawn" / "originals" / f"{number:06d}.png") as original,
+        ):
+            assert np.array_equal(original, real.resize((8, 8), Image.Resampling.BICUBIC))
+    pairs = evaluate_pairs(tmp_path / "drawn" / "images", tmp_path / "drawn" / "originals")
+    assert 0 < pairs["PSNR"] < 60
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     sample_run(tuned.checkpoint, out=".", condition=source, **options)

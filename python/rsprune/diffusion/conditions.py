@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rsprune.diffusion.autoencoder import Autoencoder
 from rsprune.diffusion.latents import LatentCache, PixelReader, Reading, cache_latents
@@ -13,13 +17,47 @@ from rsprune.errors import ArgumentError
 from rsprune.runners import Observer
 from rsprune.sources import Source, SourceSpec, open_source
 
-__all__ = ["cache_conditions"]
+__all__ = ["Conditions", "open_conditions"]
 
 
-def cache_conditions(
-    recipe: Mapping[str, Any], source: SourceSpec, codec: Autoencoder, out: Path, device: str, observer: Observer
-) -> tuple[LatentCache, Autoencoder]:
-    """Encode what images are to be drawn from.
+@dataclass(frozen=True)
+class Conditions:
+    """What images are drawn from, and what they are to be like, row by row.
+
+    Attributes
+    ----------
+    source, reading, codec
+        The conditions: their files, how those become pixels, and what makes channels of the pixels.
+    originals, original_reading
+        The images that the conditions are of.
+    """
+
+    source: Source
+    reading: PixelReader
+    codec: Autoencoder
+    originals: Source
+    original_reading: Reading
+
+    def cache(self, out: Path, device: str, observer: Observer) -> LatentCache:
+        """Encode the conditions into a folder."""
+        return cache_latents(
+            self.source, self.codec, self.reading, out=out, mirror=False, device=device, progress=observer
+        )
+
+    def read_originals(self, positions: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.uint8], str | None]]:
+        """The images at ascending positions as the network draws them, (S, S, C), with why one cannot be read."""
+        first = 0
+        for shard in self.originals.shards:
+            count = self.originals.count(shard)
+            mine = positions[(positions >= first) & (positions < first + count)] - first
+            first += count
+            for item in self.originals.read(shard, mine.tolist()) if len(mine) else ():
+                (image,), failures = self.original_reading([item.data])
+                yield image, f"{item.key}: {failures[0][2]}" if failures else None
+
+
+def open_conditions(recipe: Mapping[str, Any], source: SourceSpec, codec: Autoencoder) -> Conditions:
+    """Find what images are to be drawn from.
 
     Parameters
     ----------
@@ -30,17 +68,6 @@ def cache_conditions(
         folder of the data set.
     codec : Autoencoder
         The network's.
-    out : Path
-        The folder of the cache.
-    device, observer
-        Where to encode, and who watches.
-
-    Returns
-    -------
-    cache : LatentCache
-        The conditions.
-    codec : Autoencoder
-        What scales them.
 
     Raises
     ------
@@ -48,21 +75,20 @@ def cache_conditions(
         If the recipe is of no such network.
     """
     task, options, made = recipe.get("task"), recipe.get("options", {}), recipe.get("conditions", {})
-    reading: PixelReader
-    if task == "sr":
-        bands, extent = (tuple(made[name]) if made[name] else None for name in ("bands", "valid_range"))
-        images: Source = open_source(source)
-        reading = Reading(made["size"], codec.channels, bands, extent, options["factor"])
-        own = codec
-    elif task == "sis":
-        if not isinstance(source, (str, Path)):
-            message = f"label maps come from the folder of a data set, got {source!r}"
-            raise ArgumentError(message)
-        images = open_pairs(options["dataset"], source)[1]
-        palette, painted = DATASETS[options["dataset"]], options["encoding"] == "palette"
-        reading = LabelReading(made["size"], palette, painted)
-        own = codec if painted else OneHot(len(palette.names), codec.factor)
-    else:
+    if task not in ("sr", "sis"):
         message = f"the network takes a condition, and its checkpoint does not say which: task={task!r}"
         raise ArgumentError(message)
-    return cache_latents(images, own, reading, out=out, mirror=False, device=device, progress=observer), own
+    data = recipe["data"]
+    bands, extent = (tuple(data[name]) if data[name] else None for name in ("bands", "valid_range"))
+    original_reading = Reading(data["size"], codec.channels, bands, extent)
+    if task == "sr":
+        images = open_source(source)
+        low = Reading(made["size"], codec.channels, bands, extent, options["factor"])
+        return Conditions(images, low, codec, images, original_reading)
+    if not isinstance(source, (str, Path)):
+        message = f"label maps come from the folder of a data set, got {source!r}"
+        raise ArgumentError(message)
+    originals, labels = open_pairs(options["dataset"], source)
+    palette, painted = DATASETS[options["dataset"]], options["encoding"] == "palette"
+    own = codec if painted else OneHot(len(palette.names), codec.factor)
+    return Conditions(labels, LabelReading(made["size"], palette, painted), own, originals, original_reading)

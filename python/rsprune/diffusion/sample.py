@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rsprune.centroids import check_whole
 from rsprune.diffusion.autoencoder import Autoencoder, load_autoencoder
-from rsprune.diffusion.conditions import cache_conditions
+from rsprune.diffusion.conditions import Conditions, open_conditions
 from rsprune.diffusion.dit import DiT
 from rsprune.diffusion.draws import start_noise, way_seed
 from rsprune.diffusion.latents import LatentCache
@@ -153,8 +153,9 @@ def sample_run(
         given. Of a conditional network only.
     condition : optional
         Of a fine-tuned network only: images to make small and draw again, or the folder of label maps; see
-        :func:`~rsprune.diffusion.conditions.cache_conditions`. Image ``i`` is drawn from the ``i``-th that could be
-        read; ``conditions.csv`` names them, and their latents are kept beside the folder, in ``<out>-conditions``.
+        :func:`~rsprune.diffusion.conditions.open_conditions`. Image ``i`` is drawn from the ``i``-th that could be
+        read; ``conditions.csv`` names them, ``originals/<number>.png`` are the real images, and their latents are kept
+        beside the folder, in ``<out>-conditions``.
     sampling : Sampling
         How.
     precision, device
@@ -203,12 +204,12 @@ def sample_run(
         if condition is not None:
             place = folder.path.resolve()  # the folder may be "."
             place = place.with_name(place.name + "-conditions")
-            cache, own = cache_conditions(recipe, condition, codec, place, str(us.device), observer)
-            if images > len(cache):
-                message = f"{images} images cannot be drawn from {len(cache)} conditions"
+            found = open_conditions(recipe, condition, codec)
+            given = Given(found, found.cache(place, str(us.device), observer))
+            if images > len(given.cache):
+                message = f"{images} images cannot be drawn from {len(given.cache)} conditions"
                 raise ArgumentError(message)
-            given = Given(cache, own)
-            config |= {"condition": cache.config}
+            config |= {"condition": given.cache.config}
 
         def denoiser(numbers: list[int]) -> Callable[[Tensor, Tensor], Tensor]:
             cond = None if given is None else given(numbers).to(us.device)
@@ -227,6 +228,7 @@ def sample_run(
             folder.start(config)
             if given is not None:
                 write_keys(folder.path / "conditions.csv", given.cache.keys[:images])
+                given.write_originals(folder.path, images, observer)
             draw_images(folder.path, images, network, codec, denoiser, sampling, observer)
     return Sampled(folder.path, {"images": images, "folder": str(folder.path)})
 
@@ -235,13 +237,29 @@ def sample_run(
 class Given:
     """What images are drawn from."""
 
+    conditions: Conditions
     cache: LatentCache
-    codec: Autoencoder
 
     def __call__(self, numbers: list[int]) -> Tensor:
         """The channels that condition the images of these numbers."""
         moments = self.cache.moments(np.array(numbers, np.int64), np.zeros(len(numbers), bool))
-        return self.codec.normalize(moments[:, : self.cache.latents])
+        return self.conditions.codec.normalize(moments[:, : self.cache.latents])
+
+    def write_originals(self, folder: Path, images: int, observer: Observer) -> None:
+        """Write the image that each drawn one is to be like, under the same name."""
+        paths = [image_path(folder, number, "originals") for number in range(images)]
+        missing = [number for number, path in enumerate(paths) if not path.exists()]
+        found = self.conditions.read_originals(self.cache.positions[missing])
+        for number, (image, failure) in zip(missing, found, strict=True):
+            if failure is None:
+                write_image(image, paths[number])
+            else:
+                observer.note(f"image {number} has no original: {failure}")
+
+
+def image_path(folder: Path, number: int, kind: str = "images") -> Path:
+    """Where an image lies."""
+    return folder / kind / f"{number:06d}.png"
 
 
 def label_numbers(network: DiT, names: list[str] | None, classes: Sequence[str] | None) -> list[int] | None:
@@ -288,7 +306,7 @@ def draw_images(
     """
     device = next(network.parameters()).device
     shape = (network.in_channels, network.input_size, network.input_size)
-    paths = [folder / "images" / f"{number:06d}.png" for number in range(images)]
+    paths = [image_path(folder, number) for number in range(images)]
     batches = [list(range(start, min(start + sampling.batch, images))) for start in range(0, images, sampling.batch)]
     missing = [batch for batch in batches if not all(paths[number].exists() for number in batch)]
     observer.start("sample", images, images - sum(map(len, missing)))
