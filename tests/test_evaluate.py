@@ -213,6 +213,8 @@ def test_pairs_that_are_none_are_refused(images, tmp_path):
         evaluate_pairs(noisy, real[:-1])
     with pytest.raises(errors.ShapeError, match=r"\(32, 64, 3\)"):
         evaluate_pairs(noisy, np.ascontiguousarray(real[:, :32]))
+    with pytest.raises(errors.ShapeError, match="windows of 11 pixels"):
+        evaluate_pairs(np.zeros((1, 10, 30, 3), np.uint8), np.zeros((1, 10, 30, 3), np.uint8))
     for name, shift in (("a", 0), ("b", 1)):
         (tmp_path / name).mkdir()
         for i in range(3):

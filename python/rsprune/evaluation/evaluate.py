@@ -25,6 +25,9 @@ from rsprune.manifest import digest, software, write_json
 
 __all__ = ["Evaluation", "Figure", "compare_features", "evaluate", "evaluate_pairs", "real_features"]
 
+#: Height and width of the windows of SSIM.
+WINDOW = 11
+
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "PSNR": {"peak": 255},
     "SSIM": {"window": "Gaussian of sigma 1.5 (Wang et al., 2004)", "range": 255, "channels": "averaged"},
@@ -224,7 +227,7 @@ def evaluate_pairs(generated: ImagesLike, real: ImagesLike, *, lpips: Lpips | No
     ArgumentError
         Sets of different numbers or keys.
     ShapeError
-        A pair of different sizes.
+        A pair of different sizes, or of fewer than 11 pixels a side.
     MissingDependencyError
         scikit-image is not installed.
     """
@@ -239,6 +242,9 @@ def evaluate_pairs(generated: ImagesLike, real: ImagesLike, *, lpips: Lpips | No
     for name, a, b in zip(names, made.read(np.arange(len(made))), found.read(np.arange(len(found))), strict=True):
         if a.shape != b.shape:
             message = f"{name} is of shape {a.shape}, its real image of {b.shape}; expected pairs of one size"
+            raise ShapeError(message)
+        if min(a.shape[:2]) < WINDOW:
+            message = f"{name} is of shape {a.shape}; SSIM looks through windows of {WINDOW} pixels"
             raise ShapeError(message)
         error = float(((a.astype(np.float64) - b) ** 2).mean())
         values["PSNR"].append(10 * math.log10(255**2 / error) if error else math.inf)
