@@ -8,13 +8,14 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsprune.errors import ShapeError
 
-__all__ = ["TEMPORARY", "replacing", "sweep", "write_npz"]
+__all__ = ["TEMPORARY", "replacing", "sweep", "write_npy", "write_npz"]
 
 #: How the names of unfinished files end; they begin with a dot. A killed process leaves them.
 TEMPORARY = ".writing"
@@ -43,6 +44,12 @@ def sweep(folder: str | os.PathLike[str]) -> None:
     """Remove the unfinished files that killed processes left anywhere in a folder, which no process works on."""
     for left_over in Path(folder).rglob(f".*{TEMPORARY}"):
         left_over.unlink(missing_ok=True)
+
+
+def write_npy(path: str | os.PathLike[str], array: NDArray[Any]) -> None:
+    """Write an array as a ``.npy`` file."""
+    with replacing(path) as beside, beside.open("wb") as file:
+        np.save(file, array)
 
 
 def write_npz(path: str | os.PathLike[str], images: Iterable[NDArray[np.uint8]], count: int) -> None:

@@ -20,7 +20,7 @@ from rsprune.evaluation.kid import kernel_distance
 from rsprune.evaluation.lpips import Lpips
 from rsprune.evaluation.prdc import prdc
 from rsprune.evaluation.statistics import Statistics
-from rsprune.files import replacing
+from rsprune.files import write_npy
 from rsprune.manifest import digest, software, write_json
 
 __all__ = ["Evaluation", "Figure", "compare_features", "evaluate", "evaluate_pairs", "real_features"]
@@ -284,8 +284,7 @@ def real_features(
     path = Path(cache) / f"{digest(of)}.safetensors"
     if not path.exists():
         features = extractor.features(pictures.read(rows))
-        with replacing(path.with_suffix(".npy")) as beside, beside.open("wb") as file:
-            np.save(file, features)
+        write_npy(path.with_suffix(".npy"), features)
         # Last: its being there says that both are.
         Statistics.of(features, {**software(), **of}).save(path)
     return np.load(path.with_suffix(".npy"), mmap_mode="r"), Statistics.load(path)

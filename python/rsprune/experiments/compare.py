@@ -19,7 +19,7 @@ from rsprune.evaluation.coverage import Coverage
 from rsprune.evaluation.figures import Panel, dots
 from rsprune.experiments.pool import EmbeddedPool, read_classes
 from rsprune.experiments.tables import Column, csv_table, markdown_table, text_table
-from rsprune.files import replacing
+from rsprune.files import write_npy
 from rsprune.manifest import digest, read_json, software, write_json, write_text
 from rsprune.runners import Observer, observe
 from rsprune.selection import budget_rows
@@ -331,8 +331,7 @@ class _Contest:
         except (BudgetError, MissingInputError) as error:
             return {"figures": {}, "failure": str(error)}
         seconds = time.perf_counter() - begun
-        with replacing(path) as beside, beside.open("wb") as file:
-            np.save(file, chosen.indices)
+        write_npy(path, chosen.indices)
         figures = asdict(self.measure()(chosen))
         figures["low_entropy"] = float((self.pool.entropy[chosen.indices] < self.low).mean())
         return {"figures": {**figures, "seconds": seconds}, "failure": None}

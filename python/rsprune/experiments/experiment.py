@@ -35,7 +35,7 @@ from rsprune.experiments.pool import EmbeddedPool
 from rsprune.experiments.scales import scale_of
 from rsprune.experiments.tables import Column, Mean, csv_table, markdown_table, text_table
 from rsprune.experiments.trial import SPLIT, Bench
-from rsprune.files import replacing
+from rsprune.files import write_npy
 from rsprune.manifest import RunFolder, software, write_text
 from rsprune.pipeline import embed_run, prune
 from rsprune.pipeline.options import source_config
@@ -349,10 +349,10 @@ def prepare(
     cache_latents(pool, codec, reading, out=root / "latents", device=bench.device or "cpu", progress=observer)
     held = {name: {one.keys[row] for row in one.split(SPLIT)[1].tolist()} for name, one in bench.references.items()}
     target = np.concatenate([pixels(source, held[name], reading) for name, source in references.items()])
-    write_array(root / "real" / "target.npy", target[draw(scale.real, len(target), SPLIT)])
+    write_npy(root / "real" / "target.npy", target[draw(scale.real, len(target), SPLIT)])
     keys = EmbeddedPool.open(root / "pool").keys
     drawn = {keys[row] for row in draw(scale.real, len(keys), SPLIT).tolist()}
-    write_array(root / "real" / "pool.npy", pixels(pool, drawn, reading))
+    write_npy(root / "real" / "pool.npy", pixels(pool, drawn, reading))
 
 
 def pixels(source: SourceLike, keys: set[str], reading: Reading) -> NDArray[np.uint8]:
@@ -360,12 +360,6 @@ def pixels(source: SourceLike, keys: set[str], reading: Reading) -> NDArray[np.u
     images = open_source(source)
     wanted = (item.data for shard in images.shards for item in images.read(shard) if item.key in keys)
     return np.concatenate([reading([data])[0] for data in wanted])
-
-
-def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write an array, atomically."""
-    with replacing(path) as beside, beside.open("wb") as file:
-        np.save(file, array)
 
 
 # --- the trials -------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from rsprune.evaluation.evaluate import compare_features, real_features
 from rsprune.experiments.grids import POOL, THIRD, Arm
 from rsprune.experiments.pool import EmbeddedPool, EmbeddedSet
 from rsprune.experiments.scales import Scale
-from rsprune.files import replacing
+from rsprune.files import write_npy
 from rsprune.manifest import digest, read_json, software, write_json
 from rsprune.runners import Silent
 from rsprune.selection import Selection, budget_rows
@@ -111,8 +111,7 @@ class Bench:
             found: dict[str, Any] = {"figures": {}, "failure": str(error)}
         else:
             seconds = time.perf_counter() - begun
-            with replacing(folder / "rows.npy") as beside, beside.open("wb") as file:
-                np.save(file, chosen.indices)
+            write_npy(folder / "rows.npy", chosen.indices)
             numbers = self.numbers[chosen.indices]
             numbers = numbers[numbers >= 0]  # an image that has entropy and embedding may yet have no latents
             found = {"failure": None, **self.learn(folder, numbers, seed)}
