@@ -17,9 +17,10 @@ from test_cli import rsprune as command
 from test_pipeline import picture, write_tar
 
 from rsprune import errors, strategies
-from rsprune.experiments.experiment import COLUMNS, PANELS, Experiment, experiment
+from rsprune.experiments.experiment import experiment
 from rsprune.experiments.grids import GRIDS
 from rsprune.experiments.pool import EmbeddedPool, EmbeddedSet
+from rsprune.experiments.results import COLUMNS, PANELS, Experiment
 from rsprune.experiments.scales import SCALES, scale_of
 from rsprune.experiments.tables import Column, Mean
 from rsprune.experiments.trial import SPLIT, Bench

@@ -1,0 +1,164 @@
+"""The tables and the figure of an experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rsprune.evaluation.figures import Line, Panel, dots, lines
+from rsprune.experiments.grids import Arm, Grid
+from rsprune.experiments.tables import Column, Mean, csv_table, markdown_table, text_table
+from rsprune.manifest import write_text
+
+__all__ = ["COLUMNS", "PANELS", "Experiment"]
+
+COLUMNS = (
+    Column("rows", "images", 0),
+    Column("target_frechet", "target FD", 4),
+    Column("target_change", "change", 4),
+    Column("target_kernel", "target KD 1e3", 3, 1e3),
+    Column("target_precision", "target precision", 3),
+    Column("target_recall", "target recall", 3),
+    Column("target_coverage", "target coverage", 3),
+    Column("pool_frechet", "pool FD", 4),
+    Column("pool_kernel", "pool KD 1e3", 3, 1e3),
+    Column("pool_precision", "pool precision", 3),
+    Column("pool_recall", "pool recall", 3),
+    Column("pool_coverage", "pool coverage", 3),
+    Column("loss", "loss", 4),
+    Column("seconds", "seconds to choose", 2),
+    Column("paper", "paper's FID", 2),
+)
+PANELS = ("target_frechet", "target_kernel", "target_coverage", "pool_frechet", "pool_kernel", "pool_coverage")
+BETTER = {"frechet": "lower", "kernel": "lower", "coverage": "higher"}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment, finished or under way.
+
+    Attributes
+    ----------
+    path
+        Its folder.
+    name, grid, arms
+        What was asked.
+    head
+        What was compared, in lines.
+    trials
+        For each arm's name the figures of its finished trials, by seed.
+    failures
+        Why an arm has none.
+    """
+
+    path: Path
+    name: str
+    grid: Grid
+    arms: tuple[Arm, ...]
+    head: tuple[str, ...]
+    trials: dict[str, dict[int, Mapping[str, float]]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def add(self, arm: Arm, seed: int, found: Mapping[str, Any]) -> None:
+        """Take in what a trial found."""
+        if found["failure"] is None:
+            self.trials.setdefault(arm.name, {})[seed] = found["figures"]
+        else:
+            self.failures[arm.name] = found["failure"]
+
+    def summary(self) -> list[tuple[str, dict[str, Any]]]:
+        """For each arm with a finished trial its figures: means with their spread between seeds."""
+        rows = []
+        base = self.trials.get(self.grid.baseline, {})
+        for arm in self.arms:
+            found = self.trials.get(arm.name, {})
+            if not found:
+                continue
+            figures: dict[str, Any] = {
+                name: Mean.of([one[name] for one in found.values()]) for name in next(iter(found.values()))
+            }
+            figures["rows"] = figures["rows"].value
+            both = [seed for seed in found if seed in base and arm.name != self.grid.baseline]
+            if both:
+                figures["target_change"] = Mean.of(
+                    [found[seed]["target_frechet"] - base[seed]["target_frechet"] for seed in both]
+                )
+            rows.append((arm.name, {**figures, "paper": arm.paper}))
+        return rows
+
+    def columns(self) -> list[Column]:
+        """Those that have figures."""
+        rows = self.summary()
+        return [one for one in COLUMNS if any(figures.get(one.name) is not None for _, figures in rows)]
+
+    def notes(self) -> list[str]:
+        """How to read the table, and what the paper has."""
+        lines = [
+            f"change: of the target FD from {self.grid.baseline!r}, trials of one seed with each other",
+            "after ± stands the standard deviation between seeds",
+            f"the paper: {self.grid.paper.setting}; its figures compare with each other alone",
+            *self.grid.paper.notes,
+        ]
+        return lines + [f"{name}: {why}" for name, why in self.failures.items()]
+
+    def describe(self) -> str:
+        """The table as text."""
+        table = text_table(self.columns(), self.summary())
+        return "\n".join([*self.head, "", table, "", *self.notes(), f"written to {self.path}"])
+
+    def markdown(self) -> str:
+        """The table in Markdown."""
+        table = markdown_table(self.columns(), self.summary(), "trained on")
+        return "\n".join([*(f"- {one}" for one in self.head), "", table, "", *(f"- {one}" for one in self.notes())])
+
+    def csv(self) -> str:
+        """All figures of all trials, unrounded."""
+        rows = [
+            {"arm": arm.name, "seed": seed, **figures, "paper": arm.paper}
+            for arm in self.arms
+            for seed, figures in sorted(self.trials.get(arm.name, {}).items())
+        ]
+        names = [column.name for column in COLUMNS if column.name != "target_change"]
+        extra = sorted({name for row in rows for name in row} - {"arm", "seed", *names})
+        return csv_table(["arm", "seed", *names, *extra], rows)
+
+    def figure(self) -> str:
+        """A dot for each trial, or for a sweep the means over its axis with their spread."""
+        title = f"{self.name}: {self.grid.title}"
+        heads = {column.name: column.head for column in COLUMNS}
+        if self.grid.axis is not None:
+            found = dict(self.summary())
+            swept = [(arm.at, found[arm.name]) for arm in self.arms if arm.at is not None and arm.name in found]
+            return lines(title, [self._line(name, heads[name], swept) for name in PANELS if swept])
+        names = [arm.name for arm in self.arms]
+        seeds = sorted({seed for trials in self.trials.values() for seed in trials})
+        panels = [
+            Panel(
+                heads[measure],
+                BETTER[measure.partition("_")[2]],
+                [[self.trials.get(name, {}).get(seed, {}).get(measure) for name in names] for seed in seeds],
+            )
+            for measure in PANELS
+        ]
+        return dots(title, names, [f"seed {seed}" for seed in seeds], panels)
+
+    def _line(self, name: str, head: str, swept: Sequence[tuple[float, dict[str, Any]]]) -> Line:
+        means = [figures[name] for _, figures in swept]
+        spreads = [mean.spread or 0.0 for mean in means]
+        return Line(
+            head,
+            self.grid.axis or "",
+            [at for at, _ in swept],
+            [mean.value for mean in means],
+            [mean.value - spread for mean, spread in zip(means, spreads, strict=True)],
+            [mean.value + spread for mean, spread in zip(means, spreads, strict=True)],
+        )
+
+    def write(self) -> None:
+        """Write table and figure."""
+        write_text(self.path / f"{self.name}.txt", self.describe() + "\n")
+        write_text(self.path / f"{self.name}.md", self.markdown() + "\n")
+        write_text(self.path / f"{self.name}.csv", self.csv())
+        write_text(self.path / f"{self.name}.svg", self.figure())
