@@ -20,7 +20,7 @@ from rsprune import errors, strategies
 from rsprune.experiments.experiment import experiment
 from rsprune.experiments.grids import GRIDS
 from rsprune.experiments.pool import EmbeddedPool, EmbeddedSet
-from rsprune.experiments.results import COLUMNS, PANELS, Experiment
+from rsprune.experiments.results import COLUMNS, PLOTS, Experiment
 from rsprune.experiments.scales import SCALES, scale_of
 from rsprune.experiments.tables import Column, Mean
 from rsprune.experiments.trial import SPLIT, Bench
@@ -205,7 +205,7 @@ def test_every_grid_has_a_table_and_a_figure(name, scale, sets, tmp_path):
     result.write()
     drawn = ElementTree.fromstring((tmp_path / f"{name}.svg").read_text())
     marks = drawn.findall(".//{*}circle")
-    assert len(marks) >= len(PANELS)
+    assert len(marks) >= len(PLOTS)
     text = (tmp_path / f"{name}.md").read_text()
     assert f"{arms[-1].name}: too few rows" in text
     assert all(arm.name in text for arm in arms)

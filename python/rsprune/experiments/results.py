@@ -32,6 +32,7 @@ COLUMNS = (
     Column("paper", "paper's FID", 2),
 )
 PANELS = ("target_frechet", "target_kernel", "target_coverage", "pool_frechet", "pool_kernel", "pool_coverage")
+PLOTS = ("target_frechet", "target_kernel", "pool_frechet", "pool_kernel")
 BETTER = {"frechet": "lower", "kernel": "lower", "coverage": "higher"}
 
 
@@ -131,7 +132,7 @@ class Experiment:
         if self.grid.axis is not None:
             found = dict(self.summary())
             swept = [(arm.at, found[arm.name]) for arm in self.arms if arm.at is not None and arm.name in found]
-            return lines(title, [self._line(name, heads[name], swept) for name in PANELS if swept])
+            return lines(title, [self._line(name, heads[name], swept) for name in PLOTS if swept])
         names = [arm.name for arm in self.arms]
         seeds = sorted({seed for trials in self.trials.values() for seed in trials})
         panels = [
