@@ -181,6 +181,7 @@ def test_a_refused_command_makes_no_folder(images, tmp_path, words):
 
 
 def test_two_at_once_and_torchrun_are_refused(images, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr("rsprune.manifest.PATIENCE", 0.1)
     with RunFolder(whole[0]).lock(), pytest.raises(ConfigMismatchError, match="another process is working on"):
         fitted(images, whole[0])
     here = Processes(1, 2, torch.device("cpu"))

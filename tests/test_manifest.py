@@ -2,12 +2,15 @@
 
 import io
 import json
+import threading
+import time
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rsprune import manifest
 from rsprune.errors import ConfigMismatchError, FormatError
 from rsprune.files import replacing
 from rsprune.manifest import (
@@ -99,6 +102,40 @@ def test_tuples_and_lists_are_the_same_configuration(tmp_path):
     folder.start({"bands": (0, 1, 2)})
     folder.start({"bands": [0, 1, 2]})
     assert folder.read_config() == {"bands": [0, 1, 2]}
+
+
+def test_a_folder_is_waited_for_until_its_holder_lets_go(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path / "run")
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold():
+        with RunFolder(folder.path).lock():
+            folder.start({"a": 1})
+            held.set()
+            let_go.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(10)
+    monkeypatch.setattr(manifest, "PATIENCE", 0.1)
+    with pytest.raises(ConfigMismatchError, match="another process is working on"), folder.lock():
+        pass
+    monkeypatch.setattr(manifest, "PATIENCE", 10)
+    threading.Timer(0.3, let_go.set).start()
+    begun = time.monotonic()
+    with folder.lock():
+        assert 0.2 < time.monotonic() - begun < 9
+    holder.join()
+
+
+def test_a_lock_that_its_holder_removed_is_none(tmp_path):
+    place = tmp_path / ".lock"
+    with place.open("w") as file:
+        place.unlink()
+        assert not manifest.take_lock(file, place)
+        with place.open("w") as other:
+            assert not manifest.take_lock(file, place)
+            assert manifest.take_lock(other, place)
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):

@@ -11,10 +11,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -41,6 +43,9 @@ __all__ = [
     "write_table",
     "write_text",
 ]
+
+#: Seconds that a lock is waited for: a process that was killed holds its own until its memory is given back.
+PATIENCE = 5.0
 
 ENTROPY_SCHEMA = pa.schema(
     [
@@ -266,24 +271,36 @@ class RunFolder:
         ConfigMismatchError
             Another process works on it.
         """
-        try:
-            import fcntl
-        except ImportError:  # Windows: no advisory locks, the user keeps two runs apart
-            yield
-            return
         self.path.mkdir(parents=True, exist_ok=True)
         place = self.path / ".lock"
         with place.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not take_lock(file, place):
                 msg = f"another process is working on {self.path}; wait for it to end"
-                raise ConfigMismatchError(msg) from None
+                raise ConfigMismatchError(msg)
             try:
                 yield
             finally:
                 if not self.config.exists():  # no run began here: leave the folder as it was
                     place.unlink(missing_ok=True)
+
+
+def take_lock(file: TextIO, place: Path) -> bool:
+    """Lock the open file of a path, waiting a little for another process to let go of it; say whether it did."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: no advisory locks, the user keeps two runs apart
+        return True
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.05)
+        else:
+            # Who had it may have removed it, and a third process made another.
+            return place.exists() and os.path.samestat(place.stat(), os.fstat(file.fileno()))
 
 
 def compare(old: Any, new: Any, where: str = "") -> Iterator[str]:
