@@ -17,6 +17,7 @@ from test_cli import rsprune as command
 from test_pipeline import picture, write_tar
 
 from rsprune import errors, strategies
+from rsprune.cli.experiment import found, named
 from rsprune.experiments.experiment import experiment
 from rsprune.experiments.grids import GRIDS
 from rsprune.experiments.pool import EmbeddedPool, EmbeddedSet
@@ -249,6 +250,13 @@ def test_the_command_says_what_it_lacks(images, monkeypatch):
         assert done.returncode != 0
         assert said in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
+    monkeypatch.setenv("RSPRUNE_DATA", str(images / "nowhere"))
+    done = command("experiment", "table3", "-r", images)
+    assert "no pool-*.tar in" in done.stderr
+    monkeypatch.setenv("RSPRUNE_DATA", str(images))
+    assert found("--pool", "pool-*.tar") == [str(images / f"pool-{shard}.tar") for shard in range(2)]
+    assert named("a/reference_aid.tar") == ("reference_aid", "a/reference_aid.tar")
+    assert named("aid=a/b.tar") == ("aid", "a/b.tar")
 
 
 def test_an_embedded_set_is_split_among_its_valid_rows(done):

@@ -66,17 +66,12 @@ def command(
     check_installed()
     from rsprune.experiments.experiment import experiment
 
-    data = os.environ.get(DATA)
-    if (pool is None or reference is None) and data is None:
-        missing = "--pool" if pool is None else "--reference"
-        msg = f"{missing} is missing: name the images, or a folder with pool-*.tar and reference*.tar in {DATA}"
-        raise typer.BadParameter(msg)
-    given = reference or [str(path) for path in sorted(Path(data or "").glob("reference*.tar"))]
+    collection, labelled = pool or found("--pool", "pool-*.tar"), reference or found("--reference", "reference*.tar")
     with common.watch(quiet, json) as observer:
         result = experiment(
             name,
-            common.one_or_many(pool or [str(Path(data or "") / "pool-*.tar")]),
-            dict(named(one) for one in given),
+            common.one_or_many(collection),
+            dict(named(one) for one in labelled),
             out=out or Path(f"experiments-{scale}"),
             scale=scale,
             options=common.settings(changes, "--set"),
@@ -92,6 +87,17 @@ def command(
         for arm, figures in result.summary()
     ]
     common.conclude({"path": str(result.path), "head": result.head, "arms": rows}, result.describe(), quiet, json)
+
+
+def found(option: str, pattern: str) -> list[str]:
+    """What stands in for an option that was not given."""
+    data = os.environ.get(DATA)
+    paths = [] if data is None else [str(path) for path in sorted(Path(data).glob(pattern))]
+    if not paths:
+        where = f"{DATA} is not set" if data is None else f"no {pattern} in {data}, where {DATA} points"
+        msg = f"{option} is missing, and {where}"
+        raise typer.BadParameter(msg)
+    return paths
 
 
 def named(source: str) -> tuple[str, str]:
