@@ -17,7 +17,7 @@ from test_cli import rsprune as command
 from test_pipeline import picture, write_tar
 
 from rsprune import errors, strategies
-from rsprune.cli.experiment import found, named
+from rsprune.cli.experiment import by_name, found
 from rsprune.experiments.experiment import experiment
 from rsprune.experiments.grids import GRIDS
 from rsprune.experiments.pool import EmbeddedPool, EmbeddedSet
@@ -232,6 +232,9 @@ def test_what_cannot_be_run_is_refused(images, tmp_path):
         experiment("fig4", str(images / "pool-*.tar"), {"a": images}, out=tmp_path / "out", scale="paper")
     with pytest.raises(errors.ArgumentError, match="reference"):
         experiment("fig4", str(images / "pool-*.tar"), {}, out=tmp_path / "out")
+    for name in ("", "a/b", "..", "pool", "third"):
+        with pytest.raises(errors.ArgumentError, match="cannot be called"):
+            experiment("fig4", str(images / "pool-*.tar"), {name: images}, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -255,8 +258,9 @@ def test_the_command_says_what_it_lacks(images, monkeypatch):
     assert "no pool-*.tar in" in done.stderr
     monkeypatch.setenv("RSPRUNE_DATA", str(images))
     assert found("--pool", "pool-*.tar") == [str(images / f"pool-{shard}.tar") for shard in range(2)]
-    assert named("a/reference_aid.tar") == ("reference_aid", "a/reference_aid.tar")
-    assert named("aid=a/b.tar") == ("aid", "a/b.tar")
+    assert by_name(["a/reference_aid.tar", "aid=a/b.tar"]) == {"reference_aid": "a/reference_aid.tar", "aid": "a/b.tar"}
+    done = command("experiment", "table4", "-r", images / "reference.tar", "-r", "reference=there.tar")
+    assert "two reference sets are called 'reference'" in done.stderr
 
 
 def test_an_embedded_set_is_split_among_its_valid_rows(done):

@@ -71,7 +71,7 @@ def command(
         result = experiment(
             name,
             common.one_or_many(collection),
-            dict(named(one) for one in labelled),
+            by_name(labelled),
             out=out or Path(f"experiments-{scale}"),
             scale=scale,
             options=common.settings(changes, "--set"),
@@ -100,7 +100,15 @@ def found(option: str, pattern: str) -> list[str]:
     return paths
 
 
-def named(source: str) -> tuple[str, str]:
+def by_name(sources: list[str]) -> dict[str, str]:
     """Parse ``aid=AID/``; a set without a name has that of its file."""
-    name, equals, place = source.partition("=")
-    return (name, place) if equals else (Path(source).name.partition(".")[0], source)
+    sets: dict[str, str] = {}
+    for source in sources:
+        name, equals, place = source.partition("=")
+        if not equals:
+            name, place = Path(source).name.partition(".")[0], source
+        if name in sets:
+            msg = f"two reference sets are called {name!r}: give them names, NAME=SOURCE"
+            raise typer.BadParameter(msg)
+        sets[name] = place
+    return sets

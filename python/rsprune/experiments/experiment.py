@@ -22,7 +22,7 @@ from rsprune.diffusion.latents import Reading, cache_latents
 from rsprune.encoders import load_encoder
 from rsprune.errors import ArgumentError
 from rsprune.evaluation.features import draw
-from rsprune.experiments.grids import GRIDS
+from rsprune.experiments.grids import GRIDS, POOL, THIRD
 from rsprune.experiments.pool import EmbeddedPool
 from rsprune.experiments.results import Experiment
 from rsprune.experiments.scales import scale_of
@@ -99,6 +99,10 @@ def experiment(
     if not references:
         message = "no reference sets; expected at least one"
         raise ArgumentError(message)
+    for one in references:
+        if Path(one).name != one or one in ("", "..", POOL, THIRD):
+            message = f"a reference set cannot be called {one!r}: it becomes a folder, and an arm of table4"
+            raise ArgumentError(message)
     grid = GRIDS[name]
     changes = dict(options or {})
     if scale == "paper" and grid.paper_iterations:

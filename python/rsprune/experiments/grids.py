@@ -8,7 +8,7 @@ from typing import Any
 
 from rsprune.experiments.scales import Scale
 
-__all__ = ["GRIDS", "Arm", "Grid", "Published"]
+__all__ = ["GRIDS", "POOL", "THIRD", "Arm", "Grid", "Published"]
 
 #: Centroids fitted on the pool itself, and on a third of the classes of the reference images.
 POOL, THIRD = "pool", "third"
