@@ -16,7 +16,7 @@ EXAMPLES = """
 [bold]Examples[/bold]\n
   rsprune experiment table3 --pool images/ --reference aid/\n
   rsprune experiment fig4 --scale gpu --pool 'pool-*.tar' --reference reference.tar --set iterations=3000\n
-  rsprune experiment table4 --scale paper --pool git10m/ --reference resisc45=NWPU-RESISC45/ --reference aid=AID/
+  rsprune experiment table4 --scale paper --pool images/ --reference resisc45=NWPU-RESISC45/ --reference aid=AID/
     --set autoencoder=sd-vae-ft-ema/ --inception weights-inception-2015-12-05-6726825d.pth
 """
 
