@@ -17,7 +17,7 @@ from test_cli import rsprune as command
 from test_pipeline import picture, write_tar
 
 from rsprune import errors, strategies
-from rsprune.cli.experiment import by_name, found
+from rsprune.cli.experiment import by_name, from_data
 from rsprune.experiments.experiment import experiment
 from rsprune.experiments.grids import GRIDS
 from rsprune.experiments.pool import EmbeddedPool, EmbeddedSet
@@ -257,7 +257,7 @@ def test_the_command_says_what_it_lacks(images, monkeypatch):
     done = command("experiment", "table3", "-r", images)
     assert "no pool-*.tar in" in done.stderr
     monkeypatch.setenv("RSPRUNE_DATA", str(images))
-    assert found("--pool", "pool-*.tar") == [str(images / f"pool-{shard}.tar") for shard in range(2)]
+    assert from_data("--pool", "pool-*.tar") == [str(images / f"pool-{shard}.tar") for shard in range(2)]
     assert by_name(["a/reference_aid.tar", "aid=a/b.tar"]) == {"reference_aid": "a/reference_aid.tar", "aid": "a/b.tar"}
     done = command("experiment", "table4", "-r", images / "reference.tar", "-r", "reference=there.tar")
     assert "two reference sets are called 'reference'" in done.stderr

@@ -66,7 +66,10 @@ def command(
     check_installed()
     from rsprune.experiments.experiment import experiment
 
-    collection, labelled = pool or found("--pool", "pool-*.tar"), reference or found("--reference", "reference*.tar")
+    collection, labelled = (
+        pool or from_data("--pool", "pool-*.tar"),
+        reference or from_data("--reference", "reference*.tar"),
+    )
     with common.watch(quiet, json) as observer:
         result = experiment(
             name,
@@ -89,7 +92,7 @@ def command(
     common.conclude({"path": str(result.path), "head": result.head, "arms": rows}, result.describe(), quiet, json)
 
 
-def found(option: str, pattern: str) -> list[str]:
+def from_data(option: str, pattern: str) -> list[str]:
     """What stands in for an option that was not given."""
     data = os.environ.get(DATA)
     paths = [] if data is None else [str(path) for path in sorted(Path(data).glob(pattern))]

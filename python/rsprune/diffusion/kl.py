@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rsprune.centroids import check_whole
 from rsprune.diffusion.autoencoder import LOG_VARIANCE, draw, expected_sums, load_autoencoder
-from rsprune.diffusion.draws import Order, draw_sample
+from rsprune.diffusion.draws import Order, draw_batch
 from rsprune.diffusion.latents import LatentCache, Reading, cache_latents
 from rsprune.diffusion.loop import Precision, autocast, check, precision_on
 from rsprune.diffusion.processes import processes
@@ -249,11 +249,11 @@ class Training:
     def advance(self) -> None:
         """Take a step."""
         fit, side = self.fit, self.pixels.side // self.fit.factor
-        draws = [draw_sample(fit.seed, self.step, place, (fit.latents, side, side)) for place in range(fit.batch)]
+        draws = draw_batch(fit.seed, self.step, range(fit.batch), (fit.latents, side, side))
         images = self.images(self.rest[[self.order(self.step, place) for place in range(fit.batch)]])
-        mirrored = torch.tensor([one.mirrored < 0.5 for one in draws], device=self.device)
+        mirrored = torch.from_numpy(draws.mirrored < 0.5).to(self.device)
         images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
-        noise = torch.stack([one.posterior for one in draws]).to(self.device)
+        noise = draws.posterior.to(self.device)
         with autocast(self.device, self.precision):
             moments = self.model.encode(images).latent_dist.parameters
             decoded = self.model.decode(draw(moments, fit.latents, noise)).sample
