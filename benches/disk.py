@@ -17,7 +17,7 @@ import numpy as np
 import rsprune
 from benches import embeddings
 from benches.harness import THREADS, Comparison
-from rsprune.files import replacing
+from rsprune.io import atomic_write
 
 N, DIM, K, BUDGET_PART = 10_500_000, 1024, 200, 0.15
 N_WARM = 2_100_000  # what fits into the page cache
@@ -50,7 +50,7 @@ def make(n: int) -> Path:
     path = Path(os.environ.get("RSPRUNE_BENCH_DIR", embeddings.CACHE)) / f"embeddings-{n}x{DIM}.npy"
     if not path.exists():
         print(f"making {path}, {2 * n * DIM / 1e9:.1f} GB", file=sys.stderr)
-        with replacing(path) as beside:
+        with atomic_write(path) as beside:
             rows = np.lib.format.open_memmap(beside, "w+", np.float16, (n, DIM))
             step = 100_000
             for start in range(0, n, step):

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from benches.embed import PEAK
 from benches.harness import Comparison
+from rsprune.concurrency import prefetch_map
 from rsprune.diffusion.autoencoder import Identity
 from rsprune.diffusion.dit import DiT
 from rsprune.diffusion.latents import LATENT_SCHEMA, LatentCache
@@ -26,8 +27,7 @@ from rsprune.diffusion.loop import AHEAD, MAKERS, Batch, Optimisation, Schedule,
 from rsprune.diffusion.noise import Diffusion
 from rsprune.diffusion.pretrain import Feed, build_network
 from rsprune.diffusion.processes import Processes
-from rsprune.encoders.prefetch import prefetched
-from rsprune.manifest import write_json, write_table
+from rsprune.io import write_json, write_table
 
 DEVICE = torch.device(os.environ.get("RSPRUNE_BENCH_DEVICE", "cpu"))
 
@@ -157,6 +157,6 @@ def feed_rate(stepping: Stepping) -> float:
     begun = time.perf_counter()
     made = sum(
         len(batch.t)
-        for batch in prefetched(lambda _, place: stepping.make(*place[0]), places, 1, threads=MAKERS, depth=AHEAD)
+        for batch in prefetch_map(lambda _, place: stepping.make(*place[0]), places, 1, threads=MAKERS, depth=AHEAD)
     )
     return made / (time.perf_counter() - begun)

@@ -9,7 +9,7 @@ import numpy as np
 
 from rsprune.encoders import load_encoder
 from rsprune.encoders.feed import embed
-from rsprune.files import replacing
+from rsprune.io import atomic_write
 from rsprune.sources import Source, open_source
 
 CACHE = Path(__file__).parent / ".cache"
@@ -74,6 +74,6 @@ def _embedded(source: Source) -> np.ndarray:
         print(f"embedding {source.total():,} images with {ENCODER}, once", file=sys.stderr)
         items = (item for shard in source.shards for item in source.read(shard))
         rows = np.concatenate([batch.embeddings for batch in embed(load_encoder(ENCODER, device="cpu"), items)])
-        with replacing(path) as beside, beside.open("wb") as file:
+        with atomic_write(path) as beside, beside.open("wb") as file:
             np.save(file, rows)
     return np.load(path)

@@ -9,16 +9,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from rsprune.manifest import (
-    EMBEDDING_SCHEMA,
-    ENTROPY_SCHEMA,
-    QUARANTINE_SCHEMA,
-    SELECTION_SCHEMA,
-    RunFolder,
-    write_json,
-    write_table,
-    write_text,
-)
+from rsprune.io import write_json, write_table, write_text
+from rsprune.manifest import EMBEDDING_SCHEMA, ENTROPY_SCHEMA, QUARANTINE_SCHEMA, SELECTION_SCHEMA, RunFolder
 from rsprune.sources import Item, Shard, Source
 
 

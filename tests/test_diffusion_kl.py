@@ -16,7 +16,7 @@ from rsprune.diffusion.kl import Fit, Training, build, fit_autoencoder, loss_of
 from rsprune.diffusion.latents import Reading, cache_latents
 from rsprune.diffusion.processes import Processes
 from rsprune.errors import ArgumentError, ConfigMismatchError
-from rsprune.files import TEMPORARY
+from rsprune.io import TEMPORARY
 from rsprune.manifest import RunFolder
 
 FIT = Fit(latents=2, widths=(8, 8), batch=4, lr=3e-3, validation=4)

@@ -16,7 +16,8 @@ import scenes
 from rsprune.diffusion.autoencoder import Autoencoder, draw, expected_sums, load_autoencoder, tiny_decoder, tiny_encoder
 from rsprune.diffusion.latents import LatentCache, Reading, cache_latents
 from rsprune.errors import ArgumentError, ConfigMismatchError, FormatError, UnfinishedRunError, WeightsError
-from rsprune.manifest import RunFolder, read_table, write_json, write_table
+from rsprune.io import read_table, write_json, write_table
+from rsprune.manifest import RunFolder
 from rsprune.pipeline.options import source_config
 from rsprune.sources import open_source
 

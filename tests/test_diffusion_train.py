@@ -26,7 +26,7 @@ from rsprune.diffusion.pretrain import Feed, pretrain
 from rsprune.diffusion.processes import Processes, processes
 from rsprune.diffusion.weights import load_dit, read_checkpoint
 from rsprune.errors import ArgumentError, ConfigMismatchError, DivergedError
-from rsprune.files import TEMPORARY
+from rsprune.io import TEMPORARY
 from rsprune.runners import Silent
 
 ALONE = Processes(0, 1, torch.device("cpu"))

@@ -19,11 +19,11 @@ from PIL import Image
 from timm.data import ImageNetInfo
 
 from rsprune import errors
+from rsprune.concurrency import prefetch_map
 from rsprune.encoders import encoder_names, load_encoder, torch_encoder
 from rsprune.encoders.check import TOLERANCE, check
 from rsprune.encoders.efficientnet import _block_names, _rename
 from rsprune.encoders.feed import Failure, embed
-from rsprune.encoders.prefetch import prefetched
 from rsprune.encoders.preprocessing import Preprocessing
 from rsprune.sources import Item
 
@@ -434,7 +434,7 @@ def test_work_is_handed_over_in_order_and_not_too_far_ahead():
         return batch
 
     handed = []
-    for batch in prefetched(work, iter(range(40)), 3, threads=4, depth=2):
+    for batch in prefetch_map(work, iter(range(40)), 3, threads=4, depth=2):
         handed += batch
         assert len(started) <= len(handed) / 3 + 3
     assert handed == list(range(40))
@@ -450,7 +450,7 @@ def test_closing_half_way_stops_the_threads_and_the_reader():
         finally:
             closed.append(True)
 
-    feed = prefetched(lambda start, batch: start, endless(), 2, threads=3, depth=4)
+    feed = prefetch_map(lambda start, batch: start, endless(), 2, threads=3, depth=4)
     assert [next(feed), next(feed)] == [0, 2]
     feed.close()
     assert closed == [True]
@@ -463,7 +463,7 @@ def test_an_exception_comes_up_in_its_place(error):
         yield from range(3)
         raise error
 
-    feed = prefetched(lambda start, batch: batch, items(), 2, threads=2, depth=2)
+    feed = prefetch_map(lambda start, batch: batch, items(), 2, threads=2, depth=2)
     assert next(feed) == [0, 1]
     with pytest.raises(type(error)):
         list(feed)
@@ -473,7 +473,7 @@ def test_an_exception_comes_up_in_its_place(error):
             raise error
         return batch
 
-    feed = prefetched(work, range(10), 2, threads=2, depth=3)
+    feed = prefetch_map(work, range(10), 2, threads=2, depth=3)
     assert next(feed) == [0, 1]
     with pytest.raises(type(error)):
         next(feed)

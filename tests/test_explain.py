@@ -6,7 +6,8 @@ import pytest
 from finished_run import make_rows, rank, write_run
 
 from rsprune.errors import RspruneError, UnfinishedRunError, UnknownKeyError
-from rsprune.manifest import ENTROPY_SCHEMA, write_table
+from rsprune.io import write_table
+from rsprune.manifest import ENTROPY_SCHEMA
 from rsprune.report import explain
 from rsprune.report.explain import telling_digits
 from rsprune.report.finished import FinishedRun

@@ -15,7 +15,11 @@ PACKAGE = Path(rsprune.__file__).parent
 ORDER = [
     "_core",
     "errors",
-    "files",
+    "validation",
+    "options",
+    "io",
+    "concurrency",
+    "registry",
     "sources",
     "entropy",
     "encoders",

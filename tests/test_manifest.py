@@ -12,19 +12,8 @@ import pytest
 
 from rsprune import manifest
 from rsprune.errors import ConfigMismatchError, FormatError
-from rsprune.files import replacing
-from rsprune.manifest import (
-    ENTROPY_SCHEMA,
-    RunFolder,
-    digest,
-    keys_of,
-    read_json,
-    read_pool,
-    read_provenance,
-    read_table,
-    write_json,
-    write_table,
-)
+from rsprune.io import atomic_write, digest, read_json, read_provenance, read_table, write_json, write_table
+from rsprune.manifest import ENTROPY_SCHEMA, RunFolder, keys_of, read_pool
 from rsprune.runners import JsonLines, run_shards
 
 
@@ -41,7 +30,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path):
     path.write_text("old")
 
     def fail():
-        with replacing(path) as beside:
+        with atomic_write(path) as beside:
             beside.write_text("half of the n")
             raise RuntimeError
 

@@ -465,14 +465,14 @@ def test_parquet_round_trip(selection, tmp_path):
 
 
 def test_a_failed_write_leaves_the_old_file(selection, tmp_path):
-    from rsprune.files import replacing
+    from rsprune.io import atomic_write
 
     path = tmp_path / "selection.parquet"
     selection.to_parquet(path)
     before = path.read_bytes()
 
     def fail_halfway():
-        with replacing(path) as beside:
+        with atomic_write(path) as beside:
             beside.write_bytes(b"half")
             raise KeyboardInterrupt
 

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune import _core
-from rsprune.embeddings import as_rows, check_threads
+from rsprune.embeddings import as_rows
 from rsprune.errors import ArgumentError, FormatError, RspruneError
-from rsprune.files import replacing
+from rsprune.io import atomic_write
+from rsprune.validation import check_integer, check_threads
 
-__all__ = ["Centroids", "OnInvalid", "as_core", "check_on_invalid", "check_whole", "fit_centroids"]
+__all__ = ["Centroids", "OnInvalid", "as_core", "check_on_invalid", "fit_centroids"]
 
 OnInvalid = Literal["exclude", "raise"]
 
@@ -85,7 +86,7 @@ class Centroids:
             message = f"the meta of centroids must be JSON: {error}"
             raise ArgumentError(message) from error
         content = save({_TENSOR: np.ascontiguousarray(self.vectors)}, metadata={_METADATA: meta})
-        with replacing(path) as beside:
+        with atomic_write(path) as beside:
             beside.write_bytes(content)
 
     @classmethod
@@ -181,10 +182,10 @@ def fit_centroids(
     """
     embeddings = as_rows(ref_embeds)
     options: dict[str, Any] = {
-        "k": check_whole("k", k),
-        "seed": check_whole("seed", seed, least=0),
-        "n_init": check_whole("n_init", n_init),
-        "max_iter": check_whole("max_iter", max_iter),
+        "k": check_integer("k", k),
+        "seed": check_integer("seed", seed, minimum=0),
+        "n_init": check_integer("n_init", n_init),
+        "max_iter": check_integer("max_iter", max_iter),
         "tol": _check_tol(tol),
     }
     rows = embeddings.on_host()
@@ -228,15 +229,6 @@ def check_on_invalid(on_invalid: str) -> bool:
         message = f"on_invalid is {on_invalid!r}; expected 'exclude' or 'raise'"
         raise ArgumentError(message)
     return on_invalid == "raise"
-
-
-def check_whole(name: str, value: Any, least: int = 1) -> int:
-    """``value`` as an int of at least ``least`` that fits into 63 bits."""
-    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not is_whole or not least <= value < 2**63:
-        message = f"{name} is {value!r}; expected a whole number of at least {least}"
-        raise ArgumentError(message)
-    return int(value)
 
 
 def _check_tol(tol: Any) -> float:

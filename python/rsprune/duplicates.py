@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune import _core
-from rsprune.embeddings import Embeddings, as_rows, check_threads
+from rsprune.embeddings import Embeddings, as_rows
 from rsprune.errors import ArgumentError, ShapeError
+from rsprune.validation import check_threads
 
 __all__ = ["leaks", "near_duplicates"]
 

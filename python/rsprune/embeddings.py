@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsprune._core import Rows
-from rsprune.errors import ArgumentError, DtypeError, EmptyInputError, ShapeError
+from rsprune.errors import DtypeError, EmptyInputError, ShapeError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Embeddings", "as_rows", "check_threads", "device_block_rows", "host_blocks"]
+__all__ = ["Embeddings", "as_rows", "device_block_rows", "host_blocks"]
 
 # Of a tensor on another device this much is copied to the host at a time.
 _DEVICE_BLOCK_BYTES = 64 << 20
@@ -114,21 +114,6 @@ def host_blocks(part: Rows | torch.Tensor) -> Iterator[Rows]:
 def device_block_rows(tensor: torch.Tensor) -> int:
     """Rows of a tensor on another device that are copied to the host at a time."""
     return max(1, _DEVICE_BLOCK_BYTES // (tensor.shape[1] * tensor.element_size()))
-
-
-def check_threads(threads: int | None) -> int | None:
-    """``threads`` itself if it is None, for all cores, or a positive number.
-
-    Raises
-    ------
-    ArgumentError
-        Anything else.
-    """
-    is_number = isinstance(threads, int | np.integer) and not isinstance(threads, bool)
-    if threads is not None and not (is_number and threads > 0):
-        message = f"threads is {threads!r}; expected a positive number, or None for all cores"
-        raise ArgumentError(message)
-    return threads if threads is None else int(threads)
 
 
 def _parts(embeds: Any) -> Iterator[Any]:

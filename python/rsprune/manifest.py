@@ -9,40 +9,23 @@ input gives the same bytes.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from rsprune._core import VERSION
-from rsprune.errors import ConfigMismatchError, FormatError
-from rsprune.files import replacing, sweep
+from rsprune.errors import ConfigMismatchError
+from rsprune.io import canonical_json, config_diff, read_json, read_table, remove_temporaries, write_json
 from rsprune.sources.keys import repeated
 
-__all__ = [
-    "Pool",
-    "RunFolder",
-    "canonical",
-    "digest",
-    "keys_of",
-    "read_json",
-    "read_pool",
-    "read_provenance",
-    "read_table",
-    "software",
-    "write_json",
-    "write_table",
-    "write_text",
-]
+__all__ = ["Pool", "RunFolder", "keys_of", "read_pool"]
 
 #: Seconds that a lock is waited for: a process that was killed holds its own until its memory is given back.
 PATIENCE = 5.0
@@ -86,76 +69,6 @@ QUARANTINE_SCHEMA = pa.schema(
         pa.field("message", pa.string(), nullable=False),
     ]
 )
-
-
-def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces to choose: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-
-def digest(value: Any) -> str:
-    """BLAKE2b-128 of a JSON value, in hexadecimal."""
-    return hashlib.blake2b(canonical(value).encode(), digest_size=16).hexdigest()
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file atomically."""
-    with replacing(path) as beside:
-        beside.write_text(text, encoding="utf-8", newline="\n")
-
-
-def write_json(path: str | Path, value: Any) -> None:
-    """Write a JSON file atomically, indented for people."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def read_json(path: str | Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object.
-
-    Raises
-    ------
-    FormatError
-        It holds something else.
-    """
-    path = Path(path)
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        msg = f"{path} is not JSON: {error}"
-        raise FormatError(msg) from error
-    if not isinstance(value, dict):
-        msg = f"{path} should hold a JSON object, not {type(value).__name__}"
-        raise FormatError(msg)
-    return value
-
-
-def write_table(path: str | Path, table: pa.Table, provenance: Mapping[str, Any]) -> None:
-    """Write a Parquet file atomically, with ``provenance`` in its schema metadata."""
-    table = table.replace_schema_metadata({"rsprune": canonical(provenance)})
-    with replacing(path) as beside:
-        pq.write_table(table, beside, compression="zstd")
-
-
-def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a Parquet file whole, or some of its columns.
-
-    Raises
-    ------
-    FormatError
-        The file is not Parquet, or lacks a column.
-    """
-    try:
-        return pq.read_table(path, columns=None if columns is None else list(columns), memory_map=False)
-    except pa.ArrowInvalid as error:
-        msg = f"{path} is not a Parquet file of rsprune: {error}. Delete it and run again"
-        raise FormatError(msg) from error
-
-
-def read_provenance(path: str | Path) -> dict[str, Any]:
-    """Read the provenance of a Parquet file; empty when it carries none."""
-    metadata = pq.read_schema(path).metadata or {}
-    text = metadata.get(b"rsprune")
-    return {} if text is None else dict(json.loads(text))
 
 
 class RunFolder:
@@ -244,9 +157,9 @@ class RunFolder:
         ConfigMismatchError
             The folder holds a run of another configuration, or files that are no run's. The message lists what differs.
         """
-        wanted = json.loads(canonical(config))
+        wanted = json.loads(canonical_json(config))
         if self.config.exists():
-            differences = list(compare(self.read_config(), wanted))
+            differences = list(config_diff(self.read_config(), wanted))
             if differences:
                 lines = "\n".join(f"  {line}" for line in differences)
                 msg = (
@@ -260,7 +173,7 @@ class RunFolder:
         else:
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.config, wanted)
-        sweep(self.path)
+        remove_temporaries(self.path)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -301,26 +214,6 @@ def take_lock(file: TextIO, place: Path) -> bool:
         else:
             # Who had it may have removed it, and a third process made another.
             return place.exists() and os.path.samestat(place.stat(), os.fstat(file.fileno()))
-
-
-def compare(old: Any, new: Any, where: str = "") -> Iterator[str]:
-    """Yield one line for each place where two JSON values differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in sorted(old.keys() | new.keys()):
-            yield from compare(old.get(name), new.get(name), f"{where}.{name}" if where else name)
-    elif old != new:
-        yield f"{where}: {shorten(old)} there, {shorten(new)} now"
-
-
-def shorten(value: Any) -> str:
-    """Print a JSON value in at most 60 characters."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def software() -> dict[str, str]:
-    """What made an artefact: rsprune, whose version names its decoder too."""
-    return {"rsprune": VERSION, "decoder": f"rsprune-core {VERSION}"}
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune import _core, gpu
-from rsprune.centroids import OnInvalid, as_core, check_on_invalid, check_whole
+from rsprune.centroids import OnInvalid, as_core, check_on_invalid
 from rsprune.duplicates import near_duplicates
-from rsprune.embeddings import as_rows, check_threads, host_blocks
+from rsprune.embeddings import as_rows, host_blocks
 from rsprune.errors import ArgumentError, BudgetError, DtypeError, ShapeError
-from rsprune.files import replacing
+from rsprune.io import atomic_write
 from rsprune.quotas import GroupCounts, Groups, Quotas, group_budgets, read_groups
+from rsprune.validation import check_integer, check_threads
 
 __all__ = [
     "COUNTS",
@@ -169,7 +170,7 @@ class Selection:
         about |= provenance or {}
         columns = {"row": self.indices, "cluster": self.cluster, "similarity": self.similarity, "phase": self.phase}
         table = pa.table(columns, metadata={"rsprune": json.dumps(about)})
-        with replacing(path) as beside:
+        with atomic_write(path) as beside:
             pq.write_table(table, beside)
 
     def _headline(self) -> str:
@@ -426,7 +427,7 @@ def _select(
     threads: Any,
 ) -> Selection:
     """:func:`select_assigned` at the depth in the stack that its warning counts on."""
-    k = check_whole("k", k)
+    k = check_integer("k", k)
     labels, similarity = _labels(labels, k), _similarity(similarity)
     n = len(labels)
     rows = budget_rows(budget, n)
@@ -447,7 +448,7 @@ def _select(
             budget=budget,
             fill=str(fill),
             within=str(within),
-            seed=check_whole("seed", seed, least=0),
+            seed=check_integer("seed", seed, minimum=0),
             exclude=gone,
             preselected=first,
             strict=bool(strict),

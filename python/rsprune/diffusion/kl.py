@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsprune.centroids import check_whole
 from rsprune.diffusion.autoencoder import LOG_VARIANCE, draw, expected_sums, load_autoencoder
 from rsprune.diffusion.draws import Order, draw_batch
 from rsprune.diffusion.latents import LatentCache, Reading, cache_latents
@@ -26,10 +25,11 @@ from rsprune.diffusion.loop import Precision, autocast, check, precision_on
 from rsprune.diffusion.processes import processes
 from rsprune.diffusion.weights import read_checkpoint
 from rsprune.errors import ArgumentError, ConfigMismatchError
-from rsprune.files import replacing, sweep
-from rsprune.manifest import RunFolder, compare, digest, software, write_json
+from rsprune.io import atomic_write, config_diff, digest, provenance_header, remove_temporaries, write_json
+from rsprune.manifest import RunFolder
 from rsprune.runners import Observer, observe
 from rsprune.sources import SourceSpec, open_source
+from rsprune.validation import check_integer
 
 __all__ = ["Fit", "Fitted", "fit_autoencoder"]
 
@@ -69,7 +69,7 @@ class Fit:
 
     def __post_init__(self) -> None:
         for name, least in (("latents", 1), ("batch", 1), ("validation", 1), ("seed", 0)):
-            check_whole(name, getattr(self, name), least)
+            check_integer(name, getattr(self, name), minimum=least)
         if not self.widths or min(self.widths) < 1:
             message = f"widths must be positive, one a level, got {self.widths}"
             raise ArgumentError(message)
@@ -199,7 +199,7 @@ def fit_autoencoder(
             message = f"an autoencoder is trained by one process, not by {us.world}: start it without torchrun"
             raise ArgumentError(message)
         with RunFolder(folder).lock():
-            sweep(folder)
+            remove_temporaries(folder)
             identity = load_autoencoder("identity", channels)
             pixels = cache_latents(
                 images, identity, reading, out=folder / "pixels", run=run, mirror=False, progress=observer
@@ -230,7 +230,7 @@ class Training:
             message = f"{len(pixels)} images with {fit.validation} held out leave none to train on"
             raise ArgumentError(message)
         self.precision = precision_on(device, fit.precision)
-        self.recipe = software() | {
+        self.recipe = provenance_header() | {
             "task": "autoencoder",
             "fit": asdict(fit) | {"widths": list(fit.widths), "precision": self.precision},
             "data": digest(pixels.config),
@@ -288,7 +288,7 @@ class Training:
             "step": self.step,
             "recipe": self.recipe,
         }
-        with replacing(path) as beside:
+        with atomic_write(path) as beside:
             torch.save(content, beside)
 
     def restore(self, path: Path) -> None:
@@ -296,7 +296,7 @@ class Training:
         if not path.exists():
             return
         content = read_checkpoint(path)
-        if differences := list(compare(content["recipe"], self.recipe)):
+        if differences := list(config_diff(content["recipe"], self.recipe)):
             lines = "\n".join(f"  {line}" for line in differences)
             message = f"{path} is of another training:\n{lines}\nGive it another folder"
             raise ConfigMismatchError(message)

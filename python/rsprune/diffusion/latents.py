@@ -24,11 +24,11 @@ from PIL import Image
 from torch import Tensor
 
 from rsprune import _core
+from rsprune.concurrency import prefetch_map
 from rsprune.diffusion.autoencoder import Autoencoder, draw, expected_sums
-from rsprune.encoders.prefetch import prefetched
 from rsprune.errors import ArgumentError, ConfigMismatchError, EmptyInputError, UnfinishedRunError
-from rsprune.files import replacing
-from rsprune.manifest import RunFolder, digest, read_json, read_table, software, write_json, write_table
+from rsprune.io import atomic_write, digest, provenance_header, read_json, read_table, write_json, write_table
+from rsprune.manifest import RunFolder
 from rsprune.pipeline.options import source_config
 from rsprune.runners import Observer, observe, run_shards
 from rsprune.sources import Item, Shard, Source, SourceSpec, open_source
@@ -260,7 +260,7 @@ def cache_latents(
         raise ArgumentError(message)
     images = open_source(source)
     chosen = chosen_rows(images, run)
-    config = software() | {
+    config = provenance_header() | {
         "source": source_config(images),
         "selection": chosen.digest,
         "autoencoder": autoencoder.provenance(),
@@ -320,12 +320,12 @@ class Encoding:
             return pixels
 
         path = self.folder.path / "latents" / f"{shard.name}.npy"
-        with replacing(path) as beside, beside.open("wb") as file:
+        with atomic_write(path) as beside, beside.open("wb") as file:
             header = {"descr": "<f2", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             items = source.read(shard, rows.tolist())
             # One thread decodes, so that the table's rows keep their order.
-            ahead = prefetched(prepare, items, self.batch_size, threads=1, depth=4)
+            ahead = prefetch_map(prepare, items, self.batch_size, threads=1, depth=4)
             with closing(ahead):
                 for pixels in ahead:
                     file.write(self.views(pixels).tobytes())
@@ -335,7 +335,7 @@ class Encoding:
             stored = np.lib.format.open_memmap(path, "r+")
             stored[failed] = 0
             stored.flush()
-        write_table(self.table(shard), pa.Table.from_pylist(entries, schema=LATENT_SCHEMA), {**software()})
+        write_table(self.table(shard), pa.Table.from_pylist(entries, schema=LATENT_SCHEMA), {**provenance_header()})
 
     @torch.inference_mode()
     def views(self, pixels: NDArray[np.uint8]) -> NDArray[np.float16]:

@@ -20,18 +20,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rsprune.centroids import check_whole
+from rsprune.concurrency import prefetch_map
 from rsprune.diffusion.dit import DiT
 from rsprune.diffusion.noise import Diffusion
 from rsprune.diffusion.processes import Processes
 from rsprune.diffusion.records import Records
 from rsprune.diffusion.weights import load_state, read_checkpoint
-from rsprune.encoders.prefetch import prefetched
 from rsprune.encoders.torch_encoder import one_core
 from rsprune.errors import ArgumentError, ConfigMismatchError, DivergedError
-from rsprune.files import replacing, sweep
-from rsprune.manifest import compare
+from rsprune.io import atomic_write, config_diff, remove_temporaries
 from rsprune.runners import Observer
+from rsprune.validation import check_integer
 
 __all__ = ["Batch", "Optimisation", "Precision", "Schedule", "TrainingFolder", "autocast", "precision_on", "train"]
 
@@ -93,8 +92,8 @@ class Optimisation:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_whole("batch", self.batch)
-        check_whole("seed", self.seed, least=0)
+        check_integer("batch", self.batch)
+        check_integer("seed", self.seed, minimum=0)
         if not (self.lr > 0 and self.weight_decay >= 0 and 0 <= self.ema <= 1):
             message = (
                 f"lr must be positive, weight_decay not negative and ema from 0 to 1, "
@@ -225,7 +224,7 @@ def train(
     state = State(model, optimisation, us)
     records = Records(folder, us.first)
     if us.first:
-        sweep(folder.path)
+        remove_temporaries(folder.path)
     if folder.last.exists():
         records.restore(state.load(folder.last, recipe))
     begun = step = state.step
@@ -268,7 +267,7 @@ def check(value: float, step: int) -> None:
 
 def link(path: Path, name: Path) -> None:
     """Give a file another name too, which takes no room until one of them is given to another file."""
-    with replacing(name) as beside:
+    with atomic_write(name) as beside:
         try:
             os.link(path, beside)
         except OSError:  # a file system that has no second names, as many network drives
@@ -306,7 +305,7 @@ class State:
             "step": self.step,
             "losses": losses,
         }
-        with replacing(path) as beside:
+        with atomic_write(path) as beside:
             torch.save(content, beside)
 
     def load(self, path: Path, recipe: dict[str, Any]) -> Tensor:
@@ -324,7 +323,7 @@ class State:
         """
         content = read_checkpoint(path)
         known = {name: value for name, value in content["recipe"].items() if name != "iterations"}
-        if differences := list(compare(known, recipe)):
+        if differences := list(config_diff(known, recipe)):
             lines = "\n".join(f"  {line}" for line in differences)
             message = f"{path} is a checkpoint of another recipe:\n{lines}\nGive the training another folder"
             raise ConfigMismatchError(message)
@@ -376,7 +375,7 @@ class Stepping:
         """Take the steps from ``start``, and yield after each the sums of its losses over this process's samples."""
         parts = self.parts()
         places = ((step, part) for step in range(start, end) for part in parts)
-        ahead = prefetched(lambda _, place: self.make(*place[0]), places, 1, threads=MAKERS, depth=AHEAD)
+        ahead = prefetch_map(lambda _, place: self.make(*place[0]), places, 1, threads=MAKERS, depth=AHEAD)
         with closing(ahead):
             for _ in range(start, end):
                 total = torch.zeros(2, device=self.us.device)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from rsprune.files import replacing
+from rsprune.io import atomic_write
 
 __all__ = ["grid", "to_pixels", "write_grid", "write_image"]
 
@@ -42,5 +42,5 @@ def write_grid(images: NDArray[np.uint8], path: Path) -> None:
 def write_image(pixels: NDArray[np.uint8], path: Path) -> None:
     """Write an image of one, three or four bands (H, W, C) as PNG, atomically; the fourth is written as alpha."""
     shown = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
-    with replacing(path) as beside:
+    with atomic_write(path) as beside:
         Image.fromarray(np.ascontiguousarray(shown)).save(beside, "PNG")

@@ -33,7 +33,8 @@ from rsprune.diffusion.noise import sample
 from rsprune.diffusion.pictures import to_pixels, write_grid
 from rsprune.diffusion.processes import Processes, processes
 from rsprune.errors import ArgumentError
-from rsprune.manifest import RunFolder, digest, software
+from rsprune.io import digest, provenance_header
+from rsprune.manifest import RunFolder
 from rsprune.runners import Observer, observe
 from rsprune.sources import SourceSpec
 
@@ -272,7 +273,7 @@ def train_on(
     data = cache.config | {"cache": digest(cache.config), "images": len(cache), "mirror": mirror}
     if numbers is not None:
         data |= {"images": len(numbers), "numbers": digest(numbers.tolist())}
-    recipe = software() | {
+    recipe = provenance_header() | {
         "task": "train",
         "network": network.config,
         "optimisation": asdict(optimisation),

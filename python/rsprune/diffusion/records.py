@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsprune.files import replacing
-from rsprune.manifest import write_text
+from rsprune.io import atomic_write, write_text
 
 if TYPE_CHECKING:
     from rsprune.diffusion.loop import TrainingFolder
@@ -105,5 +104,5 @@ def draw_curve(losses: NDArray[np.float64], path: Path) -> None:
         axes.plot(steps, values, linewidth=1, color="#2b6cb0")
         axes.set(xlabel="step", title=name, yscale="log" if (values > 0).all() else "linear")
         axes.grid(alpha=0.3)
-    with replacing(path) as beside:
+    with atomic_write(path) as beside:
         figure.savefig(beside, format="png", metadata={"Software": None})

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from rsprune.centroids import check_whole
 from rsprune.diffusion.autoencoder import Autoencoder, load_autoencoder
 from rsprune.diffusion.conditions import Conditions, open_conditions
 from rsprune.diffusion.dit import DiT
@@ -27,10 +26,11 @@ from rsprune.diffusion.processes import processes
 from rsprune.diffusion.weights import Which, load_dit, read_checkpoint
 from rsprune.encoders.weights import weights_provenance
 from rsprune.errors import ArgumentError, ConfigMismatchError
-from rsprune.files import replacing, write_npz
-from rsprune.manifest import RunFolder, compare, software
+from rsprune.io import atomic_write, config_diff, provenance_header, write_npz
+from rsprune.manifest import RunFolder
 from rsprune.runners import Observer, observe
 from rsprune.sources import SourceSpec
+from rsprune.validation import check_integer
 
 __all__ = ["Sampled", "Sampling", "codec_of", "draw_images", "sample_run"]
 
@@ -69,8 +69,8 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_whole("batch", self.batch)
-        check_whole("seed", self.seed, least=0)
+        check_integer("batch", self.batch)
+        check_integer("seed", self.seed, minimum=0)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def codec_of(recipe: dict[str, Any], autoencoder: str | Path | None) -> Autoenco
             raise ArgumentError(message)
         autoencoder = "identity"
     codec = load_autoencoder(autoencoder, known.get("channels", 3))
-    if known and (differences := list(compare(known, codec.provenance()))):
+    if known and (differences := list(config_diff(known, codec.provenance()))):
         lines = "\n".join(f"  {line}" for line in differences)
         message = f"the network was trained with another autoencoder than {autoencoder}:\n{lines}"
         raise ConfigMismatchError(message)
@@ -169,7 +169,7 @@ def sample_run(
     ConfigMismatchError
         If the folder holds other images.
     """
-    check_whole("images", images)
+    check_integer("images", images)
     path = Path(checkpoint)
     recipe = read_checkpoint(path, mmap=True).get("recipe") or {}
     network = load_dit(path, weights)
@@ -188,7 +188,7 @@ def sample_run(
         raise ArgumentError(message)
     with processes(device) as us, observe(progress) as observer:
         number = precision_on(us.device, precision)
-        config = software() | {
+        config = provenance_header() | {
             "checkpoint": weights_provenance(path),
             "weights": weights,
             "autoencoder": codec.provenance(),
@@ -282,7 +282,7 @@ def label_numbers(network: DiT, names: list[str] | None, classes: Sequence[str] 
 
 def write_keys(path: Path, keys: Sequence[str]) -> None:
     """Write which condition each image was drawn from, as a table; keys may hold commas."""
-    with replacing(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("number", "key"))
         writer.writerows(enumerate(keys))

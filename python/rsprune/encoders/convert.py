@@ -20,7 +20,7 @@ from rsprune.encoders.registry import KNOWN
 from rsprune.encoders.siglip import SHAPES, check_config, to_timm
 from rsprune.encoders.weights import problems, read_state, refuse
 from rsprune.errors import EncoderError
-from rsprune.files import replacing
+from rsprune.io import atomic_write
 
 __all__ = ["CONVERTIBLE", "convert"]
 
@@ -100,7 +100,7 @@ def convert(name: str, out: Path, *, weights: Path | None = None) -> Path:
     for file in TOKENIZER:
         if (path.parent / file).is_file():
             shutil.copyfile(path.parent / file, out / file)
-    with replacing(out / "open_clip_model.safetensors") as beside:
+    with atomic_write(out / "open_clip_model.safetensors") as beside:
         save_file(state, beside)
     (out / "README.md").write_text(README.format(name=name, folder=out.resolve()))
     (out / CONFIG).write_text(json.dumps(_config(config, known.size), indent=2))

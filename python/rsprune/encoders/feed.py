@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rsprune.concurrency import prefetch_map
 from rsprune.encoders.base import Encoder
-from rsprune.encoders.prefetch import prefetched
 from rsprune.errors import ArgumentError
 from rsprune.sources import Item
 
@@ -123,10 +123,10 @@ def embed(
         return Embedded(ready.positions, embeddings, ready.failures)
 
     if encoder.parallel:
-        done = prefetched(lambda *batch: forward(prepare(*batch)), items, size, threads=workers, depth=depth)
+        done = prefetch_map(lambda *batch: forward(prepare(*batch)), items, size, threads=workers, depth=depth)
     else:
-        ready = prefetched(prepare, items, size, threads=workers, depth=depth)
+        ready = prefetch_map(prepare, items, size, threads=workers, depth=depth)
         lanes = encoder.lanes
-        done = prefetched(lambda _, batch: forward(batch[0]), ready, 1, threads=lanes, depth=lanes + 1)
+        done = prefetch_map(lambda _, batch: forward(batch[0]), ready, 1, threads=lanes, depth=lanes + 1)
     with closing(done):
         yield from done

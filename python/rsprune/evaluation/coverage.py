@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from rsprune import _core
 from rsprune._core import Rows
-from rsprune.centroids import Centroids, check_whole
-from rsprune.embeddings import Embeddings, as_rows, check_threads
+from rsprune.centroids import Centroids
+from rsprune.embeddings import Embeddings, as_rows
 from rsprune.errors import ArgumentError, EmptyInputError, InvalidRowError, ShapeError
 from rsprune.evaluation.features import draw, pairs
 from rsprune.evaluation.frechet import frechet_distance
@@ -22,6 +22,7 @@ from rsprune.evaluation.statistics import Statistics
 from rsprune.evaluation.vendi import effective_number
 from rsprune.selection import assign
 from rsprune.strategies.inputs import take
+from rsprune.validation import check_integer, check_threads
 
 __all__ = ["Coverage", "Quality"]
 
@@ -136,8 +137,12 @@ class Coverage:
         threads: int | None = None,
     ) -> None:
         self._embeds = as_rows(embeds)
-        self._k, self._seed, self._threads = check_whole("k", k), check_whole("seed", seed, 0), check_threads(threads)
-        self._sample = check_whole("sample", sample, least=2)
+        self._k, self._seed, self._threads = (
+            check_integer("k", k),
+            check_integer("seed", seed, minimum=0),
+            check_threads(threads),
+        )
+        self._sample = check_integer("sample", sample, minimum=2)
         if not 0 <= eps <= 1:
             message = f"eps is {eps!r}; expected a cosine distance from 0 to 1"
             raise ArgumentError(message)

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from rsprune import _core
 from rsprune._core import Rows
-from rsprune.centroids import check_whole, fit_centroids
-from rsprune.embeddings import as_rows, check_threads
+from rsprune.centroids import fit_centroids
+from rsprune.embeddings import as_rows
 from rsprune.errors import ArgumentError
 from rsprune.evaluation.coverage import distance
 from rsprune.evaluation.features import draw
 from rsprune.selection import FILL, assign, budget_rows, select_assigned
 from rsprune.strategies.inputs import take
+from rsprune.validation import check_integer, check_threads
 
 __all__ = ["Redundancy", "Trial", "redundancy", "same_partition", "sweep"]
 
@@ -105,7 +106,7 @@ def sweep(
         raise ArgumentError(message)
     known, rows = as_rows(reference), as_rows(pool)
     valid = np.flatnonzero(_valid(known, threads))
-    out = draw(max(int(holdout * len(valid)), 1), len(valid), check_whole("seed", seeds[0], 0))
+    out = draw(max(int(holdout * len(valid)), 1), len(valid), check_integer("seed", seeds[0], minimum=0))
     fitted_on, held_out = take(known, np.delete(valid, out)), take(known, valid[out])
     budget = budget_rows(keep, rows.shape[0])
     trials = []
@@ -124,7 +125,7 @@ def sweep(
         filled = [outcome[3][outcome[3] > 0] for outcome in outcomes]
         trials.append(
             Trial(
-                k=check_whole("k", k),
+                k=check_integer("k", k),
                 reference_similarity=float(np.mean(covers)),
                 reference_spread=float(np.std(covers)),
                 pool_similarity=float(np.mean([np.nanmean(outcome[1]) for outcome in outcomes])),
@@ -203,7 +204,7 @@ def redundancy(embeds: Any, *, sample: int = 16_384, seed: int = 0, threads: int
     if len(valid) < 2:
         message = f"{len(valid)} valid rows; expected at least 2"
         raise ArgumentError(message)
-    drawn = valid[draw(check_whole("sample", sample, least=2), len(valid), seed)]
+    drawn = valid[draw(check_integer("sample", sample, minimum=2), len(valid), seed)]
     some = Rows([take(rows, drawn)])
     first = np.array([0], np.int64)
     order, _ = _core.farthest_rows(some, first, count=len(drawn), distance=-1.0, threads=threads)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune.centroids import check_whole
 from rsprune.errors import ArgumentError, MissingDependencyError, ShapeError
 from rsprune.evaluation.extractors import Extractor
 from rsprune.evaluation.frechet import frechet_distance
@@ -20,8 +19,8 @@ from rsprune.evaluation.kid import kernel_distance
 from rsprune.evaluation.lpips import Lpips
 from rsprune.evaluation.prdc import prdc
 from rsprune.evaluation.statistics import Statistics
-from rsprune.files import write_npy
-from rsprune.manifest import digest, software, write_json
+from rsprune.io import digest, provenance_header, write_json, write_npy
+from rsprune.validation import check_integer
 
 __all__ = ["Evaluation", "Figure", "compare_features", "evaluate", "evaluate_pairs", "real_features"]
 
@@ -98,7 +97,7 @@ class Evaluation:
 
     def save(self, path: str | Path) -> None:
         """Write all figures, with all that they depend on, as JSON."""
-        write_json(path, {**software(), "figures": [asdict(one) for one in self.figures]})
+        write_json(path, {**provenance_header(), "figures": [asdict(one) for one in self.figures]})
 
     def __add__(self, other: Evaluation) -> Evaluation:
         return Evaluation(self.figures + other.figures)
@@ -151,7 +150,7 @@ def evaluate(
         message = "no extractors; expected at least one"
         raise ArgumentError(message)
     made, found = open_pictures(generated, size), open_pictures(real, size)
-    if count is not None and check_whole("count", count, 2) > min(len(made), len(found)):
+    if count is not None and check_integer("count", count, minimum=2) > min(len(made), len(found)):
         message = f"count is {count}, but there are {len(made)} generated and {len(found)} real images"
         raise ArgumentError(message)
     figures: list[Figure] = []
@@ -286,7 +285,7 @@ def real_features(
         features = extractor.features(pictures.read(rows))
         write_npy(path.with_suffix(".npy"), features)
         # Last: its being there says that both are.
-        Statistics.of(features, {**software(), **of}).save(path)
+        Statistics.of(features, {**provenance_header(), **of}).save(path)
     return np.load(path.with_suffix(".npy"), mmap_mode="r"), Statistics.load(path)
 
 

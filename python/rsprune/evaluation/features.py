@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune import _core
-from rsprune.centroids import check_whole
 from rsprune.embeddings import as_rows
 from rsprune.errors import InvalidRowError, ShapeError
+from rsprune.validation import check_integer
 
 __all__ = ["blocks", "check_same_dim", "draw", "pairs", "whole"]
 
@@ -71,5 +71,5 @@ def draw(count: int, rows: int, seed: int, turn: int = 0) -> NDArray[np.int64]:
     """``count`` of ``rows`` row numbers without replacement, ascending: those of the smallest draws of this turn."""
     if count >= rows:
         return np.arange(rows)
-    draws = _core.draws(check_whole("seed", seed, least=0), turn * rows, (turn + 1) * rows)
+    draws = _core.draws(check_integer("seed", seed, minimum=0), turn * rows, (turn + 1) * rows)
     return np.sort(np.argsort(draws, kind="stable")[:count])

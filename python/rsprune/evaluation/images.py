@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from rsprune import _core
 from rsprune.errors import EmptyInputError, FormatError, ShapeError, failure
 from rsprune.evaluation.features import draw
-from rsprune.files import write_npz
-from rsprune.manifest import digest
+from rsprune.io import digest, write_npz
 from rsprune.pipeline.reference import SourceLike, digest_of
 from rsprune.sources import Item, Source, open_source
 

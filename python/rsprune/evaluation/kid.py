@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune.centroids import check_whole
 from rsprune.errors import ArgumentError
 from rsprune.evaluation.features import check_same_dim, draw, pairs, whole
+from rsprune.validation import check_integer
 
 __all__ = ["KernelDistance", "gaussian", "kernel_distance", "mmd", "polynomial"]
 
@@ -113,8 +113,8 @@ def kernel_distance(
     """
     x, y = whole(real), whole(generated)
     check_same_dim(x.shape[1], y.shape[1])
-    check_whole("subsets", subsets)
-    check_whole("subset_size", subset_size, least=2)
+    check_integer("subsets", subsets)
+    check_integer("subset_size", subset_size, minimum=2)
     if (fewest := min(len(x), len(y))) < subset_size:
         message = f"subset_size is {subset_size}, but a set has only {fewest} rows; lower it"
         raise ArgumentError(message)

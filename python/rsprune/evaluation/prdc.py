@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune.centroids import check_whole
 from rsprune.errors import ArgumentError
 from rsprune.evaluation.features import check_same_dim, pairs, whole
+from rsprune.validation import check_integer
 
 __all__ = ["Manifolds", "prdc"]
 
@@ -60,7 +60,7 @@ def prdc(real: Any, generated: Any, *, k: int = 5) -> Manifolds:
     """
     x, y = whole(real), whole(generated)
     check_same_dim(x.shape[1], y.shape[1])
-    check_whole("k", k)
+    check_integer("k", k)
     for name, rows in (("real", x), ("generated", y)):
         if len(rows) <= k:
             message = f"k is {k}, but there are only {len(rows)} {name} rows; lower it"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rsprune.errors import ArgumentError, EmptyInputError, FormatError, ShapeError
 from rsprune.evaluation.features import blocks
-from rsprune.files import replacing
+from rsprune.io import atomic_write
 
 __all__ = ["Statistics"]
 
@@ -124,7 +124,7 @@ class Statistics:
             message = f"the meta of statistics must be JSON: {error}"
             raise ArgumentError(message) from error
         tensors = {"mean": np.ascontiguousarray(self.mean), "covariance": np.ascontiguousarray(self.covariance)}
-        with replacing(path) as beside:
+        with atomic_write(path) as beside:
             beside.write_bytes(save(tensors, metadata={_METADATA: text}))
 
     @classmethod

@@ -19,8 +19,7 @@ from rsprune.evaluation.coverage import Coverage
 from rsprune.evaluation.figures import Panel, dots
 from rsprune.experiments.pool import EmbeddedPool, read_classes
 from rsprune.experiments.tables import Column, csv_table, markdown_table, text_table
-from rsprune.files import write_npy
-from rsprune.manifest import digest, read_json, software, write_json, write_text
+from rsprune.io import digest, provenance_header, read_json, write_json, write_npy, write_text
 from rsprune.runners import Observer, observe
 from rsprune.selection import budget_rows
 
@@ -270,7 +269,7 @@ class _Contest:
         self.low = float(np.nanquantile(pool.entropy, 0.25))
         self.digest = digest(
             {
-                **software(),
+                **provenance_header(),
                 "run": pool.fingerprint(),
                 "labels": None if self.labels is None else self.labels.tolist(),
                 "holdout": holdout,

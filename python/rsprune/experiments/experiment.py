@@ -28,8 +28,8 @@ from rsprune.experiments.results import Experiment
 from rsprune.experiments.scales import scale_of
 from rsprune.experiments.trial import SPLIT, Bench
 from rsprune.experiments.workers import run_trials
-from rsprune.files import write_npy
-from rsprune.manifest import RunFolder, software
+from rsprune.io import provenance_header, write_npy
+from rsprune.manifest import RunFolder
 from rsprune.pipeline import embed_run, prune
 from rsprune.pipeline.options import source_config
 from rsprune.pipeline.reference import SourceLike
@@ -115,7 +115,7 @@ def experiment(
     places = devices(device)
     folder = RunFolder(out)
     bench = Bench(folder.path, chosen, tuple(references), weights, inception, places[0], threads)
-    config = software() | {
+    config = provenance_header() | {
         "pool": source_config(open_source(pool)),
         "references": {one: source_config(open_source(source)) for one, source in references.items()},
         **{one: getattr(chosen, one) for one in ("encoder", "autoencoder", "size", "real")},

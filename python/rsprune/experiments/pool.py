@@ -18,7 +18,8 @@ from rsprune.centroids import Centroids
 from rsprune.embeddings import Embeddings, as_rows
 from rsprune.errors import ArgumentError, FormatError, UnfinishedRunError
 from rsprune.evaluation.features import draw
-from rsprune.manifest import RunFolder, digest, read_table
+from rsprune.io import digest, read_table
+from rsprune.manifest import RunFolder
 from rsprune.strategies.inputs import take
 
 __all__ = ["EmbeddedPool", "EmbeddedSet", "read_classes"]

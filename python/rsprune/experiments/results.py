@@ -10,7 +10,7 @@ from typing import Any
 from rsprune.evaluation.figures import Line, Panel, dots, lines
 from rsprune.experiments.grids import Arm, Grid
 from rsprune.experiments.tables import Column, Mean, csv_table, markdown_table, text_table
-from rsprune.manifest import write_text
+from rsprune.io import write_text
 
 __all__ = ["COLUMNS", "PANELS", "Experiment"]
 

@@ -11,7 +11,7 @@ from rsprune.evaluation.diagnostics import Redundancy, Trial, redundancy, sweep
 from rsprune.evaluation.figures import Line, lines
 from rsprune.experiments.pool import EmbeddedPool
 from rsprune.experiments.tables import Column, csv_table, markdown_table, text_table
-from rsprune.manifest import write_text
+from rsprune.io import write_text
 from rsprune.selection import budget_rows
 
 __all__ = ["Diagnosis", "diagnose"]

@@ -30,8 +30,7 @@ from rsprune.evaluation.evaluate import compare_features, real_features
 from rsprune.experiments.grids import POOL, THIRD, Arm
 from rsprune.experiments.pool import EmbeddedPool, EmbeddedSet
 from rsprune.experiments.scales import Scale
-from rsprune.files import write_npy
-from rsprune.manifest import digest, read_json, software, write_json
+from rsprune.io import digest, provenance_header, read_json, write_json, write_npy
 from rsprune.runners import Silent
 from rsprune.selection import Selection, budget_rows
 from rsprune.strategies.inputs import take
@@ -116,7 +115,7 @@ class Bench:
             numbers = numbers[numbers >= 0]  # an image that has entropy and embedding may yet have no latents
             found = {"failure": None, **self.learn(folder, numbers, seed)}
             found["figures"] |= {"rows": len(numbers), "seconds": seconds}
-        found |= {**software(), "arm": asdict(arm), "seed": seed}
+        found |= {**provenance_header(), "arm": asdict(arm), "seed": seed}
         write_json(folder / "figures.json", found)
         return found
 

@@ -13,17 +13,8 @@ from rsprune import strategies
 from rsprune.centroids import Centroids
 from rsprune.entropy import top_entropies
 from rsprune.errors import BudgetError
-from rsprune.manifest import (
-    SELECTION_SCHEMA,
-    Pool,
-    RunFolder,
-    keys_of,
-    read_json,
-    read_table,
-    write_json,
-    write_table,
-    write_text,
-)
+from rsprune.io import read_json, read_table, write_json, write_table, write_text
+from rsprune.manifest import SELECTION_SCHEMA, Pool, RunFolder, keys_of
 from rsprune.pipeline.options import Work
 from rsprune.pipeline.quarantine import write_quarantine
 from rsprune.selection import COUNTS, FILL, PRESELECTED, QUOTA, Selection, select_assigned

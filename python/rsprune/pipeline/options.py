@@ -9,7 +9,8 @@ from typing import Any
 from rsprune.encoders import Encoder, load_encoder
 from rsprune.encoders.placement import Precision
 from rsprune.entropy import Gray
-from rsprune.manifest import RunFolder, digest, software
+from rsprune.io import digest, provenance_header
+from rsprune.manifest import RunFolder
 from rsprune.runners import Observer
 from rsprune.sources import Source
 
@@ -48,7 +49,7 @@ class Work:
     def begin(cls, folder: RunFolder, config: dict[str, Any], observer: Observer, threads: int | None) -> Work:
         """Begin or go on in ``folder``; see :meth:`RunFolder.start`."""
         folder.start(config)
-        return cls(folder, {**software(), "run": digest(config), "config": config}, observer, threads)
+        return cls(folder, {**provenance_header(), "run": digest(config), "config": config}, observer, threads)
 
 
 def open_encoder(

@@ -15,7 +15,8 @@ from rsprune.encoders import Encoder
 from rsprune.encoders.placement import Precision
 from rsprune.entropy import Gray
 from rsprune.errors import ArgumentError, BudgetError, MissingInputError
-from rsprune.manifest import RunFolder, read_json, read_pool, read_table, software
+from rsprune.io import provenance_header, read_json, read_table
+from rsprune.manifest import RunFolder, read_pool
 from rsprune.pipeline.choice import OWN, cut, decide, read_selection
 from rsprune.pipeline.options import Pixels, Work, encoder_config, open_encoder, source_config
 from rsprune.pipeline.reference import Fitted, ReferenceLike, SourceLike, open_reference
@@ -203,7 +204,7 @@ def prune(
     folder = RunFolder(out)
     making = encoder_config(model, batch_size, folder)
     stored = keep_embeddings or strategy != OWN  # the others choose among the embeddings themselves
-    config = software() | {
+    config = provenance_header() | {
         "source": source_config(images),
         "entropy": pixels.config() | rule,
         "encoder": making,

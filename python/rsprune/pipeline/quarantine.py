@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rsprune.manifest import QUARANTINE_SCHEMA, Pool, keys_of, read_table, write_table
+from rsprune.io import read_table, write_table
+from rsprune.manifest import QUARANTINE_SCHEMA, Pool, keys_of
 from rsprune.pipeline.options import Work
 
 __all__ = ["write_quarantine"]

@@ -13,16 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune import _core
-from rsprune.centroids import Centroids, check_whole, fit_centroids
+from rsprune.centroids import Centroids, fit_centroids
 from rsprune.encoders import Encoder
 from rsprune.errors import ArgumentError, EncoderMismatchError
-from rsprune.manifest import canonical
+from rsprune.io import canonical_json
 from rsprune.pipeline.options import Pixels, Work, source_config
 from rsprune.pipeline.quarantine import write_quarantine
 from rsprune.pipeline.stages import embed_shards
 from rsprune.quotas import apportion
 from rsprune.sources import Source, open_source
 from rsprune.sources.joined import JoinedSource
+from rsprune.validation import check_integer
 
 __all__ = ["Reference", "ReferenceLike", "SourceLike", "open_reference"]
 
@@ -59,7 +60,7 @@ def open_reference(
 ) -> Reference:
     """Tell what ``reference`` is: fitted centroids, embeddings, or images, of which a balanced draw may be taken."""
     given = {"max_per_class": max_per_class, "max_images": max_images}
-    limits = {name: check_whole(name, limit) for name, limit in given.items() if limit is not None}
+    limits = {name: check_integer(name, limit) for name, limit in given.items() if limit is not None}
     prior = _open(reference, k, seed, limits)
     if limits and not isinstance(prior, Images):
         msg = f"{next(iter(limits))} is for reference images; the reference is embeddings or fitted centroids"
@@ -253,7 +254,7 @@ def check_same_making(there: Any, here: Any, what: str) -> None:
     if not isinstance(there, dict) or not isinstance(here, dict):
         return
     for name in ("name", "architecture", "weights", "preprocessing"):
-        if canonical(there.get(name)) != canonical(here.get(name)):
+        if canonical_json(there.get(name)) != canonical_json(here.get(name)):
             msg = (
                 f"{what} were made with another encoder ({name}: {there.get(name)!r} there, {here.get(name)!r} here): "
                 f"make them anew with {here.get('name')}"

@@ -2,67 +2,22 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsprune.centroids import Centroids
-from rsprune.files import replacing
+from rsprune.concurrency import WriterThread
+from rsprune.io import atomic_write
 from rsprune.selection import assign
 
-__all__ = ["Background", "ShardRows"]
+__all__ = ["ShardRows"]
 
 #: Rows that are assigned and written at once: 8 MB in 1,024 dimensions, and enough to keep every core busy.
 BLOCK = 4096
-
-#: Blocks that may wait for the disk before the encoder does.
-DEPTH = 2
-
-
-class Background:
-    """A thread that does one thing after another; a context manager.
-
-    An exception there comes up in the next :meth:`submit`, or when the context ends, and nothing is done after it.
-    """
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, "rsprune-write")
-        self._pending: deque[Future[None]] = deque()
-        self._broken = False
-
-    def submit(self, work: Callable[[], None]) -> None:
-        """Have something done after what was submitted before; waits when too much does."""
-        while len(self._pending) >= DEPTH:
-            self._pending.popleft().result()
-        self._pending.append(self._pool.submit(self._do, work))
-
-    def settle(self) -> None:
-        """Wait until all is done or has failed."""
-        wait(self._pending)
-
-    def _do(self, work: Callable[[], None]) -> None:
-        if not self._broken:
-            try:
-                work()
-            except BaseException:
-                self._broken = True
-                raise
-
-    def __enter__(self) -> Background:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._pool.shutdown()
-        while self._pending and error is None:
-            self._pending.popleft().result()
 
 
 class ShardRows:
@@ -76,7 +31,7 @@ class ShardRows:
         N and D.
     centroids : Centroids, optional
         Where given, :attr:`label` and :attr:`similarity` are computed from the float16 rows as stored.
-    background : Background
+    background : WriterThread
         Where the work is done.
     threads : int, optional
         Threads that assign.
@@ -93,7 +48,7 @@ class ShardRows:
         rows: int,
         dim: int,
         centroids: Centroids | None,
-        background: Background,
+        background: WriterThread,
         threads: int | None,
     ) -> None:
         self.label = np.full(rows, -1, np.int32)
@@ -105,7 +60,7 @@ class ShardRows:
         self._files = ExitStack()
         self._file = None
         if path is not None:
-            self._file = self._files.enter_context(self._files.enter_context(replacing(path)).open("wb"))
+            self._file = self._files.enter_context(self._files.enter_context(atomic_write(path)).open("wb"))
             header = {"descr": "<f2", "fortran_order": False, "shape": (rows, dim)}
             np.lib.format.write_array_header_1_0(self._file, header)
         self._begin(0)

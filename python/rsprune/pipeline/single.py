@@ -16,7 +16,8 @@ from rsprune.encoders import Encoder
 from rsprune.encoders.placement import Precision
 from rsprune.entropy import Gray, top_entropies
 from rsprune.errors import ArgumentError
-from rsprune.manifest import RunFolder, digest, read_pool, read_table, software, write_table
+from rsprune.io import digest, provenance_header, read_table, write_table
+from rsprune.manifest import RunFolder, read_pool
 from rsprune.pipeline.choice import OWN
 from rsprune.pipeline.options import Pixels, Work, encoder_config, open_encoder, source_config
 from rsprune.pipeline.quarantine import write_quarantine
@@ -63,7 +64,7 @@ def entropy_run(
     """
     images = open_source(source)
     pixels = Pixels(gray, None if bands is None else tuple(bands), nodata, valid_range, max_pixels)
-    config = software() | {"source": source_config(images), "entropy": pixels.config()}
+    config = provenance_header() | {"source": source_config(images), "entropy": pixels.config()}
     folder = RunFolder(out)
     with folder.lock(), observe(progress) as observer:
         work = Work.begin(folder, config, observer, threads)
@@ -117,7 +118,7 @@ def embed_run(
     keep = fitted is None if keep_embeddings is None else keep_embeddings
     folder = RunFolder(out)
     making = encoder_config(model, batch_size, folder)
-    config = software() | {
+    config = provenance_header() | {
         "source": source_config(images),
         "pixels": pixels.decoding(),
         "encoder": making,
@@ -162,7 +163,7 @@ def centroids_run(
     prior.check(model)
     folder = RunFolder(out)
     making = encoder_config(model, batch_size, folder)
-    config = software() | {
+    config = provenance_header() | {
         "encoder": making,
         "centroids": prior.fingerprint(),
     }
@@ -270,7 +271,9 @@ def select_run(
         table = embedded_rows.take(pa.array(chosen.indices)).select(["key", "shard", "row"])
         for name in ("cluster", "similarity", "phase"):
             table = table.append_column(name, pa.array(getattr(chosen, name)))
-        write_table(out, table.combine_chunks(), {**software(), "embeddings": digest(folder.read_config()), **choice})
+        write_table(
+            out, table.combine_chunks(), {**provenance_header(), "embeddings": digest(folder.read_config()), **choice}
+        )
     figures = {"selected": len(chosen), "k": chosen.k, "invalid": len(chosen.invalid)}
     figures["outside"] = len(chosen.outside)
     return Outcome(Path(out), figures, f"{chosen.summary()}\nwritten to {out}")

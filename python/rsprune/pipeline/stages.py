@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from rsprune import _core
 from rsprune.centroids import Centroids
+from rsprune.concurrency import WriterThread
 from rsprune.encoders import Encoder
 from rsprune.encoders.feed import embed
-from rsprune.manifest import EMBEDDING_SCHEMA, ENTROPY_SCHEMA, write_table
+from rsprune.io import write_table
+from rsprune.manifest import EMBEDDING_SCHEMA, ENTROPY_SCHEMA
 from rsprune.pipeline.options import Pixels, Work
-from rsprune.pipeline.shard_rows import Background, ShardRows
+from rsprune.pipeline.shard_rows import ShardRows
 from rsprune.runners import run_shards
 from rsprune.sources import Item, Shard, Source
 
@@ -135,7 +137,7 @@ def embed_shards(
 
     done = sum(len(chosen) for shard, chosen in rows.items() if folder.assignments(shard).exists())
     observer.start(stage, sum(map(len, rows.values())), done)
-    with Background() as background:
+    with WriterThread() as background:
         run_shards(source.shards, lambda shard: folder.assignments(shard.name), one)
     observer.finish()
 

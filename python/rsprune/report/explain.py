@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rsprune.errors import UnknownKeyError
-from rsprune.manifest import RunFolder, read_table
+from rsprune.io import read_table
+from rsprune.manifest import RunFolder
 from rsprune.report.finished import NOT_CHOSEN, PHASES, FinishedRun, read_run
 
 __all__ = ["Explanation", "explain"]

@@ -12,7 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rsprune.errors import UnfinishedRunError
-from rsprune.manifest import RunFolder, read_json, read_table
+from rsprune.io import read_json, read_table
+from rsprune.manifest import RunFolder
 
 __all__ = ["PHASES", "FinishedRun", "ShardRows", "read_run"]
 

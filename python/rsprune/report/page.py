@@ -10,7 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from rsprune.manifest import RunFolder, read_table, write_text
+from rsprune.io import read_table, write_text
+from rsprune.manifest import RunFolder
 from rsprune.report import charts
 from rsprune.report.album import Album
 from rsprune.report.finished import FinishedRun, read_run

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune.centroids import Centroids, check_whole
-from rsprune.embeddings import Embeddings, as_rows, check_threads
+from rsprune.centroids import Centroids
+from rsprune.embeddings import Embeddings, as_rows
 from rsprune.errors import ArgumentError, BudgetError, DtypeError, EmptyInputError, MissingInputError, ShapeError
 from rsprune.selection import COUNTS, FILL, PRESELECTED, QUOTA, Selection, budget_rows
 from rsprune.strategies.inputs import Choice, Clusters, FittedClusters, Inputs
 from rsprune.strategies.registry import get
 from rsprune.strategies.strategy import Strategy, strategy
+from rsprune.validation import check_integer, check_threads
 
 __all__ = ["Choice", "Clusters", "FittedClusters", "Inputs", "Strategy", "select", "strategy"]
 
@@ -97,7 +98,7 @@ def select(
         entropy=bits,
         score=scores,
         labels=classes,
-        seed=check_whole("seed", seed, least=0),
+        seed=check_integer("seed", seed, minimum=0),
         threads=check_threads(threads),
     )
     for need in method.needs:

@@ -1,21 +1,26 @@
-"""Work done ahead, in background threads, and handed over in order."""
+"""Background threads: work done ahead of its use, and work handed over to be done in order."""
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
 from queue import SimpleQueue
+from types import TracebackType
 from typing import TypeVar
 
-__all__ = ["prefetched"]
+__all__ = ["WriterThread", "prefetch_map"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+#: Tasks that may wait for a :class:`WriterThread` before `submit` waits, too.
+WRITER_DEPTH = 2
 
-def prefetched(
+
+def prefetch_map(
     work: Callable[[int, list[T]], R], items: Iterable[T], size: int, *, threads: int, depth: int
 ) -> Generator[R, None, None]:
     """Yield ``work(start, batch)`` for each batch of ``size`` items, in order; ``start`` counts the items before it.
@@ -59,3 +64,43 @@ def prefetched(
         slots.release()
         reader.join()
         pool.shutdown(cancel_futures=True)
+
+
+class WriterThread:
+    """A thread that does one thing after another; a context manager.
+
+    An exception there comes up in the next :meth:`submit`, or when the context ends, and nothing is done after it.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "rsprune-write")
+        self._pending: deque[Future[None]] = deque()
+        self._broken = False
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Have something done after what was submitted before; waits when too much does."""
+        while len(self._pending) >= WRITER_DEPTH:
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(self._do, work))
+
+    def settle(self) -> None:
+        """Wait until all is done or has failed."""
+        wait(self._pending)
+
+    def _do(self, work: Callable[[], None]) -> None:
+        if not self._broken:
+            try:
+                work()
+            except BaseException:
+                self._broken = True
+                raise
+
+    def __enter__(self) -> WriterThread:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown()
+        while self._pending and error is None:
+            self._pending.popleft().result()

@@ -1,0 +1,201 @@
+"""Files: atomic writing, JSON, Parquet, NumPy arrays, digests, and the provenance that artefacts carry.
+
+Every file is written beside its place, flushed to the disk and renamed, so that a file that exists is whole: a killed
+process leaves nothing but temporary files, which the next run removes. Parquet files carry their provenance in the
+schema metadata under ``rsprune``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsprune._core import VERSION
+from rsprune.errors import FormatError, ShapeError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "abbreviate",
+    "atomic_write",
+    "canonical_json",
+    "config_diff",
+    "digest",
+    "provenance_header",
+    "read_json",
+    "read_provenance",
+    "read_table",
+    "remove_temporaries",
+    "write_json",
+    "write_npy",
+    "write_npz",
+    "write_table",
+    "write_text",
+]
+
+#: How the names of unfinished files end; they begin with a dot. A killed process leaves them.
+TEMPORARY = ".writing"
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a path to write to, beside ``path``; rename it to ``path`` at the end, or remove it after an error.
+
+    Whoever reads ``path`` meanwhile, or after the process was killed, finds the old file or the new one.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}{TEMPORARY}")
+    try:
+        yield beside
+        # Onto the disk before the name points to it: after a power cut the name must not lead to an empty file.
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: str | os.PathLike[str]) -> None:
+    """Remove the unfinished files that killed processes left anywhere in a folder, which no process works on."""
+    for left_over in Path(folder).rglob(f".*{TEMPORARY}"):
+        left_over.unlink(missing_ok=True)
+
+
+def write_npy(path: str | os.PathLike[str], array: NDArray[Any]) -> None:
+    """Write an array as a ``.npy`` file."""
+    with atomic_write(path) as beside, beside.open("wb") as file:
+        np.save(file, array)
+
+
+def write_npz(path: str | os.PathLike[str], images: Iterable[NDArray[np.uint8]], count: int) -> None:
+    """Write ``count`` images, one by one, as ``arr_0`` of an ``.npz`` file: uint8 (count, H, W, C), without a time.
+
+    Raises
+    ------
+    ShapeError
+        Images of different sizes.
+    """
+    shape: tuple[int, ...] | None = None
+    with (
+        atomic_write(path) as beside,
+        zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive,
+        archive.open(zipfile.ZipInfo("arr_0.npy"), "w", force_zip64=True) as file,
+    ):
+        for image in images:
+            if shape is None:
+                shape = image.shape
+                header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
+                np.lib.format.write_array_header_1_0(file, header)
+            if image.shape != shape:
+                message = f"images of shapes {shape} and {image.shape}; an .npz file holds one array of equal images"
+                raise ShapeError(message)
+            file.write(np.ascontiguousarray(image).data)
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces to choose: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """BLAKE2b-128 of a JSON value, in hexadecimal."""
+    return hashlib.blake2b(canonical_json(value).encode(), digest_size=16).hexdigest()
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_write(path) as beside:
+        beside.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a JSON file atomically, indented for people."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises
+    ------
+    FormatError
+        It holds something else.
+    """
+    path = Path(path)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        msg = f"{path} is not JSON: {error}"
+        raise FormatError(msg) from error
+    if not isinstance(value, dict):
+        msg = f"{path} should hold a JSON object, not {type(value).__name__}"
+        raise FormatError(msg)
+    return value
+
+
+def write_table(path: str | Path, table: pa.Table, provenance: Mapping[str, Any]) -> None:
+    """Write a Parquet file atomically, with ``provenance`` in its schema metadata."""
+    import pyarrow.parquet as pq
+
+    table = table.replace_schema_metadata({"rsprune": canonical_json(provenance)})
+    with atomic_write(path) as beside:
+        pq.write_table(table, beside, compression="zstd")
+
+
+def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a Parquet file whole, or some of its columns.
+
+    Raises
+    ------
+    FormatError
+        The file is not Parquet, or lacks a column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path, columns=None if columns is None else list(columns), memory_map=False)
+    except pa.ArrowInvalid as error:
+        msg = f"{path} is not a Parquet file of rsprune: {error}. Delete it and run again"
+        raise FormatError(msg) from error
+
+
+def read_provenance(path: str | Path) -> dict[str, Any]:
+    """Read the provenance of a Parquet file; empty when it carries none."""
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_schema(path).metadata or {}
+    text = metadata.get(b"rsprune")
+    return {} if text is None else dict(json.loads(text))
+
+
+def config_diff(old: Any, new: Any, where: str = "") -> Iterator[str]:
+    """Yield one line for each place where two JSON values differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted(old.keys() | new.keys()):
+            yield from config_diff(old.get(name), new.get(name), f"{where}.{name}" if where else name)
+    elif old != new:
+        yield f"{where}: {abbreviate(old)} there, {abbreviate(new)} now"
+
+
+def abbreviate(value: Any) -> str:
+    """Print a JSON value in at most 60 characters."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def provenance_header() -> dict[str, str]:
+    """What made an artefact: rsprune, whose version names its decoder too."""
+    return {"rsprune": VERSION, "decoder": f"rsprune-core {VERSION}"}

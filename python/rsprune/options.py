@@ -1,0 +1,237 @@
+"""Options, written once.
+
+An option is a field of a dataclass, made by :func:`option`: its name, type, default, bounds and help text stand there
+and nowhere else. From these the signatures of the public functions (:func:`keywords`), the command line
+(:mod:`rsprune.cli.options`), ``config.json`` (:func:`to_config`) and the checks (:func:`check_options`) follow.
+A field whose type is such a dataclass groups options: callers see them side by side with the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import textwrap
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from rsprune.errors import ArgumentError
+from rsprune.validation import check_choice, check_integer, check_number
+
+__all__ = ["Option", "build", "check_options", "keywords", "option", "options_of", "to_config"]
+
+T = TypeVar("T")
+
+# The evaluated annotations of the dataclasses seen so far.
+_HINTS: dict[Any, dict[str, Any]] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Details:
+    help: str
+    flags: tuple[str, ...] = ()
+    metavar: str | None = None
+    parser: Callable[[str], Any] | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    hidden: bool = False
+
+
+class Option(NamedTuple):
+    """One option of a dataclass, its groups resolved.
+
+    Attributes
+    ----------
+    name, type
+        Its name, unique in the dataclass and its groups, and the evaluated type.
+    default
+        Its default; :data:`dataclasses.MISSING` for an option that must be given.
+    help
+        One sentence or more, for the command line and the docstring.
+    flags
+        Names on the command line; empty for ``--name``.
+    metavar, parser
+        How the command line shows the value, and how it reads it from text; None for those of the type.
+    minimum, maximum
+        Inclusive bounds of a number, None for none.
+    hidden
+        Whether the option exists in Python alone.
+    """
+
+    name: str
+    type: Any
+    default: Any
+    help: str
+    flags: tuple[str, ...]
+    metavar: str | None
+    parser: Callable[[str], Any] | None
+    minimum: float | None
+    maximum: float | None
+    hidden: bool
+
+
+def option(
+    default: Any = dataclasses.MISSING,
+    *,
+    help: str,
+    flags: Sequence[str] = (),
+    metavar: str | None = None,
+    parser: Callable[[str], Any] | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    hidden: bool = False,
+) -> Any:
+    """Make a dataclass field that is an option; see :class:`Option` for the parameters."""
+    details = _Details(help, tuple(flags), metavar, parser, minimum, maximum, hidden)
+    return dataclasses.field(default=default, metadata={"option": details})
+
+
+def options_of(cls: type) -> Iterator[Option]:
+    """Yield the options of a dataclass in order, those of its groups in their place."""
+    hints = _hints(cls)
+    for field in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from options_of(hints[field.name])
+        elif (details := field.metadata.get("option")) is not None:
+            values = {one.name: getattr(details, one.name) for one in dataclasses.fields(_Details)}
+            yield Option(field.name, hints[field.name], field.default, **values)
+
+
+def build(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Make a dataclass, groups included, of options side by side.
+
+    Raises
+    ------
+    TypeError
+        A name that is no option, or a missing value, as for any call.
+    ArgumentError
+        A value that its option cannot have.
+    """
+    known = {one.name for one in options_of(cls)}
+    if unknown := sorted(set(values) - known):
+        message = f"{unknown[0]!r} is no option; expected some of {', '.join(sorted(known))}"
+        raise TypeError(message)
+    return _build(cls, values)
+
+
+def _build(cls: type[T], values: Mapping[str, Any]) -> T:
+    hints = _hints(cls)
+    made: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if dataclasses.is_dataclass(hints[field.name]):
+            made[field.name] = _build(hints[field.name], values)
+        elif field.name in values:
+            made[field.name] = values[field.name]
+    return cls(**made)
+
+
+def check_options(options: Any) -> None:
+    """Check the values of a dataclass against the types and bounds of its options; for ``__post_init__``.
+
+    ``Literal`` types are checked against their values, ``int`` and ``float`` against their bounds; None passes where
+    the type has it. Other types are left to the dataclass.
+
+    Raises
+    ------
+    ArgumentError
+        A value is none of these.
+    """
+    hints = _hints(type(options))
+    for field in dataclasses.fields(options):
+        if (details := field.metadata.get("option")) is None:
+            continue
+        value, kinds = getattr(options, field.name), _alternatives(hints[field.name])
+        if value is None and type(None) in kinds:
+            continue
+        bounds = {"minimum": details.minimum, "maximum": details.maximum}
+        bounds = {name: bound for name, bound in bounds.items() if bound is not None}
+        literals = [kind for kind in kinds if get_origin(kind) is Literal]
+        numbers = [kind for kind in kinds if kind in (int, float)]
+        if literals and len(kinds) - kinds.count(type(None)) == 1:
+            check_choice(field.name, value, literals[0])
+        elif numbers == [int] and len(kinds) - kinds.count(type(None)) == 1:
+            check_integer(field.name, value, **({"minimum": 0} | bounds))
+        elif float in numbers and not literals and set(kinds) <= {int, float, type(None)}:
+            check_number(field.name, value, **bounds)
+        elif kinds == [bool] and not isinstance(value, bool):
+            message = f"{field.name} is {value!r}; expected True or False"
+            raise ArgumentError(message)
+
+
+def to_config(options: Any) -> dict[str, Any]:
+    """Turn a dataclass into JSON values, groups included."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in _items(options)}
+
+
+def _items(options: Any) -> Iterator[tuple[str, Any]]:
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        yield field.name, to_config(value) if dataclasses.is_dataclass(value) else value
+
+
+def keywords(cls: type, name: str = "options") -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Let callers give the options of a dataclass as keywords.
+
+    The decorated function has one keyword-only parameter called ``name``, of type ``cls``. Callers may pass it, or
+    instead of it any options of ``cls``; signature and docstring list these one by one.
+    """
+    options = list(options_of(cls))
+
+    def decorate(function: Callable[..., T]) -> Callable[..., T]:
+        signature = inspect.signature(function)
+        own = [one for one in signature.parameters.values() if one.name != name]
+        last = len(own) - 1 if own and own[-1].kind is inspect.Parameter.VAR_KEYWORD else len(own)
+        listed = [
+            inspect.Parameter(
+                one.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if one.default is dataclasses.MISSING else one.default,
+                annotation=one.type,
+            )
+            for one in options
+        ]
+        names = {one.name for one in options}
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> T:
+            given = {key: kwargs.pop(key) for key in list(kwargs) if key in names}
+            if name not in kwargs:
+                kwargs[name] = build(cls, given)
+            elif given:
+                message = f"{function.__name__}() takes {name}= or the option {next(iter(given))}=, not both"
+                raise TypeError(message)
+            return function(*args, **kwargs)
+
+        call.__signature__ = signature.replace(parameters=[*own[:last], *listed, *own[last:]])  # type: ignore[attr-defined]
+        call.__doc__ = _with_parameters(function.__doc__ or "", options)
+        return call
+
+    return decorate
+
+
+def _with_parameters(doc: str, options: list[Option]) -> str:
+    """Append the options to the section ``Parameters`` of a numpydoc docstring."""
+    lines = inspect.cleandoc(doc).split("\n")
+    entries: list[str] = []
+    for one in options:
+        entries += [one.name, *textwrap.wrap(one.help, 112, initial_indent="    ", subsequent_indent="    ")]
+    if "Parameters" not in lines:
+        return "\n".join([*lines, "", "Parameters", "----------", *entries])
+    end = next(
+        (i - 1 for i in range(lines.index("Parameters") + 2, len(lines)) if lines[i] and set(lines[i]) == {"-"}),
+        len(lines),
+    )
+    while end and not lines[end - 1].strip():
+        end -= 1
+    return "\n".join([*lines[:end], *entries, *lines[end:]])
+
+
+def _alternatives(kind: Any) -> list[Any]:
+    return list(get_args(kind)) if get_origin(kind) in (Union, types.UnionType) else [kind]
+
+
+def _hints(cls: Any) -> dict[str, Any]:
+    if cls not in _HINTS:
+        _HINTS[cls] = get_type_hints(cls)
+    return _HINTS[cls]
