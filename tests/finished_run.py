@@ -10,7 +10,8 @@ import pyarrow as pa
 from PIL import Image
 
 from rsprune.io import write_json, write_table, write_text
-from rsprune.manifest import EMBEDDING_SCHEMA, ENTROPY_SCHEMA, QUARANTINE_SCHEMA, SELECTION_SCHEMA, RunFolder
+from rsprune.runs.folder import RunFolder
+from rsprune.runs.schema import EMBEDDING_SCHEMA, ENTROPY_SCHEMA, QUARANTINE_SCHEMA, SELECTION_SCHEMA
 from rsprune.sources import Item, Shard, Source
 
 

@@ -18,7 +18,7 @@ from rsprune.evaluation.figures import Line, Panel, dots, lines, ticks
 from rsprune.experiments import compare
 from rsprune.experiments.compare import COLUMNS
 from rsprune.experiments.pool import EmbeddedPool, read_classes
-from rsprune.manifest import RunFolder
+from rsprune.runs.folder import RunFolder
 
 METHODS = ["rsprune", "random", "kcenter", "semdedup:keep=easy"]
 QUIET = {"progress": False}

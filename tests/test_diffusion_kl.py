@@ -17,7 +17,7 @@ from rsprune.diffusion.latents import Reading, cache_latents
 from rsprune.diffusion.processes import Processes
 from rsprune.errors import ArgumentError, ConfigMismatchError
 from rsprune.io import TEMPORARY
-from rsprune.manifest import RunFolder
+from rsprune.runs.folder import RunFolder
 
 FIT = Fit(latents=2, widths=(8, 8), batch=4, lr=3e-3, validation=4)
 
@@ -181,7 +181,7 @@ def test_a_refused_command_makes_no_folder(images, tmp_path, words):
 
 
 def test_two_at_once_and_torchrun_are_refused(images, whole, tmp_path, monkeypatch):
-    monkeypatch.setattr("rsprune.manifest.PATIENCE", 0.1)
+    monkeypatch.setattr("rsprune.runs.folder.PATIENCE", 0.1)
     with RunFolder(whole[0]).lock(), pytest.raises(ConfigMismatchError, match="another process is working on"):
         fitted(images, whole[0])
     here = Processes(1, 2, torch.device("cpu"))

@@ -17,8 +17,8 @@ from rsprune.diffusion.autoencoder import Autoencoder, draw, expected_sums, load
 from rsprune.diffusion.latents import LatentCache, Reading, cache_latents
 from rsprune.errors import ArgumentError, ConfigMismatchError, FormatError, UnfinishedRunError, WeightsError
 from rsprune.io import read_table, write_json, write_table
-from rsprune.manifest import RunFolder
-from rsprune.pipeline.options import source_config
+from rsprune.runs.folder import RunFolder
+from rsprune.runs.options import source_config
 from rsprune.sources import open_source
 
 

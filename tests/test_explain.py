@@ -7,10 +7,10 @@ from finished_run import make_rows, rank, write_run
 
 from rsprune.errors import RspruneError, UnfinishedRunError, UnknownKeyError
 from rsprune.io import write_table
-from rsprune.manifest import ENTROPY_SCHEMA
 from rsprune.report import explain
 from rsprune.report.explain import telling_digits
 from rsprune.report.finished import FinishedRun
+from rsprune.runs.schema import ENTROPY_SCHEMA
 
 SHARDS = {"a": 150, "b": 1, "c": 99}
 

@@ -10,11 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rsprune import manifest
 from rsprune.errors import ConfigMismatchError, FormatError
 from rsprune.io import atomic_write, digest, read_json, read_provenance, read_table, write_json, write_table
-from rsprune.manifest import ENTROPY_SCHEMA, RunFolder, keys_of, read_pool
 from rsprune.runners import JsonLines, run_shards
+from rsprune.runs import folder as folder_module
+from rsprune.runs.folder import RunFolder
+from rsprune.runs.reader import keys_of, read_pool
+from rsprune.runs.schema import ENTROPY_SCHEMA
 
 
 def write_entropies(folder: RunFolder, shard: str, keys: list[str], entropies: list[float | None]) -> None:
@@ -106,10 +108,10 @@ def test_a_folder_is_waited_for_until_its_holder_lets_go(tmp_path, monkeypatch):
     holder = threading.Thread(target=hold)
     holder.start()
     assert held.wait(10)
-    monkeypatch.setattr(manifest, "PATIENCE", 0.1)
+    monkeypatch.setattr(folder_module, "PATIENCE", 0.1)
     with pytest.raises(ConfigMismatchError, match="another process is working on"), folder.lock():
         pass
-    monkeypatch.setattr(manifest, "PATIENCE", 10)
+    monkeypatch.setattr(folder_module, "PATIENCE", 10)
     threading.Timer(0.3, let_go.set).start()
     begun = time.monotonic()
     with folder.lock():
@@ -121,10 +123,10 @@ def test_a_lock_that_its_holder_removed_is_none(tmp_path):
     place = tmp_path / ".lock"
     with place.open("w") as file:
         place.unlink()
-        assert not manifest.take_lock(file, place)
+        assert not folder_module.take_lock(file, place)
         with place.open("w") as other:
-            assert not manifest.take_lock(file, place)
-            assert manifest.take_lock(other, place)
+            assert not folder_module.take_lock(file, place)
+            assert folder_module.take_lock(other, place)
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):
@@ -164,7 +166,7 @@ def test_repeated_keys_are_found_within_and_across_shards(tmp_path):
 def test_equal_hashes_of_different_keys_are_no_repeats(tmp_path, monkeypatch):
     folder = RunFolder(tmp_path)
     write_entropies(folder, "a", ["p", "q", "r", "q"], [1.0, 2.0, 3.0, 4.0])
-    monkeypatch.setattr("rsprune.manifest.hash", lambda key: 7, raising=False)
+    monkeypatch.setattr("rsprune.runs.reader.hash", lambda key: 7, raising=False)
     assert read_pool(folder).duplicates.tolist() == [3]
 
 

@@ -28,10 +28,12 @@ from rsprune.errors import (
     EncoderError,
     EncoderMismatchError,
 )
-from rsprune.manifest import RunFolder
-from rsprune.pipeline import centroids_run, embed_run, entropy_run, open_run, plan, prune, select_run
-from rsprune.pipeline.reference import balanced_draw, classes_of
 from rsprune.report import explain
+from rsprune.runs.folder import RunFolder
+from rsprune.runs.plan import plan
+from rsprune.runs.prune import open_run, prune
+from rsprune.runs.reference import balanced_draw, classes_of
+from rsprune.runs.single import centroids_run, embed_run, entropy_run, select_run
 from rsprune.sources import open_source
 
 
@@ -186,13 +188,13 @@ def test_embedding_with_centroids_keeps_clusters_alone(finished, pool, tmp_path)
 
 
 def test_rows_do_not_depend_on_how_they_are_cut(finished, pool, reference, tmp_path, monkeypatch):
-    monkeypatch.setattr("rsprune.pipeline.shard_rows.BLOCK", 3)
+    monkeypatch.setattr("rsprune.runs.shard_rows.BLOCK", 3)
     run = small_prune(pool, reference, tmp_path / "run")
     assert artefacts(run.path) == artefacts(finished.path)
 
 
 def test_a_full_disk_ends_the_run_and_leaves_no_half_shard(finished, pool, reference, tmp_path, monkeypatch):
-    real = rsprune.pipeline.shard_rows.assign
+    real = rsprune.runs.shard_rows.assign
     calls = []
 
     def fails(*args, **options):
@@ -201,8 +203,8 @@ def test_a_full_disk_ends_the_run_and_leaves_no_half_shard(finished, pool, refer
             raise OSError(28, "No space left on device")
         return real(*args, **options)
 
-    monkeypatch.setattr("rsprune.pipeline.shard_rows.assign", fails)
-    monkeypatch.setattr("rsprune.pipeline.shard_rows.BLOCK", 7)
+    monkeypatch.setattr("rsprune.runs.shard_rows.assign", fails)
+    monkeypatch.setattr("rsprune.runs.shard_rows.BLOCK", 7)
     with pytest.raises(OSError, match="No space left"):
         small_prune(pool, reference, tmp_path / "run")
     done = {path.stem for path in (tmp_path / "run" / "embeddings").glob("*.parquet")}

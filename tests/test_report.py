@@ -16,12 +16,12 @@ from PIL import Image
 
 from rsprune import _core
 from rsprune.errors import UnfinishedRunError
-from rsprune.manifest import RunFolder
 from rsprune.report import charts, write_report
 from rsprune.report.finished import read_run
 from rsprune.report.markup import percent
 from rsprune.report.stages import merge_bins, round_values
 from rsprune.report.tally import KEPT_SHOWN, tally
+from rsprune.runs.folder import RunFolder
 from rsprune.sources import Item
 
 SHARDS = {"a": 220, "b": 1, "c.part": 279}

@@ -13,7 +13,8 @@ from rsprune.selection import Assignment, Selection, assign, select, select_assi
 
 if TYPE_CHECKING:
     from rsprune import strategies
-    from rsprune.pipeline import plan, prune
+    from rsprune.runs.plan import plan
+    from rsprune.runs.prune import prune
 
 __all__ = [
     "Assignment",
@@ -35,11 +36,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what selecting from arrays does not need when it is asked for: the pipeline brings pyarrow."""
+    """Import what selecting from arrays does not need when it is asked for: runs bring pyarrow."""
     if name in ("plan", "prune"):
-        from rsprune import pipeline
-
-        return getattr(pipeline, name)
+        return getattr(import_module(f"rsprune.runs.{name}"), name)
     if name == "strategies":
         return import_module("rsprune.strategies")
     msg = f"module 'rsprune' has no attribute {name!r}"

@@ -54,7 +54,7 @@ def command(
     if sweep:
         conclude_sweep(source, out, ks, keep, seeds, seed, threads, quiet, json)
         return
-    from rsprune.pipeline import centroids_run
+    from rsprune.runs.single import centroids_run
 
     with common.watch(quiet, json) as observer:
         result = centroids_run(

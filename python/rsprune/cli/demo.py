@@ -30,7 +30,7 @@ def command(
 
     Every fifth tile is a reference image; 15 % of the others are kept.
     """
-    from rsprune.pipeline import prune
+    from rsprune.runs.prune import prune
 
     pool, reference = cut_tiles(out / "tiles")
     with common.watch(quiet, json) as observer:

@@ -42,7 +42,7 @@ def command(
     With centroids, each image's cluster and similarity stand in the table, and the embeddings are only kept on demand.
     [bold]rsprune select[/bold] takes the folder as it is.
     """
-    from rsprune.pipeline import embed_run
+    from rsprune.runs.single import embed_run
 
     options = common.pixels("bt601", bands, None, valid_range, max_pixels)
     with common.watch(quiet, json) as observer:

@@ -30,7 +30,7 @@ def command(
     Writes entropy/<shard>.parquet (key, entropy) and quarantine.parquet, and prints the thresholds that common cuts
     imply.
     """
-    from rsprune.pipeline import entropy_run
+    from rsprune.runs.single import entropy_run
 
     with common.watch(quiet, json) as observer:
         result = entropy_run(

@@ -33,7 +33,7 @@ def command(
     json: common.Json = False,
 ) -> None:
     """Say what [bold]rsprune prune[/bold] with the same options would read, write, hold in memory and roughly take."""
-    from rsprune.pipeline import plan
+    from rsprune.runs.plan import plan
 
     planned = plan(
         common.one_or_many(source),

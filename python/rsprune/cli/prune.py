@@ -65,7 +65,7 @@ def command(
     reference images, and keeps an equal number nearest to each centroid. The run folder holds the result
     (selection.parquet, selected.txt), the images that could not be read (quarantine.parquet) and a report.
     """
-    from rsprune.pipeline import prune
+    from rsprune.runs.prune import prune
 
     with common.watch(quiet, json) as observer:
         run = prune(

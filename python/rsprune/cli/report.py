@@ -23,8 +23,8 @@ def command(
     ] = None,
 ) -> None:
     """Write report.html again: what was kept, what was dropped, and why."""
-    from rsprune.manifest import RunFolder
     from rsprune.report import write_report
+    from rsprune.runs.folder import RunFolder
     from rsprune.sources import open_source
 
     images = open_source(common.one_or_many(source)) if source else None

@@ -45,7 +45,7 @@ def command(
 
     Or by any other strategy; --keep none leaves the number of rows to one that has a rule of its own.
     """
-    from rsprune.pipeline import select_run
+    from rsprune.runs.single import select_run
 
     result = select_run(
         embeds,

@@ -26,8 +26,8 @@ from rsprune.diffusion.processes import processes
 from rsprune.diffusion.weights import read_checkpoint
 from rsprune.errors import ArgumentError, ConfigMismatchError
 from rsprune.io import atomic_write, config_diff, digest, provenance_header, remove_temporaries, write_json
-from rsprune.manifest import RunFolder
 from rsprune.runners import Observer, observe
+from rsprune.runs.folder import RunFolder
 from rsprune.sources import SourceSpec, open_source
 from rsprune.validation import check_integer
 

@@ -28,9 +28,9 @@ from rsprune.concurrency import prefetch_map
 from rsprune.diffusion.autoencoder import Autoencoder, draw, expected_sums
 from rsprune.errors import ArgumentError, ConfigMismatchError, EmptyInputError, UnfinishedRunError
 from rsprune.io import atomic_write, digest, provenance_header, read_json, read_table, write_json, write_table
-from rsprune.manifest import RunFolder
-from rsprune.pipeline.options import source_config
 from rsprune.runners import Observer, observe, run_shards
+from rsprune.runs.folder import RunFolder
+from rsprune.runs.options import source_config
 from rsprune.sources import Item, Shard, Source, SourceSpec, open_source
 
 __all__ = ["Chosen", "LatentCache", "PixelReader", "Reading", "cache_latents", "chosen_rows"]

@@ -34,8 +34,8 @@ from rsprune.diffusion.pictures import to_pixels, write_grid
 from rsprune.diffusion.processes import Processes, processes
 from rsprune.errors import ArgumentError
 from rsprune.io import digest, provenance_header
-from rsprune.manifest import RunFolder
 from rsprune.runners import Observer, observe
+from rsprune.runs.folder import RunFolder
 from rsprune.sources import SourceSpec
 
 __all__ = ["Condition", "Feed", "Preview", "Trained", "build_network", "pretrain", "run_training", "shared", "train_on"]

@@ -27,8 +27,8 @@ from rsprune.diffusion.weights import Which, load_dit, read_checkpoint
 from rsprune.encoders.weights import weights_provenance
 from rsprune.errors import ArgumentError, ConfigMismatchError
 from rsprune.io import atomic_write, config_diff, provenance_header, write_npz
-from rsprune.manifest import RunFolder
 from rsprune.runners import Observer, observe
+from rsprune.runs.folder import RunFolder
 from rsprune.sources import SourceSpec
 from rsprune.validation import check_integer
 

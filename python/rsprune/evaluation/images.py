@@ -15,7 +15,7 @@ from rsprune import _core
 from rsprune.errors import EmptyInputError, FormatError, ShapeError, failure
 from rsprune.evaluation.features import draw
 from rsprune.io import digest, write_npz
-from rsprune.pipeline.reference import SourceLike, digest_of
+from rsprune.runs.reference import SourceLike, digest_of
 from rsprune.sources import Item, Source, open_source
 
 __all__ = ["ImagesLike", "Pictures", "export_npz", "open_pictures"]

@@ -29,11 +29,12 @@ from rsprune.experiments.scales import scale_of
 from rsprune.experiments.trial import SPLIT, Bench
 from rsprune.experiments.workers import run_trials
 from rsprune.io import provenance_header, write_npy
-from rsprune.manifest import RunFolder
-from rsprune.pipeline import embed_run, prune
-from rsprune.pipeline.options import source_config
-from rsprune.pipeline.reference import SourceLike
 from rsprune.runners import Observer, observe
+from rsprune.runs.folder import RunFolder
+from rsprune.runs.options import source_config
+from rsprune.runs.prune import prune
+from rsprune.runs.reference import SourceLike
+from rsprune.runs.single import embed_run
 from rsprune.sources import open_source
 
 __all__ = ["Experiment", "experiment"]

@@ -19,7 +19,7 @@ from rsprune.embeddings import Embeddings, as_rows
 from rsprune.errors import ArgumentError, FormatError, UnfinishedRunError
 from rsprune.evaluation.features import draw
 from rsprune.io import digest, read_table
-from rsprune.manifest import RunFolder
+from rsprune.runs.folder import RunFolder
 from rsprune.strategies.inputs import take
 
 __all__ = ["EmbeddedPool", "EmbeddedSet", "read_classes"]

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from rsprune.errors import UnknownKeyError
 from rsprune.io import read_table
-from rsprune.manifest import RunFolder
 from rsprune.report.finished import NOT_CHOSEN, PHASES, FinishedRun, read_run
+from rsprune.runs.folder import RunFolder
 
 __all__ = ["Explanation", "explain"]
 

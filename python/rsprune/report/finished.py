@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rsprune.errors import UnfinishedRunError
 from rsprune.io import read_json, read_table
-from rsprune.manifest import RunFolder
+from rsprune.runs.folder import RunFolder
 
 __all__ = ["PHASES", "FinishedRun", "ShardRows", "read_run"]
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from rsprune.io import read_table, write_text
-from rsprune.manifest import RunFolder
 from rsprune.report import charts
 from rsprune.report.album import Album
 from rsprune.report.finished import FinishedRun, read_run
 from rsprune.report.markup import number, percent, plural, table
 from rsprune.report.stages import stage_one_section, stage_two_section
 from rsprune.report.tally import Tally, tally
+from rsprune.runs.folder import RunFolder
 from rsprune.sources import Source
 
 __all__ = ["write_report"]

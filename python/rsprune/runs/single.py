@@ -17,11 +17,13 @@ from rsprune.encoders.placement import Precision
 from rsprune.entropy import Gray, top_entropies
 from rsprune.errors import ArgumentError
 from rsprune.io import digest, provenance_header, read_table, write_table
-from rsprune.manifest import RunFolder, read_pool
-from rsprune.pipeline.choice import OWN
-from rsprune.pipeline.options import Pixels, Work, encoder_config, open_encoder, source_config
-from rsprune.pipeline.quarantine import write_quarantine
-from rsprune.pipeline.reference import (
+from rsprune.runners import Observer, observe
+from rsprune.runs.choice import OWN
+from rsprune.runs.folder import RunFolder
+from rsprune.runs.options import Pixels, Work, encoder_config, open_encoder, source_config
+from rsprune.runs.quarantine import write_quarantine
+from rsprune.runs.reader import read_pool
+from rsprune.runs.reference import (
     ReferenceLike,
     SourceLike,
     check_same_encoder,
@@ -29,8 +31,7 @@ from rsprune.pipeline.reference import (
     digest_of,
     open_reference,
 )
-from rsprune.pipeline.stages import embed_shards, entropy_shards
-from rsprune.runners import Observer, observe
+from rsprune.runs.stages import embed_shards, entropy_shards
 from rsprune.selection import Fill, Selection, Within, budget_rows, check_min_similarity, select_assigned
 from rsprune.sources import open_source
 

@@ -12,8 +12,8 @@ from rsprune import _core
 from rsprune.encoders import Encoder
 from rsprune.encoders.feed import embed
 from rsprune.encoders.placement import Precision
-from rsprune.pipeline.options import Pixels, open_encoder
-from rsprune.pipeline.reference import ReferenceLike, SourceLike, open_reference
+from rsprune.runs.options import Pixels, open_encoder
+from rsprune.runs.reference import ReferenceLike, SourceLike, open_reference
 from rsprune.selection import budget_rows
 from rsprune.sources import Item, Source, open_source
 

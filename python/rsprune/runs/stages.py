@@ -19,10 +19,10 @@ from rsprune.concurrency import WriterThread
 from rsprune.encoders import Encoder
 from rsprune.encoders.feed import embed
 from rsprune.io import write_table
-from rsprune.manifest import EMBEDDING_SCHEMA, ENTROPY_SCHEMA
-from rsprune.pipeline.options import Pixels, Work
-from rsprune.pipeline.shard_rows import ShardRows
 from rsprune.runners import run_shards
+from rsprune.runs.options import Pixels, Work
+from rsprune.runs.schema import EMBEDDING_SCHEMA, ENTROPY_SCHEMA
+from rsprune.runs.shard_rows import ShardRows
 from rsprune.sources import Item, Shard, Source
 
 __all__ = ["embed_shards", "entropy_shards"]

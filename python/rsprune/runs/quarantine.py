@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsprune.io import read_table, write_table
-from rsprune.manifest import QUARANTINE_SCHEMA, Pool, keys_of
-from rsprune.pipeline.options import Work
+from rsprune.runs.options import Work
+from rsprune.runs.reader import Pool, keys_of
+from rsprune.runs.schema import QUARANTINE_SCHEMA
 
 __all__ = ["write_quarantine"]
 

@@ -13,62 +13,16 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-
 from rsprune.errors import ConfigMismatchError
-from rsprune.io import canonical_json, config_diff, read_json, read_table, remove_temporaries, write_json
-from rsprune.sources.keys import repeated
+from rsprune.io import canonical_json, config_diff, read_json, remove_temporaries, write_json
 
-__all__ = ["Pool", "RunFolder", "keys_of", "read_pool"]
+__all__ = ["RunFolder"]
 
 #: Seconds that a lock is waited for: a process that was killed holds its own until its memory is given back.
 PATIENCE = 5.0
-
-ENTROPY_SCHEMA = pa.schema(
-    [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("entropy", pa.float64()),  # bits; null where the image was not read
-        pa.field("kind", pa.string()),  # why not, in one word
-        pa.field("message", pa.string()),
-    ]
-)
-EMBEDDING_SCHEMA = pa.schema(
-    [
-        pa.field("row", pa.int64(), nullable=False),  # position in the input shard
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("label", pa.int32()),  # nearest centroid; null where there are no centroids, -1 for an invalid row
-        pa.field("similarity", pa.float32()),
-        pa.field("kind", pa.string()),
-        pa.field("message", pa.string()),
-    ]
-)
-SELECTION_SCHEMA = pa.schema(
-    [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("shard", pa.string(), nullable=False),
-        pa.field("row", pa.int64(), nullable=False),
-        pa.field("entropy", pa.float64(), nullable=False),
-        pa.field("cluster", pa.int32(), nullable=False),
-        pa.field("similarity", pa.float32(), nullable=False),
-        pa.field("phase", pa.uint8(), nullable=False),  # 0 quota, 1 fill, 2 preselected
-    ]
-)
-QUARANTINE_SCHEMA = pa.schema(
-    [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("shard", pa.string(), nullable=False),
-        pa.field("row", pa.int64(), nullable=False),
-        pa.field("stage", pa.string(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),
-        pa.field("message", pa.string(), nullable=False),
-    ]
-)
 
 
 class RunFolder:
@@ -214,76 +168,3 @@ def take_lock(file: TextIO, place: Path) -> bool:
         else:
             # Who had it may have removed it, and a third process made another.
             return place.exists() and os.path.samestat(place.stat(), os.fstat(file.fileno()))
-
-
-@dataclass(frozen=True)
-class Pool:
-    """What Stage I found. Rows are numbered through all shards, in the order of the shards' names.
-
-    Attributes
-    ----------
-    shards
-        The shards' names.
-    offsets
-        int64 (S + 1,): the first row of each shard, and at the end the number of rows N.
-    entropy
-        float64 (N,), bits; NaN where an image was not read or repeats the key of an earlier one.
-    duplicates
-        int64: the rows that repeat the key of an earlier row.
-    """
-
-    shards: tuple[str, ...]
-    offsets: NDArray[np.int64]
-    entropy: NDArray[np.float64]
-    duplicates: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.entropy)
-
-    def rows_of(self, shard: str) -> slice:
-        """The rows of one shard."""
-        i = self.shards.index(shard)
-        return slice(int(self.offsets[i]), int(self.offsets[i + 1]))
-
-    def locate(self, row: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The number of each row's shard, and its position within that shard."""
-        shard = np.searchsorted(self.offsets, row, side="right") - 1
-        return shard, row - self.offsets[shard]
-
-
-def read_pool(folder: RunFolder) -> Pool:
-    """Read Stage I's tables. Memory: 24 bytes a row, and the keys of one shard."""
-    shards = tuple(sorted(path.stem for path in (folder.path / "entropy").glob("*.parquet")))
-    entropy: list[NDArray[np.float64]] = [np.empty(0)]
-    hashes: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
-    for shard in shards:
-        table = read_table(folder.entropy(shard), ["key", "entropy"])
-        entropy.append(table["entropy"].to_numpy())
-        hashes.append(np.fromiter(map(hash, table["key"].to_pylist()), np.int64, len(table)))
-    offsets = np.cumsum([len(part) for part in entropy])
-    pool = Pool(shards, offsets, np.concatenate(entropy), np.empty(0, np.int64))
-    duplicates = repeated_keys(folder, pool, np.concatenate(hashes))
-    pool.entropy[duplicates] = np.nan
-    return replace(pool, duplicates=duplicates)
-
-
-def repeated_keys(folder: RunFolder, pool: Pool, hashes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The rows whose key an earlier row has: found by 64-bit hash, confirmed by the keys themselves."""
-    suspects = repeated(hashes)
-    seen: set[str] = set()
-    repeats = []
-    for row, key in zip(suspects, keys_of(folder, pool, suspects), strict=True):
-        if key in seen:
-            repeats.append(row)
-        seen.add(key)
-    return np.array(repeats, np.int64)
-
-
-def keys_of(folder: RunFolder, pool: Pool, rows: NDArray[np.int64]) -> list[str]:
-    """The keys of ascending ``rows``, read shard by shard."""
-    keys: list[str] = []
-    shard, position = pool.locate(rows)
-    for i in np.unique(shard):
-        column = read_table(folder.entropy(pool.shards[i]), ["key"])["key"]
-        keys += column.take(pa.array(position[shard == i])).to_pylist()
-    return keys

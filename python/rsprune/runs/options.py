@@ -10,8 +10,8 @@ from rsprune.encoders import Encoder, load_encoder
 from rsprune.encoders.placement import Precision
 from rsprune.entropy import Gray
 from rsprune.io import digest, provenance_header
-from rsprune.manifest import RunFolder
 from rsprune.runners import Observer
+from rsprune.runs.folder import RunFolder
 from rsprune.sources import Source
 
 __all__ = ["Pixels", "Work", "encoder_config", "open_encoder", "source_config"]

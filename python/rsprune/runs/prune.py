@@ -16,13 +16,14 @@ from rsprune.encoders.placement import Precision
 from rsprune.entropy import Gray
 from rsprune.errors import ArgumentError, BudgetError, MissingInputError
 from rsprune.io import provenance_header, read_json, read_table
-from rsprune.manifest import RunFolder, read_pool
-from rsprune.pipeline.choice import OWN, cut, decide, read_selection
-from rsprune.pipeline.options import Pixels, Work, encoder_config, open_encoder, source_config
-from rsprune.pipeline.reference import Fitted, ReferenceLike, SourceLike, open_reference
-from rsprune.pipeline.stages import embed_shards, entropy_shards
 from rsprune.report import write_report
 from rsprune.runners import Observer, observe
+from rsprune.runs.choice import OWN, cut, decide, read_selection
+from rsprune.runs.folder import RunFolder
+from rsprune.runs.options import Pixels, Work, encoder_config, open_encoder, source_config
+from rsprune.runs.reader import read_pool
+from rsprune.runs.reference import Fitted, ReferenceLike, SourceLike, open_reference
+from rsprune.runs.stages import embed_shards, entropy_shards
 from rsprune.selection import Fill, Selection, Within, budget_rows, check_min_similarity
 from rsprune.sources import open_source
 

@@ -17,10 +17,10 @@ from rsprune.centroids import Centroids, fit_centroids
 from rsprune.encoders import Encoder
 from rsprune.errors import ArgumentError, EncoderMismatchError
 from rsprune.io import canonical_json
-from rsprune.pipeline.options import Pixels, Work, source_config
-from rsprune.pipeline.quarantine import write_quarantine
-from rsprune.pipeline.stages import embed_shards
 from rsprune.quotas import apportion
+from rsprune.runs.options import Pixels, Work, source_config
+from rsprune.runs.quarantine import write_quarantine
+from rsprune.runs.stages import embed_shards
 from rsprune.sources import Source, open_source
 from rsprune.sources.joined import JoinedSource
 from rsprune.validation import check_integer

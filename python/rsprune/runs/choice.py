@@ -14,9 +14,11 @@ from rsprune.centroids import Centroids
 from rsprune.entropy import top_entropies
 from rsprune.errors import BudgetError
 from rsprune.io import read_json, read_table, write_json, write_table, write_text
-from rsprune.manifest import SELECTION_SCHEMA, Pool, RunFolder, keys_of
-from rsprune.pipeline.options import Work
-from rsprune.pipeline.quarantine import write_quarantine
+from rsprune.runs.folder import RunFolder
+from rsprune.runs.options import Work
+from rsprune.runs.quarantine import write_quarantine
+from rsprune.runs.reader import Pool, keys_of
+from rsprune.runs.schema import SELECTION_SCHEMA
 from rsprune.selection import COUNTS, FILL, PRESELECTED, QUOTA, Selection, select_assigned
 
 __all__ = ["OWN", "cut", "decide", "read_selection"]

@@ -1,0 +1,47 @@
+"""The columns of the tables in a run folder."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+__all__ = ["EMBEDDING_SCHEMA", "ENTROPY_SCHEMA", "QUARANTINE_SCHEMA", "SELECTION_SCHEMA"]
+
+ENTROPY_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("entropy", pa.float64()),  # bits; null where the image was not read
+        pa.field("kind", pa.string()),  # why not, in one word
+        pa.field("message", pa.string()),
+    ]
+)
+EMBEDDING_SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),  # position in the input shard
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("label", pa.int32()),  # nearest centroid; null where there are no centroids, -1 for an invalid row
+        pa.field("similarity", pa.float32()),
+        pa.field("kind", pa.string()),
+        pa.field("message", pa.string()),
+    ]
+)
+SELECTION_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("entropy", pa.float64(), nullable=False),
+        pa.field("cluster", pa.int32(), nullable=False),
+        pa.field("similarity", pa.float32(), nullable=False),
+        pa.field("phase", pa.uint8(), nullable=False),  # 0 quota, 1 fill, 2 preselected
+    ]
+)
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("message", pa.string(), nullable=False),
+    ]
+)
