@@ -20,14 +20,24 @@ from torch import Tensor
 from benches.embed import PEAK
 from benches.harness import Comparison
 from rsprune.concurrency import prefetch_map
-from rsprune.diffusion.autoencoder import Identity
-from rsprune.diffusion.dit import DiT
-from rsprune.diffusion.latents import LATENT_SCHEMA, LatentCache
-from rsprune.diffusion.loop import AHEAD, MAKERS, Batch, Optimisation, Schedule, State, Stepping, autocast, precision_on
-from rsprune.diffusion.noise import Diffusion
-from rsprune.diffusion.pretrain import Feed, build_network
-from rsprune.diffusion.processes import Processes
 from rsprune.io import write_json, write_table
+from rsprune.training.autoencoder import Identity
+from rsprune.training.distributed import Processes
+from rsprune.training.dit import DiT
+from rsprune.training.gaussian_diffusion import Diffusion
+from rsprune.training.latent_cache import LATENT_SCHEMA, LatentCache
+from rsprune.training.pretrain import Feed, build_network
+from rsprune.training.trainer import (
+    AHEAD,
+    MAKERS,
+    Batch,
+    Optimisation,
+    Schedule,
+    State,
+    Stepping,
+    autocast,
+    precision_on,
+)
 
 DEVICE = torch.device(os.environ.get("RSPRUNE_BENCH_DEVICE", "cpu"))
 

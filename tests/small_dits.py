@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rsprune.diffusion.dit import DiT
+from rsprune.training.dit import DiT
 
 SHAPE = {"input_size": 8, "patch_size": 2, "in_channels": 4, "hidden_size": 48, "depth": 2, "num_heads": 3}
 

@@ -13,7 +13,6 @@ from test_cli import rsprune as command
 from test_pipeline import Colours
 
 from rsprune import errors
-from rsprune.diffusion.latents import Reading
 from rsprune.evaluation import (
     Inception,
     Lpips,
@@ -25,6 +24,7 @@ from rsprune.evaluation import (
     frechet_distance,
     open_pictures,
 )
+from rsprune.training.latent_cache import Reading
 from scenes import tiles
 
 

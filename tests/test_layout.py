@@ -35,7 +35,7 @@ ORDER = [
     "runs",
     "report",
     "runs.prune",
-    "diffusion",
+    "training",
     "evaluation",
     "experiments",
     "cli",

@@ -9,7 +9,7 @@ import typer
 
 from rsprune.cli import common
 from rsprune.cli.train import Device, Precision
-from rsprune.diffusion import check_installed
+from rsprune.training import check_installed
 
 EXAMPLES = """
 [bold]Examples[/bold]\n
@@ -55,7 +55,7 @@ def command(
     on from the last look at the held-out images, with the same result as if it had never stopped.
     """
     check_installed()
-    from rsprune.diffusion.kl import Fit, fit_autoencoder
+    from rsprune.training.train_autoencoder import Fit, fit_autoencoder
 
     levels = common.integers(widths, "--widths") or ()
     with common.watch(quiet, json) as observer:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from rsprune.cli import common
-from rsprune.diffusion import check_installed
+from rsprune.training import check_installed
 
 EXAMPLES = """
 [bold]Examples[/bold]\n

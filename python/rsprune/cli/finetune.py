@@ -9,7 +9,7 @@ import typer
 
 from rsprune.cli import common
 from rsprune.cli.train import CheckpointEvery, Device, MicroBatch, Precision, SampleEvery
-from rsprune.diffusion import check_installed
+from rsprune.training import check_installed
 
 EXAMPLES = """
 [bold]Examples[/bold]\n
@@ -60,7 +60,7 @@ def super_resolution(
 ) -> None:
     """Learn to draw images from the same images made small. The same command goes on from the last checkpoint."""
     check_installed()
-    from rsprune.diffusion.finetune import finetune_sr
+    from rsprune.training.finetune import finetune_sr
 
     options = tuning(iterations, batch, micro_batch, lr, ema, precision, checkpoint_every, sample_every, device, seed)
     with common.watch(quiet, json) as observer:
@@ -105,7 +105,7 @@ def synthesis(
 ) -> None:
     """Learn to draw images from label maps. The same command goes on from the last checkpoint."""
     check_installed()
-    from rsprune.diffusion.finetune import finetune_sis
+    from rsprune.training.finetune import finetune_sis
 
     options = tuning(iterations, batch, micro_batch, lr, ema, precision, checkpoint_every, sample_every, device, seed)
     with common.watch(quiet, json) as observer:

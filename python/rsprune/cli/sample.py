@@ -9,7 +9,7 @@ import typer
 
 from rsprune.cli import common
 from rsprune.cli.train import Device, Precision
-from rsprune.diffusion import check_installed
+from rsprune.training import check_installed
 
 EXAMPLES = """
 [bold]Examples[/bold]\n
@@ -47,7 +47,7 @@ def command(
 ) -> None:
     """Draw images: images/<number>.png, and all of them in samples.npz. The same command draws what is missing."""
     check_installed()
-    from rsprune.diffusion.sample import Sampling, sample_run
+    from rsprune.training.sample import Sampling, sample_run
 
     with common.watch(quiet, json) as observer:
         drawn = sample_run(

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from rsprune.cli import common
-from rsprune.diffusion import check_installed
+from rsprune.training import check_installed
 
 EXAMPLES = """
 [bold]Examples[/bold]\n
@@ -73,7 +73,7 @@ def command(
     checkpoint, with the same result as if it had never stopped.
     """
     check_installed()
-    from rsprune.diffusion.pretrain import pretrain
+    from rsprune.training.pretrain import pretrain
 
     with common.watch(quiet, json) as observer:
         trained = pretrain(

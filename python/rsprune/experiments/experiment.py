@@ -17,8 +17,6 @@ import torch
 from numpy.typing import NDArray
 
 from rsprune.centroids import fit_centroids
-from rsprune.diffusion.autoencoder import load_autoencoder
-from rsprune.diffusion.latents import Reading, cache_latents
 from rsprune.encoders import load_encoder
 from rsprune.errors import ArgumentError
 from rsprune.evaluation.features import draw
@@ -36,6 +34,8 @@ from rsprune.runs.prune import prune
 from rsprune.runs.reference import SourceLike
 from rsprune.runs.single import embed_run
 from rsprune.sources import open_source
+from rsprune.training.autoencoder import load_autoencoder
+from rsprune.training.latent_cache import Reading, cache_latents
 
 __all__ = ["Experiment", "experiment"]
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from rsprune.diffusion.noise import Sampler
 from rsprune.errors import ArgumentError
+from rsprune.training.gaussian_diffusion import Sampler
 
 __all__ = ["SCALES", "Scale", "scale_of"]
 
@@ -19,7 +19,7 @@ class Scale:
     Attributes
     ----------
     model, size, autoencoder, iterations, batch, micro_batch, lr, ema
-        Of the training: see :func:`rsprune.diffusion.pretrain.pretrain`. An ``autoencoder`` of None is to be given.
+        Of the training: see :func:`rsprune.training.pretrain.pretrain`. An ``autoencoder`` of None is to be given.
     images, sampler, steps
         How many images each trained network draws, and how.
     real

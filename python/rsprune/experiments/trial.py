@@ -16,12 +16,6 @@ from numpy.typing import NDArray
 
 from rsprune import strategies
 from rsprune.centroids import Centroids, fit_centroids
-from rsprune.diffusion.autoencoder import load_autoencoder
-from rsprune.diffusion.latents import LatentCache
-from rsprune.diffusion.loop import Optimisation, Schedule, precision_on
-from rsprune.diffusion.pretrain import train_on
-from rsprune.diffusion.processes import processes
-from rsprune.diffusion.sample import Sampling, sample_run
 from rsprune.encoders import load_encoder
 from rsprune.encoders.weights import weights_provenance
 from rsprune.errors import BudgetError, MissingInputError
@@ -34,6 +28,12 @@ from rsprune.io import digest, provenance_header, read_json, write_json, write_n
 from rsprune.runners import Silent
 from rsprune.selection import Selection, budget_rows
 from rsprune.strategies.inputs import take
+from rsprune.training.autoencoder import load_autoencoder
+from rsprune.training.distributed import processes
+from rsprune.training.latent_cache import LatentCache
+from rsprune.training.pretrain import train_on
+from rsprune.training.sample import Sampling, sample_run
+from rsprune.training.trainer import Optimisation, Schedule, precision_on
 
 __all__ = ["SPLIT", "Bench"]
 

@@ -18,16 +18,16 @@ from PIL import Image
 from small_dits import one_thread, small_dit  # noqa: F401
 
 import scenes
-from rsprune.diffusion.autoencoder import Identity
-from rsprune.diffusion.draws import Order, draw_batch, draw_sample, way_seed
-from rsprune.diffusion.loop import Batch, Optimisation, Schedule, TrainingFolder, link, train
-from rsprune.diffusion.noise import Diffusion
-from rsprune.diffusion.pretrain import Feed, pretrain
-from rsprune.diffusion.processes import Processes, processes
-from rsprune.diffusion.weights import load_dit, read_checkpoint
 from rsprune.errors import ArgumentError, ConfigMismatchError, DivergedError
 from rsprune.io import TEMPORARY
 from rsprune.runners import Silent
+from rsprune.training.autoencoder import Identity
+from rsprune.training.checkpoint import load_dit, read_checkpoint
+from rsprune.training.distributed import Processes, processes
+from rsprune.training.gaussian_diffusion import Diffusion
+from rsprune.training.pretrain import Feed, pretrain
+from rsprune.training.rng import Order, draw_batch, draw_sample, way_seed
+from rsprune.training.trainer import Batch, Optimisation, Schedule, TrainingFolder, link, train
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 RECIPE = {"task": "test", "network": small_dit(num_classes=5).config}
@@ -180,7 +180,7 @@ def test_what_is_kept_is_there_wherever_the_process_ends(tmp_path, whole, monkey
         link(path, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr("rsprune.diffusion.loop.link", dying)
+        patch.setattr("rsprune.training.trainer.link", dying)
         with pytest.raises(Killed):
             trained(tmp_path)
     trained(tmp_path)

@@ -8,15 +8,15 @@ from small_dits import inputs, one_thread, small_dit  # noqa: F401
 from test_cli import rsprune
 
 import scenes
-from rsprune.diffusion.autoencoder import load_autoencoder
-from rsprune.diffusion.finetune import Paired, finetune_sis, finetune_sr, widened
-from rsprune.diffusion.latents import LatentCache, Reading, cache_latents
-from rsprune.diffusion.sample import Sampling, sample_run
-from rsprune.diffusion.segments import DATASETS, LabelReading, OneHot, open_pairs
-from rsprune.diffusion.weights import load_dit, read_checkpoint
 from rsprune.errors import ArgumentError, SourceError
 from rsprune.evaluation.evaluate import pair_names
 from rsprune.evaluation.images import open_pictures
+from rsprune.training.autoencoder import load_autoencoder
+from rsprune.training.checkpoint import load_dit, read_checkpoint
+from rsprune.training.finetune import Paired, finetune_sis, finetune_sr, widened
+from rsprune.training.label_maps import DATASETS, LabelReading, OneHot, open_pairs
+from rsprune.training.latent_cache import LatentCache, Reading, cache_latents
+from rsprune.training.sample import Sampling, sample_run
 
 SECOND, OPEN = DATASETS["second"], DATASETS["openearthmap"]
 

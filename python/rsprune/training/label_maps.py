@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rsprune import _core
-from rsprune.diffusion.autoencoder import Autoencoder
 from rsprune.errors import ArgumentError, SourceError
 from rsprune.sources.files import FileSource
+from rsprune.training.autoencoder import Autoencoder
 
 __all__ = ["DATASETS", "Dataset", "LabelReading", "OneHot", "Palette", "open_pairs"]
 
@@ -155,7 +155,7 @@ class LabelReading:
         return {"size": self.size, "labels": list(self.palette.names), "painted": self.painted}
 
     def __call__(self, images: Sequence[str | bytes]) -> tuple[NDArray[np.uint8], list[tuple[int, str, str]]]:
-        """Decode label maps: see :meth:`rsprune.diffusion.latents.Reading.__call__`."""
+        """Decode label maps: see :meth:`rsprune.training.latent_cache.Reading.__call__`."""
         out = np.zeros((len(images), self.size, self.size, self.channels), np.uint8)
         decoded, failures = _core.decode_images(images, threads=1)
         for i, pixels in enumerate(decoded):

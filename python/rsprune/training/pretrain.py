@@ -15,11 +15,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsprune.diffusion.autoencoder import Autoencoder, load_autoencoder
-from rsprune.diffusion.dit import DiT, DiT_models
-from rsprune.diffusion.draws import Order, draw_batch, start_noise
-from rsprune.diffusion.latents import LatentCache, Reading, cache_latents
-from rsprune.diffusion.loop import (
+from rsprune.errors import ArgumentError
+from rsprune.io import digest, provenance_header
+from rsprune.runners import Observer, observe
+from rsprune.runs.folder import RunFolder
+from rsprune.sources import SourceSpec
+from rsprune.training.autoencoder import Autoencoder, load_autoencoder
+from rsprune.training.distributed import Processes, processes
+from rsprune.training.dit import DiT, DiT_models
+from rsprune.training.gaussian_diffusion import sample
+from rsprune.training.image_grid import to_pixels, write_grid
+from rsprune.training.latent_cache import LatentCache, Reading, cache_latents
+from rsprune.training.rng import Order, draw_batch, start_noise
+from rsprune.training.trainer import (
     Batch,
     Optimisation,
     Precision,
@@ -29,14 +37,6 @@ from rsprune.diffusion.loop import (
     precision_on,
     train,
 )
-from rsprune.diffusion.noise import sample
-from rsprune.diffusion.pictures import to_pixels, write_grid
-from rsprune.diffusion.processes import Processes, processes
-from rsprune.errors import ArgumentError
-from rsprune.io import digest, provenance_header
-from rsprune.runners import Observer, observe
-from rsprune.runs.folder import RunFolder
-from rsprune.sources import SourceSpec
 
 __all__ = ["Condition", "Feed", "Preview", "Trained", "build_network", "pretrain", "run_training", "shared", "train_on"]
 
@@ -87,7 +87,7 @@ def build_network(name: str, seed: int, **options: Any) -> DiT:
     seed : int
         Of its weights. torch's global generator is left as it is.
     **options
-        Of :class:`~rsprune.diffusion.dit.DiT`.
+        Of :class:`~rsprune.training.dit.DiT`.
 
     Raises
     ------
@@ -154,9 +154,9 @@ def pretrain(
         The folder: ``checkpoints/last.pt`` and ``checkpoints/<step>.pt``, ``samples/<step>.png``, ``losses.csv``,
         ``losses.png``, ``tensorboard/`` where TensorBoard is installed, ``latents/`` if not elsewhere.
     autoencoder : str or path
-        As for :func:`~rsprune.diffusion.autoencoder.load_autoencoder`.
+        As for :func:`~rsprune.training.autoencoder.load_autoencoder`.
     size, channels, bands, valid_range
-        How images are read: see :class:`~rsprune.diffusion.latents.Reading`.
+        How images are read: see :class:`~rsprune.training.latent_cache.Reading`.
     run : path, optional
         The run folder of :func:`rsprune.prune`, whose selection is trained on. All images if not given.
     latents : path, optional
@@ -168,10 +168,10 @@ def pretrain(
     measured_scale : bool
         Bring the latents to mean 0 and deviation 1 as measured, instead of by the autoencoder's own scale.
     iterations, batch, micro_batch, checkpoint_every, keep_every, sample_every, compile
-        See :class:`~rsprune.diffusion.loop.Schedule` and :class:`~rsprune.diffusion.loop.Optimisation`. A training that
-        is done goes on when more iterations are asked for.
+        See :class:`~rsprune.training.trainer.Schedule` and :class:`~rsprune.training.trainer.Optimisation`. A training
+        that is done goes on when more iterations are asked for.
     lr, weight_decay, ema, seed
-        See :class:`~rsprune.diffusion.loop.Optimisation`.
+        See :class:`~rsprune.training.trainer.Optimisation`.
     mirror : bool
         Whether half of the samples are mirror images.
     precision : str

@@ -18,17 +18,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsprune.diffusion.autoencoder import LOG_VARIANCE, draw, expected_sums, load_autoencoder
-from rsprune.diffusion.draws import Order, draw_batch
-from rsprune.diffusion.latents import LatentCache, Reading, cache_latents
-from rsprune.diffusion.loop import Precision, autocast, check, precision_on
-from rsprune.diffusion.processes import processes
-from rsprune.diffusion.weights import read_checkpoint
 from rsprune.errors import ArgumentError, ConfigMismatchError
 from rsprune.io import atomic_write, config_diff, digest, provenance_header, remove_temporaries, write_json
 from rsprune.runners import Observer, observe
 from rsprune.runs.folder import RunFolder
 from rsprune.sources import SourceSpec, open_source
+from rsprune.training.autoencoder import LOG_VARIANCE, draw, expected_sums, load_autoencoder
+from rsprune.training.checkpoint import read_checkpoint
+from rsprune.training.distributed import processes
+from rsprune.training.latent_cache import LatentCache, Reading, cache_latents
+from rsprune.training.rng import Order, draw_batch
+from rsprune.training.trainer import Precision, autocast, check, precision_on
 from rsprune.validation import check_integer
 
 __all__ = ["Fit", "Fitted", "fit_autoencoder"]
@@ -170,7 +170,7 @@ def fit_autoencoder(
     Parameters
     ----------
     source, size, channels, bands, valid_range, run
-        The images, as for :func:`~rsprune.diffusion.pretrain.pretrain`.
+        The images, as for :func:`~rsprune.training.pretrain.pretrain`.
     out : path
         The folder: ``pixels/``, ``state.pt``, and at the end ``autoencoder/`` and ``validation.json``.
     iterations, validate_every : int
@@ -178,7 +178,7 @@ def fit_autoencoder(
     fit : Fit
         How.
     device, progress
-        As for :func:`~rsprune.diffusion.pretrain.pretrain`.
+        As for :func:`~rsprune.training.pretrain.pretrain`.
 
     Raises
     ------

@@ -14,9 +14,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rsprune.diffusion.dit import SIZES, DiT
 from rsprune.encoders.weights import problems
 from rsprune.errors import WeightsError
+from rsprune.training.dit import SIZES, DiT
 
 __all__ = ["Which", "inferred_config", "load_dit", "read_checkpoint", "start_from"]
 

@@ -10,9 +10,9 @@ from PIL import Image
 from small_dits import one_thread, small_dit  # noqa: F401
 from test_cli import rsprune
 
-from rsprune.diffusion.autoencoder import load_autoencoder
-from rsprune.diffusion.sample import Sampling, sample_run, write_keys
 from rsprune.errors import ArgumentError, ConfigMismatchError
+from rsprune.training.autoencoder import load_autoencoder
+from rsprune.training.sample import Sampling, sample_run, write_keys
 
 PIXELS = {"data": {"autoencoder": load_autoencoder("identity").provenance()}, "scale": 1.0, "shift": 0.0}
 
@@ -113,7 +113,7 @@ def test_the_command_draws_and_says_where(tmp_path):
 
 
 def test_without_what_it_needs_the_command_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setattr("rsprune.diffusion.find_spec", lambda name: None if name == "diffusers" else name)
+    monkeypatch.setattr("rsprune.training.find_spec", lambda name: None if name == "diffusers" else name)
     for words in (
         ["sample", "a.pt"],
         ["train", tmp_path],

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune.diffusion.autoencoder import Autoencoder
-from rsprune.diffusion.latents import LatentCache, PixelReader, Reading, cache_latents
-from rsprune.diffusion.segments import DATASETS, LabelReading, OneHot, open_pairs
 from rsprune.errors import ArgumentError
 from rsprune.runners import Observer
 from rsprune.sources import Source, SourceSpec, open_source
+from rsprune.training.autoencoder import Autoencoder
+from rsprune.training.label_maps import DATASETS, LabelReading, OneHot, open_pairs
+from rsprune.training.latent_cache import LatentCache, PixelReader, Reading, cache_latents
 
 __all__ = ["Conditions", "open_conditions"]
 

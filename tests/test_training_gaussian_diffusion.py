@@ -7,8 +7,8 @@ import pytest
 import torch
 from small_dits import inputs, one_thread, small_dit  # noqa: F401
 
-from rsprune.diffusion.noise import Diffusion, guided, make_scheduler, sample
 from rsprune.errors import ArgumentError
+from rsprune.training.gaussian_diffusion import Diffusion, guided, make_scheduler, sample
 
 BETA = np.linspace(1e-4, 0.02, 1000)
 ALPHA_BAR = np.array([math.prod(1 - BETA[: t + 1]) for t in range(1000)])

@@ -14,22 +14,22 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from rsprune.diffusion.autoencoder import Autoencoder, load_autoencoder
-from rsprune.diffusion.conditions import Conditions, open_conditions
-from rsprune.diffusion.dit import DiT
-from rsprune.diffusion.draws import start_noise, way_seed
-from rsprune.diffusion.latents import LatentCache
-from rsprune.diffusion.loop import Precision, autocast, precision_on
-from rsprune.diffusion.noise import Sampler, guided, sample
-from rsprune.diffusion.pictures import to_pixels, write_grid, write_image
-from rsprune.diffusion.processes import processes
-from rsprune.diffusion.weights import Which, load_dit, read_checkpoint
 from rsprune.encoders.weights import weights_provenance
 from rsprune.errors import ArgumentError, ConfigMismatchError
 from rsprune.io import atomic_write, config_diff, provenance_header, write_npz
 from rsprune.runners import Observer, observe
 from rsprune.runs.folder import RunFolder
 from rsprune.sources import SourceSpec
+from rsprune.training.autoencoder import Autoencoder, load_autoencoder
+from rsprune.training.checkpoint import Which, load_dit, read_checkpoint
+from rsprune.training.conditioning import Conditions, open_conditions
+from rsprune.training.distributed import processes
+from rsprune.training.dit import DiT
+from rsprune.training.gaussian_diffusion import Sampler, guided, sample
+from rsprune.training.image_grid import to_pixels, write_grid, write_image
+from rsprune.training.latent_cache import LatentCache
+from rsprune.training.rng import start_noise, way_seed
+from rsprune.training.trainer import Precision, autocast, precision_on
 from rsprune.validation import check_integer
 
 __all__ = ["Sampled", "Sampling", "codec_of", "draw_images", "sample_run"]
@@ -48,7 +48,7 @@ class Sampling:
     Attributes
     ----------
     sampler, steps
-        See :func:`~rsprune.diffusion.noise.make_scheduler`.
+        See :func:`~rsprune.training.gaussian_diffusion.make_scheduler`.
     guidance
         The scale of classifier-free guidance; 1 is none.
     batch
@@ -153,13 +153,13 @@ def sample_run(
         given. Of a conditional network only.
     condition : optional
         Of a fine-tuned network only: images to make small and draw again, or the folder of label maps; see
-        :func:`~rsprune.diffusion.conditions.open_conditions`. Image ``i`` is drawn from the ``i``-th that could be
+        :func:`~rsprune.training.conditioning.open_conditions`. Image ``i`` is drawn from the ``i``-th that could be
         read; ``conditions.csv`` names them, ``originals/<number>.png`` are the real images, and their latents are kept
         beside the folder, in ``<out>-conditions``.
     sampling : Sampling
         How.
     precision, device
-        As for :func:`~rsprune.diffusion.pretrain.pretrain`.
+        As for :func:`~rsprune.training.pretrain.pretrain`.
 
     Raises
     ------
@@ -331,7 +331,7 @@ def gather(folder: Path, paths: list[Path]) -> None:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read what :func:`~rsprune.diffusion.pictures.write_image` wrote: uint8 (H, W, C)."""
+    """Read what :func:`~rsprune.training.image_grid.write_image` wrote: uint8 (H, W, C)."""
     with Image.open(path) as image:
         pixels: NDArray[np.uint8] = np.asarray(image)
     return pixels if pixels.ndim == 3 else pixels[..., None]

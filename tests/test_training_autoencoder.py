@@ -11,13 +11,13 @@ from small_dits import one_thread  # noqa: F401
 from test_cli import rsprune
 
 import scenes
-from rsprune.diffusion.autoencoder import draw, load_autoencoder
-from rsprune.diffusion.kl import Fit, Training, build, fit_autoencoder, loss_of
-from rsprune.diffusion.latents import Reading, cache_latents
-from rsprune.diffusion.processes import Processes
 from rsprune.errors import ArgumentError, ConfigMismatchError
 from rsprune.io import TEMPORARY
 from rsprune.runs.folder import RunFolder
+from rsprune.training.autoencoder import draw, load_autoencoder
+from rsprune.training.distributed import Processes
+from rsprune.training.latent_cache import Reading, cache_latents
+from rsprune.training.train_autoencoder import Fit, Training, build, fit_autoencoder, loss_of
 
 FIT = Fit(latents=2, widths=(8, 8), batch=4, lr=3e-3, validation=4)
 
@@ -185,7 +185,7 @@ def test_two_at_once_and_torchrun_are_refused(images, whole, tmp_path, monkeypat
     with RunFolder(whole[0]).lock(), pytest.raises(ConfigMismatchError, match="another process is working on"):
         fitted(images, whole[0])
     here = Processes(1, 2, torch.device("cpu"))
-    monkeypatch.setattr("rsprune.diffusion.kl.processes", lambda device: nullcontext(here))
+    monkeypatch.setattr("rsprune.training.train_autoencoder.processes", lambda device: nullcontext(here))
     with pytest.raises(ArgumentError, match="by one process, not by 2"):
         fitted(images, tmp_path)
 

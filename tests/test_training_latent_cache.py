@@ -13,13 +13,13 @@ from PIL import Image
 from small_dits import one_thread  # noqa: F401
 
 import scenes
-from rsprune.diffusion.autoencoder import Autoencoder, draw, expected_sums, load_autoencoder, tiny_decoder, tiny_encoder
-from rsprune.diffusion.latents import LatentCache, Reading, cache_latents
 from rsprune.errors import ArgumentError, ConfigMismatchError, FormatError, UnfinishedRunError, WeightsError
 from rsprune.io import read_table, write_json, write_table
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.options import source_config
 from rsprune.sources import open_source
+from rsprune.training.autoencoder import Autoencoder, draw, expected_sums, load_autoencoder, tiny_decoder, tiny_encoder
+from rsprune.training.latent_cache import LatentCache, Reading, cache_latents
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +287,7 @@ def test_what_draws_sum_to_is_clamped_as_they_are():
 
 def test_the_figures_of_a_cache_do_not_depend_on_how_many_rows_are_summed_at_once(images, kl, tmp_path, monkeypatch):
     cache = make(images, kl, tmp_path / "cache")
-    monkeypatch.setattr("rsprune.diffusion.latents.BLOCK", 1)
+    monkeypatch.setattr("rsprune.training.latent_cache.BLOCK", 1)
     assert LatentCache.scan(cache.folder.path) == pytest.approx(cache.summary, rel=1e-12)
 
 
@@ -313,7 +313,7 @@ def test_a_killed_cache_goes_on_and_ends_with_the_same_bytes(kl, tmp_path, monke
             raise Killed
         return encode(self, x)
 
-    monkeypatch.setattr("rsprune.diffusion.autoencoder.Diffusers.encode", dying)
+    monkeypatch.setattr("rsprune.training.autoencoder.Diffusers.encode", dying)
     with pytest.raises(Killed):
         make(pool, kl, tmp_path / "killed")
     with pytest.raises(UnfinishedRunError, match="not complete"):

@@ -16,20 +16,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsprune.diffusion.autoencoder import Autoencoder
-from rsprune.diffusion.dit import DiT
-from rsprune.diffusion.latents import LatentCache, PixelReader, Reading, cache_latents
-from rsprune.diffusion.loop import Optimisation, Precision, Schedule, precision_on
-from rsprune.diffusion.pretrain import Feed, Preview, Trained, run_training, shared
-from rsprune.diffusion.processes import Processes, processes
-from rsprune.diffusion.sample import codec_of
-from rsprune.diffusion.segments import DATASETS, Dataset, LabelReading, OneHot, open_pairs
-from rsprune.diffusion.weights import Which, load_dit, read_checkpoint, start_from
 from rsprune.encoders.weights import weights_provenance
 from rsprune.errors import ArgumentError, EmptyInputError
 from rsprune.io import digest, provenance_header
 from rsprune.runners import Observer, observe
 from rsprune.sources import Source, SourceSpec, open_source
+from rsprune.training.autoencoder import Autoencoder
+from rsprune.training.checkpoint import Which, load_dit, read_checkpoint, start_from
+from rsprune.training.distributed import Processes, processes
+from rsprune.training.dit import DiT
+from rsprune.training.label_maps import DATASETS, Dataset, LabelReading, OneHot, open_pairs
+from rsprune.training.latent_cache import LatentCache, PixelReader, Reading, cache_latents
+from rsprune.training.pretrain import Feed, Preview, Trained, run_training, shared
+from rsprune.training.sample import codec_of
+from rsprune.training.trainer import Optimisation, Precision, Schedule, precision_on
 
 __all__ = ["Encoding", "Task", "finetune_sis", "finetune_sr"]
 
@@ -105,16 +105,16 @@ def finetune_sr(
     checkpoint : path
         The trained network.
     out : path
-        The folder: see :func:`~rsprune.diffusion.pretrain.pretrain`.
+        The folder: see :func:`~rsprune.training.pretrain.pretrain`.
     factor : int
         How many times smaller the low resolution is.
     size : int, optional
         Height and width of the images. What the network was trained on if not given.
     bands : sequence of int, optional
-        See :class:`~rsprune.diffusion.latents.Reading`. Those that the network was trained on if not given; samples of
-        16 bits are read by the range that it was trained with.
+        See :class:`~rsprune.training.latent_cache.Reading`. Those that the network was trained on if not given; samples
+        of 16 bits are read by the range that it was trained with.
     autoencoder : str or path, optional
-        See :func:`~rsprune.diffusion.sample.codec_of`.
+        See :func:`~rsprune.training.sample.codec_of`.
     **options
         See :func:`tune`.
     """
@@ -147,7 +147,7 @@ def finetune_sis(
     Parameters
     ----------
     root : path
-        The folder of the data set: see :func:`~rsprune.diffusion.segments.open_pairs`.
+        The folder of the data set: see :func:`~rsprune.training.label_maps.open_pairs`.
     checkpoint, out, size, autoencoder
         As for :func:`finetune_sr`.
     dataset : str
@@ -215,7 +215,7 @@ def tune(
     iterations : int
         Steps; the paper takes 5,000.
     batch, micro_batch, lr, ema, precision, checkpoint_every, sample_every, samples, device, seed, progress
-        As for :func:`~rsprune.diffusion.pretrain.pretrain`.
+        As for :func:`~rsprune.training.pretrain.pretrain`.
     """
     path, folder = Path(checkpoint), Path(out)
     schedule = Schedule(iterations, micro_batch, checkpoint_every, iterations, sample_every, min(50, sample_every))

@@ -25,13 +25,13 @@ from torch import Tensor
 
 from rsprune import _core
 from rsprune.concurrency import prefetch_map
-from rsprune.diffusion.autoencoder import Autoencoder, draw, expected_sums
 from rsprune.errors import ArgumentError, ConfigMismatchError, EmptyInputError, UnfinishedRunError
 from rsprune.io import atomic_write, digest, provenance_header, read_json, read_table, write_json, write_table
 from rsprune.runners import Observer, observe, run_shards
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.options import source_config
 from rsprune.sources import Item, Shard, Source, SourceSpec, open_source
+from rsprune.training.autoencoder import Autoencoder, draw, expected_sums
 
 __all__ = ["Chosen", "LatentCache", "PixelReader", "Reading", "cache_latents", "chosen_rows"]
 
@@ -229,7 +229,7 @@ def cache_latents(
     source
         As for :func:`rsprune.prune`.
     autoencoder : Autoencoder
-        See :func:`~rsprune.diffusion.autoencoder.load_autoencoder`.
+        See :func:`~rsprune.training.autoencoder.load_autoencoder`.
     reading : Reading
         How the images become pixels, with as many channels as the autoencoder takes.
     out : path

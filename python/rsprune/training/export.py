@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from rsprune.diffusion import dit_transformer
-from rsprune.diffusion.dit import NORM_EPS, DiT
-from rsprune.diffusion.dit_transformer import DiTTransformer
 from rsprune.errors import ArgumentError
 from rsprune.io import read_json, write_json
+from rsprune.training import dit_transformer
+from rsprune.training.dit import NORM_EPS, DiT
+from rsprune.training.dit_transformer import DiTTransformer
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -96,7 +96,7 @@ def export_pipeline(model: DiT, autoencoder: AutoencoderKL, folder: str | Path) 
     """
     from diffusers import DDIMScheduler, DiTPipeline
 
-    from rsprune.diffusion.noise import BETAS, STEPS
+    from rsprune.training.gaussian_diffusion import BETAS, STEPS
 
     scheduler = DDIMScheduler(STEPS, *BETAS, "linear", clip_sample=False)
     folder = Path(folder)

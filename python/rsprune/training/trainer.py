@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rsprune.concurrency import prefetch_map
-from rsprune.diffusion.dit import DiT
-from rsprune.diffusion.noise import Diffusion
-from rsprune.diffusion.processes import Processes
-from rsprune.diffusion.records import Records
-from rsprune.diffusion.weights import load_state, read_checkpoint
 from rsprune.encoders.torch_encoder import one_core
 from rsprune.errors import ArgumentError, ConfigMismatchError, DivergedError
 from rsprune.io import atomic_write, config_diff, remove_temporaries
 from rsprune.runners import Observer
+from rsprune.training.checkpoint import load_state, read_checkpoint
+from rsprune.training.distributed import Processes
+from rsprune.training.dit import DiT
+from rsprune.training.gaussian_diffusion import Diffusion
+from rsprune.training.metrics import Records
 from rsprune.validation import check_integer
 
 __all__ = ["Batch", "Optimisation", "Precision", "Schedule", "TrainingFolder", "autocast", "precision_on", "train"]

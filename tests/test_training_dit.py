@@ -8,10 +8,10 @@ import pytest
 import torch
 from small_dits import SHAPE, inputs, one_thread, small_dit  # noqa: F401
 
-from rsprune.diffusion.dit import SIZES, DiT, DiT_models
-from rsprune.diffusion.export import export_pipeline, to_diffusers
-from rsprune.diffusion.weights import load_dit, start_from
 from rsprune.errors import ArgumentError, ShapeError, WeightsError
+from rsprune.training.checkpoint import load_dit, start_from
+from rsprune.training.dit import SIZES, DiT, DiT_models
+from rsprune.training.export import export_pipeline, to_diffusers
 
 
 def parameters(name, **options):

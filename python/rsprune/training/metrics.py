@@ -13,8 +13,8 @@ from torch import Tensor
 from rsprune.io import atomic_write, write_text
 
 if TYPE_CHECKING:
-    from rsprune.diffusion.loop import TrainingFolder
-    from rsprune.diffusion.processes import Processes
+    from rsprune.training.distributed import Processes
+    from rsprune.training.trainer import TrainingFolder
 
 __all__ = ["Records", "draw_curve"]
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsprune.diffusion.noise import STEPS
+from rsprune.training.gaussian_diffusion import STEPS
 
 __all__ = ["Draw", "Draws", "Order", "draw_batch", "draw_sample", "start_noise", "way_seed"]
 
