@@ -20,7 +20,7 @@ from small_dits import one_thread, small_dit  # noqa: F401
 import scenes
 from rsprune.errors import ArgumentError, ConfigMismatchError, DivergedError
 from rsprune.io import TEMPORARY
-from rsprune.runners import Silent
+from rsprune.runners import NoProgress
 from rsprune.training.autoencoder import Identity
 from rsprune.training.checkpoint import load_dit, read_checkpoint
 from rsprune.training.distributed import Processes, processes
@@ -47,7 +47,7 @@ class Killed(BaseException):
     """Stands for the end of the process: nobody catches it."""
 
 
-class Killer(Silent):
+class Killer(NoProgress):
     """Ends the process after so many steps."""
 
     def __init__(self, steps):
@@ -74,7 +74,7 @@ def trained(
         FAST,
         schedule,
         us,
-        observer or Silent(),
+        observer or NoProgress(),
         lambda model, path: looked.append(path.name),
     )
     return taken, losses, looked
@@ -287,7 +287,7 @@ def test_optimisation_that_cannot_be_is_refused(change, says):
 
 def test_batches_that_cannot_be_shared_are_refused(tmp_path):
     with pytest.raises(ArgumentError, match="6 cannot be shared evenly among 4"):
-        train(None, feed, None, {}, FAST, Schedule(1), Processes(0, 4, torch.device("cpu")), Silent(), None)
+        train(None, feed, None, {}, FAST, Schedule(1), Processes(0, 4, torch.device("cpu")), NoProgress(), None)
     with pytest.raises(ArgumentError, match="micro_batch must be positive"):
         Schedule(1, micro_batch=0)
 

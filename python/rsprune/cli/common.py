@@ -17,7 +17,7 @@ import typer
 from rsprune.encoders.placement import Precision as EncoderPrecision
 from rsprune.entropy import Gray as GrayRule
 from rsprune.errors import RspruneError
-from rsprune.runners import JsonLines, Observer, Silent, observe
+from rsprune.runners import JsonLines, NoProgress, Progress, show_progress
 from rsprune.selection import Fill as FillRule
 from rsprune.selection import Within as WithinRule
 
@@ -136,14 +136,14 @@ def one_or_many(source: list[str]) -> str | list[str]:
 
 
 @contextlib.contextmanager
-def watch(quiet: bool, json: bool) -> Iterator[Observer]:
+def watch(quiet: bool, json: bool) -> Iterator[Progress]:
     """The observer that the flags ask for."""
     if json:
         yield JsonLines()
     elif quiet:
-        yield Silent()
+        yield NoProgress()
     else:
-        with observe(True) as observer:
+        with show_progress(True) as observer:
             yield observer
 
 

@@ -20,7 +20,7 @@ from rsprune.evaluation.figures import Panel, dots
 from rsprune.experiments.pool import EmbeddedPool, read_classes
 from rsprune.experiments.tables import Column, csv_table, markdown_table, text_table
 from rsprune.io import digest, provenance_header, read_json, write_json, write_npy, write_text
-from rsprune.runners import Observer, observe
+from rsprune.runners import Progress, show_progress
 from rsprune.selection import budget_rows
 
 __all__ = ["Comparison", "Entry", "compare", "parse"]
@@ -153,7 +153,7 @@ def compare(
     out: str | Path | None = None,
     seed: int = 0,
     threads: int | None = None,
-    progress: bool | Observer = True,
+    progress: bool | Progress = True,
 ) -> Comparison:
     """Run selection methods on the embeddings of a run, and measure what each chose.
 
@@ -182,7 +182,7 @@ def compare(
     threads
         All cores by default.
     progress
-        Show progress on the terminal; or an :class:`rsprune.runners.Observer`.
+        Show progress on the terminal; or an :class:`rsprune.runners.Progress`.
 
     Raises
     ------
@@ -202,7 +202,7 @@ def compare(
     folder = Path(out) if out is not None else pool.folder.path / "compare"
     contest = _Contest(pool, labels, (key_column, label_column), holdout, seed, threads)
     entries: list[Entry] = []
-    with observe(progress) as observer:
+    with show_progress(progress) as observer:
         observer.start("compare", sum(rows for _, rows in budgets) * len(asked), 0)
         for share, rows in budgets:
             for spec, name, options in asked:

@@ -27,7 +27,7 @@ from rsprune.experiments.scales import scale_of
 from rsprune.experiments.trial import SPLIT, Bench
 from rsprune.experiments.workers import run_trials
 from rsprune.io import provenance_header, write_npy
-from rsprune.runners import Observer, observe
+from rsprune.runners import Progress, show_progress
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.options import source_config
 from rsprune.runs.prune import prune
@@ -53,7 +53,7 @@ def experiment(
     device: str | None = None,
     workers: int | None = None,
     threads: int = 1,
-    progress: bool | Observer = True,
+    progress: bool | Progress = True,
 ) -> Experiment:
     """Run one of the paper's experiments: the same training on what different methods keep, several times.
 
@@ -122,7 +122,7 @@ def experiment(
         **{one: getattr(chosen, one) for one in ("encoder", "autoencoder", "size", "real")},
         "device": torch.device(places[0]).type,
     }
-    with folder.lock(), observe(progress) as observer:
+    with folder.lock(), show_progress(progress) as observer:
         folder.start(config)
         prepare(bench, pool, references, None if device is None else places[0], observer)
         plan = [(arm, seed) for seed in range(chosen.seeds) for arm in arms]
@@ -172,7 +172,7 @@ def conditions(bench: Bench, name: str) -> tuple[str, ...]:
 
 
 def prepare(
-    bench: Bench, pool: SourceLike, references: Mapping[str, SourceLike], device: str | None, observer: Observer
+    bench: Bench, pool: SourceLike, references: Mapping[str, SourceLike], device: str | None, observer: Progress
 ) -> None:
     """Embed pool and reference sets, encode the pool, and set aside the real images; what is done is left as it is."""
     scale, root = bench.scale, bench.root

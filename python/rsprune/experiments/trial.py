@@ -25,7 +25,7 @@ from rsprune.experiments.grids import POOL, THIRD, Arm
 from rsprune.experiments.pool import EmbeddedPool, EmbeddedSet
 from rsprune.experiments.scales import Scale
 from rsprune.io import digest, provenance_header, read_json, write_json, write_npy
-from rsprune.runners import Silent
+from rsprune.runners import NoProgress
 from rsprune.selection import Selection, budget_rows
 from rsprune.strategies.inputs import take
 from rsprune.training.autoencoder import load_autoencoder
@@ -170,7 +170,7 @@ class Bench:
                 self.latents,
                 codec,
                 us,
-                Silent(),
+                NoProgress(),
                 out=folder / "training",
                 model=scale.model,
                 optimisation=optimisation,
@@ -184,7 +184,7 @@ class Bench:
             autoencoder=scale.autoencoder,
             sampling=Sampling(scale.sampler, scale.steps, batch=100, seed=seed),
             device=self.device,
-            progress=Silent(),
+            progress=NoProgress(),
         )
         figures: dict[str, Any] = {"loss": trained.figures["loss"]}
         made = open_pictures(sampled.path / "samples.npz")

@@ -10,7 +10,7 @@ from rsprune.encoders import Encoder, load_encoder
 from rsprune.encoders.placement import Precision
 from rsprune.entropy import Gray
 from rsprune.io import digest, provenance_header
-from rsprune.runners import Observer
+from rsprune.runners import Progress
 from rsprune.runs.folder import RunFolder
 from rsprune.sources import Source
 
@@ -42,11 +42,11 @@ class Work:
 
     folder: RunFolder
     provenance: dict[str, Any]
-    observer: Observer
+    observer: Progress
     threads: int | None = None
 
     @classmethod
-    def begin(cls, folder: RunFolder, config: dict[str, Any], observer: Observer, threads: int | None) -> Work:
+    def begin(cls, folder: RunFolder, config: dict[str, Any], observer: Progress, threads: int | None) -> Work:
         """Begin or go on in ``folder``; see :meth:`RunFolder.start`."""
         folder.start(config)
         return cls(folder, {**provenance_header(), "run": digest(config), "config": config}, observer, threads)

@@ -17,7 +17,7 @@ from rsprune.entropy import Gray
 from rsprune.errors import ArgumentError, BudgetError, MissingInputError
 from rsprune.io import provenance_header, read_json, read_table
 from rsprune.report import write_report
-from rsprune.runners import Observer, observe
+from rsprune.runners import Progress, show_progress
 from rsprune.runs.choice import OWN, cut, decide, read_selection
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.options import Pixels, Work, encoder_config, open_encoder, source_config
@@ -115,7 +115,7 @@ def prune(
     valid_range: tuple[int, int] | None = None,
     max_pixels: int | None = None,
     threads: int | None = None,
-    progress: bool | Observer = True,
+    progress: bool | Progress = True,
 ) -> Run:
     """Choose the images of a collection that a diffusion model should be trained on.
 
@@ -169,7 +169,7 @@ def prune(
     threads
         All cores when None.
     progress
-        Show progress on the terminal; or an :class:`rsprune.runners.Observer` of your own.
+        Show progress on the terminal; or an :class:`rsprune.runners.Progress` of your own.
 
     Returns
     -------
@@ -213,7 +213,7 @@ def prune(
         "centroids": prior.fingerprint(),
         "selection": choice,
     }
-    with folder.lock(), observe(progress) as observer:
+    with folder.lock(), show_progress(progress) as observer:
         work = Work.begin(folder, config, observer, threads)
         if not folder.selection.exists():
             entropy_shards(work, images, pixels)

@@ -17,7 +17,7 @@ from rsprune.encoders.placement import Precision
 from rsprune.entropy import Gray, top_entropies
 from rsprune.errors import ArgumentError
 from rsprune.io import digest, provenance_header, read_table, write_table
-from rsprune.runners import Observer, observe
+from rsprune.runners import Progress, show_progress
 from rsprune.runs.choice import OWN
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.options import Pixels, Work, encoder_config, open_encoder, source_config
@@ -57,7 +57,7 @@ def entropy_run(
     valid_range: tuple[int, int] | None = None,
     max_pixels: int | None = None,
     threads: int | None = None,
-    progress: bool | Observer = True,
+    progress: bool | Progress = True,
 ) -> Outcome:
     """Measure the entropy of every image of a collection, resumably: Stage I without a cut.
 
@@ -67,7 +67,7 @@ def entropy_run(
     pixels = Pixels(gray, None if bands is None else tuple(bands), nodata, valid_range, max_pixels)
     config = provenance_header() | {"source": source_config(images), "entropy": pixels.config()}
     folder = RunFolder(out)
-    with folder.lock(), observe(progress) as observer:
+    with folder.lock(), show_progress(progress) as observer:
         work = Work.begin(folder, config, observer, threads)
         entropy_shards(work, images, pixels)
         pool = read_pool(folder)
@@ -99,7 +99,7 @@ def embed_run(
     valid_range: tuple[int, int] | None = None,
     max_pixels: int | None = None,
     threads: int | None = None,
-    progress: bool | Observer = True,
+    progress: bool | Progress = True,
 ) -> Outcome:
     """Embed every image of a collection, resumably; with ``centroids`` also assign each to the nearest of them.
 
@@ -126,7 +126,7 @@ def embed_run(
         "centroids": None if fitted is None else digest_of(fitted.vectors),
         "keep_embeddings": keep,
     }
-    with folder.lock(), observe(progress) as observer:
+    with folder.lock(), show_progress(progress) as observer:
         work = Work.begin(folder, config, observer, threads)
         everything = {shard.name: np.arange(images.count(shard)) for shard in images.shards}
         embed_shards(work, images, everything, model, fitted, pixels, making["batch_size"], keep=keep)
@@ -152,7 +152,7 @@ def centroids_run(
     max_images: int | None = None,
     seed: int = 0,
     threads: int | None = None,
-    progress: bool | Observer = True,
+    progress: bool | Progress = True,
 ) -> Outcome:
     """Fit reference centroids, resumably: ``out/centroids.safetensors``.
 
@@ -168,7 +168,7 @@ def centroids_run(
         "encoder": making,
         "centroids": prior.fingerprint(),
     }
-    with folder.lock(), observe(progress) as observer:
+    with folder.lock(), show_progress(progress) as observer:
         work = Work.begin(folder, config, observer, threads)
         fitted = prior.centroids(work, model, Pixels(), making["batch_size"])
     figures = {"k": fitted.k, "dimensions": fitted.dim, "objective": fitted.meta.get("objective")}

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune.errors import ArgumentError
-from rsprune.runners import Observer
+from rsprune.runners import Progress
 from rsprune.sources import Source, SourceSpec, open_source
 from rsprune.training.autoencoder import Autoencoder
 from rsprune.training.label_maps import DATASETS, LabelReading, OneHot, open_pairs
@@ -38,7 +38,7 @@ class Conditions:
     originals: Source
     original_reading: Reading
 
-    def cache(self, out: Path, device: str, observer: Observer) -> LatentCache:
+    def cache(self, out: Path, device: str, observer: Progress) -> LatentCache:
         """Encode the conditions into a folder."""
         return cache_latents(
             self.source, self.codec, self.reading, out=out, mirror=False, device=device, progress=observer

@@ -19,7 +19,7 @@ from torch import Tensor
 from rsprune.encoders.weights import weights_provenance
 from rsprune.errors import ArgumentError, EmptyInputError
 from rsprune.io import digest, provenance_header
-from rsprune.runners import Observer, observe
+from rsprune.runners import Progress, show_progress
 from rsprune.sources import Source, SourceSpec, open_source
 from rsprune.training.autoencoder import Autoencoder
 from rsprune.training.checkpoint import Which, load_dit, read_checkpoint, start_from
@@ -204,7 +204,7 @@ def tune(
     samples: int = 16,
     device: str | None = None,
     seed: int = 0,
-    progress: bool | Observer = True,
+    progress: bool | Progress = True,
 ) -> Trained:
     """Fine-tune for a task. The latents of images and conditions are kept in ``out/latents`` and ``out/conditions``.
 
@@ -221,17 +221,17 @@ def tune(
     schedule = Schedule(iterations, micro_batch, checkpoint_every, iterations, sample_every, min(50, sample_every))
     condition_codec = task.condition_codec or codec
 
-    def images(us: Processes, observer: Observer) -> LatentCache:
+    def images(us: Processes, observer: Progress) -> LatentCache:
         place = folder / "latents"
         return cache_latents(task.images, codec, task.reading, out=place, device=str(us.device), progress=observer)
 
-    def conditions(us: Processes, observer: Observer) -> LatentCache:
+    def conditions(us: Processes, observer: Progress) -> LatentCache:
         place, model = folder / "conditions", condition_codec
         return cache_latents(
             task.conditions, model, task.condition_reading, out=place, device=str(us.device), progress=observer
         )
 
-    with processes(device) as us, observe(progress if us.first else False) as observer:
+    with processes(device) as us, show_progress(progress if us.first else False) as observer:
         latents, channels = (
             shared(us, observer, fill, folder / name)
             for fill, name in ((images, "latents"), (conditions, "conditions"))

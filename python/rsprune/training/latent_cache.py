@@ -27,7 +27,7 @@ from rsprune import _core
 from rsprune.concurrency import prefetch_map
 from rsprune.errors import ArgumentError, ConfigMismatchError, EmptyInputError, UnfinishedRunError
 from rsprune.io import atomic_write, digest, provenance_header, read_json, read_table, write_json, write_table
-from rsprune.runners import Observer, observe, run_shards
+from rsprune.runners import Progress, run_shards, show_progress
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.options import source_config
 from rsprune.sources import Item, Shard, Source, SourceSpec, open_source
@@ -220,7 +220,7 @@ def cache_latents(
     mirror: bool = True,
     batch_size: int = 16,
     device: str = "cpu",
-    progress: bool | Observer = True,
+    progress: bool | Progress = True,
 ) -> LatentCache:
     """Encode a collection, resumably: an input shard is the unit of work and of restart.
 
@@ -270,7 +270,7 @@ def cache_latents(
     }
     folder = RunFolder(out)
     model = autoencoder.to(device)
-    with folder.lock(), observe(progress) as observer:
+    with folder.lock(), show_progress(progress) as observer:
         folder.start(config)
         made = [shard for shard in images.shards if len(chosen.rows[shard.name])]
         rows = {shard.name: chosen.rows[shard.name] for shard in made}
@@ -298,7 +298,7 @@ class Encoding:
         """What says that a shard is done."""
         return self.folder.path / "latents" / f"{shard.name}.parquet"
 
-    def encode(self, source: Source, shard: Shard, rows: NDArray[np.int64], observer: Observer) -> None:
+    def encode(self, source: Source, shard: Shard, rows: NDArray[np.int64], observer: Progress) -> None:
         """Write the latents of one shard, and after them its table."""
         side = self.reading.size // self.model.factor
         shape = (len(rows), 1 + self.mirror, self.model.moments, side, side)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rsprune.errors import ArgumentError
 from rsprune.io import digest, provenance_header
-from rsprune.runners import Observer, observe
+from rsprune.runners import Progress, show_progress
 from rsprune.runs.folder import RunFolder
 from rsprune.sources import SourceSpec
 from rsprune.training.autoencoder import Autoencoder, load_autoencoder
@@ -140,7 +140,7 @@ def pretrain(
     samples: int = 16,
     device: str | None = None,
     seed: int = 0,
-    progress: bool | Observer = True,
+    progress: bool | Progress = True,
 ) -> Trained:
     """Train a diffusion transformer, resumably. The defaults are the published recipe of DiT.
 
@@ -180,7 +180,7 @@ def pretrain(
         Images of a grid.
     device : str, optional
         The GPU of this process's number if not given, or the CPU where there is none.
-    progress : bool or Observer
+    progress : bool or Progress
         As for :func:`rsprune.prune`.
 
     Raises
@@ -208,7 +208,7 @@ def pretrain(
     reading = Reading(size, channels, None if bands is None else tuple(bands), valid_range)
     cache_folder = Path(out) / "latents" if latents is None else Path(latents)
 
-    def fill(us: Processes, observer: Observer) -> LatentCache:
+    def fill(us: Processes, observer: Progress) -> LatentCache:
         return cache_latents(
             source,
             codec,
@@ -220,7 +220,7 @@ def pretrain(
             progress=observer,
         )
 
-    with processes(device) as us, observe(progress if us.first else False) as observer:
+    with processes(device) as us, show_progress(progress if us.first else False) as observer:
         cache = shared(us, observer, fill, cache_folder)
         return train_on(
             cache,
@@ -242,7 +242,7 @@ def train_on(
     cache: LatentCache,
     codec: Autoencoder,
     us: Processes,
-    observer: Observer,
+    observer: Progress,
     *,
     out: str | Path,
     model: str,
@@ -288,7 +288,7 @@ def train_on(
 
 
 def shared(
-    us: Processes, observer: Observer, fill: Callable[[Processes, Observer], LatentCache], folder: Path
+    us: Processes, observer: Progress, fill: Callable[[Processes, Progress], LatentCache], folder: Path
 ) -> LatentCache:
     """The latent cache, made by the first process while the others wait."""
     if us.first:
@@ -306,7 +306,7 @@ def run_training(
     optimisation: Optimisation,
     schedule: Schedule,
     us: Processes,
-    observer: Observer,
+    observer: Progress,
     preview: Callable[[DiT, Path], None],
 ) -> Trained:
     """Train in a folder that no other training works in, and say what came out."""

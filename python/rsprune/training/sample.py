@@ -17,7 +17,7 @@ from torch import Tensor
 from rsprune.encoders.weights import weights_provenance
 from rsprune.errors import ArgumentError, ConfigMismatchError
 from rsprune.io import atomic_write, config_diff, provenance_header, write_npz
-from rsprune.runners import Observer, observe
+from rsprune.runners import Progress, show_progress
 from rsprune.runs.folder import RunFolder
 from rsprune.sources import SourceSpec
 from rsprune.training.autoencoder import Autoencoder, load_autoencoder
@@ -129,7 +129,7 @@ def sample_run(
     sampling: Sampling = Sampling(),
     precision: Precision = "auto",
     device: str | None = None,
-    progress: bool | Observer = True,
+    progress: bool | Progress = True,
 ) -> Sampled:
     """Draw images, resumably: the same call draws those that are not there yet.
 
@@ -186,7 +186,7 @@ def sample_run(
         lacks = "is unconditional" if labels is None else 'knows no label for "no class"'
         message = f"the network {lacks}, and guidance needs both classes and none: use guidance=1"
         raise ArgumentError(message)
-    with processes(device) as us, observe(progress) as observer:
+    with processes(device) as us, show_progress(progress) as observer:
         number = precision_on(us.device, precision)
         config = provenance_header() | {
             "checkpoint": weights_provenance(path),
@@ -245,7 +245,7 @@ class Given:
         moments = self.cache.moments(np.array(numbers, np.int64), np.zeros(len(numbers), bool))
         return self.conditions.codec.normalize(moments[:, : self.cache.latents])
 
-    def write_originals(self, folder: Path, images: int, observer: Observer) -> None:
+    def write_originals(self, folder: Path, images: int, observer: Progress) -> None:
         """Write the image that each drawn one is to be like, under the same name."""
         paths = [image_path(folder, number, "originals") for number in range(images)]
         missing = [number for number, path in enumerate(paths) if not path.exists()]
@@ -295,7 +295,7 @@ def draw_images(
     codec: Autoencoder,
     denoiser: Callable[[list[int]], Callable[[Tensor, Tensor], Tensor]],
     sampling: Sampling,
-    observer: Observer,
+    observer: Progress,
 ) -> None:
     """Draw the images that a folder lacks, batch by batch, and gather all.
 

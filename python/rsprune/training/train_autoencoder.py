@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rsprune.errors import ArgumentError, ConfigMismatchError
 from rsprune.io import atomic_write, config_diff, digest, provenance_header, remove_temporaries, write_json
-from rsprune.runners import Observer, observe
+from rsprune.runners import Progress, show_progress
 from rsprune.runs.folder import RunFolder
 from rsprune.sources import SourceSpec, open_source
 from rsprune.training.autoencoder import LOG_VARIANCE, draw, expected_sums, load_autoencoder
@@ -163,7 +163,7 @@ def fit_autoencoder(
     validate_every: int = 1000,
     fit: Fit = Fit(),
     device: str | None = None,
-    progress: bool | Observer = True,
+    progress: bool | Progress = True,
 ) -> Fitted:
     """Train a KL autoencoder, resumably: the same call goes on from the last look at the held-out images.
 
@@ -194,7 +194,7 @@ def fit_autoencoder(
         raise ArgumentError(message)
     folder, images = Path(out), open_source(source)
     reading = Reading(size, channels, None if bands is None else tuple(bands), valid_range)
-    with processes(device) as us, observe(progress) as observer:
+    with processes(device) as us, show_progress(progress) as observer:
         if us.world > 1:
             message = f"an autoencoder is trained by one process, not by {us.world}: start it without torchrun"
             raise ArgumentError(message)

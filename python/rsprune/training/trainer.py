@@ -24,7 +24,7 @@ from rsprune.concurrency import prefetch_map
 from rsprune.encoders.torch_encoder import one_core
 from rsprune.errors import ArgumentError, ConfigMismatchError, DivergedError
 from rsprune.io import atomic_write, config_diff, remove_temporaries
-from rsprune.runners import Observer
+from rsprune.runners import Progress
 from rsprune.training.checkpoint import load_state, read_checkpoint
 from rsprune.training.distributed import Processes
 from rsprune.training.dit import DiT
@@ -175,7 +175,7 @@ def train(
     optimisation: Optimisation,
     schedule: Schedule,
     us: Processes,
-    observer: Observer,
+    observer: Progress,
     preview: Callable[[DiT, Path], None],
 ) -> tuple[int, NDArray[np.float64]]:
     """Train a network, or go on from the last checkpoint in the folder.
@@ -194,7 +194,7 @@ def train(
         See there.
     us : Processes
         This process among its fellows. The first one writes.
-    observer : Observer
+    observer : Progress
         Told of each step in images.
     preview : callable
         Writes a picture of samples: ``preview(averaged, path)``.

@@ -1,4 +1,4 @@
-"""Who watches a run. Progress goes through four calls, whatever shows it."""
+"""Progress reporting: a stage calls four methods, whatever shows its progress."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from typing_extensions import override
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-__all__ = ["Bars", "JsonLines", "Observer", "Silent", "observe"]
+__all__ = ["JsonLines", "NoProgress", "Progress", "ProgressBars", "show_progress"]
 
 
-class Observer(Protocol):
-    """Something that shows how far a run is."""
+class Progress(Protocol):
+    """Shows how far a run is."""
 
     def start(self, stage: str, total: int, done: int) -> None:
         """Begin a stage of ``total`` images, ``done`` of which an earlier run has finished."""
@@ -32,25 +34,29 @@ class Observer(Protocol):
         """Tell the user something that is no error."""
 
 
-class Silent:
+class NoProgress(Progress):
     """Shows nothing."""
 
+    @override
     def start(self, stage: str, total: int, done: int) -> None:
-        """Show nothing."""
+        pass
 
+    @override
     def advance(self, images: int) -> None:
-        """Show nothing."""
+        pass
 
+    @override
     def finish(self) -> None:
-        """Show nothing."""
+        pass
 
+    @override
     def note(self, message: str) -> None:
-        """Show nothing."""
+        pass
 
 
 @dataclass
-class Clock:
-    """The speed of one stage: images that this process did, and the seconds that it took for them."""
+class StageTimer:
+    """Measures the speed of one stage: images done since it began, and the seconds that took."""
 
     stage: str
     total: int
@@ -69,100 +75,100 @@ class Clock:
         return self.images / max(self.seconds, 1e-9)
 
 
-class JsonLines:
-    """Writes one JSON object a line: for batch jobs and other programs.
+class JsonLines(Progress):
+    """Writes one JSON object a line, for batch jobs and other programs.
 
     Parameters
     ----------
     out
-        Where to.
+        The stream to write to; standard output if not given.
     period
-        Seconds between two lines of one stage.
+        Least number of seconds between two lines of one stage.
     """
 
     def __init__(self, out: TextIO | None = None, period: float = 5.0) -> None:
         self.out = sys.stdout if out is None else out
         self.period = period
-        self.clock = Clock("", 0, 0)
+        self.timer = StageTimer("", 0, 0)
         self.written = 0.0
 
     def write(self, event: str, **values: object) -> None:
         """Write one line."""
         print(json.dumps({"event": event, **values}), file=self.out, flush=True)
 
+    @override
     def start(self, stage: str, total: int, done: int) -> None:
-        """Write that a stage begins."""
-        self.clock = Clock(stage, total, done)
+        self.timer = StageTimer(stage, total, done)
         self.written = 0.0
         self.write("start", stage=stage, total=total, done=done)
 
+    @override
     def advance(self, images: int) -> None:
-        """Write how far the stage is, once a period."""
-        self.clock.images += images
-        if self.clock.seconds - self.written >= self.period:
-            self.written = self.clock.seconds
-            done = self.clock.done + self.clock.images
-            left = (self.clock.total - done) / max(self.clock.rate, 1e-9)
+        self.timer.images += images
+        if self.timer.seconds - self.written >= self.period:
+            self.written = self.timer.seconds
+            done = self.timer.done + self.timer.images
+            left = (self.timer.total - done) / max(self.timer.rate, 1e-9)
             self.write(
                 "progress",
-                stage=self.clock.stage,
+                stage=self.timer.stage,
                 done=done,
-                total=self.clock.total,
-                images_per_second=round(self.clock.rate, 1),
+                total=self.timer.total,
+                images_per_second=round(self.timer.rate, 1),
                 seconds_left=round(left, 1),
             )
 
+    @override
     def finish(self) -> None:
-        """Write that the stage is done, and how fast it was."""
-        clock = self.clock
-        rate = round(clock.rate, 1)
+        timer = self.timer
+        rate = round(timer.rate, 1)
         self.write(
-            "finish", stage=clock.stage, images=clock.images, seconds=round(clock.seconds, 3), images_per_second=rate
+            "finish", stage=timer.stage, images=timer.images, seconds=round(timer.seconds, 3), images_per_second=rate
         )
 
+    @override
     def note(self, message: str) -> None:
-        """Write the message."""
         self.write("note", message=message)
 
 
-class Bars:
+class ProgressBars(Progress):
     """Draws a bar for each stage on the terminal, with images a second and the time left."""
 
     def __init__(self) -> None:
+        from rich import progress as rich
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.console = Console(stderr=True)
-        self.bars = Progress(
-            TextColumn("{task.description:<10}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]:>14}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
+        self.bars = rich.Progress(
+            rich.TextColumn("{task.description:<10}"),
+            rich.BarColumn(),
+            rich.MofNCompleteColumn(),
+            rich.TextColumn("{task.fields[rate]:>14}"),
+            rich.TimeRemainingColumn(elapsed_when_finished=True),
             console=self.console,
         )
         self.task: TaskID | None = None
-        self.clock = Clock("", 0, 0)
+        self.timer = StageTimer("", 0, 0)
 
+    @override
     def start(self, stage: str, total: int, done: int) -> None:
-        """Draw the bar of a new stage."""
         self.bars.start()
-        self.clock = Clock(stage, total, done)
+        self.timer = StageTimer(stage, total, done)
         self.task = self.bars.add_task(stage, total=total, completed=done, rate="")
 
+    @override
     def advance(self, images: int) -> None:
-        """Move the bar."""
-        self.clock.images += images
+        self.timer.images += images
         if self.task is not None:
-            self.bars.update(self.task, advance=images, rate=f"{self.clock.rate:,.0f} images/s")
+            self.bars.update(self.task, advance=images, rate=f"{self.timer.rate:,.0f} images/s")
 
+    @override
     def finish(self) -> None:
-        """Fill the bar."""
         if self.task is not None:
-            self.bars.update(self.task, completed=self.clock.total)
+            self.bars.update(self.task, completed=self.timer.total)
 
+    @override
     def note(self, message: str) -> None:
-        """Print the message above the bars."""
         self.console.print(message, style="yellow")
 
     def stop(self) -> None:
@@ -171,15 +177,15 @@ class Bars:
 
 
 @contextlib.contextmanager
-def observe(progress: bool | Observer) -> Iterator[Observer]:
-    """The observer that ``progress`` stands for: bars on a terminal, nothing elsewhere, or one that was made before."""
+def show_progress(progress: bool | Progress) -> Iterator[Progress]:
+    """Yield bars on a terminal and nothing elsewhere for True, nothing for False, and any other ``progress`` itself."""
     if not isinstance(progress, bool):
         yield progress
     elif progress and sys.stderr.isatty():
-        bars = Bars()
+        bars = ProgressBars()
         try:
             yield bars
         finally:
             bars.stop()
     else:
-        yield Silent()
+        yield NoProgress()
