@@ -13,8 +13,8 @@ from test_pipeline import Colours, picture, write_tar
 import rsprune
 from rsprune import errors, strategies
 from rsprune.centroids import fit_centroids
+from rsprune.charts import Line, Panel, dots, lines, ticks
 from rsprune.evaluation import Coverage
-from rsprune.evaluation.figures import Line, Panel, dots, lines, ticks
 from rsprune.experiments import compare
 from rsprune.experiments.compare import COLUMNS
 from rsprune.experiments.pool import EmbeddedPool, read_classes

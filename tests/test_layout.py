@@ -20,6 +20,7 @@ ORDER = [
     "options",
     "io",
     "concurrency",
+    "charts",
     "registry",
     "sources",
     "entropy",

@@ -14,9 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from rsprune import _core
+from rsprune import _core, charts
 from rsprune.errors import UnfinishedRunError
+<<<<<<< HEAD
 from rsprune.report import charts, write_report
+=======
+from rsprune.manifest import RunFolder
+from rsprune.report import write_report
+>>>>>>> 9d76e40 (charts: one writer of SVG for the report, comparisons and experiments)
 from rsprune.report.finished import read_run
 from rsprune.report.markup import percent
 from rsprune.report.stages import merge_bins, round_values
@@ -357,7 +362,7 @@ def test_columns_are_stacked_to_scale(values):
     if len(values) <= charts.GAPS_UP_TO:
         sums = [one for one in sums if one]
     assert len(drawn) == len(sums)
-    step = charts.nice_step(max([1, *sums]))
+    step = charts.count_step(max([1, *sums]))
     top = step * -(-max([1, *sums]) // step)
     for height, one in zip(drawn, sums, strict=True):
         assert height == pytest.approx(1000 * one / top, abs=0.5) or (one and height == charts.THINNEST)
@@ -373,7 +378,7 @@ def test_chart_escapes_and_explains_itself():
 
 @given(st.integers(1, 10**12))
 def test_axis_has_at_most_five_round_steps(highest):
-    step = charts.nice_step(highest)
+    step = charts.count_step(highest)
     assert highest / step <= 5
     assert str(step).rstrip("0") in ("1", "2", "5")
     assert all(len(charts.compact(step * i)) <= 5 for i in range(6) if step * i < 10**12)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from rsprune import strategies
 from rsprune.centroids import fit_centroids
+from rsprune.charts import Panel, dots
 from rsprune.errors import ArgumentError, BudgetError, MissingInputError
 from rsprune.evaluation.coverage import Coverage
-from rsprune.evaluation.figures import Panel, dots
 from rsprune.experiments.pool import EmbeddedPool, read_classes
 from rsprune.experiments.tables import Column, csv_table, markdown_table, text_table
 from rsprune.io import digest, provenance_header, read_json, write_json, write_npy, write_text

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rsprune.evaluation.figures import Line, Panel, dots, lines
+from rsprune.charts import Line, Panel, dots, lines
 from rsprune.experiments.grids import Arm, Grid
 from rsprune.experiments.tables import Column, Mean, csv_table, markdown_table, text_table
 from rsprune.io import write_text

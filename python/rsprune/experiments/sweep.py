@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rsprune.charts import Line, lines
 from rsprune.errors import ArgumentError
 from rsprune.evaluation.diagnostics import Redundancy, Trial, redundancy, sweep
-from rsprune.evaluation.figures import Line, lines
 from rsprune.experiments.pool import EmbeddedPool
 from rsprune.experiments.tables import Column, csv_table, markdown_table, text_table
 from rsprune.io import write_text

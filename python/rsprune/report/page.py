@@ -10,8 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from rsprune import charts
 from rsprune.io import read_table, write_text
-from rsprune.report import charts
 from rsprune.report.album import Album
 from rsprune.report.finished import FinishedRun, read_run
 from rsprune.report.markup import number, percent, plural, table

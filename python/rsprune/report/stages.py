@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune.report import charts
+from rsprune import charts
 from rsprune.report.album import Album
 from rsprune.report.finished import FinishedRun
 from rsprune.report.markup import figure, number, percent, plural
