@@ -14,7 +14,7 @@ import rsprune
 from rsprune import errors, strategies
 from rsprune.centroids import fit_centroids
 from rsprune.charts import Line, Panel, dots, lines, ticks
-from rsprune.evaluation import Coverage
+from rsprune.evaluation import SubsetEvaluator
 from rsprune.experiments import compare
 from rsprune.experiments.compare import COLUMNS
 from rsprune.experiments.pool import EmbeddedPool, read_classes
@@ -71,7 +71,7 @@ def test_the_figures_are_those_of_what_each_method_chose(run, done):
     labels, names = read_classes(run.parent / "classes.csv", pool.keys, "name", "kind")
     assert names == ["even", "odd"]
     clusters = fit_centroids(pool.embeds, 4, seed=1, n_init=1)
-    measure = Coverage(pool.embeds, clusters, target=target, labels=labels)
+    measure = SubsetEvaluator(pool.embeds, clusters, target=target, labels=labels)
     low = np.quantile(pool.entropy, 0.25)
     for entry in done.entries:
         name, _, option = entry.strategy.partition(":")
@@ -82,17 +82,17 @@ def test_the_figures_are_those_of_what_each_method_chose(run, done):
             name, pool.embeds, budget, reference=prior, centroids=centroids, entropy=pool.entropy, **options
         )
         expected = measure(chosen)
-        assert entry.figures["rows"] == budget
+        assert entry.metrics["rows"] == budget
         for column in COLUMNS:
             if column.name not in ("low_entropy", "seconds"):
-                assert entry.figures[column.name] == getattr(expected, column.name), column.name
-        assert entry.figures["low_entropy"] == (pool.entropy[chosen.indices] < low).mean()
+                assert entry.metrics[column.name] == getattr(expected, column.name), column.name
+        assert entry.metrics["low_entropy"] == (pool.entropy[chosen.indices] < low).mean()
 
 
 def test_the_tables_and_the_figure_hold_the_same(done):
     rows = list(csv.DictReader(io.StringIO((done.path / "compare.csv").read_text())))
     assert [(row["strategy"], float(row["keep"])) for row in rows] == [(e.strategy, e.keep) for e in done.entries]
-    assert float(rows[2]["vendi"]) == done.entries[2].figures["vendi"]
+    assert float(rows[2]["vendi"]) == done.entries[2].metrics["vendi"]
     markdown = (done.path / "compare.md").read_text()
     assert markdown.count("| kcenter |") == 2
     assert "2 classes of 88 images; no method sees them" in markdown
@@ -124,7 +124,7 @@ def test_a_stopped_comparison_goes_on(run, done, monkeypatch, tmp_path):
     compare(run, ["random"], **arguments | {"holdout": 0.25})
     assert len(calls) == 6
     assert [one.strategy for one in again.entries] == METHODS
-    assert again.entries[0].figures["class_balance"] is None
+    assert again.entries[0].metrics["class_balance"] is None
 
 
 def test_what_a_method_chose_is_kept(run, done):
@@ -148,7 +148,7 @@ def test_without_reference_embeddings_there_is_no_target(run, tmp_path):
     shutil.copytree(run, bare)
     shutil.rmtree(bare / "reference")
     done = compare(bare, ["rsprune", "datacomp", "random"], keep=[0.3], **QUIET)
-    assert done.entries[0].figures["target_mmd"] is None
+    assert done.entries[0].metrics["target_mmd"] is None
     assert "reference" in done.entries[1].failure
     assert "target FD" not in done.describe()
     assert (bare / "compare" / "compare.csv").is_file()
@@ -201,7 +201,7 @@ def test_runs_without_embeddings_are_refused(run, tmp_path):
         compare(other.path, **QUIET)
 
 
-# --- figures ----------------------------------------------------------------------------------------------------------
+# --- metrics ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Generated against real images: FID and LPIPS against their libraries, and what figures say of themselves."""
+"""Generated against real images: FID and LPIPS against their libraries, and what metrics say of themselves."""
 
 import contextlib
 import io
@@ -14,15 +14,15 @@ from test_pipeline import Colours
 
 from rsprune import errors
 from rsprune.evaluation import (
+    EncoderExtractor,
     Inception,
     Lpips,
-    OfEncoder,
     Statistics,
     evaluate,
     evaluate_pairs,
     export_npz,
     frechet_distance,
-    open_pictures,
+    open_images,
 )
 from rsprune.training.latent_cache import Reading
 from scenes import tiles
@@ -103,7 +103,7 @@ def test_kid_is_torch_fidelitys(inception_file, images):
     theirs = by_torch_fidelity(noisy, real, inception_file, kid=True)
     ours = evaluate(noisy, real, [Inception(inception_file, batch_size=6)], subsets=1, k=3)
     assert ours["KID"] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-4)
-    fid = ours.figures[0]
+    fid = ours.metrics[0]
     assert fid.extractor["weights"]["file"] == "inception.pth"
     assert len(fid.extractor["weights"]["sha256"]) == 64
     assert "TensorFlow 1" in fid.extractor["resize"]
@@ -176,10 +176,10 @@ def test_pairs_are_the_definitions(images, alexnet_file):
     errors_of = ((noisy.astype(float) - real) ** 2).mean(axis=(1, 2, 3))
     psnr = 10 * np.log10(255**2 / errors_of)
     assert found["PSNR"] == pytest.approx(psnr.mean())
-    assert found.figures[0].spread == pytest.approx(psnr.std())
+    assert found.metrics[0].spread == pytest.approx(psnr.std())
     assert 0 < found["SSIM"] < 1
     assert found["LPIPS"] == pytest.approx(np.mean([measure(a, b) for a, b in zip(noisy, real, strict=True)]))
-    assert found.figures[2].extractor["name"] == "lpips-alex"
+    assert found.metrics[2].extractor["name"] == "lpips-alex"
     same = evaluate_pairs(real, real)
     assert (same["PSNR"], same["SSIM"]) == (np.inf, 1)
     with pytest.raises(KeyError):
@@ -226,7 +226,7 @@ def test_pairs_that_are_none_are_refused(images, tmp_path):
 # --- sets -------------------------------------------------------------------------------------------------------------
 
 
-class Counting(OfEncoder):
+class Counting(EncoderExtractor):
     """Counts the images that it is asked for."""
 
     seen = 0
@@ -239,8 +239,8 @@ class Counting(OfEncoder):
 
 def test_the_distance_of_an_encoder_is_never_called_fid(images):
     real, noisy = images
-    found = evaluate(noisy, real, [OfEncoder(Colours())], k=3)
-    assert [figure.metric for figure in found.figures] == [
+    found = evaluate(noisy, real, [EncoderExtractor(Colours())], k=3)
+    assert [figure.metric for figure in found.metrics] == [
         "FD (colours)",
         "KD (colours)",
         "precision",
@@ -251,8 +251,8 @@ def test_the_distance_of_an_encoder_is_never_called_fid(images):
     encoder = Colours()
     expected = frechet_distance(encoder.encode(list(real)), encoder.encode(list(noisy)))
     assert found["FD (colours)"] == pytest.approx(expected)
-    assert found.figures[0].extractor["weights"]["sha256"] == "1"
-    assert found.figures[1].options["subset_size"] == 12
+    assert found.metrics[0].extractor["weights"]["sha256"] == "1"
+    assert found.metrics[1].options["subset_size"] == 12
     assert "12 real, 12 generated, seed 0" in found.describe()
 
 
@@ -269,22 +269,26 @@ def test_statistics_of_the_real_set_are_kept(images, tmp_path):
     assert kept.meta["extractor"]["name"] == "colours"
     assert (kept.n, kept.meta["n"]) == (12, 12)
     # Other weights, another draw, other images: other statistics.
-    for changed in ({"extractors": [OfEncoder(Colours(version="2"))]}, {"count": 8}, {"real": real[::-1].copy()}):
+    for changed in (
+        {"extractors": [EncoderExtractor(Colours(version="2"))]},
+        {"count": 8},
+        {"real": real[::-1].copy()},
+    ):
         evaluate(**{"generated": noisy, "real": real, "extractors": [extractor], "cache": tmp_path, "k": 3} | changed)
     assert len(list(tmp_path.glob("*.safetensors"))) == 4
 
 
 def test_a_draw_is_by_seed(images):
     real, noisy = images
-    options = {"extractors": [OfEncoder(Colours())], "k": 3, "count": 8}
+    options = {"extractors": [EncoderExtractor(Colours())], "k": 3, "count": 8}
     assert evaluate(noisy, real, seed=1, **options) == evaluate(noisy, real, seed=1, **options)
     assert evaluate(noisy, real, seed=1, **options) != evaluate(noisy, real, seed=2, **options)
-    assert evaluate(noisy, real, seed=1, **options).figures[0].n_gen == 8
+    assert evaluate(noisy, real, seed=1, **options).metrics[0].n_gen == 8
 
 
 def test_sets_that_cannot_be_compared_are_refused(images, tmp_path):
     real, noisy = images
-    extractor = OfEncoder(Colours())
+    extractor = EncoderExtractor(Colours())
     with pytest.raises(errors.ArgumentError, match="no extractors"):
         evaluate(noisy, real, [])
     with pytest.raises(errors.ArgumentError, match="count is 13"):
@@ -293,7 +297,7 @@ def test_sets_that_cannot_be_compared_are_refused(images, tmp_path):
         evaluate(noisy.astype(float), real, [extractor])
     (tmp_path / "x.npz").write_bytes(b"no archive")
     with pytest.raises(errors.FormatError, match="not an array of images"):
-        open_pictures(tmp_path / "x.npz")
+        open_images(tmp_path / "x.npz")
     Image.fromarray(real[0]).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(errors.ImageError, match="bad"):
@@ -312,7 +316,7 @@ def test_samples_are_written_for_the_adm_suite(images, tmp_path):
     with np.load(tmp_path / "samples.npz") as file:
         assert list(file) == ["arr_0"]
         np.testing.assert_array_equal(file["arr_0"], real)
-    pictures = open_pictures(tmp_path / "samples.npz")
+    pictures = open_images(tmp_path / "samples.npz")
     np.testing.assert_array_equal(np.stack(list(pictures.read(np.array([1, 5])))), real[[1, 5]])
     Image.fromarray(real[0][:9]).save(tmp_path / "images" / "99.png")
     with pytest.raises(errors.ShapeError, match="equal images"):
@@ -325,15 +329,15 @@ def test_collections_are_brought_to_the_size_of_what_was_generated(tmp_path):
     found = [rng.integers(0, 256, shape, np.uint8) for shape in ((20, 30, 3), (16, 16, 3), (41, 17, 3))]
     for i, image in enumerate(found):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
-    brought = list(open_pictures(tmp_path, 8).read(np.arange(3)))
+    brought = list(open_images(tmp_path, 8).read(np.arange(3)))
     pixels, failures = Reading(8)([(tmp_path / f"{i}.png").read_bytes() for i in range(3)])
     assert failures == []
     np.testing.assert_array_equal(np.stack(brought), pixels)
-    assert [image.shape for image in open_pictures(tmp_path).read(np.arange(3))] == [image.shape for image in found]
-    assert open_pictures(tmp_path, 8).fingerprint() != open_pictures(tmp_path).fingerprint()
+    assert [image.shape for image in open_images(tmp_path).read(np.arange(3))] == [image.shape for image in found]
+    assert open_images(tmp_path, 8).fingerprint() != open_images(tmp_path).fingerprint()
     (tmp_path / "3.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(errors.ImageError, match="3"):
-        list(open_pictures(tmp_path, 8).read(np.arange(4)))
+        list(open_images(tmp_path, 8).read(np.arange(4)))
 
 
 def test_the_command_prints_and_writes_what_was_found(images, tmp_path, alexnet_file):
@@ -355,10 +359,10 @@ def test_the_command_prints_and_writes_what_was_found(images, tmp_path, alexnet_
         tmp_path / "s.npz",
     )
     assert done.returncode == 0, done.stderr
-    figures = {one["metric"]: one for one in json.loads((tmp_path / "f.json").read_text())["figures"]}
-    assert list(figures)[:2] == ["FD (efficientnet-lite0)", "KD (efficientnet-lite0)"]
-    assert figures["FD (efficientnet-lite0)"]["value"] > 0
-    assert figures["LPIPS"]["extractor"]["name"] == "lpips-alex"
+    metrics = {one["metric"]: one for one in json.loads((tmp_path / "f.json").read_text())["metrics"]}
+    assert list(metrics)[:2] == ["FD (efficientnet-lite0)", "KD (efficientnet-lite0)"]
+    assert metrics["FD (efficientnet-lite0)"]["value"] > 0
+    assert metrics["LPIPS"]["extractor"]["name"] == "lpips-alex"
     assert "FID" not in done.stdout
     assert (tmp_path / "s.npz").is_file()
     nothing = command("evaluate", tmp_path / "made")

@@ -208,6 +208,18 @@ def test_vendi_is_the_entropy_of_the_cosines(n, dim, seed):
     assert vendi_score(x) == pytest.approx(expected, rel=1e-9)
 
 
+def test_vendi_and_frechet_of_few_rows_decompose_the_smaller_side(monkeypatch):
+    sides = []
+    for name in ("eigvalsh", "eigh"):
+        plain = getattr(np.linalg, name)
+        monkeypatch.setattr(np.linalg, name, lambda a, plain=plain: (sides.append(len(a)), plain(a))[1])
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(30, 500)), rng.normal(size=(40, 500))
+    vendi_score(x)
+    frechet_distance(x, y)
+    assert sides == [31]
+
+
 def test_vendi_counts_directions():
     assert vendi_score(np.eye(7)) == pytest.approx(7)
     assert vendi_score(np.repeat(np.eye(3), 50, axis=0) * 5) == pytest.approx(3)

@@ -72,11 +72,11 @@ def done(images, tmp_path_factory):
 
 
 def results(result):
-    """All figures but the clock's."""
+    """All metrics but the clock's."""
     return {
         arm: {
-            seed: {name: value for name, value in figures.items() if name != "seconds"}
-            for seed, figures in trials.items()
+            seed: {name: value for name, value in metrics.items() if name != "seconds"}
+            for seed, metrics in trials.items()
         }
         for arm, trials in result.trials.items()
     }
@@ -87,14 +87,14 @@ def test_every_arm_is_trained_on_what_its_method_keeps(done):
     assert [arm.name for arm in done.arms] == names
     assert done.failures == {}
     assert all(sorted(trials) == [0, 1] for trials in done.trials.values())
-    assert {figures["rows"] for trials in done.trials.values() for figures in trials.values()} == {9}
+    assert {metrics["rows"] for trials in done.trials.values() for metrics in trials.values()} == {9}
     bench = Bench(done.path, scale_of("cpu", TINY), ("scenes",), None, None, "cpu", 1)
     for arm in done.arms:
         for seed in (0, 1):
             folder = bench.folder(arm, seed)
             rows = np.load(folder / "rows.npy")
             assert np.array_equal(rows, bench.choose(arm, seed).indices)
-            found = json.loads((folder / "figures.json").read_text())
+            found = json.loads((folder / "metrics.json").read_text())
             assert found["arm"]["name"] == arm.name
             assert found["seed"] == seed
             assert {one["n_gen"] for one in found["details"]} == {8}
@@ -127,12 +127,12 @@ def test_figures_depend_neither_on_workers_nor_on_a_kill(images, done, tmp_path)
     words += [f"--set={name}={json.dumps(value)}" for name, value in TINY.items()]
     process = subprocess.Popen([*words, "--workers", "2"], start_new_session=True)
     trials = tmp_path / "killed" / "trials"
-    while process.poll() is None and not list(trials.glob("*/figures.json")):
+    while process.poll() is None and not list(trials.glob("*/metrics.json")):
         time.sleep(0.05)
     assert process.poll() is None
     os.kill(process.pid, signal.SIGKILL)  # its workers are left to themselves
     process.wait()
-    before = {path: path.stat().st_mtime_ns for path in trials.glob("*/figures.json")}
+    before = {path: path.stat().st_mtime_ns for path in trials.glob("*/metrics.json")}
     assert before
     again = run(images, "table4", tmp_path / "killed")
     assert results(again) == {arm: {0: trials[0]} for arm, trials in results(done).items()}
@@ -154,10 +154,10 @@ def test_experiments_of_a_pool_share_what_they_have_in_common(images, done):
 
 def test_the_tables_hold_means_and_spreads(done):
     (line,) = [row for name, row in done.summary() if name == "a third of the classes"]
-    values = [figures["target_frechet"] for figures in done.trials["a third of the classes"].values()]
+    values = [metrics["target_frechet"] for metrics in done.trials["a third of the classes"].values()]
     assert line["target_frechet"].value == pytest.approx(np.mean(values))
     assert line["target_frechet"].spread == pytest.approx(np.std(values, ddof=1))
-    base = [figures["target_frechet"] for figures in done.trials["all reference images"].values()]
+    base = [metrics["target_frechet"] for metrics in done.trials["all reference images"].values()]
     assert line["target_change"].value == pytest.approx(np.mean(values) - np.mean(base))
     written = (done.path / "table4.md").read_text()
     assert f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}" in written
@@ -200,9 +200,9 @@ def test_every_grid_has_a_table_and_a_figure(name, scale, sets, tmp_path):
             result.add(
                 arm,
                 seed,
-                {"failure": None, "figures": dict(zip(measures, rng.random(len(measures)).tolist(), strict=True))},
+                {"failure": None, "metrics": dict(zip(measures, rng.random(len(measures)).tolist(), strict=True))},
             )
-    result.add(arms[-1], 0, {"failure": "too few rows", "figures": {}})
+    result.add(arms[-1], 0, {"failure": "too few rows", "metrics": {}})
     result.write()
     drawn = ElementTree.fromstring((tmp_path / f"{name}.svg").read_text())
     marks = drawn.findall(".//{*}circle")

@@ -10,7 +10,7 @@ from test_cli import rsprune
 import scenes
 from rsprune.errors import ArgumentError, SourceError
 from rsprune.evaluation.evaluate import pair_names
-from rsprune.evaluation.images import open_pictures
+from rsprune.evaluation.images import open_images
 from rsprune.training.autoencoder import load_autoencoder
 from rsprune.training.checkpoint import load_dit, read_checkpoint
 from rsprune.training.finetune import Paired, finetune_sis, finetune_sr, widened
@@ -217,7 +217,7 @@ def test_a_fine_tuned_network_draws_from_conditions(second, base, tmp_path, monk
         ):
             assert np.array_equal(original, real.resize((8, 8), Image.Resampling.BICUBIC))
     assert len(keys) == 3
-    made, found = (open_pictures(tmp_path / "drawn" / name) for name in ("images", "originals"))
+    made, found = (open_images(tmp_path / "drawn" / name) for name in ("images", "originals"))
     assert pair_names(made, found) == ["000000.png", "000001.png", "000002.png"]
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

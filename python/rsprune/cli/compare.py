@@ -55,5 +55,5 @@ def command(
             threads=threads,
             progress=observer,
         )
-    figures = {"path": str(result.path), "head": result.head, "entries": [asdict(one) for one in result.entries]}
-    common.conclude(figures, result.describe(), quiet, json)
+    metrics = {"path": str(result.path), "head": result.head, "entries": [asdict(one) for one in result.entries]}
+    common.conclude(metrics, result.describe(), quiet, json)

@@ -14,7 +14,7 @@ from rsprune.errors import ArgumentError
 EXAMPLES = """
 [bold]Examples[/bold]\n
   rsprune evaluate samples.npz --real aid/ --inception weights-inception-2015-12-05-6726825d.pth --count 5000\n
-  rsprune evaluate samples/ --real aid/ --encoder efficientnet-lite0 --cache statistics/ --out figures.json\n
+  rsprune evaluate samples/ --real aid/ --encoder efficientnet-lite0 --cache statistics/ --out metrics.json\n
   rsprune evaluate restored/ --pairs originals/ --lpips alexnet-owt-7be5be79.pth
 """
 
@@ -39,7 +39,7 @@ def command(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     cache: Annotated[Path | None, typer.Option(help="A folder that keeps the statistics of the real set.")] = None,
     npz: Annotated[Path | None, typer.Option(help="Also write the generated images for the ADM suite.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write all figures as JSON.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write all metrics as JSON.")] = None,
     quiet: common.Quiet = False,
     json: common.Json = False,
 ) -> None:
@@ -52,7 +52,7 @@ def command(
     """
     from rsprune.encoders import load_encoder
     from rsprune.evaluation.evaluate import Evaluation, evaluate, evaluate_pairs
-    from rsprune.evaluation.extractors import Extractor, OfEncoder
+    from rsprune.evaluation.extractors import EncoderExtractor, Extractor
     from rsprune.evaluation.images import export_npz
     from rsprune.evaluation.inception import Inception
     from rsprune.evaluation.lpips import FILES, Lpips
@@ -70,7 +70,7 @@ def command(
         if inception is not None:
             extractors.append(Inception(inception, device=device))
         if encoder is not None:
-            extractors.append(OfEncoder(load_encoder(encoder, weights=weights, device=device)))
+            extractors.append(EncoderExtractor(load_encoder(encoder, weights=weights, device=device)))
         if not extractors:
             msg = "--real needs features: give --inception (FID), --encoder, or both"
             raise ArgumentError(msg)
@@ -82,4 +82,4 @@ def command(
         export_npz(images, npz)
     if out is not None:
         found.save(out)
-    common.conclude({"figures": [asdict(one) for one in found.figures]}, found.describe(), quiet, json)
+    common.conclude({"metrics": [asdict(one) for one in found.metrics]}, found.describe(), quiet, json)

@@ -1,4 +1,4 @@
-"""`rsprune experiment`: the paper's tables and figures."""
+"""`rsprune experiment`: the paper's tables and metrics."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def command(
 
     table1: methods. table2: what Stage I leaves for Stage II. table3: Stage I against both. table4: reference sets
     against clusters of the pool. fig3: the number of centroids. fig4: how much Stage I keeps. Writes a table (.txt,
-    .md, .csv) and a figure (.svg) beside the paper's own figures. A stopped experiment goes on.
+    .md, .csv) and a figure (.svg) beside the paper's own metrics. A stopped experiment goes on.
     """
     check_installed()
     from rsprune.experiments.experiment import experiment
@@ -86,8 +86,8 @@ def command(
             progress=observer,
         )
     rows = [
-        {"arm": arm, **{key: asdict(value) if hasattr(value, "spread") else value for key, value in figures.items()}}
-        for arm, figures in result.summary()
+        {"arm": arm, **{key: asdict(value) if hasattr(value, "spread") else value for key, value in metrics.items()}}
+        for arm, metrics in result.summary()
     ]
     common.conclude({"path": str(result.path), "head": result.head, "arms": rows}, result.describe(), quiet, json)
 

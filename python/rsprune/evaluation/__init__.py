@@ -1,31 +1,31 @@
-"""How good a subset is, and how good generated images are: figures on features, in float64, without SciPy."""
+"""How good a subset is, and how good generated images are: metrics on features, in float64, without SciPy."""
 
-from rsprune.evaluation.coverage import Coverage, Quality
 from rsprune.evaluation.diagnostics import Redundancy, Trial, redundancy, sweep
-from rsprune.evaluation.evaluate import Evaluation, Figure, evaluate, evaluate_pairs
-from rsprune.evaluation.extractors import Extractor, OfEncoder
+from rsprune.evaluation.evaluate import Evaluation, Metric, evaluate, evaluate_pairs
+from rsprune.evaluation.extractors import EncoderExtractor, Extractor
 from rsprune.evaluation.frechet import frechet_distance
-from rsprune.evaluation.images import export_npz, open_pictures
+from rsprune.evaluation.images import export_npz, open_images
 from rsprune.evaluation.inception import Inception
 from rsprune.evaluation.kid import KernelDistance, gaussian, kernel_distance, mmd, polynomial
 from rsprune.evaluation.lpips import Lpips
 from rsprune.evaluation.prdc import Manifolds, prdc
 from rsprune.evaluation.statistics import Statistics
+from rsprune.evaluation.subset import SubsetEvaluator, SubsetMetrics
 from rsprune.evaluation.vendi import vendi_score
 
 __all__ = [
-    "Coverage",
+    "EncoderExtractor",
     "Evaluation",
     "Extractor",
-    "Figure",
     "Inception",
     "KernelDistance",
     "Lpips",
     "Manifolds",
-    "OfEncoder",
-    "Quality",
+    "Metric",
     "Redundancy",
     "Statistics",
+    "SubsetEvaluator",
+    "SubsetMetrics",
     "Trial",
     "evaluate",
     "evaluate_pairs",
@@ -34,7 +34,7 @@ __all__ = [
     "gaussian",
     "kernel_distance",
     "mmd",
-    "open_pictures",
+    "open_images",
     "polynomial",
     "prdc",
     "redundancy",

@@ -15,8 +15,8 @@ from rsprune._core import Rows
 from rsprune.centroids import fit_centroids
 from rsprune.embeddings import as_rows
 from rsprune.errors import ArgumentError
-from rsprune.evaluation.coverage import distance
-from rsprune.evaluation.features import draw
+from rsprune.evaluation.features import sample_rows
+from rsprune.evaluation.subset import distance
 from rsprune.selection import FILL, assign, budget_rows, select_assigned
 from rsprune.strategies.inputs import take
 from rsprune.validation import check_integer, check_threads
@@ -106,7 +106,7 @@ def sweep(
         raise ArgumentError(message)
     known, rows = as_rows(reference), as_rows(pool)
     valid = np.flatnonzero(_valid(known, threads))
-    out = draw(max(int(holdout * len(valid)), 1), len(valid), check_integer("seed", seeds[0], minimum=0))
+    out = sample_rows(max(int(holdout * len(valid)), 1), len(valid), check_integer("seed", seeds[0], minimum=0))
     fitted_on, held_out = take(known, np.delete(valid, out)), take(known, valid[out])
     budget = budget_rows(keep, rows.shape[0])
     trials = []
@@ -204,7 +204,7 @@ def redundancy(embeds: Any, *, sample: int = 16_384, seed: int = 0, threads: int
     if len(valid) < 2:
         message = f"{len(valid)} valid rows; expected at least 2"
         raise ArgumentError(message)
-    drawn = valid[draw(check_integer("sample", sample, minimum=2), len(valid), seed)]
+    drawn = valid[sample_rows(check_integer("sample", sample, minimum=2), len(valid), seed)]
     some = Rows([take(rows, drawn)])
     first = np.array([0], np.int64)
     order, _ = _core.farthest_rows(some, first, count=len(drawn), distance=-1.0, threads=threads)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rsprune.errors import ArgumentError, MissingDependencyError, ShapeError
 from rsprune.evaluation.extractors import Extractor
 from rsprune.evaluation.frechet import frechet_distance
-from rsprune.evaluation.images import ImagesLike, Pictures, open_pictures, some
+from rsprune.evaluation.images import Images, ImagesLike, open_images, some
 from rsprune.evaluation.kid import kernel_distance
 from rsprune.evaluation.lpips import Lpips
 from rsprune.evaluation.prdc import prdc
@@ -22,7 +22,7 @@ from rsprune.evaluation.statistics import Statistics
 from rsprune.io import digest, provenance_header, write_json, write_npy
 from rsprune.validation import check_integer
 
-__all__ = ["Evaluation", "Figure", "compare_features", "evaluate", "evaluate_pairs", "real_features"]
+__all__ = ["Evaluation", "Metric", "compare_features", "evaluate", "evaluate_pairs", "real_features"]
 
 #: Height and width of the windows of SSIM.
 WINDOW = 11
@@ -34,7 +34,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Figure:
+class Metric:
     """One figure, with everything that it depends on.
 
     Attributes
@@ -69,7 +69,7 @@ class Figure:
 class Evaluation:
     """Figures of one set of generated images."""
 
-    figures: tuple[Figure, ...]
+    metrics: tuple[Metric, ...]
 
     def __getitem__(self, metric: str) -> float:
         """The value of a metric.
@@ -79,7 +79,7 @@ class Evaluation:
         KeyError
             It was not computed, or with several extractors.
         """
-        values = [figure.value for figure in self.figures if figure.metric == metric]
+        values = [figure.value for figure in self.metrics if figure.metric == metric]
         if len(values) != 1:
             raise KeyError(metric)
         return values[0]
@@ -87,7 +87,7 @@ class Evaluation:
     def describe(self) -> str:
         """One line a figure."""
         lines = []
-        for one in self.figures:
+        for one in self.metrics:
             spread = "" if one.spread is None else f" +- {one.spread:.4g}"
             lines.append(
                 f"{one.metric}: {one.value:.6g}{spread}   ({one.extractor['name']}, weights {sha(one.extractor)}, "
@@ -96,11 +96,11 @@ class Evaluation:
         return "\n".join(lines)
 
     def save(self, path: str | Path) -> None:
-        """Write all figures, with all that they depend on, as JSON."""
-        write_json(path, {**provenance_header(), "figures": [asdict(one) for one in self.figures]})
+        """Write all metrics, with all that they depend on, as JSON."""
+        write_json(path, {**provenance_header(), "metrics": [asdict(one) for one in self.metrics]})
 
     def __add__(self, other: Evaluation) -> Evaluation:
-        return Evaluation(self.figures + other.figures)
+        return Evaluation(self.metrics + other.metrics)
 
 
 def evaluate(
@@ -121,16 +121,16 @@ def evaluate(
     Parameters
     ----------
     generated, real
-        See :func:`rsprune.evaluation.open_pictures`.
+        See :func:`rsprune.evaluation.open_images`.
     extractors
-        :class:`rsprune.evaluation.Inception` for FID and KID; :class:`rsprune.evaluation.OfEncoder` for the same
+        :class:`rsprune.evaluation.Inception` for FID and KID; :class:`rsprune.evaluation.EncoderExtractor` for the same
         distances in the space of an encoder, which get another name.
     size
         Bring the images of collections to this height and width first: that of the generated ones, where the real ones
         are larger. Else the distance is also that between resolutions.
     count
         So many of both sets, drawn by seed; all if None. The Frechet distance is biased by the number of images:
-        compare figures of one ``count`` only.
+        compare metrics of one ``count`` only.
     subsets, subset_size, seed
         See :func:`rsprune.evaluation.kernel_distance`. Subsets are no larger than either set.
     k
@@ -149,16 +149,16 @@ def evaluate(
     if not extractors:
         message = "no extractors; expected at least one"
         raise ArgumentError(message)
-    made, found = open_pictures(generated, size), open_pictures(real, size)
+    made, found = open_images(generated, size), open_images(real, size)
     if count is not None and check_integer("count", count, minimum=2) > min(len(made), len(found)):
         message = f"count is {count}, but there are {len(made)} generated and {len(found)} real images"
         raise ArgumentError(message)
-    figures: list[Figure] = []
+    metrics: list[Metric] = []
     for extractor in extractors:
         provenance = extractor.provenance()
         of_real, statistics = real_features(found, extractor, provenance, count, seed, cache)
         of_generated = extractor.features(made.read(some(made, count, seed)))
-        figures += compare_features(
+        metrics += compare_features(
             extractor,
             of_real,
             of_generated,
@@ -169,7 +169,7 @@ def evaluate(
             k=k,
             seed=seed,
         )
-    return Evaluation(tuple(figures))
+    return Evaluation(tuple(metrics))
 
 
 def compare_features(
@@ -183,8 +183,8 @@ def compare_features(
     subset_size: int = 1000,
     k: int = 5,
     seed: int = 0,
-) -> list[Figure]:
-    """The figures of two sets by their features (N, D) and (M, D): see :func:`evaluate`.
+) -> list[Metric]:
+    """The metrics of two sets by their features (N, D) and (M, D): see :func:`evaluate`.
 
     ``statistics`` are those of the real ones, and ``provenance`` that of the extractor.
     """
@@ -195,10 +195,10 @@ def compare_features(
     distance = frechet_distance(statistics, of_generated)
     drawn = {"subsets": subsets, "subset_size": size, "degree": 3}
     return [
-        Figure(extractor.frechet, distance, None, provenance, **numbers, options={}),
-        Figure(extractor.kernel, kernel.mean, kernel.spread, provenance, **numbers, options=drawn),
+        Metric(extractor.frechet, distance, None, provenance, **numbers, options={}),
+        Metric(extractor.kernel, kernel.mean, kernel.spread, provenance, **numbers, options=drawn),
         *(
-            Figure(name, getattr(overlap, name), None, provenance, **numbers, options={"k": k})
+            Metric(name, getattr(overlap, name), None, provenance, **numbers, options={"k": k})
             for name in ("precision", "recall", "density", "coverage")
         ),
     ]
@@ -235,7 +235,7 @@ def evaluate_pairs(generated: ImagesLike, real: ImagesLike, *, lpips: Lpips | No
     except ImportError:
         message = 'SSIM needs scikit-image: pip install "rsprune[eval]"'
         raise MissingDependencyError(message) from None
-    made, found = open_pictures(generated), open_pictures(real)
+    made, found = open_images(generated), open_images(real)
     values: dict[str, list[float]] = {name: [] for name in ("PSNR", "SSIM", "LPIPS") if lpips or name != "LPIPS"}
     names = pair_names(made, found)
     for name, a, b in zip(names, made.read(np.arange(len(made))), found.read(np.arange(len(found))), strict=True):
@@ -254,18 +254,18 @@ def evaluate_pairs(generated: ImagesLike, real: ImagesLike, *, lpips: Lpips | No
         if lpips:
             values["LPIPS"].append(lpips(a, b))
     pixels = {"name": "pixels", "weights": None, "resize": "none"}
-    figures = []
+    metrics = []
     for metric, each in values.items():
         extractor = lpips.provenance() if lpips and metric == "LPIPS" else pixels
         options = OPTIONS.get(metric, {})
         spread = float(np.std(each)) if np.isfinite(each).all() else None
         size = {"n_real": len(each), "n_gen": len(each), "seed": 0}
-        figures.append(Figure(metric, float(np.mean(each)), spread, extractor, **size, options=options))
-    return Evaluation(tuple(figures))
+        metrics.append(Metric(metric, float(np.mean(each)), spread, extractor, **size, options=options))
+    return Evaluation(tuple(metrics))
 
 
 def real_features(
-    pictures: Pictures,
+    pictures: Images,
     extractor: Extractor,
     provenance: Mapping[str, Any],
     count: int | None,
@@ -289,7 +289,7 @@ def real_features(
     return np.load(path.with_suffix(".npy"), mmap_mode="r"), Statistics.load(path)
 
 
-def pair_names(made: Pictures, found: Pictures) -> list[str]:
+def pair_names(made: Images, found: Images) -> list[str]:
     """The names of pairs, checked."""
     if len(made) != len(found):
         message = f"{len(made)} generated and {len(found)} real images; expected pairs"

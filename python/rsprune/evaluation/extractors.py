@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rsprune.encoders import Encoder
 
-__all__ = ["Extractor", "OfEncoder", "batches"]
+__all__ = ["EncoderExtractor", "Extractor", "batches"]
 
 
 class Extractor(Protocol):
@@ -35,7 +35,7 @@ class Extractor(Protocol):
         """Features (N, D) of images, uint8 (H, W, 3)."""
 
 
-class OfEncoder:
+class EncoderExtractor:
     """The features of an encoder of rsprune: unit rows. Distances between them are never called FID or KID.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Features as float64, a bounded number of rows at a time."""
+"""Features as float64, read in blocks of bounded size."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rsprune.embeddings import as_rows
 from rsprune.errors import InvalidRowError, ShapeError
 from rsprune.validation import check_integer
 
-__all__ = ["blocks", "check_same_dim", "draw", "pairs", "whole"]
+__all__ = ["as_array", "blocks", "check_same_dim", "row_blocks", "sample_rows"]
 
 # Rows summed at a time. Fixed: the last bits of a sum depend on it.
 BLOCK_ROWS = 1024
 
-# Of a matrix between all rows of two sets this much is held at a time.
+# Memory for a block of the matrix between all rows of two sets.
 _PAIRS_BYTES = 64 << 20
 
 
@@ -48,27 +48,27 @@ def blocks(features: Any) -> Iterator[NDArray[np.float64]]:
         first += n
 
 
-def whole(features: Any) -> NDArray[np.float64]:
+def as_array(features: Any) -> NDArray[np.float64]:
     """All rows at once: float64 (N, D)."""
     return np.concatenate(list(blocks(features)))
 
 
 def check_same_dim(a: int, b: int) -> None:
-    """Fail for features of different extractors."""
+    """Refuse features of different extractors."""
     if a != b:
         message = f"features of {a} and of {b} dimensions; both sets must come from one extractor"
         raise ShapeError(message)
 
 
-def pairs(rows: int, columns: int) -> Iterator[slice]:
+def row_blocks(rows: int, columns: int) -> Iterator[slice]:
     """Cut ``rows`` so that a block of a float64 matrix of so many columns stays within 64 MB."""
     step = max(1, _PAIRS_BYTES // (8 * max(columns, 1)))
     for start in range(0, rows, step):
         yield slice(start, min(rows, start + step))
 
 
-def draw(count: int, rows: int, seed: int, turn: int = 0) -> NDArray[np.int64]:
-    """``count`` of ``rows`` row numbers without replacement, ascending: those of the smallest draws of this turn."""
+def sample_rows(count: int, rows: int, seed: int, turn: int = 0) -> NDArray[np.int64]:
+    """Sample ``count`` of ``rows`` row numbers without replacement, ascending; ``turn`` numbers independent samples."""
     if count >= rows:
         return np.arange(rows)
     draws = _core.draws(check_integer("seed", seed, minimum=0), turn * rows, (turn + 1) * rows)

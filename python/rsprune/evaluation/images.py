@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from rsprune import _core
 from rsprune.errors import EmptyInputError, FormatError, ShapeError, failure
-from rsprune.evaluation.features import draw
+from rsprune.evaluation.features import sample_rows
 from rsprune.io import digest, write_npz
 from rsprune.runs.reference import SourceLike, digest_of
 from rsprune.sources import Item, Source, open_source
 
-__all__ = ["ImagesLike", "Pictures", "export_npz", "open_pictures"]
+__all__ = ["Images", "ImagesLike", "export_npz", "open_images"]
 
 ImagesLike = SourceLike | NDArray[Any]
 
@@ -26,7 +26,7 @@ ImagesLike = SourceLike | NDArray[Any]
 BATCH = 256
 
 
-class Pictures(Protocol):
+class Images(Protocol):
     """Images in a fixed order."""
 
     def __len__(self) -> int:
@@ -42,7 +42,7 @@ class Pictures(Protocol):
         """What identifies them."""
 
 
-def open_pictures(images: ImagesLike, size: int | None = None) -> Pictures:
+def open_images(images: ImagesLike, size: int | None = None) -> Images:
     """Open anything that holds images.
 
     Parameters
@@ -69,7 +69,7 @@ def open_pictures(images: ImagesLike, size: int | None = None) -> Pictures:
         if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
             message = f"images of shape {images.shape} and {images.dtype}; expected uint8 (N, H, W, 3)"
             raise ShapeError(message)
-        found: Pictures = _Array(images)
+        found: Images = _Array(images)
     else:
         found = _Collection(open_source(images), size)
     if not len(found):
@@ -78,9 +78,9 @@ def open_pictures(images: ImagesLike, size: int | None = None) -> Pictures:
     return found
 
 
-def some(pictures: Pictures, count: int | None, seed: int) -> NDArray[np.int64]:
+def some(pictures: Images, count: int | None, seed: int) -> NDArray[np.int64]:
     """The numbers of ``count`` images, drawn by seed; of all if None."""
-    return draw(len(pictures) if count is None else count, len(pictures), seed)
+    return sample_rows(len(pictures) if count is None else count, len(pictures), seed)
 
 
 def export_npz(images: ImagesLike, path: str | Path) -> int:
@@ -98,7 +98,7 @@ def export_npz(images: ImagesLike, path: str | Path) -> int:
     ShapeError
         Images of different sizes.
     """
-    pictures = open_pictures(images)
+    pictures = open_images(images)
     write_npz(path, pictures.read(np.arange(len(pictures))), len(pictures))
     return len(pictures)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune.errors import ArgumentError
-from rsprune.evaluation.features import check_same_dim, draw, pairs, whole
+from rsprune.evaluation.features import as_array, check_same_dim, row_blocks, sample_rows
 from rsprune.validation import check_integer
 
 __all__ = ["KernelDistance", "gaussian", "kernel_distance", "mmd", "polynomial"]
@@ -58,7 +58,7 @@ def mmd(a: Any, b: Any, kernel: Kernel | None = None, *, unbiased: bool = True) 
     ShapeError
         Different D.
     """
-    x, y = whole(a), whole(b)
+    x, y = as_array(a), as_array(b)
     check_same_dim(x.shape[1], y.shape[1])
     for rows in (x, y):
         if len(rows) < 2:
@@ -111,7 +111,7 @@ def kernel_distance(
     ShapeError
         Different D.
     """
-    x, y = whole(real), whole(generated)
+    x, y = as_array(real), as_array(generated)
     check_same_dim(x.shape[1], y.shape[1])
     check_integer("subsets", subsets)
     check_integer("subset_size", subset_size, minimum=2)
@@ -120,7 +120,9 @@ def kernel_distance(
         raise ArgumentError(message)
     # The two sets draw apart: equal sets would otherwise be compared with themselves.
     values = [
-        mmd(x[draw(subset_size, len(x), seed, 2 * turn)], y[draw(subset_size, len(y), seed, 2 * turn + 1)])
+        mmd(
+            x[sample_rows(subset_size, len(x), seed, 2 * turn)], y[sample_rows(subset_size, len(y), seed, 2 * turn + 1)]
+        )
         for turn in range(subsets)
     ]
     return KernelDistance(float(np.mean(values)), float(np.std(values)), subsets, subset_size, seed)
@@ -136,4 +138,4 @@ def _within(x: NDArray[np.float64], kernel: Kernel, unbiased: bool) -> float:
 
 def _sum(x: NDArray[np.float64], y: NDArray[np.float64], kernel: Kernel) -> float:
     a, b = np.einsum("ij,ij->i", x, x), np.einsum("ij,ij->i", y, y)
-    return float(sum(kernel(x[rows] @ y.T, a[rows, None], b[None]).sum() for rows in pairs(len(x), len(y))))
+    return float(sum(kernel(x[rows] @ y.T, a[rows, None], b[None]).sum() for rows in row_blocks(len(x), len(y))))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune.errors import ArgumentError
-from rsprune.evaluation.features import check_same_dim, pairs, whole
+from rsprune.evaluation.features import as_array, check_same_dim, row_blocks
 from rsprune.validation import check_integer
 
 __all__ = ["Manifolds", "prdc"]
@@ -58,7 +58,7 @@ def prdc(real: Any, generated: Any, *, k: int = 5) -> Manifolds:
     ShapeError
         Different D.
     """
-    x, y = whole(real), whole(generated)
+    x, y = as_array(real), as_array(generated)
     check_same_dim(x.shape[1], y.shape[1])
     check_integer("k", k)
     for name, rows in (("real", x), ("generated", y)):
@@ -95,5 +95,5 @@ def _radii(x: NDArray[np.float64], k: int) -> NDArray[np.float64]:
 def _distances(x: NDArray[np.float64], y: NDArray[np.float64]) -> Any:
     """Squared Euclidean distances, a block of rows of ``x`` at a time: ``|x|^2 + |y|^2 - 2 <x, y>``."""
     a, b = np.einsum("ij,ij->i", x, x), np.einsum("ij,ij->i", y, y)
-    for rows in pairs(len(x), len(y)):
+    for rows in row_blocks(len(x), len(y)):
         yield rows, (a[rows, None] + b - 2 * (x[rows] @ y.T)).clip(min=0)

@@ -1,4 +1,4 @@
-"""Mean and covariance of a set of features: what a Frechet distance is made of."""
+"""Mean and covariance of a set of features, from which Frechet distances are computed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Statistics:
     covariance
         float64 (D, D), divided by N - 1.
     meta
-        Where the features come from: JSON values.
+        Provenance of the features: JSON values.
 
     Raises
     ------
@@ -82,7 +82,7 @@ class Statistics:
             n += rows
         made = cls(n, mean, scatter / (n - 1 or 1), dict(meta or {}))
         if few:
-            # The factor is known: the decomposition of a large and mostly empty matrix would take long to find it.
+            # The factor is known: no decomposition of a large matrix of low rank is needed.
             made.__dict__["factor"] = (np.concatenate(few) - mean).T / np.sqrt(n - 1)
         return made
 
@@ -98,12 +98,25 @@ class Statistics:
 
     @cached_property
     def factor(self) -> NDArray[np.float64]:
-        """F with ``F @ F.T`` the covariance: float64 of D rows, and of min(N, D) columns at most."""
+        """F such that ``F @ F.T`` is the covariance: float64 (D, min(N, D)) at most."""
         values, vectors = np.linalg.eigh(self.covariance)
         factor: NDArray[np.float64] = vectors[:, self.dim - self.rank :] * np.sqrt(
             values[self.dim - self.rank :].clip(min=0)
         )
         return factor
+
+    def second_moment_eigenvalues(self) -> NDArray[np.float64]:
+        """Eigenvalues of ``X^T X / N``, those that are not zero by its rank at least, from the smaller Gram matrix.
+
+        Of unit rows X they sum to 1 and are the eigenvalues of the cosines over N.
+        """
+        if self.rank == self.dim:
+            moments = self.covariance * ((self.n - 1) / self.n) + np.outer(self.mean, self.mean)
+        else:
+            root = np.column_stack([self.factor * np.sqrt((self.n - 1) / self.n), self.mean])
+            moments = root.T @ root if root.shape[1] < self.dim else root @ root.T
+        eigenvalues: NDArray[np.float64] = np.linalg.eigvalsh(moments)
+        return eigenvalues
 
     def __repr__(self) -> str:
         return f"Statistics(n={self.n}, dim={self.dim})"

@@ -16,7 +16,7 @@ from rsprune import strategies
 from rsprune.centroids import fit_centroids
 from rsprune.charts import Panel, dots
 from rsprune.errors import ArgumentError, BudgetError, MissingInputError
-from rsprune.evaluation.coverage import Coverage
+from rsprune.evaluation.subset import SubsetEvaluator
 from rsprune.experiments.pool import EmbeddedPool, read_classes
 from rsprune.experiments.tables import Column, csv_table, markdown_table, text_table
 from rsprune.io import digest, provenance_header, read_json, write_json, write_npy, write_text
@@ -31,8 +31,8 @@ COLUMNS = (
     Column("density", "density", 2),
     Column("mmd", "MMD 1e3", 2, 1e3),
     Column("frechet", "FD", 4),
-    Column("reach", "reach", 3),
-    Column("farthest", "farthest", 3),
+    Column("mean_nn_distance", "mean NN distance", 3),
+    Column("covering_radius", "covering radius", 3),
     Column("target_coverage", "target coverage", 3),
     Column("target_density", "target density", 2),
     Column("target_mmd", "target MMD 1e3", 2, 1e3),
@@ -61,7 +61,7 @@ PANELS = (
 
 @dataclass(frozen=True)
 class Entry:
-    """One method at one budget: its figures, or why it has none.
+    """One method at one budget: its metrics, or why it has none.
 
     Attributes
     ----------
@@ -69,16 +69,16 @@ class Entry:
         As it was asked for, options included.
     keep
         The fraction of the collection, or the number of images.
-    figures
-        Those of :class:`rsprune.evaluation.Quality`, with ``low_entropy`` (the share of images under the pool's lower
-        quartile of entropy) and ``seconds`` (of the choice alone).
+    metrics
+        Those of :class:`rsprune.evaluation.SubsetMetrics`, ``low_entropy`` (share of images below the pool's lower
+        quartile of entropy) and ``seconds`` (of the selection alone).
     failure
         Why the method could not choose so many.
     """
 
     strategy: str
     keep: float
-    figures: Mapping[str, float | None]
+    metrics: Mapping[str, float | None]
     failure: str | None = None
 
 
@@ -110,31 +110,31 @@ class Comparison:
 
     def csv(self) -> str:
         """The table as CSV, with the numbers unrounded."""
-        rows = [{"strategy": one.strategy, "keep": one.keep, **one.figures} for one in self.entries if not one.failure]
+        rows = [{"strategy": one.strategy, "keep": one.keep, **one.metrics} for one in self.entries if not one.failure]
         return csv_table(["strategy", "keep", *(column.name for column in COLUMNS)], rows)
 
     def figure(self) -> str:
         """The figure: a dot for each method and budget, a panel for each measure."""
         names = list(dict.fromkeys(one.strategy for one in self.entries))
         keeps = list(dict.fromkeys(one.keep for one in self.entries))
-        found = {(one.strategy, one.keep): one.figures for one in self.entries}
+        found = {(one.strategy, one.keep): one.metrics for one in self.entries}
         panels = [
             Panel(column.head, better, [[found.get((name, keep), {}).get(measure) for name in names] for keep in keeps])
             for measure, better in PANELS
             for column in COLUMNS
-            if column.name == measure and any(one.figures.get(measure) is not None for one in self.entries)
+            if column.name == measure and any(one.metrics.get(measure) is not None for one in self.entries)
         ]
         return dots(self.head[0], names, [f"keep {keep:g}" for keep in keeps], panels)
 
     def _tables(self, table: Any) -> list[str]:
         lines: list[str] = []
-        used = [c for c in COLUMNS if any(one.figures.get(c.name) is not None for one in self.entries)]
+        used = [c for c in COLUMNS if any(one.metrics.get(c.name) is not None for one in self.entries)]
         for keep in dict.fromkeys(one.keep for one in self.entries):
             mine = [one for one in self.entries if one.keep == keep]
             lines += [
                 f"keep {keep:g}",
                 "",
-                table(used, [(one.strategy, one.figures) for one in mine if not one.failure]),
+                table(used, [(one.strategy, one.metrics) for one in mine if not one.failure]),
             ]
             lines += [f"{one.strategy}: {one.failure}" for one in mine if one.failure]
             lines.append("")
@@ -276,7 +276,7 @@ class _Contest:
                 "seed": seed,
             }
         )
-        self._measure: Coverage | None = None
+        self._measure: SubsetEvaluator | None = None
         self._centroids: Any = None
 
     def head(self) -> tuple[str, ...]:
@@ -309,7 +309,7 @@ class _Contest:
         else:
             kept = {**of, **self.run(path.with_suffix(".npy"), name, options, rows)}
             write_json(path, kept)
-        return Entry(spec, keep, kept["figures"], kept["failure"])
+        return Entry(spec, keep, kept["metrics"], kept["failure"])
 
     def run(self, path: Path, name: str, options: dict[str, Any], rows: int) -> dict[str, Any]:
         """Choose and measure."""
@@ -328,12 +328,12 @@ class _Contest:
                 **options,
             )
         except (BudgetError, MissingInputError) as error:
-            return {"figures": {}, "failure": str(error)}
+            return {"metrics": {}, "failure": str(error)}
         seconds = time.perf_counter() - begun
         write_npy(path, chosen.indices)
-        figures = asdict(self.measure()(chosen))
-        figures["low_entropy"] = float((self.pool.entropy[chosen.indices] < self.low).mean())
-        return {"figures": {**figures, "seconds": seconds}, "failure": None}
+        metrics = asdict(self.measure()(chosen))
+        metrics["low_entropy"] = float((self.pool.entropy[chosen.indices] < self.low).mean())
+        return {"metrics": {**metrics, "seconds": seconds}, "failure": None}
 
     def centroids(self) -> Any:
         """The centroids of RS-Prune: fitted on what the methods may see."""
@@ -345,13 +345,13 @@ class _Contest:
                 self._centroids = fit_centroids(self.prior, of_run.k, seed=self.seed, threads=self.threads)
         return self._centroids
 
-    def measure(self) -> Coverage:
+    def measure(self) -> SubsetEvaluator:
         """The measures of this pool."""
         if self._measure is None:
             k = min(self.pool.centroids.k, self.pool.embeds.shape[0])
             # A seed of its own: methods that fit as many clusters on the pool must not meet the very same ones.
             clusters = fit_centroids(self.pool.embeds, k, seed=self.seed + 1, n_init=1, threads=self.threads)
-            self._measure = Coverage(
+            self._measure = SubsetEvaluator(
                 self.pool.embeds,
                 clusters,
                 target=self.target,

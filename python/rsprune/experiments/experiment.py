@@ -1,4 +1,4 @@
-"""`rsprune experiment`: the paper's tables and figures, at a scale that one has the machine for.
+"""`rsprune experiment`: the paper's tables and metrics, at a scale that one has the machine for.
 
 Every trial trains the same network for the same number of steps; what it is trained on is all that differs. The folder
 holds ``references/<set>`` and ``pool`` (embeddings), ``latents``, ``real`` (what is compared with), ``trials/<trial>``,
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rsprune.centroids import fit_centroids
 from rsprune.encoders import load_encoder
 from rsprune.errors import ArgumentError
-from rsprune.evaluation.features import draw
+from rsprune.evaluation.features import sample_rows
 from rsprune.experiments.grids import GRIDS, POOL, THIRD
 from rsprune.experiments.pool import EmbeddedPool
 from rsprune.experiments.results import Experiment
@@ -83,7 +83,7 @@ def experiment(
     workers
         Trials at once, each in a process of its own: by default one a GPU, or one a core.
     threads
-        Of each trial. On a CPU figures depend on it in their last bits, not on ``workers``.
+        Of each trial. On a CPU metrics depend on it in their last bits, not on ``workers``.
     progress
         As for :func:`rsprune.prune`.
 
@@ -198,9 +198,9 @@ def prepare(
     cache_latents(pool, codec, reading, out=root / "latents", device=bench.device or "cpu", progress=observer)
     held = {name: {one.keys[row] for row in one.split(SPLIT)[1].tolist()} for name, one in bench.references.items()}
     target = np.concatenate([pixels(source, held[name], reading) for name, source in references.items()])
-    write_npy(root / "real" / "target.npy", target[draw(scale.real, len(target), SPLIT)])
+    write_npy(root / "real" / "target.npy", target[sample_rows(scale.real, len(target), SPLIT)])
     keys = EmbeddedPool.open(root / "pool").keys
-    drawn = {keys[row] for row in draw(scale.real, len(keys), SPLIT).tolist()}
+    drawn = {keys[row] for row in sample_rows(scale.real, len(keys), SPLIT).tolist()}
     write_npy(root / "real" / "pool.npy", pixels(pool, drawn, reading))
 
 

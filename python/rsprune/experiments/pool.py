@@ -17,7 +17,7 @@ from rsprune import _core
 from rsprune.centroids import Centroids
 from rsprune.embeddings import Embeddings, as_rows
 from rsprune.errors import ArgumentError, FormatError, UnfinishedRunError
-from rsprune.evaluation.features import draw
+from rsprune.evaluation.features import sample_rows
 from rsprune.io import digest, read_table
 from rsprune.runs.folder import RunFolder
 from rsprune.strategies.inputs import take
@@ -104,7 +104,7 @@ class EmbeddedPool:
         if not holdout:
             everything = take(rows, valid)
             return everything, everything
-        out = draw(max(int(holdout * len(valid)), 1), len(valid), seed)
+        out = sample_rows(max(int(holdout * len(valid)), 1), len(valid), seed)
         return take(rows, np.delete(valid, out)), take(rows, valid[out])
 
     def describe(self) -> str:
@@ -145,7 +145,7 @@ class EmbeddedSet:
         """The valid rows in two halves, drawn by seed: for the methods, and held out."""
         found = np.concatenate([_core.valid_rows(block, threads=None) for block in self.embeds.blocks()])
         valid = np.flatnonzero(found)
-        out = draw(len(valid) // 2, len(valid), seed)
+        out = sample_rows(len(valid) // 2, len(valid), seed)
         return np.delete(valid, out), valid[out]
 
     def rows(self, numbers: NDArray[np.int64]) -> NDArray[Any]:

@@ -49,7 +49,7 @@ class Experiment:
     head
         What was compared, in lines.
     trials
-        For each arm's name the figures of its finished trials, by seed.
+        For each arm's name the metrics of its finished trials, by seed.
     failures
         Why an arm has none.
     """
@@ -65,41 +65,41 @@ class Experiment:
     def add(self, arm: Arm, seed: int, found: Mapping[str, Any]) -> None:
         """Take in what a trial found."""
         if found["failure"] is None:
-            self.trials.setdefault(arm.name, {})[seed] = found["figures"]
+            self.trials.setdefault(arm.name, {})[seed] = found["metrics"]
         else:
             self.failures[arm.name] = found["failure"]
 
     def summary(self) -> list[tuple[str, dict[str, Any]]]:
-        """For each arm with a finished trial its figures: means with their spread between seeds."""
+        """For each arm with a finished trial its metrics: means with their spread between seeds."""
         rows = []
         base = self.trials.get(self.grid.baseline, {})
         for arm in self.arms:
             found = self.trials.get(arm.name, {})
             if not found:
                 continue
-            figures: dict[str, Any] = {
+            metrics: dict[str, Any] = {
                 name: Mean.of([one[name] for one in found.values()]) for name in next(iter(found.values()))
             }
-            figures["rows"] = figures["rows"].value
+            metrics["rows"] = metrics["rows"].value
             both = [seed for seed in found if seed in base and arm.name != self.grid.baseline]
             if both:
-                figures["target_change"] = Mean.of(
+                metrics["target_change"] = Mean.of(
                     [found[seed]["target_frechet"] - base[seed]["target_frechet"] for seed in both]
                 )
-            rows.append((arm.name, {**figures, "paper": arm.paper}))
+            rows.append((arm.name, {**metrics, "paper": arm.paper}))
         return rows
 
     def columns(self) -> list[Column]:
-        """Those that have figures."""
+        """Those that have metrics."""
         rows = self.summary()
-        return [one for one in COLUMNS if any(figures.get(one.name) is not None for _, figures in rows)]
+        return [one for one in COLUMNS if any(metrics.get(one.name) is not None for _, metrics in rows)]
 
     def notes(self) -> list[str]:
         """How to read the table, and what the paper has."""
         lines = [
             f"change: of the target FD from {self.grid.baseline!r}, trials of one seed with each other",
             "after ± stands the standard deviation between seeds",
-            f"the paper: {self.grid.paper.setting}; its figures compare with each other alone",
+            f"the paper: {self.grid.paper.setting}; its metrics compare with each other alone",
             *self.grid.paper.notes,
         ]
         return lines + [f"{name}: {why}" for name, why in self.failures.items()]
@@ -115,11 +115,11 @@ class Experiment:
         return "\n".join([*(f"- {one}" for one in self.head), "", table, "", *(f"- {one}" for one in self.notes())])
 
     def csv(self) -> str:
-        """All figures of all trials, unrounded."""
+        """All metrics of all trials, unrounded."""
         rows = [
-            {"arm": arm.name, "seed": seed, **figures, "paper": arm.paper}
+            {"arm": arm.name, "seed": seed, **metrics, "paper": arm.paper}
             for arm in self.arms
-            for seed, figures in sorted(self.trials.get(arm.name, {}).items())
+            for seed, metrics in sorted(self.trials.get(arm.name, {}).items())
         ]
         names = [column.name for column in COLUMNS if column.name != "target_change"]
         extra = sorted({name for row in rows for name in row} - {"arm", "seed", *names})
@@ -146,7 +146,7 @@ class Experiment:
         return dots(title, names, [f"seed {seed}" for seed in seeds], panels)
 
     def _line(self, name: str, head: str, swept: Sequence[tuple[float, dict[str, Any]]]) -> Line:
-        means = [figures[name] for _, figures in swept]
+        means = [metrics[name] for _, metrics in swept]
         spreads = [mean.spread or 0.0 for mean in means]
         return Line(
             head,

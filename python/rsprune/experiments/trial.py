@@ -19,7 +19,7 @@ from rsprune.centroids import Centroids, fit_centroids
 from rsprune.encoders import load_encoder
 from rsprune.encoders.weights import weights_provenance
 from rsprune.errors import BudgetError, MissingInputError
-from rsprune.evaluation import Extractor, Inception, OfEncoder, open_pictures
+from rsprune.evaluation import EncoderExtractor, Extractor, Inception, open_images
 from rsprune.evaluation.evaluate import compare_features, real_features
 from rsprune.experiments.grids import POOL, THIRD, Arm
 from rsprune.experiments.pool import EmbeddedPool, EmbeddedSet
@@ -40,7 +40,7 @@ __all__ = ["SPLIT", "Bench"]
 #: The seed by which reference images are held out: the target is the same for all trials.
 SPLIT = 0
 
-#: What of a scale shows in no trial's figures, save for rounding.
+#: What of a scale shows in no trial's metrics, save for rounding.
 OF_NO_TRIAL = ("seeds", "keeps", "micro_batch")
 
 #: The kernel distance: mean over so many subsets of so many images.
@@ -88,7 +88,7 @@ class Bench:
 
     def done(self, arm: Arm, seed: int) -> dict[str, Any] | None:
         """What :meth:`run` found, if it has come to its end."""
-        path = self.folder(arm, seed) / "figures.json"
+        path = self.folder(arm, seed) / "metrics.json"
         return read_json(path) if path.exists() else None
 
     def run(self, arm: Arm, seed: int) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class Bench:
         Returns
         -------
         dict
-            ``figures``: number of images, seconds of the choice, loss, and each metric by the set of real images; or
+            ``metrics``: number of images, seconds of the choice, loss, and each metric by the set of real images; or
             ``failure``: why the method could not choose so many.
         """
         folder = self.folder(arm, seed)
@@ -107,16 +107,16 @@ class Bench:
         try:
             chosen = self.choose(arm, seed)
         except (BudgetError, MissingInputError) as error:
-            found: dict[str, Any] = {"figures": {}, "failure": str(error)}
+            found: dict[str, Any] = {"metrics": {}, "failure": str(error)}
         else:
             seconds = time.perf_counter() - begun
             write_npy(folder / "rows.npy", chosen.indices)
             numbers = self.numbers[chosen.indices]
             numbers = numbers[numbers >= 0]  # an image that has entropy and embedding may yet have no latents
             found = {"failure": None, **self.learn(folder, numbers, seed)}
-            found["figures"] |= {"rows": len(numbers), "seconds": seconds}
+            found["metrics"] |= {"rows": len(numbers), "seconds": seconds}
         found |= {**provenance_header(), "arm": asdict(arm), "seed": seed}
-        write_json(folder / "figures.json", found)
+        write_json(folder / "metrics.json", found)
         return found
 
     # --- the choice ---------------------------------------------------------------------------------------------------
@@ -186,14 +186,14 @@ class Bench:
             device=self.device,
             progress=NoProgress(),
         )
-        figures: dict[str, Any] = {"loss": trained.figures["loss"]}
-        made = open_pictures(sampled.path / "samples.npz")
+        metrics: dict[str, Any] = {"loss": trained.figures["loss"]}
+        made = open_images(sampled.path / "samples.npz")
         extractor, provenance = self.extractor, self.provenance
         features = extractor.features(made.read(np.arange(len(made))))
         details = []
         for name in ("target", "pool"):
             of_real, statistics = real_features(
-                open_pictures(self.root / "real" / f"{name}.npy"),
+                open_images(self.root / "real" / f"{name}.npy"),
                 extractor,
                 provenance,
                 None,
@@ -211,9 +211,9 @@ class Bench:
                 seed=0,
             )
             short = {extractor.frechet: "frechet", extractor.kernel: "kernel"}
-            figures |= {f"{name}_{short.get(one.metric, one.metric)}": one.value for one in found}
+            metrics |= {f"{name}_{short.get(one.metric, one.metric)}": one.value for one in found}
             details += [{"real": name, **asdict(one)} for one in found]
-        return {"figures": figures, "details": details}
+        return {"metrics": metrics, "details": details}
 
     # --- what is shared -----------------------------------------------------------------------------------------------
 
@@ -248,7 +248,7 @@ class Bench:
         """What makes features of images."""
         if self.inception is not None:
             return Inception(self.inception, device=self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        return OfEncoder(load_encoder(self.scale.encoder, weights=self.weights, device=self.device))
+        return EncoderExtractor(load_encoder(self.scale.encoder, weights=self.weights, device=self.device))
 
     @cached_property
     def provenance(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rsprune import errors
 from rsprune.centroids import Centroids
-from rsprune.evaluation import Coverage, frechet_distance, gaussian, mmd, vendi_score
+from rsprune.evaluation import SubsetEvaluator, frechet_distance, gaussian, mmd, vendi_score
 
 
 def unit(x):
@@ -38,7 +38,7 @@ def test_quality_is_its_definitions(n, dim, duplicated, k, seed):
     rng = np.random.default_rng(seed)
     target, labels = rng.normal(size=(11, dim)).astype(np.float32), rng.integers(-1, 3, n)
     rows = np.sort(rng.choice(n, 8, replace=False))
-    got = Coverage(x, centroids, target=target, labels=labels, k=k, eps=0.1)(rows)
+    got = SubsetEvaluator(x, centroids, target=target, labels=labels, k=k, eps=0.1)(rows)
     u, t = unit(x), unit(target)
     s = u[rows]
     distances = np.sqrt(np.clip(2 - 2 * u @ u.T, 0, None))
@@ -54,8 +54,8 @@ def test_quality_is_its_definitions(n, dim, duplicated, k, seed):
         "rows": 8,
         "mmd": mmd(s, u, gaussian(bandwidth), unbiased=False),
         "frechet": frechet_distance(s, u),
-        "reach": distances[:, rows].min(axis=1).mean(),
-        "farthest": distances[:, rows].min(axis=1).max(),
+        "mean_nn_distance": distances[:, rows].min(axis=1).mean(),
+        "covering_radius": distances[:, rows].min(axis=1).max(),
         "knn_radius": within.mean(),
         "vendi": vendi_score(s),
         "balance": evenness(np.bincount(clusters[rows], minlength=5)),
@@ -83,15 +83,19 @@ def test_quality_is_its_definitions(n, dim, duplicated, k, seed):
 
 def test_the_whole_pool_stands_for_itself():
     x, centroids = scene(1, 300, 16)
-    whole = Coverage(x, centroids)(np.arange(300))
-    assert (whole.mmd, whole.reach, whole.farthest) == (pytest.approx(0, abs=1e-15), pytest.approx(0, abs=1e-3), 0)
+    whole = SubsetEvaluator(x, centroids)(np.arange(300))
+    assert (whole.mmd, whole.mean_nn_distance, whole.covering_radius) == (
+        pytest.approx(0, abs=1e-15),
+        pytest.approx(0, abs=1e-3),
+        0,
+    )
     assert whole.frechet == pytest.approx(0, abs=1e-12)
     assert (whole.coverage, whole.target_mmd, whole.class_balance) == (1, None, None)
 
 
 def test_a_worse_subset_has_worse_figures():
     x, centroids = scene(2, 600, 16)
-    measure = Coverage(x, centroids)
+    measure = SubsetEvaluator(x, centroids)
     rng = np.random.default_rng(0)
     spread = measure(rng.choice(600, 60, replace=False))
     heap = measure(np.argsort(-(unit(x) @ unit(x)[0]))[:60])
@@ -99,29 +103,29 @@ def test_a_worse_subset_has_worse_figures():
     assert heap.frechet > spread.frechet
     assert heap.coverage < spread.coverage
     assert heap.vendi < spread.vendi
-    assert heap.reach > spread.reach
+    assert heap.mean_nn_distance > spread.mean_nn_distance
     assert heap.knn_radius < spread.knn_radius
 
 
 def test_duplicates_are_counted_once_each():
     x, centroids = scene(3, 100, 24)
     twice = np.concatenate([x, x[:30] * 2])
-    assert Coverage(twice, centroids)(np.arange(130)).duplicates == pytest.approx(30 / 130)
-    assert Coverage(x, centroids)(np.arange(100)).duplicates == 0
+    assert SubsetEvaluator(twice, centroids)(np.arange(130)).duplicates == pytest.approx(30 / 130)
+    assert SubsetEvaluator(x, centroids)(np.arange(100)).duplicates == 0
 
 
 def test_figures_do_not_depend_on_threads_or_files(tmp_path):
     x, centroids = scene(4, 400, 12)
     rows = np.arange(0, 400, 5)
-    expected = asdict(Coverage(x, centroids, threads=1)(rows))
+    expected = asdict(SubsetEvaluator(x, centroids, threads=1)(rows))
     np.save(tmp_path / "a.npy", x[:150])
     np.save(tmp_path / "b.npy", x[150:])
-    assert asdict(Coverage(tmp_path, centroids, threads=3)(rows[::-1])) == expected
+    assert asdict(SubsetEvaluator(tmp_path, centroids, threads=3)(rows[::-1])) == expected
 
 
 def test_a_large_pool_is_sampled_by_row_number():
     x, centroids = scene(5, 3000, 8)
-    exact, sampled = Coverage(x, centroids), Coverage(x, centroids, sample=1000, seed=7)
+    exact, sampled = SubsetEvaluator(x, centroids), SubsetEvaluator(x, centroids, sample=1000, seed=7)
     assert sampled.is_sampled
     assert not exact.is_sampled
     rows = np.arange(0, 3000, 4)
@@ -143,10 +147,10 @@ def test_invalid_rows_are_left_out_of_the_pool_and_refused_in_a_subset():
     broken = x.copy()
     broken[[2, 60]] = [[np.nan] * 6, [0] * 6]
     without = np.delete(x, [2, 60], axis=0)
-    got = asdict(Coverage(broken, centroids)(rows))
-    assert got == pytest.approx(asdict(Coverage(without, centroids)(rows - 1)), nan_ok=False)
+    got = asdict(SubsetEvaluator(broken, centroids)(rows))
+    assert got == pytest.approx(asdict(SubsetEvaluator(without, centroids)(rows - 1)), nan_ok=False)
     with pytest.raises(errors.InvalidRowError, match="row 60 "):
-        Coverage(broken, centroids)(np.array([3, 4, 5, 6, 7, 60, 61]))
+        SubsetEvaluator(broken, centroids)(np.array([3, 4, 5, 6, 7, 60, 61]))
 
 
 @pytest.mark.parametrize(
@@ -166,4 +170,4 @@ def test_invalid_rows_are_left_out_of_the_pool_and_refused_in_a_subset():
 def test_what_cannot_be_measured_is_refused(options, rows, error, words):
     x, centroids = scene(7, 80, 6)
     with pytest.raises(error, match=words):
-        Coverage(x, Centroids(centroids), **options)(rows)
+        SubsetEvaluator(x, Centroids(centroids), **options)(rows)

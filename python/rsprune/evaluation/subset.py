@@ -1,4 +1,4 @@
-"""How well a subset stands for its pool, and for a target: figures that need no training and no labels."""
+"""Metrics of a subset against its pool and against a target, without training and without labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rsprune._core import Rows
 from rsprune.centroids import Centroids
 from rsprune.embeddings import Embeddings, as_rows
 from rsprune.errors import ArgumentError, EmptyInputError, InvalidRowError, ShapeError
-from rsprune.evaluation.features import draw, pairs
+from rsprune.evaluation.features import row_blocks, sample_rows
 from rsprune.evaluation.frechet import frechet_distance
 from rsprune.evaluation.kid import Kernel, gaussian
 from rsprune.evaluation.statistics import Statistics
@@ -24,15 +24,15 @@ from rsprune.selection import assign
 from rsprune.strategies.inputs import take
 from rsprune.validation import check_integer, check_threads
 
-__all__ = ["Coverage", "Quality"]
+__all__ = ["SubsetEvaluator", "SubsetMetrics"]
 
 # Beyond this many rows, what costs the square of them is taken on a sample.
 SAMPLE = 16_384
 
 
 @dataclass(frozen=True)
-class Quality:
-    """Figures of a subset. All lengths are distances between unit vectors, from 0 to 2.
+class SubsetMetrics:
+    """Metrics of a subset. Distances are those between unit vectors, from 0 to 2.
 
     Attributes
     ----------
@@ -47,20 +47,20 @@ class Quality:
         subset.
     density, target_density
         How many of those balls a row of the subset lies in, on average, over k.
-    reach, farthest
-        The mean, and the largest, distance of a row of the pool to the nearest of the subset.
+    mean_nn_distance, covering_radius
+        Mean and maximum, over the rows of the pool, of the distance to the nearest row of the subset.
     knn_radius
-        The mean distance of a row of the subset to its k-th nearest in the subset: how far apart they are.
+        Mean distance of a row of the subset to its k-th nearest neighbor in the subset.
     vendi
-        How many different rows there are in effect.
+        Vendi score: the effective number of different rows.
     balance
-        Entropy of the rows over the clusters, over its maximum log K: 1 when all clusters have as many.
+        Entropy of the distribution over clusters divided by log K: 1 when all clusters have equally many rows.
     duplicates
-        The share of rows that are more similar than ``1 - eps`` to an earlier one of their cluster.
+        Share of rows that are more similar than ``1 - eps`` to an earlier row of their cluster.
     class_balance, class_coverage
-        With labels: entropy of the rows over the classes, over its maximum; the share of classes that have a row.
+        With labels: entropy of the distribution over classes divided by its maximum; share of classes with a row.
 
-    What is not asked for is None: figures of a target or of classes that were not given.
+    Metrics that need a target or labels are None without these.
     """
 
     rows: int
@@ -68,8 +68,8 @@ class Quality:
     frechet: float
     coverage: float
     density: float
-    reach: float
-    farthest: float
+    mean_nn_distance: float
+    covering_radius: float
     knn_radius: float
     vendi: float
     balance: float
@@ -82,8 +82,8 @@ class Quality:
     class_coverage: float | None = None
 
 
-class Coverage:
-    """Measures subsets of one pool; what depends on the pool alone is worked out once.
+class SubsetEvaluator:
+    """Measures subsets of one pool; quantities of the pool alone are computed once.
 
     Parameters
     ----------
@@ -97,17 +97,16 @@ class Coverage:
     labels
         Integers (N,): a class each row, -1 for none.
     k
-        Neighbour that a ball reaches.
+        Each ball reaches to the k-th nearest neighbor.
     eps
         Duplicates are more similar than ``1 - eps``.
     sample
-        Of a larger pool, so many rows are drawn by seed and row number, and MMD, coverage, density, reach and k-NN
-        radius are those of the drawn rows and of the selected among them; the other figures are of all rows. The same
-        for the target.
+        A larger pool is sampled to this many rows, by seed and row number; MMD, coverage, density, distances and k-NN
+        radius are then those of the sample and the selected rows in it. The target is sampled alike.
     seed
-        Of the draw.
+        Random seed of the sample.
     threads
-        All cores by default. Never shows in the result.
+        Number of threads; all cores by default.
 
     Raises
     ------
@@ -153,8 +152,8 @@ class Coverage:
         self.valid: NDArray[np.bool_] = self._clusters >= 0
         self._labels = None if labels is None else _check_labels(labels, len(self.valid))
         candidates = np.flatnonzero(self.valid)
-        self._drawn = candidates[draw(self._sample, len(candidates), self._seed)]
-        #: Whether some figures are those of a sample.
+        self._drawn = candidates[sample_rows(self._sample, len(candidates), self._seed)]
+        #: Whether some metrics are those of a sample.
         self.is_sampled = len(self._drawn) < len(candidates)
         self._pool = _Set(take(self._embeds, self._drawn), self._k, self._threads)
         self._target: _Set | None = None
@@ -165,12 +164,12 @@ class Coverage:
                 raise ShapeError(message)
             usable = np.concatenate([_core.valid_rows(block, threads=self._threads) for block in rows.blocks()])
             self._target_rows = (rows, np.flatnonzero(usable))
-            some = np.flatnonzero(usable)[draw(self._sample, int(usable.sum()), self._seed)]
+            some = np.flatnonzero(usable)[sample_rows(self._sample, int(usable.sum()), self._seed)]
             self._target = _Set(take(rows, some), self._k, self._threads)
 
     @cached_property
     def _kernel(self) -> Kernel:
-        rows = self._pool.unit[draw(1024, len(self._pool.unit), self._seed)]
+        rows = self._pool.unit[sample_rows(1024, len(self._pool.unit), self._seed)]
         squared = (2 - 2 * (rows @ rows.T))[np.triu_indices(len(rows), 1)]
         return gaussian(math.sqrt(max(float(np.median(squared)), np.finfo(float).tiny)))
 
@@ -191,7 +190,7 @@ class Coverage:
     def _target_moments(self) -> Statistics:
         return _moments(*self._target_rows)
 
-    def __call__(self, rows: Any) -> Quality:
+    def __call__(self, rows: Any) -> SubsetMetrics:
         """Measure the subset of these row numbers.
 
         Parameters
@@ -220,21 +219,21 @@ class Coverage:
         nearest = self._pool.nearest(subset)
         covered, reach = nearest >= self._pool.edge, distance(nearest)
         counts = np.bincount(self._clusters[chosen], minlength=self._centroids)
-        figures: dict[str, Any] = {
+        metrics: dict[str, Any] = {
             "rows": len(chosen),
             "mmd": self._in_pool.mmd(inside, within),
             "frechet": frechet_distance(moments, self._pool_moments),
             "coverage": float(covered.mean()),
             "density": self._in_pool.density(inside, self._k),
-            "reach": float(reach.mean()),
-            "farthest": float(reach.max()),
+            "mean_nn_distance": float(reach.mean()),
+            "covering_radius": float(reach.max()),
             "knn_radius": float(distance(subset.edge).mean()),
-            "vendi": effective_number(np.linalg.eigvalsh(_second_moments(moments))),
+            "vendi": effective_number(moments.second_moment_eigenvalues()),
             "balance": _evenness(counts),
             "duplicates": self._duplicates(chosen),
         }
         if self._target is not None:
-            figures |= {
+            metrics |= {
                 "target_mmd": self._in_target.mmd(inside, within),
                 "target_frechet": frechet_distance(moments, self._target_moments),
                 "target_coverage": float((self._target.nearest(subset) >= self._target.edge).mean()),
@@ -243,8 +242,8 @@ class Coverage:
         if self._labels is not None:
             classes = np.bincount(self._labels[chosen][self._labels[chosen] >= 0], minlength=self._labels.max() + 1)
             classes = classes[np.bincount(self._labels[self._labels >= 0], minlength=len(classes)) > 0]
-            figures |= {"class_balance": _evenness(classes), "class_coverage": float((classes > 0).mean())}
-        return Quality(**figures)
+            metrics |= {"class_balance": _evenness(classes), "class_coverage": float((classes > 0).mean())}
+        return SubsetMetrics(**metrics)
 
     def _check(self, rows: Any) -> NDArray[np.int64]:
         chosen = np.asarray(rows)
@@ -303,7 +302,7 @@ class _Set:
 
 @dataclass(frozen=True, eq=False)
 class _Overlap:
-    """What each row of a pool adds to the figures of a subset against a set.
+    """What each row of a pool adds to the metrics of a subset against a set.
 
     Attributes
     ----------
@@ -323,7 +322,7 @@ class _Overlap:
     def of(cls, pool: _Set, other: _Set, kernel: Kernel) -> _Overlap:
         one = np.ones((1, 1))
         sums, balls = np.empty(len(pool.unit)), np.empty(len(pool.unit), np.int64)
-        for rows in pairs(len(pool.unit), len(other.unit)):
+        for rows in row_blocks(len(pool.unit), len(other.unit)):
             dots = pool.unit[rows] @ other.unit.T
             balls[rows] = (dots.astype(np.float32) >= other.edge).sum(axis=1)
             sums[rows] = kernel(dots, one, one).mean(axis=1)
@@ -342,33 +341,28 @@ class _Overlap:
 def mmd_within(rows: _Set, kernel: Kernel) -> float:
     """The mean of the kernel over all pairs, a row with itself among them."""
     one = np.ones((1, 1))
-    total = sum(kernel(rows.unit[i] @ rows.unit.T, one, one).sum() for i in pairs(len(rows.unit), len(rows.unit)))
+    total = sum(kernel(rows.unit[i] @ rows.unit.T, one, one).sum() for i in row_blocks(len(rows.unit), len(rows.unit)))
     return float(total) / len(rows.unit) ** 2
 
 
 def unit(rows: NDArray[Any]) -> NDArray[np.float64]:
-    """Rows of unit length, float64."""
+    """Normalize rows, in float64."""
     wide: NDArray[np.float64] = rows.astype(np.float64)
-    # The largest number first, or squares of float64 might leave its range.
+    # Scaled by the largest entry first: squares could overflow.
     wide /= np.abs(wide).max(axis=1, keepdims=True)
     wide /= np.linalg.norm(wide, axis=1, keepdims=True)
     return wide
 
 
 def distance(similarity: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The distance of unit vectors of these cosines: ``sqrt(2 - 2 s)``."""
+    """Distances between unit vectors of these cosines: ``sqrt(2 - 2 s)``."""
     lengths: NDArray[np.float64] = np.sqrt((2 - 2 * similarity.astype(np.float64)).clip(min=0))
     return lengths
 
 
 def _moments(embeds: Embeddings, rows: NDArray[np.int64]) -> Statistics:
-    """Mean and covariance of some unit rows, a block at a time."""
+    """Mean and covariance of some rows, normalized, block by block."""
     return Statistics.of_blocks(unit(take(embeds, rows[i : i + 1024])) for i in range(0, len(rows), 1024))
-
-
-def _second_moments(moments: Statistics) -> NDArray[np.float64]:
-    """``X^T X / N`` of unit rows X: of trace 1, with the eigenvalues of their cosines over N."""
-    return moments.covariance * ((moments.n - 1) / moments.n) + np.outer(moments.mean, moments.mean)
 
 
 def _evenness(counts: NDArray[np.int64]) -> float:
