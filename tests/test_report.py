@@ -16,12 +16,7 @@ from PIL import Image
 
 from rsprune import _core, charts
 from rsprune.errors import UnfinishedRunError
-<<<<<<< HEAD
-from rsprune.report import charts, write_report
-=======
-from rsprune.manifest import RunFolder
 from rsprune.report import write_report
->>>>>>> 9d76e40 (charts: one writer of SVG for the report, comparisons and experiments)
 from rsprune.report.finished import read_run
 from rsprune.report.markup import percent
 from rsprune.report.stages import merge_bins, round_values

@@ -111,7 +111,7 @@ class Statistics:
         Of unit rows X they sum to 1 and are the eigenvalues of the cosines over N.
         """
         if self.rank == self.dim:
-            moments = self.covariance * ((self.n - 1) / self.n) + np.outer(self.mean, self.mean)
+            moments: NDArray[Any] = self.covariance * ((self.n - 1) / self.n) + np.outer(self.mean, self.mean)
         else:
             root = np.column_stack([self.factor * np.sqrt((self.n - 1) / self.n), self.mean])
             moments = root.T @ root if root.shape[1] < self.dim else root @ root.T
