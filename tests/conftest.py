@@ -1,8 +1,14 @@
-"""Settings that all tests share."""
+"""Settings and fixtures that tests of several modules share."""
 
 import os
+from typing import NamedTuple
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+# Networks as small as those of the tests lose time, and on a busy machine much of it, by sharing their work among
+# threads. PyTorch and BLAS read this when they are imported; subprocesses inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Deterministic and quick by default; HYPOTHESIS_PROFILE=deep digs.
 settings.register_profile(
@@ -10,3 +16,56 @@ settings.register_profile(
 )
 settings.register_profile("deep", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+class Done(NamedTuple):
+    """What a command left when it ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(scope="session")
+def command():
+    """Run a command in this process, as importing what it needs takes longer than most of them: command(*words)."""
+    from typer.testing import CliRunner
+
+    from rsprune.cli.app import app
+
+    def run(*words):
+        environment = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+        done = CliRunner().invoke(app, [str(word) for word in words], env=environment)
+        if done.exception and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return Done(done.exit_code, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def embedded_run(tmp_path_factory):
+    """90 images, three of them unreadable, and 40 reference images, all embedded; beside it ``classes.csv``."""
+    import rsprune
+    from small_runs import Colours, picture, write_tar
+
+    folder = tmp_path_factory.mktemp("compare")
+    for shard in range(2):
+        members = {f"{shard}-{i:03d}.jpg": picture(1000 * shard + i) for i in range(45)}
+        members[f"{shard}-007.jpg"] = b""
+        write_tar(folder / f"pool-{shard}.tar", members)
+    write_tar(folder / "reference.tar", {f"r{i}.jpg": picture(9000 + i) for i in range(40)})
+    rsprune.prune(
+        str(folder / "pool-*.tar"),
+        reference=str(folder / "reference.tar"),
+        keep=0.2,
+        entropy_keep=1.0,
+        k=4,
+        encoder=Colours(),
+        keep_embeddings=True,
+        out=folder / "run",
+        progress=False,
+    )
+    lines = ["name,kind", *(f"{s}-{i:03d},{'even' if i % 2 == 0 else 'odd'}" for s in range(2) for i in range(45))]
+    (folder / "classes.csv").write_text("\n".join(lines))
+    return folder / "run"

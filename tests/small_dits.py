@@ -1,20 +1,10 @@
 """Diffusion transformers with the real structure, small, whose every weight matters."""
 
-import pytest
 import torch
 
 from rsprune.training.dit import DiT
 
 SHAPE = {"input_size": 8, "patch_size": 2, "in_channels": 4, "hidden_size": 48, "depth": 2, "num_heads": 3}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Networks this small lose time, and on a busy machine much of it, by sharing their work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def small_dit(seed=0, perturb=0.05, **changes):

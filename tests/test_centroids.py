@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rsprune
+from failures import raises
 from rsprune import errors
 
 
@@ -55,7 +56,7 @@ def test_a_run_is_that_of_a_literal_lloyd(max_iter, tol):
 def test_the_objective_never_falls_and_is_that_of_the_centroids(n, dim, k, seed):
     x = np.random.default_rng(seed).normal(size=(n, dim)).astype(np.float32)
     if k > n:
-        with pytest.raises(errors.ArgumentError, match=f"k is {k}, but there are only {n} valid rows"):
+        with raises(errors.ArgumentError, "k", k, n):
             rsprune.fit_centroids(x, k)
         return
     got = rsprune.fit_centroids(x, k, seed=seed, tol=0.0)
@@ -126,29 +127,29 @@ def test_meta_names_what_was_done():
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "message"),
+    ("change", "error", "values"),
     [
-        ({"k": 0}, errors.ArgumentError, "k is 0"),
-        ({"k": 1.5}, errors.ArgumentError, "k is 1.5"),
-        ({"k": 7}, errors.ArgumentError, r"k is 7, but there are only 6 valid rows \(0 invalid\)"),
-        ({"k": 4}, errors.ArgumentError, "k is 4, but only 3 of 6 rows point in distinct directions"),
-        ({"n_init": 0}, errors.ArgumentError, "n_init is 0"),
-        ({"max_iter": 0}, errors.ArgumentError, "max_iter is 0"),
-        ({"tol": -1.0}, errors.ArgumentError, "tol is -1"),
-        ({"tol": float("nan")}, errors.ArgumentError, "tol is NaN"),
-        ({"tol": "small"}, errors.ArgumentError, "tol is 'small'"),
-        ({"seed": -1}, errors.ArgumentError, "seed is -1"),
-        ({"seed": 0.5}, errors.ArgumentError, "seed is 0.5"),
-        ({"on_invalid": None}, errors.ArgumentError, "on_invalid is None"),
-        ({"ref_embeds": np.eye(3, dtype=int)}, errors.DtypeError, "int64"),
-        ({"ref_embeds": np.zeros((0, 3))}, errors.EmptyInputError, "0 rows"),
-        ({"ref_embeds": np.zeros((4, 3))}, errors.EmptyInputError, "none of the 4 rows has a direction"),
-        ({"ref_embeds": np.diag([1, 1, 0.0]), "on_invalid": "raise"}, errors.InvalidRowError, "row 2 is all zero"),
+        ({"k": 0}, errors.ArgumentError, ("k", 0)),
+        ({"k": 1.5}, errors.ArgumentError, ("k", 1.5)),
+        ({"k": 7}, errors.ArgumentError, ("k", 7, 6, 0)),
+        ({"k": 4}, errors.ArgumentError, ("k", 4, 3, 6)),
+        ({"n_init": 0}, errors.ArgumentError, ("n_init", 0)),
+        ({"max_iter": 0}, errors.ArgumentError, ("max_iter", 0)),
+        ({"tol": -1.0}, errors.ArgumentError, ("tol", -1)),
+        ({"tol": float("nan")}, errors.ArgumentError, ("tol", "NaN")),
+        ({"tol": "small"}, errors.ArgumentError, ("tol", "'small'")),
+        ({"seed": -1}, errors.ArgumentError, ("seed", -1)),
+        ({"seed": 0.5}, errors.ArgumentError, ("seed", 0.5)),
+        ({"on_invalid": None}, errors.ArgumentError, ("on_invalid",)),
+        ({"ref_embeds": np.eye(3, dtype=int)}, errors.DtypeError, ("int64",)),
+        ({"ref_embeds": np.zeros((0, 3))}, errors.EmptyInputError, (0,)),
+        ({"ref_embeds": np.zeros((4, 3))}, errors.EmptyInputError, (4,)),
+        ({"ref_embeds": np.diag([1, 1, 0.0]), "on_invalid": "raise"}, errors.InvalidRowError, (2,)),
     ],
 )
-def test_bad_input(change, error, message):
+def test_bad_input(change, error, values):
     arguments = {"ref_embeds": np.array([[1, 0], [2, 0], [0, 1], [0, 3], [-1, 0], [1, 0.0]]), "k": 2}
-    with pytest.raises(error, match=message):
+    with raises(error, *values):
         rsprune.fit_centroids(**(arguments | change))
 
 
@@ -206,13 +207,13 @@ def test_garbage_is_a_format_error(centroids, tmp_path):
     ]
     for content in cases:
         path.write_bytes(content)
-        with pytest.raises(errors.FormatError, match=r"c\.safetensors: "):
+        with raises(errors.FormatError, "c.safetensors"):
             rsprune.Centroids.load(path)
     with pytest.raises(FileNotFoundError):
         rsprune.Centroids.load(tmp_path / "none.safetensors")
 
 
 def test_meta_that_is_no_json_is_refused(centroids, tmp_path):
-    with pytest.raises(errors.ArgumentError, match="must be JSON"):
+    with raises(errors.ArgumentError):
         rsprune.Centroids(centroids.vectors, {"encoder": object()}).save(tmp_path / "c.safetensors")
     assert not list(tmp_path.iterdir())

@@ -8,16 +8,13 @@ import sys
 import tarfile
 import time
 import warnings
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
 from rsprune import __version__
-from rsprune.cli.app import app
 
 COMMANDS = [
     "prune",
@@ -38,22 +35,6 @@ COMMANDS = [
 ]
 
 
-class Done(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def rsprune(*words):
-    """Run a command in this process: importing what it needs takes longer than most of them."""
-    done = CliRunner().invoke(
-        app, [str(word) for word in words], env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
-    )
-    if done.exception and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return Done(done.exit_code, done.stdout, done.stderr)
-
-
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")
@@ -65,23 +46,23 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(images, tmp_path_factory):
+def run(command, images, tmp_path_factory):
     out = tmp_path_factory.mktemp("cli") / "run"
-    done = rsprune("prune", images, "-r", images, "-o", out, "--keep", "0.2", "--k", "3", "-e", "efficientnet-lite0")
+    done = command("prune", images, "-r", images, "-o", out, "--keep", "0.2", "--k", "3", "-e", "efficientnet-lite0")
     assert done.returncode == 0, done.stderr
     return out, done
 
 
-def test_help_names_every_command_and_gives_examples():
-    top = rsprune("--help")
+def test_help_names_every_command_and_gives_examples(command):
+    top = command("--help")
     assert top.returncode == 0
-    assert all(command in top.stdout for command in COMMANDS)
-    assert "Usage" in rsprune().stdout
-    for command in COMMANDS:
-        page = rsprune(command, "--help")
+    assert all(name in top.stdout for name in COMMANDS)
+    assert "Usage" in command().stdout
+    for name in COMMANDS:
+        page = command(name, "--help")
         assert page.returncode == 0
         assert "Example" in page.stdout
-        assert f"rsprune {command}" in page.stdout
+        assert f"rsprune {name}" in page.stdout
 
 
 def test_version_of_the_installed_command():
@@ -89,11 +70,11 @@ def test_version_of_the_installed_command():
     assert done.stdout == f"rsprune {__version__}\n"
 
 
-def test_warnings_are_one_line(images, tmp_path):
+def test_warnings_are_one_line(command, images, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         words = ["prune", images, "-r", images, "-o", tmp_path / "run", "--keep", "2", "--k", "3"]
-        done = rsprune(*words, "-e", "efficientnet-lite0")
+        done = command(*words, "-e", "efficientnet-lite0")
     assert done.returncode == 0
     assert done.stderr.startswith("warning: a budget of 2 rows for 3 clusters")
     assert len(done.stderr.splitlines()) == 1
@@ -108,39 +89,39 @@ def test_prune_prints_what_was_kept_and_where(run):
     assert (out / "report.html").is_file()
 
 
-def test_json_lines_carry_progress_and_result(run, images):
+def test_json_lines_carry_progress_and_result(command, run, images):
     out, _ = run
     words = ["prune", images, "-r", images, "-o", out, "--keep", "0.2", "--k", "3", "-e", "efficientnet-lite0"]
-    events = [json.loads(line) for line in rsprune(*words, "--json").stdout.splitlines()]
+    events = [json.loads(line) for line in command(*words, "--json").stdout.splitlines()]
     assert events[-1]["event"] == "result"
     assert events[-1]["selected"] == 8
-    assert rsprune(*words, "--quiet").stdout == ""
+    assert command(*words, "--quiet").stdout == ""
 
 
-def test_entropy_alone(images, tmp_path):
-    done = rsprune("entropy", images, "-o", tmp_path / "e", "--json")
+def test_entropy_alone(command, images, tmp_path):
+    done = command("entropy", images, "-o", tmp_path / "e", "--json")
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert [event["event"] for event in events] == ["start", "finish", "result"]
     assert events[0]["total"] == 41
     assert events[-1]["quarantined"] == 1
 
 
-def test_explain_says_why(run):
+def test_explain_says_why(command, run):
     out, _ = run
     kept = (out / "selected.txt").read_text().splitlines()[0]
-    done = rsprune("explain", out, kept, "00.png", "broken.png")
+    done = command("explain", out, kept, "00.png", "broken.png")
     assert done.returncode == 0, done.stderr
     assert "kept" in done.stdout
     assert "Stage I" in done.stdout
-    missing = rsprune("explain", out, "99.png")
+    missing = command("explain", out, "99.png")
     assert missing.returncode == 1
     assert "99.png" in missing.stderr
 
 
-def test_plan_writes_nothing(images, tmp_path, monkeypatch):
+def test_plan_writes_nothing(command, images, tmp_path, monkeypatch):
     words = ["plan", images, "-r", images, "--k", "3", "-e", "efficientnet-lite0", "--no-measure", "--json"]
     monkeypatch.chdir(tmp_path)
-    done = rsprune(*words)
+    done = command(*words)
     assert json.loads(done.stdout.splitlines()[-1])["images"] == 41
     assert list(tmp_path.iterdir()) == []
 
@@ -155,8 +136,8 @@ def test_plan_writes_nothing(images, tmp_path, monkeypatch):
         (["select", "{tmp}/no.npy", "-c", "{tmp}/no.safetensors", "-o", "{tmp}/s.parquet"], "no.safetensors"),
     ],
 )
-def test_errors_are_one_line_and_exit_1(images, tmp_path, words, says):
-    done = rsprune(*[word.format(images=images, tmp=tmp_path) for word in words])
+def test_errors_are_one_line_and_exit_1(command, images, tmp_path, words, says):
+    done = command(*[word.format(images=images, tmp=tmp_path) for word in words])
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith("error: ")
     assert says in done.stderr
@@ -173,8 +154,8 @@ def test_errors_are_one_line_and_exit_1(images, tmp_path, words, says):
         ["entropy", "x", "-o", "z", "--threads", "0"],
     ],
 )
-def test_wrong_usage_exits_2(words):
-    done = rsprune(*words)
+def test_wrong_usage_exits_2(command, words):
+    done = command(*words)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
 
@@ -201,47 +182,47 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path):
 # --- encoders ---------------------------------------------------------------------------------------------------------
 
 
-def test_encoders_are_listed_with_their_origin(monkeypatch, tmp_path):
+def test_encoders_are_listed_with_their_origin(command, monkeypatch, tmp_path):
     monkeypatch.setenv("RSPRUNE_WEIGHTS", str(tmp_path))
-    lines = {line.split()[0]: line for line in rsprune("encoders", "list").stdout.splitlines()}
+    lines = {line.split()[0]: line for line in command("encoders", "list").stdout.splitlines()}
     assert lines["git-rsclip"].split()[1:4] == ["1024", "256", "no"]
     assert "lcybuaa/Git-RSCLIP, model.safetensors" in lines["git-rsclip"]
     assert lines["efficientnet-lite0"].split()[1:4] == ["1280", "224", "yes"]
     (tmp_path / "git-rsclip").mkdir()
     (tmp_path / "git-rsclip" / "model.safetensors").touch()
-    [listed] = map(json.loads, rsprune("encoders", "list", "--json").stdout.splitlines())
+    [listed] = map(json.loads, command("encoders", "list", "--json").stdout.splitlines())
     entry = next(entry for entry in listed["encoders"] if entry["name"] == "git-rsclip")
     assert entry["weights"] == str(tmp_path / "git-rsclip" / "model.safetensors")
     assert "torch" in listed["libraries"]
 
 
-def test_encoders_are_checked(monkeypatch, tmp_path):
+def test_encoders_are_checked(command, monkeypatch, tmp_path):
     monkeypatch.setenv("RSPRUNE_WEIGHTS", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    done = rsprune("encoders", "check")
+    done = command("encoders", "check")
     assert done.returncode == 0
     assert "efficientnet-lite0" in done.stdout
     assert "ok" in done.stdout
-    done = rsprune("encoders", "check", "git-rsclip", "efficientnet-lite0", "--json")
+    done = command("encoders", "check", "git-rsclip", "efficientnet-lite0", "--json")
     first, second = map(json.loads, done.stdout.splitlines())
     assert done.returncode == 1
     assert (first["passed"], second["passed"]) == (False, True)
     assert "lcybuaa/Git-RSCLIP" in first["error"]
 
 
-def test_conversion_of_what_has_none():
-    done = rsprune("encoders", "convert", "dinov2-s", "-o", "nowhere")
+def test_conversion_of_what_has_none(command):
+    done = command("encoders", "convert", "dinov2-s", "-o", "nowhere")
     assert (done.returncode, done.stderr) == (
         1,
         "error: dinov2-s has no conversion: known are git-rsclip, git-rsclip-base\n",
     )
 
 
-def test_conversion_without_open_clip_names_the_extra(monkeypatch, tmp_path):
+def test_conversion_without_open_clip_names_the_extra(command, monkeypatch, tmp_path):
     for name in ("convert", "clip"):
         monkeypatch.delitem(sys.modules, f"rsprune.encoders.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "open_clip", None)
-    done = rsprune("encoders", "convert", "git-rsclip", "-o", tmp_path)
+    done = command("encoders", "convert", "git-rsclip", "-o", tmp_path)
     assert (done.returncode, done.stderr) == (
         1,
         'error: the conversion needs open_clip: `pip install "rsprune[embed]"`\n',

@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from test_pipeline import Colours, picture, write_tar
 
 import rsprune
+from failures import raises
 from rsprune import errors, strategies
 from rsprune.centroids import fit_centroids
 from rsprune.charts import Line, Panel, dots, lines, ticks
@@ -25,37 +25,12 @@ QUIET = {"progress": False}
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """90 images, three of them unreadable, and 40 reference images, all embedded."""
-    folder = tmp_path_factory.mktemp("compare")
-    for shard in range(2):
-        members = {f"{shard}-{i:03d}.jpg": picture(1000 * shard + i) for i in range(45)}
-        members[f"{shard}-007.jpg"] = b""
-        write_tar(folder / f"pool-{shard}.tar", members)
-    write_tar(folder / "reference.tar", {f"r{i}.jpg": picture(9000 + i) for i in range(40)})
-    rsprune.prune(
-        str(folder / "pool-*.tar"),
-        reference=str(folder / "reference.tar"),
-        keep=0.2,
-        entropy_keep=1.0,
-        k=4,
-        encoder=Colours(),
-        keep_embeddings=True,
-        out=folder / "run",
-        progress=False,
-    )
-    lines = ["name,kind", *(f"{s}-{i:03d},{'even' if i % 2 == 0 else 'odd'}" for s in range(2) for i in range(45))]
-    (folder / "classes.csv").write_text("\n".join(lines))
-    return folder / "run"
-
-
-@pytest.fixture(scope="module")
-def done(run, tmp_path_factory):
+def done(embedded_run, tmp_path_factory):
     return compare(
-        run,
+        embedded_run,
         METHODS,
         keep=[0.3, 20],
-        labels=run.parent / "classes.csv",
+        labels=embedded_run.parent / "classes.csv",
         key_column="name",
         label_column="kind",
         out=tmp_path_factory.mktemp("done"),
@@ -63,12 +38,12 @@ def done(run, tmp_path_factory):
     )
 
 
-def test_the_figures_are_those_of_what_each_method_chose(run, done):
-    pool = EmbeddedPool.open(run)
+def test_the_figures_are_those_of_what_each_method_chose(embedded_run, done):
+    pool = EmbeddedPool.open(embedded_run)
     assert pool.embeds.shape == (88, 6)
     prior, target = pool.reference(0.5, 0)
     assert (len(prior), len(target)) == (20, 20)
-    labels, names = read_classes(run.parent / "classes.csv", pool.keys, "name", "kind")
+    labels, names = read_classes(embedded_run.parent / "classes.csv", pool.keys, "name", "kind")
     assert names == ["even", "odd"]
     clusters = fit_centroids(pool.embeds, 4, seed=1, n_init=1)
     measure = SubsetEvaluator(pool.embeds, clusters, target=target, labels=labels)
@@ -102,7 +77,7 @@ def test_the_tables_and_the_figure_hold_the_same(done):
     assert sum(text.startswith("kcenter, keep 20: ") for text in titles) == 8
 
 
-def test_a_stopped_comparison_goes_on(run, done, monkeypatch, tmp_path):
+def test_a_stopped_comparison_goes_on(embedded_run, done, monkeypatch, tmp_path):
     arguments = {"keep": [0.3], "holdout": 0.5, "out": tmp_path, **QUIET}
     calls = []
     honest = strategies.select
@@ -115,37 +90,37 @@ def test_a_stopped_comparison_goes_on(run, done, monkeypatch, tmp_path):
 
     monkeypatch.setattr(strategies, "select", counted)
     with pytest.raises(KeyboardInterrupt):
-        compare(run, METHODS, **arguments)
-    again = compare(run, METHODS, **arguments)
+        compare(embedded_run, METHODS, **arguments)
+    again = compare(embedded_run, METHODS, **arguments)
     assert calls == ["rsprune", "random", "kcenter", "kcenter", "semdedup"]
-    compare(run, METHODS, **arguments)
+    compare(embedded_run, METHODS, **arguments)
     assert len(calls) == 5
     # Other settings are another comparison: nothing is taken over.
-    compare(run, ["random"], **arguments | {"holdout": 0.25})
+    compare(embedded_run, ["random"], **arguments | {"holdout": 0.25})
     assert len(calls) == 6
     assert [one.strategy for one in again.entries] == METHODS
     assert again.entries[0].metrics["class_balance"] is None
 
 
-def test_what_a_method_chose_is_kept(run, done):
-    pool = EmbeddedPool.open(run)
+def test_what_a_method_chose_is_kept(embedded_run, done):
+    pool = EmbeddedPool.open(embedded_run)
     kept = [np.load(path) for path in sorted((done.path / "entries").glob("random-20-*.npy"))]
     assert len(kept) == 1
     expected = strategies.select("random", pool.embeds, 20, entropy=pool.entropy)
     assert kept[0].tolist() == expected.indices.tolist()
 
 
-def test_a_budget_that_a_method_cannot_meet_is_said_and_ends_nothing(run, tmp_path):
-    done = compare(run, ["ccs:beta=0.9", "random"], keep=[0.5], out=tmp_path, **QUIET)
+def test_a_budget_that_a_method_cannot_meet_is_said_and_ends_nothing(embedded_run, tmp_path):
+    done = compare(embedded_run, ["ccs:beta=0.9", "random"], keep=[0.5], out=tmp_path, **QUIET)
     assert "fewer than the budget" in done.entries[0].failure
     assert done.entries[1].failure is None
     assert "ccs:beta=0.9: beta = 0.9 leaves" in done.describe()
     assert len(list(csv.DictReader(io.StringIO(done.csv())))) == 1
 
 
-def test_without_reference_embeddings_there_is_no_target(run, tmp_path):
+def test_without_reference_embeddings_there_is_no_target(embedded_run, tmp_path):
     bare = tmp_path / "run"
-    shutil.copytree(run, bare)
+    shutil.copytree(embedded_run, bare)
     shutil.rmtree(bare / "reference")
     done = compare(bare, ["rsprune", "datacomp", "random"], keep=[0.3], **QUIET)
     assert done.entries[0].metrics["target_mmd"] is None
@@ -154,9 +129,9 @@ def test_without_reference_embeddings_there_is_no_target(run, tmp_path):
     assert (bare / "compare" / "compare.csv").is_file()
 
 
-def test_everything_of_the_reference_can_serve_both(run, tmp_path):
-    done = compare(run, ["rsprune"], keep=[18], holdout=0, out=tmp_path, **QUIET)
-    pool = EmbeddedPool.open(run)
+def test_everything_of_the_reference_can_serve_both(embedded_run, tmp_path):
+    done = compare(embedded_run, ["rsprune"], keep=[18], holdout=0, out=tmp_path, **QUIET)
+    pool = EmbeddedPool.open(embedded_run)
     chosen = rsprune.select(pool.embeds, pool.centroids, 18)
     kept = np.load(next((tmp_path / "entries").glob("rsprune-18-*.npy")))
     assert kept.tolist() == chosen.indices.tolist()
@@ -164,40 +139,40 @@ def test_everything_of_the_reference_can_serve_both(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("methods", "options", "error", "words"),
+    ("methods", "options", "error", "values"),
     [
-        (["nothing"], {}, errors.ArgumentError, "nothing"),
-        (["random:k"], {}, errors.ArgumentError, "expected option=value"),
-        (["random:colour=3"], {}, errors.ArgumentError, "no option 'colour'"),
-        (["random"], {"keep": [0]}, errors.BudgetError, "budget"),
-        (["random"], {"holdout": 1}, errors.ArgumentError, "holdout is 1"),
-        (["random"], {"labels": "classes.csv", "key_column": "id"}, errors.FormatError, "no column 'id'"),
+        (["nothing"], {}, errors.ArgumentError, ("nothing",)),
+        (["random:k"], {}, errors.ArgumentError, ("option=value",)),
+        (["random:colour=3"], {}, errors.ArgumentError, ("'colour'",)),
+        (["random"], {"keep": [0]}, errors.BudgetError, ("budget",)),
+        (["random"], {"holdout": 1}, errors.ArgumentError, ("holdout", 1)),
+        (["random"], {"labels": "classes.csv", "key_column": "id"}, errors.FormatError, ("column", "'id'")),
         (
             ["random"],
             {"labels": "classes.csv", "key_column": "kind", "label_column": "name"},
             errors.FormatError,
-            "none of the images",
+            ("classes.csv",),
         ),
     ],
 )
-def test_what_cannot_be_compared_is_refused(run, tmp_path, methods, options, error, words):
+def test_what_cannot_be_compared_is_refused(embedded_run, tmp_path, methods, options, error, values):
     if "labels" in options:
-        options = options | {"labels": run.parent / options["labels"]}
-    with pytest.raises(error, match=words):
-        compare(run, methods, **{"keep": [0.3], "out": tmp_path, **QUIET} | options)
+        options = options | {"labels": embedded_run.parent / options["labels"]}
+    with raises(error, *values):
+        compare(embedded_run, methods, **{"keep": [0.3], "out": tmp_path, **QUIET} | options)
 
 
-def test_runs_without_embeddings_are_refused(run, tmp_path):
-    with pytest.raises(FileNotFoundError, match="not a run folder"):
+def test_runs_without_embeddings_are_refused(embedded_run, tmp_path):
+    with raises(FileNotFoundError, tmp_path):
         compare(tmp_path, **QUIET)
-    config = json.loads((run / "config.json").read_text())
+    config = json.loads((embedded_run / "config.json").read_text())
     other = RunFolder(tmp_path / "other")
     other.start(config)
-    with pytest.raises(errors.UnfinishedRunError, match="not finished"):
+    with raises(errors.UnfinishedRunError, other.path):
         compare(other.path, **QUIET)
     other = RunFolder(tmp_path / "bare")
     other.start(config | {"keep_embeddings": False})
-    with pytest.raises(errors.ArgumentError, match="--keep-embeddings"):
+    with raises(errors.ArgumentError, "--keep-embeddings"):
         compare(other.path, **QUIET)
 
 

@@ -1,6 +1,5 @@
 """Everything that holds embeddings reads as the same rows, without a copy."""
 
-import re
 import subprocess
 import sys
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 
 import rsprune
+from failures import raises
 from rsprune import embeddings, errors
 from rsprune.embeddings import as_rows
 
@@ -82,9 +82,9 @@ def test_tensors_on_other_devices_come_block_by_block(dtype, monkeypatch):
     assert got.labels.tolist() == expected.labels.tolist()
     assert got.similarity.tobytes() == expected.similarity.tobytes()
     tensor[9] = torch.nan
-    with pytest.raises(errors.InvalidRowError, match="row 9 holds NaN"):
+    with raises(errors.InvalidRowError, 9, "NaN"):
         rsprune.assign(parts, centroids, on_invalid="raise")
-    with pytest.raises(errors.ShapeError, match="different dimensions"):
+    with raises(errors.ShapeError):
         as_rows([X[:, :4], tensor])
 
 
@@ -200,70 +200,70 @@ def test_a_gigabyte_is_read_in_a_few_megabytes(tmp_path, form):
 
 
 @pytest.mark.parametrize(
-    ("embeds", "error", "message"),
+    ("embeds", "error", "values"),
     [
-        (X.astype(np.int64), errors.DtypeError, r"embeddings of int64; .* convert with .astype\(numpy.float32\)"),
-        (X.astype(np.uint16), errors.DtypeError, "embeddings of uint16"),
-        (X > 0, errors.DtypeError, "embeddings of bool"),
-        (X.astype(complex), errors.DtypeError, "embeddings of complex128"),
-        (X.astype(object), errors.DtypeError, "embeddings of object"),
-        (X.astype(np.longdouble), errors.DtypeError, "float128|longdouble|float64"),
+        (X.astype(np.int64), errors.DtypeError, ("embeddings", "int64", ".astype(numpy.float32)")),
+        (X.astype(np.uint16), errors.DtypeError, ("embeddings", "uint16")),
+        (X > 0, errors.DtypeError, ("embeddings",)),
+        (X.astype(complex), errors.DtypeError, ("embeddings", "complex128")),
+        (X.astype(object), errors.DtypeError, ("embeddings",)),
+        (X.astype(np.longdouble), errors.DtypeError, ()),
         (
             X.astype(">f4"),
             errors.DtypeError,
-            r"embeddings of >f4, another byte order: convert with .astype\('float32'\)",
+            ("embeddings", ">f4", ".astype('float32')"),
         ),
-        (torch.tensor(X).int(), errors.DtypeError, "embeddings of torch.int32"),
-        (torch.tensor(X).to_sparse(), errors.DtypeError, "layout torch.sparse_coo"),
-        (X[0], errors.ShapeError, r"embeddings of shape \(5,\); expected \(rows, dimensions\)"),
-        (X[None], errors.ShapeError, r"embeddings of shape \(1, 12, 5\)"),
-        (torch.tensor(X)[0], errors.ShapeError, r"embeddings of shape \(5,\)"),
-        (X[:0], errors.EmptyInputError, "0 rows"),
-        (X[:, :0], errors.ShapeError, "0 dimensions"),
-        ([], errors.EmptyInputError, "empty"),
-        ([X, X[:, :4]], errors.ShapeError, "part 1 has rows of 4 dimensions, but part 0 has 5"),
-        (3.5, errors.DtypeError, "a float holds no embeddings"),
-        (None, errors.DtypeError, "a NoneType holds no embeddings"),
-        ([[0.5, 0.5]], errors.DtypeError, "a float holds no embeddings"),
-        (np.float32(1), errors.DtypeError, "a float32 holds no embeddings"),
-        ({"x": X}, errors.DtypeError, "a dict holds no embeddings"),
+        (torch.tensor(X).int(), errors.DtypeError, ("embeddings", "torch.int32")),
+        (torch.tensor(X).to_sparse(), errors.DtypeError, ("torch.sparse_coo",)),
+        (X[0], errors.ShapeError, ("embeddings", "(5,)")),
+        (X[None], errors.ShapeError, ("embeddings", "(1, 12, 5)")),
+        (torch.tensor(X)[0], errors.ShapeError, ("embeddings", "(5,)")),
+        (X[:0], errors.EmptyInputError, (0,)),
+        (X[:, :0], errors.ShapeError, (0,)),
+        ([], errors.EmptyInputError, ()),
+        ([X, X[:, :4]], errors.ShapeError, ("part", 1, 4, 0, 5)),
+        (3.5, errors.DtypeError, ("embeddings",)),
+        (None, errors.DtypeError, ("embeddings",)),
+        ([[0.5, 0.5]], errors.DtypeError, ("embeddings",)),
+        (np.float32(1), errors.DtypeError, ("float32", "embeddings")),
+        ({"x": X}, errors.DtypeError, ("embeddings",)),
     ],
 )
-def test_what_holds_no_embeddings(embeds, error, message):
-    with pytest.raises(error, match=message):
+def test_what_holds_no_embeddings(embeds, error, values):
+    with raises(error, *values):
         as_rows(embeds)
 
 
 def test_bad_files_name_themselves(tmp_path):
     path = tmp_path / "bad.npy"
     cases = [
-        (lambda: np.save(path, np.asfortranarray(X)), errors.FormatError, "Fortran order"),
-        (lambda: np.save(path, X.astype(">f8")), errors.DtypeError, "big-endian"),
-        (lambda: np.save(path, X.astype(np.int32)), errors.DtypeError, "<i4"),
-        (lambda: np.save(path, np.array([{}])), errors.DtypeError, "O"),
-        (lambda: np.save(path, np.zeros(3, [("a", "f4")])), errors.DtypeError, "'a'"),
-        (lambda: np.save(path, X[0]), errors.ShapeError, r"\[5\]"),
-        (lambda: path.write_bytes(b""), errors.FormatError, "ends within the header"),
-        (lambda: path.write_bytes(b"\x89PNG\r\n\x1a\n and so on"), errors.FormatError, "does not start with"),
+        (lambda: np.save(path, np.asfortranarray(X)), errors.FormatError, ()),
+        (lambda: np.save(path, X.astype(">f8")), errors.DtypeError, ()),
+        (lambda: np.save(path, X.astype(np.int32)), errors.DtypeError, ("<i4",)),
+        (lambda: np.save(path, np.array([{}])), errors.DtypeError, ("O",)),
+        (lambda: np.save(path, np.zeros(3, [("a", "f4")])), errors.DtypeError, ("'a'",)),
+        (lambda: np.save(path, X[0]), errors.ShapeError, ("[5]",)),
+        (lambda: path.write_bytes(b""), errors.FormatError, ()),
+        (lambda: path.write_bytes(b"\x89PNG\r\n\x1a\n and so on"), errors.FormatError, ()),
     ]
-    for write, error, message in cases:
+    for write, error, values in cases:
         write()
-        with pytest.raises(error, match=f"{re.escape(str(path))}.*{message}"):
+        with raises(error, path, *values):
             as_rows(path)
     np.save(path, X)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(errors.FormatError, match=r"truncated: its header promises \(12, 5\) float64 .* only 479 bytes"):
+    with raises(errors.FormatError, "header", "(12, 5)", "float64", 479):
         as_rows(path)
 
 
 def test_missing_files_and_empty_folders(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.npy"):
+    with raises(FileNotFoundError, "none.npy"):
         as_rows(tmp_path / "none.npy")
-    with pytest.raises(errors.EmptyInputError, match=re.escape(str(tmp_path))):
+    with raises(errors.EmptyInputError, tmp_path):
         as_rows(tmp_path)
     np.save(tmp_path / "a_1.npy", X)
     np.save(tmp_path / "a_2.npy", X[:, :3])
-    with pytest.raises(errors.ShapeError, match=r"a_2\.npy has rows of 3 dimensions, but .*a_1\.npy has 5"):
+    with raises(errors.ShapeError, "a_2.npy", 3, "a_1.npy", 5):
         as_rows(tmp_path)
 
 

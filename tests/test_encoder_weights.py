@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import pytest
-import small_encoders as small
 import timm
 import torch
 from safetensors.torch import load_file, save_file
 
+import small_encoders as small
+from failures import raises
 from rsprune import errors
 from rsprune.encoders import encoder_names, hub, load_encoder, registry, siglip
 from rsprune.encoders.convert import CONVERTIBLE, convert
@@ -192,51 +193,51 @@ def test_hf_folder_in_shards(published, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "match"),
+    ("change", "values"),
     [
-        ({"hidden_act": "gelu"}, r"config\.json says hidden_act 'gelu', expected 'gelu_pytorch_tanh'"),
-        ({"hidden_act": "relu6"}, r"hidden_act 'relu6'; known are"),
-        ({"num_hidden_layers": 3}, r"num_hidden_layers 3, expected 2"),
-        ({"vision_use_head": False}, "no pooling head"),
+        ({"hidden_act": "gelu"}, ("config.json", "hidden_act", "'gelu'", "'gelu_pytorch_tanh'")),
+        ({"hidden_act": "relu6"}, ("hidden_act", "'relu6'")),
+        ({"num_hidden_layers": 3}, ("num_hidden_layers", 3, 2)),
+        ({"vision_use_head": False}, ("vision_use_head",)),
     ],
 )
-def test_configuration_of_another_network(small_git_rsclip, published, tmp_path, change, match):
+def test_configuration_of_another_network(small_git_rsclip, published, tmp_path, change, values):
     config = json.loads((published / "config.json").read_text())
     config["vision_config"] |= change
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "model.safetensors").write_bytes((published / "model.safetensors").read_bytes())
-    with pytest.raises(errors.WeightsError, match=match):
+    with raises(errors.WeightsError, *values):
         load("git-rsclip", weights=tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("change", "match"),
+    ("change", "values"),
     [
         (
             lambda s: s.pop("vision_model.encoder.layers.1.self_attn.k_proj.bias"),
-            r"1 missing keys \(encoder\.layers\.1\.self_attn\.k_proj\.bias\)$",
+            (1, "encoder.layers.1.self_attn.k_proj.bias"),
         ),
-        (lambda s: s.pop("vision_model.head.probe"), r"1 missing keys \(head\.probe\)$"),
-        (lambda s: s.update({"vision_model.more": torch.ones(1)}), r"1 unexpected keys \(more\)$"),
-        (lambda s: s.update({"lora.a": torch.ones(1)}), r"1 unexpected keys \(lora\.a\)$"),
+        (lambda s: s.pop("vision_model.head.probe"), (1, "head.probe")),
+        (lambda s: s.update({"vision_model.more": torch.ones(1)}), (1,)),
+        (lambda s: s.update({"lora.a": torch.ones(1)}), (1, "lora.a")),
         (
             lambda s: s.update({"vision_model.head.probe": torch.ones(1, 1, 65)}),
-            r"head\.probe has shape \(1, 1, 65\), expected \(1, 1, 64\)",
+            ("head.probe", "(1, 1, 65)", "(1, 1, 64)"),
         ),
     ],
 )
-def test_weights_must_fit_to_the_key(small_git_rsclip, published, tmp_path, change, match):
+def test_weights_must_fit_to_the_key(small_git_rsclip, published, tmp_path, change, values):
     state = load_file(published / "model.safetensors")
     change(state)
     save_file(state, tmp_path / "model.safetensors")
-    with pytest.raises(errors.WeightsError, match=match):
+    with raises(errors.WeightsError, *values):
         load("git-rsclip", weights=tmp_path / "model.safetensors")
 
 
 def test_weights_of_another_encoder(small_git_rsclip, tmp_path):
     model = small.open_clip_folder(tmp_path / "clip", small.clip_config())
     torch.save(model.state_dict(), tmp_path / "clip.pt")
-    with pytest.raises(errors.WeightsError, match=r"clip\.pt holds other weights .* missing keys .*unexpected keys"):
+    with raises(errors.WeightsError, "clip.pt"):
         load("git-rsclip", weights=tmp_path / "clip.pt")
 
 
@@ -244,29 +245,29 @@ def test_weights_of_another_encoder(small_git_rsclip, tmp_path):
 @pytest.mark.parametrize("file", ["model.safetensors", "model.pt"])
 def test_damaged_file(small_git_rsclip, tmp_path, content, file):
     (tmp_path / file).write_bytes(content)
-    with pytest.raises(errors.WeightsError, match=r"is not a (safetensors|PyTorch) weights file"):
+    with raises(errors.WeightsError, tmp_path / file):
         load("git-rsclip", weights=tmp_path / file)
 
 
 def test_folder_without_weights(small_git_rsclip, tmp_path):
-    with pytest.raises(errors.WeightsError, match="no weights file at"):
+    with raises(errors.WeightsError):
         load("git-rsclip", weights=tmp_path)
-    with pytest.raises(errors.WeightsError, match=r"cannot read .*config\.json"):
+    with raises(errors.WeightsError, "config.json"):
         load(f"hf:{tmp_path}")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(errors.WeightsError, match=r"'bert' model; known are siglip, clip, dinov2"):
+    with raises(errors.WeightsError, "'bert'", "siglip", "clip", "dinov2"):
         load(f"hf:{tmp_path}")
 
 
 @pytest.mark.parametrize("name", ["/nowhere", "./nowhere", "nowhere", "/no/where", "a/b/c"])
 def test_folder_that_is_not_there(name):
-    with pytest.raises(errors.WeightsError, match=r"no folder at .*nowhere|no folder at /no/where|no folder at a/b/c"):
+    with raises(errors.WeightsError, "nowhere|no", "/no/where|no", "a/b/c"):
         load(f"hf:{name}")
 
 
 def test_processor_that_is_not_known(published, tmp_path):
     small.saved(small.siglip_model(), tmp_path, 32, processor={"size": {"longest_edge": 3}, "resample": 0})
-    with pytest.raises(errors.WeightsError, match=r"preprocessor_config\.json asks for a resizing that is not known"):
+    with raises(errors.WeightsError, "preprocessor_config.json"):
         load(f"hf:{tmp_path}")
 
 
@@ -343,25 +344,25 @@ def test_file_by_name(small_clip):
 
 
 @pytest.mark.parametrize(
-    ("name", "match"),
+    ("name", "values"),
     [
         (
             "open_clip:ViT-B-32:openai",
-            r"'openai' were trained with QuickGELU: write open_clip:ViT-B-32-quickgelu:openai",
+            ("'openai'", "open_clip:ViT-B-32-quickgelu:openai"),
         ),
-        ("open_clip:ViT-B-32-quickgelu:laion2b_s34b_b79k", r"neither a file nor a tag"),
-        ("open_clip:ViT-B-32:no_such_tag", r"neither a file nor a tag of ViT-B-32: its tags are .*laion2b_s34b_b79k"),
-        ("open_clip:ViT-Z-99:openai", r"no architecture 'ViT-Z-99'"),
-        ("open_clip:ViT-B-32", r"names no weights"),
-        ("timm:resnet_none", r"no architecture 'resnet_none'"),
-        ("timm:resnet26t", r"hub, which is not on this machine"),
-        ("hf:own er/na me", r"hub, which is not on this machine"),
-        ("git-rsclip-huge", r"no encoder is called 'git-rsclip-huge': known are .*git-rsclip.*hf:<folder or id>"),
-        ("siglip", r"no encoder is called 'siglip'"),
+        ("open_clip:ViT-B-32-quickgelu:laion2b_s34b_b79k", ("laion2b_s34b_b79k",)),
+        ("open_clip:ViT-B-32:no_such_tag", ("ViT-B-32", "laion2b_s34b_b79k")),
+        ("open_clip:ViT-Z-99:openai", ("'ViT-Z-99'",)),
+        ("open_clip:ViT-B-32", ("ViT-B-32",)),
+        ("timm:resnet_none", ("'resnet_none'",)),
+        ("timm:resnet26t", ("resnet26t",)),
+        ("hf:own er/na me", ("own er/na me",)),
+        ("git-rsclip-huge", ("'git-rsclip-huge'", "hf:<folder>")),
+        ("siglip", ("'siglip'",)),
     ],
 )
-def test_names_that_lead_nowhere(name, match):
-    with pytest.raises(errors.EncoderError, match=match):
+def test_names_that_lead_nowhere(name, values):
+    with raises(errors.EncoderError, *values):
         load(name)
 
 
@@ -376,7 +377,7 @@ def test_local_folder_of_open_clip(tmp_path):
             return model.encode_image(pixels)
 
     agrees(encoder, features)
-    with pytest.raises(errors.WeightsError, match=r"has no open_clip_config\.json"):
+    with raises(errors.WeightsError, "open_clip_config.json"):
         load(f"open_clip:local-dir:{tmp_path}")
 
 
@@ -445,12 +446,12 @@ def test_weights_are_fetched_from_the_hub(small_git_rsclip, published, monkeypat
 
 def test_without_the_hub_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(errors.MissingDependencyError, match=r"rsprune\[embed\]"):
+    with raises(errors.MissingDependencyError, "rsprune[embed]"):
         hub.fetch("git-rsclip", "lcybuaa/Git-RSCLIP", "model.safetensors")
 
 
 def test_precision_that_is_none():
-    with pytest.raises(errors.ArgumentError, match=r"precision is 'int8'; expected one of auto, float32"):
+    with raises(errors.ArgumentError, "precision", "'int8'", "auto", "float32"):
         load("git-rsclip", precision="int8")
 
 
@@ -474,13 +475,13 @@ print(load_encoder("hf:{published}", device="cpu").dim)
 
 
 def test_only_git_rsclip_is_converted(tmp_path):
-    with pytest.raises(errors.EncoderError, match="remoteclip-b32 has no conversion: known are git-rsclip"):
+    with raises(errors.EncoderError, "remoteclip-b32", "git-rsclip"):
         convert("remoteclip-b32", tmp_path)
 
 
 def test_conversion_refuses_a_file_without_the_text_tower(small_git_rsclip, published, tmp_path):
     flat(published, tmp_path / "v.safetensors")
-    with pytest.raises(errors.WeightsError, match="missing keys"):
+    with raises(errors.WeightsError):
         convert("git-rsclip", tmp_path / "out", weights=tmp_path / "v.safetensors")
     assert not (tmp_path / "out").exists()
 
@@ -578,7 +579,5 @@ def test_architecture_whose_weights_nobody_publishes(monkeypatch):
     model = timm.create_model("resnet18", num_classes=0)
     model.pretrained_cfg = model.pretrained_cfg | {"hf_hub_id": None}
     monkeypatch.setattr("timm.create_model", lambda *_, **__: model)
-    with pytest.raises(
-        errors.WeightsError, match=r"no weights of resnet18: write timm:resnet18:<file>, or pass weights="
-    ):
+    with raises(errors.WeightsError, "resnet18", "timm:resnet18:<file>", "weights="):
         load("timm:resnet18")

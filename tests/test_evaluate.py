@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_cli import rsprune as command
-from test_pipeline import Colours
 
+from failures import raises
 from rsprune import errors
 from rsprune.evaluation import (
     EncoderExtractor,
@@ -26,6 +25,7 @@ from rsprune.evaluation import (
 )
 from rsprune.training.latent_cache import Reading
 from scenes import tiles
+from small_runs import Colours
 
 
 @pytest.fixture(scope="module")
@@ -127,15 +127,15 @@ def test_each_image_is_resized_by_itself(inception_file, images):
 
 
 def test_inception_weights_are_named_and_right(inception_file, tmp_path):
-    with pytest.raises(errors.WeightsError, match=r"weights-inception-2015-12-05-6726825d\.pth"):
+    with raises(errors.WeightsError, "weights-inception-2015-12-05-6726825d.pth"):
         Inception(tmp_path / "nowhere.pth")
     state = torch.load(inception_file)
     del state["fc.weight"]
     torch.save(state, tmp_path / "short.pth")
-    with pytest.raises(errors.WeightsError, match=r"fc\.weight"):
+    with raises(errors.WeightsError, "fc.weight"):
         Inception(tmp_path / "short.pth")
     (tmp_path / "code.pth").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
-    with pytest.raises(errors.WeightsError, match="not a PyTorch weights file"):
+    with raises(errors.WeightsError):
         Inception(tmp_path / "code.pth")
 
 
@@ -163,9 +163,9 @@ def test_lpips_is_its_library(alexnet_file, images):
 
 
 def test_lpips_weights_are_named_and_right(alexnet_file, tmp_path):
-    with pytest.raises(errors.WeightsError, match=r"vgg16-397923af\.pth"):
+    with raises(errors.WeightsError, "vgg16-397923af.pth"):
         Lpips(tmp_path / "nowhere.pth", net="vgg")
-    with pytest.raises(errors.WeightsError, match="torchvision's weights of vgg"):
+    with raises(errors.WeightsError, "vgg"):
         Lpips(alexnet_file, net="vgg")
 
 
@@ -209,17 +209,17 @@ def test_ssim_is_the_formula(images):
 
 def test_pairs_that_are_none_are_refused(images, tmp_path):
     real, noisy = images
-    with pytest.raises(errors.ArgumentError, match="expected pairs"):
+    with raises(errors.ArgumentError, "pairs"):
         evaluate_pairs(noisy, real[:-1])
-    with pytest.raises(errors.ShapeError, match=r"\(32, 64, 3\)"):
+    with raises(errors.ShapeError, "(32, 64, 3)"):
         evaluate_pairs(noisy, np.ascontiguousarray(real[:, :32]))
-    with pytest.raises(errors.ShapeError, match="windows of 11 pixels"):
+    with raises(errors.ShapeError, 11, "pixels"):
         evaluate_pairs(np.zeros((1, 10, 30, 3), np.uint8), np.zeros((1, 10, 30, 3), np.uint8))
     for name, shift in (("a", 0), ("b", 1)):
         (tmp_path / name).mkdir()
         for i in range(3):
             Image.fromarray(real[i]).save(tmp_path / name / f"{i + shift}.png")
-    with pytest.raises(errors.ArgumentError, match="expected the same names"):
+    with raises(errors.ArgumentError):
         evaluate_pairs(tmp_path / "a", tmp_path / "b")
 
 
@@ -289,18 +289,18 @@ def test_a_draw_is_by_seed(images):
 def test_sets_that_cannot_be_compared_are_refused(images, tmp_path):
     real, noisy = images
     extractor = EncoderExtractor(Colours())
-    with pytest.raises(errors.ArgumentError, match="no extractors"):
+    with raises(errors.ArgumentError, "extractors"):
         evaluate(noisy, real, [])
-    with pytest.raises(errors.ArgumentError, match="count is 13"):
+    with raises(errors.ArgumentError, "count", 13):
         evaluate(noisy, real, [extractor], count=13)
-    with pytest.raises(errors.ShapeError, match="uint8"):
+    with raises(errors.ShapeError, "uint8"):
         evaluate(noisy.astype(float), real, [extractor])
     (tmp_path / "x.npz").write_bytes(b"no archive")
-    with pytest.raises(errors.FormatError, match="not an array of images"):
+    with raises(errors.FormatError, "x"):
         open_images(tmp_path / "x.npz")
     Image.fromarray(real[0]).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(errors.ImageError, match="bad"):
+    with raises(errors.ImageError):
         evaluate(noisy, tmp_path, [extractor])
 
 
@@ -319,7 +319,7 @@ def test_samples_are_written_for_the_adm_suite(images, tmp_path):
     pictures = open_images(tmp_path / "samples.npz")
     np.testing.assert_array_equal(np.stack(list(pictures.read(np.array([1, 5])))), real[[1, 5]])
     Image.fromarray(real[0][:9]).save(tmp_path / "images" / "99.png")
-    with pytest.raises(errors.ShapeError, match="equal images"):
+    with raises(errors.ShapeError):
         export_npz(tmp_path / "images", tmp_path / "other.npz")
     assert not (tmp_path / "other.npz").exists()
 
@@ -336,11 +336,11 @@ def test_collections_are_brought_to_the_size_of_what_was_generated(tmp_path):
     assert [image.shape for image in open_images(tmp_path).read(np.arange(3))] == [image.shape for image in found]
     assert open_images(tmp_path, 8).fingerprint() != open_images(tmp_path).fingerprint()
     (tmp_path / "3.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(errors.ImageError, match="3"):
+    with raises(errors.ImageError, 3):
         list(open_images(tmp_path, 8).read(np.arange(4)))
 
 
-def test_the_command_prints_and_writes_what_was_found(images, tmp_path, alexnet_file):
+def test_the_command_prints_and_writes_what_was_found(command, images, tmp_path, alexnet_file):
     real, noisy = images
     for name, each in (("real", real), ("made", noisy)):
         (tmp_path / name).mkdir()

@@ -13,9 +13,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from test_cli import rsprune as command
-from test_pipeline import picture, write_tar
 
+from failures import raises
 from rsprune import errors, strategies
 from rsprune.cli.experiment import by_name, from_data
 from rsprune.experiments.experiment import experiment
@@ -25,6 +24,7 @@ from rsprune.experiments.results import COLUMNS, PLOTS, Experiment
 from rsprune.experiments.scales import SCALES, scale_of
 from rsprune.experiments.tables import Column, Mean
 from rsprune.experiments.trial import SPLIT, Bench
+from small_runs import picture, write_tar
 
 TINY = {
     "model": "16x1x2/4",
@@ -148,7 +148,7 @@ def test_experiments_of_a_pool_share_what_they_have_in_common(images, done):
     assert results(stages)["Stage I to 0.3 + II, keep 0.15"][0] == results(done)["all reference images"][0]
     longer = run(images, "table2", done.path, iterations=4)
     assert results(longer)["full"][0] != results(stages)["full"][0]
-    with pytest.raises(errors.ConfigMismatchError, match="size"):
+    with raises(errors.ConfigMismatchError, "size"):
         run(images, "table2", done.path, size=16)
 
 
@@ -217,28 +217,28 @@ def test_a_scale_changes_only_as_it_can():
     assert scale_of("cpu", {"lr": 1, "keeps": [0.5]}).keeps == (0.5,)
     assert dataclasses.replace(SCALES["cpu"], iterations=7) == scale_of("cpu", {"iterations": 7})
     for name, value in (("iterations", 0), ("iterations", 2.5), ("iterations", True), ("model", 3), ("keeps", [2.0])):
-        with pytest.raises(errors.ArgumentError, match=name):
+        with raises(errors.ArgumentError, name):
             scale_of("cpu", {name: value})
-    with pytest.raises(errors.ArgumentError, match="no option 'iteration'"):
+    with raises(errors.ArgumentError, "'iteration'"):
         scale_of("cpu", {"iteration": 3})
-    with pytest.raises(errors.ArgumentError, match="laptop"):
+    with raises(errors.ArgumentError, "laptop"):
         scale_of("laptop", {})
 
 
 def test_what_cannot_be_run_is_refused(images, tmp_path):
-    with pytest.raises(errors.ArgumentError, match="table9"):
+    with raises(errors.ArgumentError, "table9"):
         run(images, "table9", tmp_path / "out")
-    with pytest.raises(errors.ArgumentError, match="autoencoder"):
+    with raises(errors.ArgumentError, "autoencoder"):
         experiment("fig4", str(images / "pool-*.tar"), {"a": images}, out=tmp_path / "out", scale="paper")
-    with pytest.raises(errors.ArgumentError, match="reference"):
+    with raises(errors.ArgumentError, "reference"):
         experiment("fig4", str(images / "pool-*.tar"), {}, out=tmp_path / "out")
     for name in ("", "a/b", "..", "pool", "third"):
-        with pytest.raises(errors.ArgumentError, match="cannot be called"):
+        with raises(errors.ArgumentError, repr(name)):
             experiment("fig4", str(images / "pool-*.tar"), {name: images}, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_says_what_it_lacks(images, monkeypatch):
+def test_the_command_says_what_it_lacks(command, images, monkeypatch):
     monkeypatch.delenv("RSPRUNE_DATA", raising=False)
     for words, said in (
         (["table3"], "--pool is missing"),

@@ -1,10 +1,13 @@
 """Why an image was kept or dropped, against the method written out the slow way."""
 
+import re
+
 import numpy as np
 import pyarrow as pa
 import pytest
-from finished_run import make_rows, rank, write_run
 
+from failures import raises
+from finished_run import make_rows, rank, write_run
 from rsprune.errors import RspruneError, UnfinishedRunError, UnknownKeyError
 from rsprune.io import write_table
 from rsprune.report import explain
@@ -133,25 +136,26 @@ def test_search_stops_at_the_last_key(rows, run, monkeypatch):
 
 
 def test_unknown_key_suggests_keys_like_it(run):
-    with pytest.raises(UnknownKeyError, match=r"no image 'c/0042\.png'. Did you mean 'c/00042\.png'") as caught:
+    with raises(UnknownKeyError, "'c/0042.png'", "'c/00042.png'") as caught:
         explain(run[0], ["c/0042.png"])
     assert isinstance(caught.value, KeyError)
     assert isinstance(caught.value, RspruneError)
 
 
 def test_unknown_key_like_no_other_is_shown_what_keys_look_like(run):
-    with pytest.raises(UnknownKeyError, match=r"Its keys look like '[abc]/\d{5}\.png'"):
+    with raises(UnknownKeyError, "'???'") as caught:
         explain(run[0], ["???"])
+    assert re.search(r"'[abc]/\d{5}\.png'", str(caught.value))
 
 
 def test_unfinished_run_is_refused(run):
     run[0].selection.unlink()
-    with pytest.raises(UnfinishedRunError, match=r"it has no selection\.parquet\. Start it again"):
+    with raises(UnfinishedRunError, "selection.parquet"):
         explain(run[0], ["a"])
 
 
 def test_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is not a run folder"):
+    with raises(FileNotFoundError, tmp_path):
         explain(tmp_path, ["a"])
 
 

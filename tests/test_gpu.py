@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rsprune
+from failures import raises
 from rsprune import _core, embeddings, errors, gpu
 
 torch = pytest.importorskip("torch")
@@ -226,10 +227,10 @@ def test_the_first_invalid_row_is_named():
     host, rows = torch.ones(5, 3), torch.ones(50, 3)
     rows[[17, 20, 44]] = torch.nan
     rows[18] = 0
-    with on_gpu(_BLOCK_BYTES=8000), pytest.raises(errors.InvalidRowError, match=r"^row 22 holds NaN or infinity"):
+    with on_gpu(_BLOCK_BYTES=8000), raises(errors.InvalidRowError, 22, "NaN"):
         rsprune.assign([host, rows], np.eye(3), on_invalid="raise")
     rows[17] = 1
-    with on_gpu(), pytest.raises(errors.InvalidRowError, match=r"^row 18 is all zero"):
+    with on_gpu(), raises(errors.InvalidRowError, 18):
         rsprune.assign(rows, np.eye(3), on_invalid="raise")
 
 
@@ -244,13 +245,13 @@ def test_parts_on_the_host_and_on_a_gpu_make_one_matrix():
 
 
 def test_bad_input_is_named_as_on_the_host():
-    with on_gpu(), pytest.raises(errors.ShapeError, match="embeddings have 2 dimensions, but the centroids have 3"):
+    with on_gpu(), raises(errors.ShapeError, 2, "centroids", 3):
         rsprune.assign(torch.eye(2), np.eye(3))
 
 
 @pytest.mark.parametrize(("shape", "error"), [((0, 3), errors.EmptyInputError), ((3, 0), errors.ShapeError)])
 def test_empty_tensors_of_other_devices_are_errors(shape, error):
-    with pytest.raises(error, match=r"\b0 "):
+    with raises(error, 0):
         rsprune.assign(torch.empty(shape, device="meta"), np.eye(3))
 
 

@@ -8,6 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from failures import raises
 from rsprune import _core, entropy, errors
 from scenes import encode, png_chunk, tiles
 
@@ -136,19 +137,19 @@ def test_squares_of_eight_bits_have_no_valid_range():
 
 
 @pytest.mark.parametrize(
-    ("shape", "options", "error", "match"),
+    ("shape", "options", "error", "values"),
     [
-        ((2, 8, 8, 3), {}, errors.ShapeError, r"\[2, 8, 8, 3\]; expected \(1, S, S, 3\)"),
-        ((1, 8, 9, 3), {}, errors.ShapeError, "expected"),
-        ((1, 8, 8, 4), {}, errors.ShapeError, "expected"),
-        ((1, 0, 0, 3), {}, errors.ArgumentError, "size=0"),
-        ((1, 8, 8, 3), {"resize_to": 7}, errors.ArgumentError, "resize_to=7"),
-        ((1, 8, 8, 3), {"interpolation": "nearest"}, errors.ArgumentError, "'nearest'|\"nearest\""),
-        ((1, 8, 8, 3), {"bands": []}, errors.ArgumentError, "chooses nothing"),
+        ((2, 8, 8, 3), {}, errors.ShapeError, ("[2, 8, 8, 3]", 1, 3)),
+        ((1, 8, 9, 3), {}, errors.ShapeError, ()),
+        ((1, 8, 8, 4), {}, errors.ShapeError, ()),
+        ((1, 0, 0, 3), {}, errors.ArgumentError, ("size=0",)),
+        ((1, 8, 8, 3), {"resize_to": 7}, errors.ArgumentError, ("resize_to=7",)),
+        ((1, 8, 8, 3), {"interpolation": "nearest"}, errors.ArgumentError, ("nearest",)),
+        ((1, 8, 8, 3), {"bands": []}, errors.ArgumentError, ()),
     ],
 )
-def test_squares_that_cannot_be(shape, options, error, match):
-    with pytest.raises(error, match=match):
+def test_squares_that_cannot_be(shape, options, error, values):
+    with raises(error, *values):
         _core.preprocess_images([FILES["png"]], np.empty(shape, np.uint8), **{"interpolation": "bicubic"} | options)
 
 
@@ -188,25 +189,25 @@ def test_flipped_bits_never_crash(name):
 
 
 @pytest.mark.parametrize(
-    ("encoded", "kind", "message"),
+    ("encoded", "kind", "values"),
     [
-        (b"", "empty", "0 bytes"),
-        (b"<html>404</html>", "unknown_format", "<html>404"),
-        (b"\0" * 100, "unknown_format", r"\\x00"),
-        (b"GIF89a" + b"\0" * 100, "unknown_format", "GIF89a"),
-        (tiff(np.zeros((4, 4), np.float32)), "unsupported", "32-bit floating-point.*convert"),
-        (tiff(np.zeros((4, 4), np.uint32)), "unsupported", "32 bits"),
-        (tiff(np.zeros((4, 4), np.int16)), "unsupported", "16-bit signed"),
-        (encode(TILE.convert("CMYK"), "TIFF"), "unsupported", "CMYK"),
-        (encode(TILE, "TIFF", compression="jpeg"), "unsupported", "JPEG compression"),
-        (encode(TILE.convert("1"), "TIFF", compression="group4"), "unsupported", "fax"),
-        (encode(TILE, "WEBP", save_all=True, append_images=[TILE.rotate(90)]), "unsupported", "animation"),
+        (b"", "empty", (0,)),
+        (b"<html>404</html>", "unknown_format", ("<html>404",)),
+        (b"\0" * 100, "unknown_format", ()),
+        (b"GIF89a" + b"\0" * 100, "unknown_format", ("GIF89a",)),
+        (tiff(np.zeros((4, 4), np.float32)), "unsupported", ("32-bit",)),
+        (tiff(np.zeros((4, 4), np.uint32)), "unsupported", (32,)),
+        (tiff(np.zeros((4, 4), np.int16)), "unsupported", ("16-bit",)),
+        (encode(TILE.convert("CMYK"), "TIFF"), "unsupported", ()),
+        (encode(TILE, "TIFF", compression="jpeg"), "unsupported", ()),
+        (encode(TILE.convert("1"), "TIFF", compression="group4"), "unsupported", ()),
+        (encode(TILE, "WEBP", save_all=True, append_images=[TILE.rotate(90)]), "unsupported", ()),
     ],
 )
-def test_what_is_not_read_is_said(encoded, kind, message):
+def test_what_is_not_read_is_said(encoded, kind, values):
     got = failure(encoded)
     assert got[0] == kind
-    with pytest.raises(errors.failure(kind, "", "").__class__, match=message):
+    with raises(errors.failure(kind, "", "").__class__, *values):
         entropy([encoded])
 
 

@@ -10,6 +10,7 @@ import pytest
 import rsprune
 
 PACKAGE = Path(rsprune.__file__).parent
+TESTS = Path(__file__).parent
 
 # A module may import what stands before it, and its own parts. A room is named with the modules in it that stand
 # elsewhere: the whole of a run ends with its report, which reads run folders.
@@ -41,6 +42,15 @@ ORDER = [
     "experiments",
     "cli",
 ]
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda p: p.name)
+def test_no_test_imports_another(path):
+    """What several of them need is a fixture of conftest.py, or stands in a module of its own."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        assert not [name for name in names if name.split(".")[-1].startswith("test_") or name == "conftest"]
 
 
 def room_of(parts: list[str]) -> str:

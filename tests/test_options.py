@@ -8,6 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from failures import raises
 from rsprune.cli.options import with_options
 from rsprune.errors import ArgumentError
 from rsprune.options import build, check_options, keywords, option, to_config
@@ -71,12 +72,12 @@ def test_the_docstring_lists_every_option_before_what_is_returned():
 
 
 def test_an_unknown_option_is_a_type_error_that_names_it():
-    with pytest.raises(TypeError, match="colour"):
+    with raises(TypeError, "colour"):
         work("x", colour="red")
 
 
 def test_options_twice_are_refused():
-    with pytest.raises(TypeError, match="count"):
+    with raises(TypeError, "count"):
         work("x", options=Outer(), count=2)
 
 
@@ -86,7 +87,7 @@ def test_options_twice_are_refused():
      ("mirror", "no"), ("color", "blue"), ("color", None), ("color", [1])],
 )  # fmt: skip
 def test_a_value_out_of_range_is_named(name, value):
-    with pytest.raises(ArgumentError, match=name):
+    with raises(ArgumentError, name):
         work("x", **{name: value})
 
 

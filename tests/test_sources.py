@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from failures import raises
 from rsprune import errors
 from rsprune.sources import Item, Shard, open_source
 from rsprune.sources.files import SHARD_IMAGES
@@ -96,7 +97,7 @@ def test_shards_hold_4096_images_and_rows_pick_among_them(tmp_path):
     assert [item.key for item in source.read(source.shards[1], [0, 2])] == ["04096.png", "04098.png"]
     assert list(source.read(source.shards[0], [])) == []
     for rows in ([2, 1], [1, 1], [3], [-1]):
-        with pytest.raises(errors.ArgumentError, match="part-000001"):
+        with raises(errors.ArgumentError, "part-000001"):
             list(source.read(source.shards[1], rows))
 
 
@@ -109,7 +110,7 @@ def test_symlink_loop_ends_and_dangling_link_is_kept(tmp_path):
 
 
 def test_empty_folder_names_itself_and_the_extensions(tmp_path):
-    with pytest.raises(errors.EmptyInputError, match=r"\.jpeg") as caught:
+    with raises(errors.EmptyInputError, ".jpeg") as caught:
         open_source(tmp_path)
     assert str(tmp_path) in str(caught.value)
 
@@ -124,7 +125,7 @@ def test_unreadable_folder(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", guarded)  # root reads everything, whatever its mode
-    with pytest.raises(PermissionError, match="locked"):
+    with raises(PermissionError, "locked"):
         open_source(tmp_path)
 
 
@@ -133,7 +134,7 @@ def test_file_name_that_is_not_utf8(tmp_path):
         (tmp_path / os.fsdecode(b"caf\xe9.jpg")).touch()
     except OSError:
         pytest.skip("this file system takes UTF-8 only")
-    with pytest.raises(errors.SourceError, match="not UTF-8"):
+    with raises(errors.SourceError, "UTF-8"):
         open_source(tmp_path)
 
 
@@ -186,27 +187,27 @@ def test_csv_with_labels_and_other_columns(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "error", "match"),
+    ("name", "text", "error", "values"),
     [
-        ("l.txt", "", errors.EmptyInputError, "no line holds a path"),
-        ("l.csv", "", errors.EmptyInputError, "no line holds a path"),
-        ("l.csv", "path,label\n", errors.EmptyInputError, "no line holds a path"),
-        ("l.csv", "file\na.jpg\n", errors.SourceError, "no column 'path'.*file"),
-        ("l.csv", "path,label\n#\na.jpg\n", errors.SourceError, "line 3: expected 2 fields"),
-        ("l.lst", "a.jpg\n#\n\nb.jpg\na.jpg\n", errors.DuplicateKeyError, "lines 1 and 5 .*'a.jpg'"),
-        ("l.csv", "path\nb\na\n\na\n", errors.DuplicateKeyError, "lines 3 and 5 .*'a'"),
-        ("l.txt", "a\0b\n", errors.SourceError, "line 1: a zero byte"),
+        ("l.txt", "", errors.EmptyInputError, ("l.txt",)),
+        ("l.csv", "", errors.EmptyInputError, ("l.csv",)),
+        ("l.csv", "path,label\n", errors.EmptyInputError, ("l.csv",)),
+        ("l.csv", "file\na.jpg\n", errors.SourceError, ("'path'",)),
+        ("l.csv", "path,label\n#\na.jpg\n", errors.SourceError, (3, 2)),
+        ("l.lst", "a.jpg\n#\n\nb.jpg\na.jpg\n", errors.DuplicateKeyError, (1, 5, "'a.jpg'")),
+        ("l.csv", "path\nb\na\n\na\n", errors.DuplicateKeyError, (3, 5, "'a'")),
+        ("l.txt", "a\0b\n", errors.SourceError, (1,)),
     ],
 )
-def test_list_refuses(tmp_path, name, text, error, match):
+def test_list_refuses(tmp_path, name, text, error, values):
     (tmp_path / name).write_text(text)
-    with pytest.raises(error, match=match):
+    with raises(error, *values):
         open_source(tmp_path / name)
 
 
 def test_list_that_is_not_utf8(tmp_path):
     (tmp_path / "l.txt").write_bytes(b"a.jpg\n\xff\xfe\n")
-    with pytest.raises(errors.SourceError, match="not UTF-8"):
+    with raises(errors.SourceError, "UTF-8"):
         open_source(tmp_path / "l.txt")
 
 
@@ -252,11 +253,11 @@ def test_pattern_range_and_list_are_one_collection(tmp_path):
     by_list = open_source([tmp_path / "pool-02.tar", tmp_path / "pool-00.tar", tmp_path / "pool-01.tar"])
     by_glob = open_source(f"{tmp_path}/pool-*.tar")
     assert by_range.fingerprint() == by_list.fingerprint() == by_glob.fingerprint()
-    with pytest.raises(errors.SourceError, match="more than once"):
+    with raises(errors.SourceError, "pool-00.tar"):
         open_source([f"{tmp_path}/pool-*.tar", f"{tmp_path}/pool-00.tar"])
-    with pytest.raises(FileNotFoundError, match=r"pool-03\.tar"):
+    with raises(FileNotFoundError, "pool-03.tar"):
         open_source(str(tmp_path / "pool-{00..03}.tar"))
-    with pytest.raises(FileNotFoundError, match=r"none-\*\.tar"):
+    with raises(FileNotFoundError, "none-*.tar"):
         open_source(str(tmp_path / "none-*.tar"))
 
 
@@ -279,7 +280,7 @@ def test_braces_expand_as_in_the_shell():
     assert expand_braces("{a,b}-{8..10}") == ["a-8", "a-9", "a-10", "b-8", "b-9", "b-10"]
     assert expand_braces("p-{098..101}.tar") == ["p-098.tar", "p-099.tar", "p-100.tar", "p-101.tar"]
     assert expand_braces("{x}") == ["{x}"]
-    with pytest.raises(errors.SourceError, match="backwards"):
+    with raises(errors.SourceError, "{5..1}"):
         expand_braces("{5..1}")
 
 
@@ -333,7 +334,7 @@ def test_tar_cut_anywhere_is_an_error(tmp_path):
         end = tar.getmembers()[-1].offset_data + 1024
     for length in [*range(0, end, 256), end - 1, end + 511]:
         path.write_bytes(whole[:length])
-        with pytest.raises(errors.FormatError, match=r"t\.tar.*byte"):
+        with raises(errors.FormatError, "t.tar"):
             own_members(path)
     path.write_bytes(whole[: end + 512])  # one block of zeros is enough
     assert len(own_members(path)) == 2
@@ -358,18 +359,18 @@ def test_tar_member_of_negative_size(tmp_path):
     data[124:136] = b"-0000001000\0"
     data[148:156] = b"%06o\0 " % (sum(data[:148]) + sum(data[156:512]) + 8 * 32)
     path.write_bytes(data)
-    with pytest.raises(errors.FormatError, match=r"t\.tar .* size -512"):
+    with raises(errors.FormatError, "t.tar", -512):
         own_members(path)
 
 
 def test_tar_that_is_something_else(tmp_path):
     (tmp_path / "t.tar").write_bytes(b"\x1f\x8b" + bytes(range(256)) * 8)
-    with pytest.raises(errors.FormatError, match="no tar file"):
+    with raises(errors.FormatError, tmp_path / "t.tar"):
         items(open_source(tmp_path / "t.tar"))
 
 
 def test_tar_without_images(tmp_path):
-    with pytest.raises(errors.EmptyInputError, match="img_content"):
+    with raises(errors.EmptyInputError, ".img_content"):
         items(open_source(make_tar(tmp_path / "t.tar", [("a.txt", b"")])))
 
 
@@ -429,20 +430,20 @@ def test_open_source_returns_a_source_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("spec", "error", "match"),
+    ("spec", "error", "values"),
     [
-        (3, errors.SourceError, "got int 3"),
-        (b"x", errors.SourceError, "got bytes"),
-        ([], errors.EmptyInputError, "empty list"),
-        ("nowhere", FileNotFoundError, "nowhere.*a folder of images"),
-        ("nowhere.txt", FileNotFoundError, r"nowhere\.txt"),
-        ("s3://bucket/x.tar.gz", errors.SourceError, "local disk"),
-        ("x.tar.gz", errors.SourceError, "compressed"),
-        ("x.jpg", errors.SourceError, "x.jpg.*a list of them"),
+        (3, errors.SourceError, (3,)),
+        (b"x", errors.SourceError, ("bytes",)),
+        ([], errors.EmptyInputError, ()),
+        ("nowhere", FileNotFoundError, ("nowhere",)),
+        ("nowhere.txt", FileNotFoundError, ("nowhere.txt",)),
+        ("s3://bucket/x.tar.gz", errors.SourceError, ("s3://bucket/x.tar.gz",)),
+        ("x.tar.gz", errors.SourceError, ("x.tar.gz",)),
+        ("x.jpg", errors.SourceError, ("x.jpg",)),
     ],
 )
-def test_open_source_refuses(tmp_path, monkeypatch, spec, error, match):
+def test_open_source_refuses(tmp_path, monkeypatch, spec, error, values):
     monkeypatch.chdir(tmp_path)
     touch(tmp_path, "x.tar.gz", "x.jpg")
-    with pytest.raises(error, match=match):
+    with raises(error, *values):
         open_source(spec)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_assign import unit
 
 import rsprune
+from failures import raises, warns
+from oracles import unit
 from rsprune import errors, strategies
 from rsprune.strategies.allocation import allocate, proportional
 from rsprune.strategies.ranking import best
@@ -69,7 +70,7 @@ def test_one_row_and_all_rows(name, budget, pool):
     if name in ("vjepa2", "datacomp"):
         extra = {"reference": pool["centroids"]}
     if strategies.get(name).budget != "none":
-        with pytest.warns(UserWarning, match="no quota") if (name, budget) == ("rsprune", 1) else no_warning():
+        with warns(UserWarning) if (name, budget) == ("rsprune", 1) else no_warning():
             assert len(run(name, pool, budget, **extra)) == budget
 
 
@@ -93,7 +94,7 @@ def test_same_bytes_at_any_thread_count_and_layout(name, pool, tmp_path):
 
 
 def test_dbp_says_what_its_clusters_keep_at_least(pool):
-    with pytest.raises(errors.BudgetError, match="at least 6 and at most 397"):
+    with raises(errors.BudgetError, 6, 397):
         run("dbp", pool, 3, balance=None)
 
 
@@ -108,27 +109,27 @@ def test_missing_inputs_are_named(name, pool):
     method = strategies.get(name)
     for need in method.needs:
         argument = "reference" if need == "references" else need
-        with pytest.raises(errors.MissingInputError, match=rf"'{name}' needs {argument}="):
+        with raises(errors.MissingInputError, repr(name), f"{argument}="):
             run(name, pool, **{argument: None})
     if method.budget == "required":
-        with pytest.raises(errors.BudgetError, match="needs a budget"):
+        with raises(errors.BudgetError, "budget"):
             run(name, pool, None)
 
 
 def test_options_may_need_inputs(pool):
-    with pytest.raises(errors.MissingInputError, match="needs entropy="):
+    with raises(errors.MissingInputError, "entropy="):
         run("rsprune", pool, entropy=None, entropy_keep=0.3)
-    with pytest.raises(errors.MissingInputError, match="needs centroids="):
+    with raises(errors.MissingInputError, "centroids="):
         run("rsprune", pool, centroids=None, reference=None)
-    with pytest.raises(errors.MissingInputError, match="needs budget="):
+    with raises(errors.MissingInputError, "budget="):
         run("cluster_nearest", pool, None)
-    with pytest.raises(errors.MissingInputError, match="needs embeds="):
+    with raises(errors.MissingInputError, "embeds="):
         strategies.select("random", None, 3)
 
 
 @every
 def test_unknown_options_list_the_known_ones(name, pool):
-    with pytest.raises(errors.ArgumentError, match=f"{name!r} has no option 'colour'"):
+    with raises(errors.ArgumentError, repr(name), "'colour'"):
         run(name, pool, colour="red")
 
 
@@ -156,40 +157,40 @@ def test_unknown_options_list_the_known_ones(name, pool):
     ],
 )
 def test_options_out_of_range(name, option, pool):
-    with pytest.raises(errors.ArgumentError, match="k is 1000" if "stratified" in option else list(option)[-1]):
+    with raises(errors.ArgumentError, list(option)[-1]):
         run(name, pool, **option)
 
 
 @pytest.mark.parametrize("budget", [0, -3, 1.5, 0.0, True, "half"])
 def test_budgets_that_are_none(budget, pool):
-    with pytest.raises(errors.BudgetError, match="budget"):
+    with raises(errors.BudgetError, "budget"):
         run("random", pool, budget)
 
 
 def test_a_budget_beyond_the_valid_rows_is_an_error(pool):
-    with pytest.raises(errors.BudgetError, match=r"only 397 of 400 can be selected \(3 invalid\)"):
+    with raises(errors.BudgetError, 397, 400, 3):
         run("random", pool, 398)
-    with pytest.raises(errors.BudgetError, match="no budget"):
+    with raises(errors.BudgetError, "budget"):
         strategies.select("full", pool["embeds"], 10)
 
 
 @pytest.mark.parametrize(
-    ("inputs", "error", "says"),
+    ("inputs", "error", "values"),
     [
-        ({"entropy": np.zeros(3)}, errors.ShapeError, "entropy 3"),
-        ({"score": np.zeros((2, 2))}, errors.ShapeError, "score"),
-        ({"score": ["a"] * N}, errors.DtypeError, "score"),
-        ({"score": np.full(N, np.inf)}, errors.ArgumentError, "score holds infinity in row 0"),
-        ({"labels": np.zeros(N)}, errors.DtypeError, "labels"),
-        ({"labels": np.full(N, -2)}, errors.ArgumentError, "row 0 has label -2"),
-        ({"reference": np.zeros((2, 3))}, errors.ShapeError, "reference"),
-        ({"reference": {}}, errors.EmptyInputError, "no sets"),
-        ({"seed": -1}, errors.ArgumentError, "seed"),
-        ({"threads": 0}, errors.ArgumentError, "threads"),
+        ({"entropy": np.zeros(3)}, errors.ShapeError, ("entropy", 3)),
+        ({"score": np.zeros((2, 2))}, errors.ShapeError, ("score",)),
+        ({"score": ["a"] * N}, errors.DtypeError, ("score",)),
+        ({"score": np.full(N, np.inf)}, errors.ArgumentError, ("score", 0)),
+        ({"labels": np.zeros(N)}, errors.DtypeError, ("labels",)),
+        ({"labels": np.full(N, -2)}, errors.ArgumentError, (0, -2)),
+        ({"reference": np.zeros((2, 3))}, errors.ShapeError, ("reference",)),
+        ({"reference": {}}, errors.EmptyInputError, ()),
+        ({"seed": -1}, errors.ArgumentError, ("seed",)),
+        ({"threads": 0}, errors.ArgumentError, ("threads",)),
     ],
 )
-def test_inputs_are_checked(inputs, error, says, pool):
-    with pytest.raises(error, match=says):
+def test_inputs_are_checked(inputs, error, values, pool):
+    with raises(error, *values):
         run("random", pool, **inputs)
 
 
@@ -223,7 +224,7 @@ def test_labels_are_groups_and_mark_invalid_rows(pool):
 
 def test_herding_of_much_warns(pool, monkeypatch):
     monkeypatch.setattr(sys.modules["rsprune.strategies.herding"], "SLOW", 1e3)
-    with pytest.warns(UserWarning, match="per_cluster=True takes far less") as caught:
+    with warns(UserWarning, "per_cluster=True") as caught:
         strategies.select("herding", pool["embeds"], 0.1)
     assert caught[0].filename == __file__
     run("herding", pool, per_cluster=True)
@@ -243,9 +244,9 @@ def test_allocation():
     assert allocate(10, [2, 100, 3]).tolist() == [2, 5, 3]
     assert allocate(9, [100, 100], weight=[1.0, 2.0]).tolist() == [3, 6]
     assert allocate(9, [100, 100, 100], least=[5, 0, 0]).tolist() == [5, 2, 2]
-    with pytest.raises(errors.ArgumentError, match="cannot be shared out"):
+    with raises(errors.ArgumentError, 5, 4):
         allocate(5, [2, 2])
-    with pytest.raises(errors.ArgumentError, match="-1"):
+    with raises(errors.ArgumentError, -1):
         allocate(1, [-1, 2])
 
 
@@ -281,19 +282,19 @@ def test_methods_of_other_packages_are_found(plugins):
     score = [3.0, 1.0, np.nan, 0.5]
     assert strategies.select("lowest", None, 2, score=score).indices.tolist() == [1, 3]
     assert strategies.get("random").name == "random"
-    with pytest.raises(errors.ArgumentError, match="'odd'"):
+    with raises(errors.ArgumentError, "'odd'"):
         strategies.get("odd")
 
 
 def test_what_a_method_gives_is_checked(plugins):
-    with pytest.raises(errors.ArgumentError, match="chosen twice"):
+    with raises(errors.ArgumentError):
         strategies.select("lowest", None, 2, score=[3.0, 1.0], twice=True)
 
 
 def test_unknown_methods_and_needs():
-    with pytest.raises(errors.ArgumentError, match="expected one of rsprune, full, random"):
+    with raises(errors.ArgumentError, "magic", "rsprune", "full", "random"):
         strategies.get("magic")
-    with pytest.raises(errors.ArgumentError, match="needs holds 'luck'"):
+    with raises(errors.ArgumentError, "'luck'"):
         strategies.strategy(needs=("luck",))
 
 
@@ -310,13 +311,7 @@ def test_importing_rsprune_imports_no_method():
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
-def command(*words):
-    return subprocess.run(
-        [sys.executable, "-m", "rsprune", *map(str, words)], capture_output=True, text=True, check=False
-    )
-
-
-def test_strategies_are_listed():
+def test_strategies_are_listed(command):
     done = command("strategies")
     assert done.returncode == 0, done.stderr
     assert all(name in done.stdout for name in strategies.names())
@@ -327,7 +322,7 @@ def test_strategies_are_listed():
     assert command("strategies", "magic").returncode == 1
 
 
-def test_select_by_any_strategy(pool, tmp_path):
+def test_select_by_any_strategy(command, pool, tmp_path):
     import pyarrow.parquet as pq
 
     np.save(tmp_path / "x.npy", pool["embeds"])

@@ -8,6 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import rsprune
+from failures import raises
 from rsprune import _core
 from rsprune.errors import ArgumentError, BudgetError, MissingInputError
 from rsprune.strategies import select
@@ -147,10 +148,10 @@ def test_semdedup_of_three_directions():
 def test_semdedup_says_what_excludes_what():
     rows = at_angles(0, 8, 16)
     for options in ({"eps": 0.1}, {"mode": "greedy"}):
-        with pytest.raises(ArgumentError, match="budget"):
+        with raises(ArgumentError, "budget"):
             select("semdedup", rows, 2, k=1, **options)
     for options in ({"eps": 1.5}, {"eps": -0.1}, {"keep": "soft"}, {"mode": "pairs"}):
-        with pytest.raises(ArgumentError, match=next(iter(options))):
+        with raises(ArgumentError, next(iter(options))):
             select("semdedup", rows, k=1, **options)
 
 
@@ -217,14 +218,14 @@ def test_kcenter_takes_equal_rows_last():
 
 def test_kcenter_says_what_it_needs():
     rows = np.concatenate([at_angles(0, 90), np.zeros((1, 2), np.float32)])
-    with pytest.raises(BudgetError, match="min_distance"):
+    with raises(BudgetError, "min_distance"):
         select("kcenter", rows)
     for first in (2, 5, -1, "last", True):
-        with pytest.raises(ArgumentError, match="first"):
+        with raises(ArgumentError, "first"):
             select("kcenter", rows, 1, first=first)
-    with pytest.raises(ArgumentError, match="first"):
+    with raises(ArgumentError, "first"):
         select("kcenter", rows, 1, first=0, per_cluster=True, k=1)
-    with pytest.raises(ArgumentError, match="min_distance"):
+    with raises(ArgumentError, "min_distance"):
         select("kcenter", rows, 1, min_distance=3)
 
 
@@ -405,7 +406,7 @@ def test_dinov2_by_cluster_equals_its_oracle(rows, budget, min_hits, per_cluster
     inputs = {"reference": sets, "centroids": centroids}
     assert select("dinov2", rows, **inputs, **options).indices.tolist() == everything
     if budget > len(everything):
-        with pytest.raises(BudgetError, match=str(len(everything)) if budget <= len(valid) else "lower"):
+        with raises(BudgetError, len(everything) if budget <= len(valid) else budget):
             select("dinov2", rows, budget, **inputs, **options)
         return
     counts = allocate(budget, [len(of_set["a"]), len(of_set["b"])])
@@ -434,14 +435,14 @@ def test_dinov2_of_four_directions():
 
 def test_dinov2_says_what_it_lacks():
     rows = at_angles(5, 40, 90, 92)
-    with pytest.raises(MissingInputError, match="reference"):
+    with raises(MissingInputError, "reference"):
         select("dinov2", rows, 2)
-    with pytest.raises(ArgumentError, match="held_out"):
+    with raises(ArgumentError, "held_out"):
         select("dinov2", rows, 2, reference=rows, held_out=["tests"])
-    with pytest.raises(BudgetError, match="k_nn"):
+    with raises(BudgetError, "k_nn"):
         select("dinov2", rows, 4, reference=at_angles(0), k_nn=2)
     for options in ({"mode": "both"}, {"dedup_cos": 2}, {"min_hits": 0}, {"k_nn": 0}, {"dedup_k": 1.5}, {"cap": 0}):
-        with pytest.raises(ArgumentError, match=next(iter(options))):
+        with raises(ArgumentError, next(iter(options))):
             select("dinov2", rows, 2, reference=at_angles(0), **options)
 
 

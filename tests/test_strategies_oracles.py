@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_assign import dot, unit
-from test_assign import oracle as assign_oracle
-from test_selection import hash64, water_level
 
+import oracles
 import rsprune
+from failures import raises
+from oracles import dot, hash64, proportional, unit, water_level
 from rsprune import strategies
 from rsprune.strategies.dbp import project
 from rsprune.strategies.hierarchical import cut
@@ -25,7 +25,7 @@ class Pool:
         for row in range(2, min(n, 2 + bad)):
             self.x[row] = [np.nan, 0.0, np.inf][row % 3]
         self.centroids = unit(rng.normal(size=(k, dim)))
-        self.labels, self.similarity = assign_oracle(self.x, self.centroids)
+        self.labels, self.similarity = oracles.assign(self.x, self.centroids)
         self.rows = [i for i in range(n) if self.labels[i] >= 0]
         self.members = [[i for i in self.rows if self.labels[i] == c] for c in range(k)]
         self.k, self.n, self.rng = k, n, rng
@@ -55,17 +55,6 @@ POLES = np.array([[1.0, 0.0], [-1.0, 0.0]])
 
 def flat(lists):
     return [i for one in lists for i in one]
-
-
-def proportional(total, sizes):
-    """Largest remainders of shares in proportion to sizes: ties to the larger, then to the first."""
-    exact = [total * size for size in sizes]
-    n = sum(sizes)
-    given_out = [share // n for share in exact]
-    order = sorted(range(len(sizes)), key=lambda c: (-(exact[c] % n), -sizes[c], c))
-    for c in order[: total - sum(given_out)]:
-        given_out[c] += 1
-    return given_out
 
 
 # --- random, entropy, full --------------------------------------------------------------------------------------------
@@ -107,7 +96,7 @@ def test_full_is_every_valid_row(case):
 @given(
     pools(), st.sampled_from(["global", "waterfill", "zscore"]), st.sampled_from(["nearest", "far", "mid", "random"])
 )
-@pytest.mark.filterwarnings("ignore:a budget of")
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_rsprune_is_select(case, fill, within):
     pool, budget = case
     within = "nearest" if fill == "zscore" else within
@@ -274,9 +263,9 @@ def test_a2mae_like_by_hand():
     assert run().indices.tolist() == [1, 2, 4, 5]
     # Mean priors 3 and 1: three rows of the first cluster, one of the second.
     assert run(prior=[3, 3, 3, 0, 1, 2]).indices.tolist() == [0, 1, 2, 5]
-    with pytest.raises(rsprune.errors.ArgumentError, match="prior"):
+    with raises(rsprune.errors.ArgumentError, "prior"):
         run(prior=[1.0])
-    with pytest.raises(rsprune.errors.ArgumentError, match="prior above 0"):
+    with raises(rsprune.errors.ArgumentError, "prior", 0):
         run(prior=[1, 1, 1, 0, 0, 0])
 
 
@@ -300,7 +289,7 @@ def test_dbp_gives_more_to_wide_and_distant_clusters(case, tau, balance, keep):
     lone = 1 if balance is None else math.floor(balance * budget / pool.k + 1e-9)
     low = [max(0, min(lone, s - 1)) for s in sizes]
     if sum(low) > budget:
-        with pytest.raises(rsprune.errors.BudgetError, match="lower balance"):
+        with raises(rsprune.errors.BudgetError, "balance"):
             pool.select("dbp", budget, temperature=tau, balance=balance)
         return
     c = pool.centroids
@@ -377,7 +366,7 @@ def test_ccs_covers_all_levels_of_the_score(case, beta, strata, given_inputs):
     h = inputs.get("entropy") or inputs.get("score") or sims
     expected = ccs_oracle(pool.rows, s, h, budget, beta, strata, 5)
     if expected is None:
-        with pytest.raises(rsprune.errors.BudgetError, match="beta"):
+        with raises(rsprune.errors.BudgetError, "beta"):
             pool.select("ccs", budget, beta=beta, strata=strata, seed=5, **inputs)
     else:
         got = pool.select("ccs", budget, beta=beta, strata=strata, seed=5, **inputs)
@@ -440,7 +429,7 @@ def test_herding_by_hand():
 def test_target_clusters_are_those_of_reference_images(case, within, references):
     pool, budget = case
     sets = {name: pool.rng.normal(size=(references, pool.x.shape[1])).astype(np.float32) for name in ("a", "b")}
-    hits = {name: assign_oracle(rows, pool.centroids)[0].tolist() for name, rows in sets.items()}
+    hits = {name: oracles.assign(rows, pool.centroids)[0].tolist() for name, rows in sets.items()}
     weight = {"a": 3.0, "b": 1.0}
     w = [sum(weight[d] * hits[d].count(c) / references for d in sets) for c in range(pool.k)]
     reach = [i for i in pool.rows if w[pool.labels[i]] > 0]
@@ -449,7 +438,7 @@ def test_target_clusters_are_those_of_reference_images(case, within, references)
     inputs = {"reference": sets, "weights": weight, "within": within, "seed": 2}
     if len(reach) < budget:
         for name, options in (("vjepa2", inputs), ("datacomp", {"reference": sets})):
-            with pytest.raises(rsprune.errors.BudgetError, match="hold reference images"):
+            with raises(rsprune.errors.BudgetError, "reference"):
                 pool.select(name, budget, **options)
         return
     expected = sorted(sorted(reach, key=lambda i: (hash64(2, i), i))[:budget])
@@ -482,9 +471,9 @@ def test_vjepa2_by_hand():
     assert run(4, weights={"a": 1, "b": 0}) == [0, 1, 2, 3]
     # Both alike: 3/4 and 5/4; of 5 rows 1.875 and 3.125, capped at 3.
     assert run(5) == [0, 1, 3, 4, 5]
-    with pytest.raises(rsprune.errors.BudgetError, match="only 6"):
+    with raises(rsprune.errors.BudgetError, 6):
         run(7)
-    with pytest.raises(rsprune.errors.ArgumentError, match="weights"):
+    with raises(rsprune.errors.ArgumentError):
         run(5, weights={"a": 1})
 
 
@@ -522,7 +511,7 @@ def test_hierarchical_shares_down_the_tree(case, which, seed, resample):
         sample_sizes=[3, 1] if resample else None, rounds=2,
     )  # fmt: skip
     first = rsprune.fit_centroids(pool.x, levels[0], **options)
-    labels, similarity = assign_oracle(pool.x, first.vectors)
+    labels, similarity = oracles.assign(pool.x, first.vectors)
     for _ in range(2 if resample else 0):
 
         def near(c, labels=labels, s=similarity):
@@ -530,9 +519,9 @@ def test_hierarchical_shares_down_the_tree(case, which, seed, resample):
 
         subset = sorted(flat(near(c) for c in range(levels[0])))
         first = rsprune.fit_centroids(pool.x[subset], levels[0], **options)
-        labels, similarity = assign_oracle(pool.x, first.vectors)
+        labels, similarity = oracles.assign(pool.x, first.vectors)
     top = rsprune.fit_centroids(first.vectors, levels[1], **options)
-    parents, _ = assign_oracle(first.vectors, top.vectors)
+    parents, _ = oracles.assign(first.vectors, top.vectors)
     members = [[i for i in pool.rows if labels[i] == c] for c in range(levels[0])]
     stream = [hash64(seed, 2**63 + level) for level in (0, 1)]
     held = [sum(len(members[c]) for c in range(4) if parents[c] == p) for p in range(2)]

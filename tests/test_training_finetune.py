@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_dits import inputs, one_thread, small_dit  # noqa: F401
-from test_cli import rsprune
 
 import scenes
+from failures import raises
 from rsprune.errors import ArgumentError, SourceError
 from rsprune.evaluation.evaluate import pair_names
 from rsprune.evaluation.images import open_images
@@ -17,6 +16,7 @@ from rsprune.training.finetune import Paired, finetune_sis, finetune_sr, widened
 from rsprune.training.label_maps import DATASETS, LabelReading, OneHot, open_pairs
 from rsprune.training.latent_cache import LatentCache, Reading, cache_latents
 from rsprune.training.sample import Sampling, sample_run
+from small_dits import inputs, small_dit
 
 SECOND, OPEN = DATASETS["second"], DATASETS["openearthmap"]
 
@@ -83,9 +83,9 @@ def test_pairs_of_both_data_sets_stand_in_the_same_rows(second, openearthmap):
         f"{region}/images/{region}_{i}.tif" for region, i in [("aachen", 0), ("aachen", 1), ("zanzibar", 2)]
     ]
     assert [key.replace("labels", "images") for key in keys(labels)] == keys(images)
-    with pytest.raises(SourceError, match=r"expected im1/, im2/, label1/, label2/"):
+    with raises(SourceError, "im1/", "im2/", "label1/", "label2/"):
         open_pairs("second", openearthmap)
-    with pytest.raises(ArgumentError, match="second, openearthmap"):
+    with raises(ArgumentError, "second", "openearthmap"):
         open_pairs("loveda", second)
 
 
@@ -158,9 +158,9 @@ def test_super_resolution_sees_what_is_left_of_the_image(second, base, tmp_path)
     np.testing.assert_allclose(got, want, atol=0.1)
     again = finetune_sr([second / "im1", second / "im2"], base, out=tmp_path / "sr", **FEW | {"iterations": 3})
     assert again.figures["steps"] == 3
-    with pytest.raises(ArgumentError, match="factor must be 2 or more"):
+    with raises(ArgumentError, "factor", 2):
         finetune_sr(second / "im1", base, out=tmp_path / "x", factor=1)
-    with pytest.raises(ArgumentError, match="no multiple of 3"):
+    with raises(ArgumentError, 3):
         finetune_sr(second / "im1", base, out=tmp_path / "x", factor=3)
 
 
@@ -223,11 +223,11 @@ def test_a_fine_tuned_network_draws_from_conditions(second, base, tmp_path, monk
     monkeypatch.chdir(tmp_path / "here")
     sample_run(tuned.checkpoint, out=".", condition=source, **options)
     assert np.array_equal(np.load("samples.npz")["arr_0"], np.load(tmp_path / "drawn" / "samples.npz")["arr_0"])
-    with pytest.raises(ArgumentError, match="takes a condition, which is missing"):
+    with raises(ArgumentError):
         sample_run(tuned.checkpoint, out=tmp_path / "x", **options)
-    with pytest.raises(ArgumentError, match="takes no condition"):
+    with raises(ArgumentError):
         sample_run(base, out=tmp_path / "x", condition=source, **options)
-    with pytest.raises(ArgumentError, match="99 images cannot be drawn from"):
+    with raises(ArgumentError, 99):
         sample_run(tuned.checkpoint, out=tmp_path / "x", condition=source, **options | {"images": 99})
 
 
@@ -250,11 +250,11 @@ def test_images_whose_condition_cannot_be_read_are_left_out(tmp_path):
         assert torch.equal(pairs(pairs.numbers, views), images.moments(pairs.numbers, views))
 
 
-def test_the_command_fine_tunes_and_explains(openearthmap, base, tmp_path):
+def test_the_command_fine_tunes_and_explains(command, openearthmap, base, tmp_path):
     words = ["finetune", "sis", openearthmap, "--dataset", "openearthmap", "-c", base, "-o", tmp_path / "out"]
-    done = rsprune(*words, "-n", 1, "--batch", 2, "--device", "cpu")
+    done = command(*words, "-n", 1, "--batch", 2, "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert "1 steps, loss" in done.stdout
-    page = rsprune("finetune", "--help").stdout
+    page = command("finetune", "--help").stdout
     assert "rsprune finetune sr" in page
     assert "sis" in page

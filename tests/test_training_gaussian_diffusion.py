@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from small_dits import inputs, one_thread, small_dit  # noqa: F401
 
+from failures import raises
 from rsprune.errors import ArgumentError
 from rsprune.training.gaussian_diffusion import Diffusion, guided, make_scheduler, sample
+from small_dits import inputs, small_dit
 
 BETA = np.linspace(1e-4, 0.02, 1000)
 ALPHA_BAR = np.array([math.prod(1 - BETA[: t + 1]) for t in range(1000)])
@@ -174,7 +175,7 @@ def test_ddpm_is_the_loop_of_the_paper(steps):
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # within diffusers' DPM-Solver
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++"])
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm", "dpm++"])
 def test_samplers_find_the_distribution_that_the_best_network_knows(sampler):
     """Of data N(2, 0.5^2) the best prediction of the noise is known: samples must have that mean and deviation."""
     mean, deviation = 2.0, 0.5
@@ -214,7 +215,7 @@ def test_guidance_extrapolates_from_no_class():
 
 
 def test_unknown_samplers_and_steps_are_refused():
-    with pytest.raises(ArgumentError, match="ddpm, ddim or dpm"):
+    with raises(ArgumentError, "ddpm", "ddim"):
         make_scheduler("euler", 10)
-    with pytest.raises(ArgumentError, match="1 to 1000 steps, got 0"):
+    with raises(ArgumentError, 1, 1000, 0):
         make_scheduler("ddim", 0)

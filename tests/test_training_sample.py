@@ -4,15 +4,14 @@ import csv
 import zipfile
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
-from small_dits import one_thread, small_dit  # noqa: F401
-from test_cli import rsprune
 
+from failures import raises
 from rsprune.errors import ArgumentError, ConfigMismatchError
 from rsprune.training.autoencoder import load_autoencoder
 from rsprune.training.sample import Sampling, sample_run, write_keys
+from small_dits import small_dit
 
 PIXELS = {"data": {"autoencoder": load_autoencoder("identity").provenance()}, "scale": 1.0, "shift": 0.0}
 
@@ -65,7 +64,7 @@ def test_what_is_missing_is_drawn_again_to_the_bit(tmp_path):
     assert (tmp_path / "out" / "images" / "000005.png").stat().st_mtime_ns == kept
     assert (tmp_path / "out" / "samples.npz").read_bytes() == archive
     assert np.array_equal(draw(path, tmp_path / "out", images=8, batch=2)[:6], want)
-    with pytest.raises(ConfigMismatchError, match="seed: 0 there, 1 now"):
+    with raises(ConfigMismatchError, "seed", 0, 1):
         draw(path, tmp_path / "out", batch=2, seed=1)
 
 
@@ -84,11 +83,11 @@ def test_classes_weights_and_guidance_matter(tmp_path):
         draw(numbered, tmp_path / "folder", classes=["1"], **options),
         draw(path, tmp_path / "forest", classes=["0"], **options),
     )
-    with pytest.raises(ArgumentError, match="no class 'city': there are forest, sea"):
+    with raises(ArgumentError, "'city'", "forest", "sea"):
         draw(path, tmp_path / "city", classes=["city"])
-    with pytest.raises(ArgumentError, match="the network is unconditional"):
+    with raises(ArgumentError):
         draw(checkpoint(tmp_path / "b.pt"), tmp_path / "none", classes=["sea"])
-    with pytest.raises(ArgumentError, match="the network is unconditional, and guidance needs both"):
+    with raises(ArgumentError, "guidance"):
         draw(tmp_path / "b.pt", tmp_path / "none", guidance=4.0)
     assert not (tmp_path / "none").exists()
 
@@ -96,23 +95,23 @@ def test_classes_weights_and_guidance_matter(tmp_path):
 def test_the_autoencoder_must_be_the_one_that_it_was_trained_with(tmp_path):
     tiny = {"autoencoder": "tiny", "files": [], "channels": 3, "latents": 3, "factor": 8, "scale": 1.0, "shift": 0.0}
     path = checkpoint(tmp_path / "a.pt", data={"autoencoder": tiny})
-    with pytest.raises(ArgumentError, match="name the autoencoder"):
+    with raises(ArgumentError, "autoencoder"):
         draw(path, tmp_path / "out")
-    with pytest.raises(ConfigMismatchError, match='autoencoder: "tiny" there, "identity" now'):
+    with raises(ConfigMismatchError, "autoencoder", '"tiny"', '"identity"'):
         draw(path, tmp_path / "out", autoencoder="identity")
 
 
-def test_the_command_draws_and_says_where(tmp_path):
+def test_the_command_draws_and_says_where(command, tmp_path):
     path = checkpoint(tmp_path / "a.pt")
     words = ["sample", path, "-o", tmp_path / "out", "-n", 3, "--sampler", "ddim", "--steps", 2, "--device", "cpu"]
-    done = rsprune(*words)
+    done = command(*words)
     assert done.returncode == 0, done.stderr
     assert "3 images in" in done.stdout
     assert (tmp_path / "out" / "samples.png").is_file()
-    assert "no checkpoint at" in rsprune("sample", tmp_path / "b.pt", "-o", tmp_path / "x").stderr
+    assert "no checkpoint at" in command("sample", tmp_path / "b.pt", "-o", tmp_path / "x").stderr
 
 
-def test_without_what_it_needs_the_command_names_the_extra(tmp_path, monkeypatch):
+def test_without_what_it_needs_the_command_names_the_extra(command, tmp_path, monkeypatch):
     monkeypatch.setattr("rsprune.training.find_spec", lambda name: None if name == "diffusers" else name)
     for words in (
         ["sample", "a.pt"],
@@ -120,7 +119,7 @@ def test_without_what_it_needs_the_command_names_the_extra(tmp_path, monkeypatch
         ["autoencoder", tmp_path],
         ["finetune", "sr", tmp_path, "-c", "a.pt"],
     ):
-        done = rsprune(*words, "-o", tmp_path / "out")
+        done = command(*words, "-o", tmp_path / "out")
         assert done.returncode == 1
         assert 'diffusers not installed, which diffusion needs: pip install "rsprune[train]"' in done.stderr
 
@@ -128,5 +127,5 @@ def test_without_what_it_needs_the_command_names_the_extra(tmp_path, monkeypatch
 def test_images_that_no_file_holds_are_refused_before_they_are_drawn(tmp_path):
     two = load_autoencoder("identity", channels=2).provenance()
     path = checkpoint(tmp_path / "a.pt", data={"autoencoder": two})
-    with pytest.raises(ArgumentError, match="images of 2 bands have no place in PNG files"):
+    with raises(ArgumentError, 2):
         draw(path, tmp_path / "out")

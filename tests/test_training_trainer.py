@@ -15,9 +15,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from small_dits import one_thread, small_dit  # noqa: F401
 
 import scenes
+from failures import raises
 from rsprune.errors import ArgumentError, ConfigMismatchError, DivergedError
 from rsprune.io import TEMPORARY
 from rsprune.runners import NoProgress
@@ -28,6 +28,7 @@ from rsprune.training.gaussian_diffusion import Diffusion
 from rsprune.training.pretrain import Feed, pretrain
 from rsprune.training.rng import Order, draw_batch, draw_sample, way_seed
 from rsprune.training.trainer import Batch, Optimisation, Schedule, TrainingFolder, link, train
+from small_dits import small_dit
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 RECIPE = {"task": "test", "network": small_dit(num_classes=5).config}
@@ -254,7 +255,7 @@ def test_the_checkpoint_is_a_network_that_loads(tmp_path):
 
 def test_another_recipe_is_refused(tmp_path):
     trained(tmp_path, 5)
-    with pytest.raises(ConfigMismatchError, match='task: "test" there, "other" now'):
+    with raises(ConfigMismatchError, "task", '"test"', '"other"'):
         trained(tmp_path, 5, recipe=RECIPE | {"task": "other"})
 
 
@@ -263,32 +264,32 @@ def test_a_loss_that_is_no_number_ends_the_training_before_its_checkpoint(tmp_pa
         batch = feed(step, positions)
         return Batch(batch.x * (float("nan") if step == 6 else 1), batch.noise, batch.t, batch.y)
 
-    with pytest.raises(DivergedError, match="the loss at step 8 is nan"):
+    with raises(DivergedError, 8, "nan"):
         trained(tmp_path, batches=broken)
     assert read_checkpoint(tmp_path / "checkpoints" / "last.pt")["step"] == 5
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "values"),
     [
-        ({"batch": 0}, "batch is 0; expected a whole number of at least 1"),
-        ({"seed": -1}, "seed is -1; expected a whole number of at least 0"),
-        ({"seed": 2**63}, f"seed is {2**63}"),
-        ({"lr": 0.0}, "lr must be positive"),
-        ({"weight_decay": -1.0}, "weight_decay not negative"),
-        ({"ema": 1.5}, "ema from 0 to 1"),
-        ({"lr": float("nan")}, "got nan"),
+        ({"batch": 0}, (0, 1)),
+        ({"seed": -1}, ("seed", -1, 0)),
+        ({"seed": 2**63}, ("seed", 2**63)),
+        ({"lr": 0.0}, ("lr",)),
+        ({"weight_decay": -1.0}, ("weight_decay",)),
+        ({"ema": 1.5}, ("ema", 0, 1)),
+        ({"lr": float("nan")}, ("nan",)),
     ],
 )
-def test_optimisation_that_cannot_be_is_refused(change, says):
-    with pytest.raises(ArgumentError, match=says):
+def test_optimisation_that_cannot_be_is_refused(change, values):
+    with raises(ArgumentError, *values):
         Optimisation(**change)
 
 
 def test_batches_that_cannot_be_shared_are_refused(tmp_path):
-    with pytest.raises(ArgumentError, match="6 cannot be shared evenly among 4"):
+    with raises(ArgumentError, 6, 4):
         train(None, feed, None, {}, FAST, Schedule(1), Processes(0, 4, torch.device("cpu")), NoProgress(), None)
-    with pytest.raises(ArgumentError, match="micro_batch must be positive"):
+    with raises(ArgumentError, "micro_batch"):
         Schedule(1, micro_batch=0)
 
 
@@ -404,18 +405,18 @@ def test_training_from_images_records_all_that_it_is_made_of(images, tmp_path):
     # Another training shares the latents; its own choices show.
     shared = pretrain(images, out=tmp_path / "b", latents=tmp_path / "a" / "latents", iterations=4, **SMALL)
     assert load_dit(shared.checkpoint).num_classes is None
-    with pytest.raises(ConfigMismatchError, match="batch: 4 there, 2 now"):
+    with raises(ConfigMismatchError, 4, 2):
         pretrain(images, out=tmp_path / "b", latents=tmp_path / "a" / "latents", iterations=5, **SMALL | {"batch": 2})
 
 
 def test_what_cannot_be_trained_is_refused_before_images_are_encoded(images, tmp_path):
-    for change, said in (
-        ({"model": "DiT-M/2"}, "model='DiT-M/2' is unknown: it is one of DiT-S/2"),
-        ({"lr": -1.0}, "lr must be positive"),
-        ({"seed": -1}, "seed"),
-        ({"iterations": 0}, "iterations must be positive"),
+    for change, values in (
+        ({"model": "DiT-M/2"}, ("model", "DiT-M/2", "DiT-S/2")),
+        ({"lr": -1.0}, ("lr",)),
+        ({"seed": -1}, ("seed",)),
+        ({"iterations": 0}, ("iterations",)),
     ):
-        with pytest.raises(ArgumentError, match=said):
+        with raises(ArgumentError, *values):
             pretrain(images, out=tmp_path / "out", **{"iterations": 1, **SMALL, **change})
     assert not (tmp_path / "out").exists()
 
