@@ -19,9 +19,9 @@ from rsprune import _core, charts
 from rsprune.errors import UnfinishedRunError
 from rsprune.report import write_report
 from rsprune.report.finished import read_run
-from rsprune.report.markup import percent
-from rsprune.report.stages import merge_bins, round_values
-from rsprune.report.tally import KEPT_SHOWN, tally
+from rsprune.report.html import percent
+from rsprune.report.sections import merge_bins, round_values
+from rsprune.report.statistics import KEPT_SHOWN, run_statistics
 from rsprune.runs.folder import RunFolder
 from rsprune.sources import Item
 
@@ -88,7 +88,7 @@ def test_headline_and_funnel_count_every_step(folder):
 def test_histograms_count_as_a_loop_does(tmp_path, seed):
     rows = make_rows(SHARDS, k=6, seed=seed, refused={1, 2}, failed={5, 80, 300})
     folder, summary = write_run(tmp_path / "run", rows, k=6, budget=75)
-    counts = tally(read_run(folder))
+    counts = run_statistics(read_run(folder))
     entropy, similarity = np.zeros((2, 80), int), np.zeros((3, 400), int)
     for i in rank(rows):
         r = rows[i]
@@ -102,22 +102,24 @@ def test_histograms_count_as_a_loop_does(tmp_path, seed):
 
 
 def test_pictures_are_the_extremes_of_all_shards(folder, rows):
-    counts = tally(read_run(folder))
+    counts = run_statistics(read_run(folder))
     ranked = rank(rows)
     dropped = [i for i in ranked if not rows[i].survived]
     missed = [i for i in ranked if rows[i].survived and rows[i].cluster >= 0 and rows[i].phase is None]
-    assert [p.number for p in counts.flattest.picks] == sorted(dropped, key=lambda i: (rows[i].entropy, i))[:8]
-    assert [p.number for p in counts.just_missed.picks] == dropped[:8]
-    assert [p.number for p in counts.farthest.picks] == sorted(missed, key=lambda i: (rows[i].similarity, i))[:16]
-    for pick in counts.farthest.picks:
-        row = rows[pick.number]
+    assert [p.number for p in counts.lowest_entropy.examples] == sorted(dropped, key=lambda i: (rows[i].entropy, i))[:8]
+    assert [p.number for p in counts.nearly_kept.examples] == dropped[:8]
+    assert [p.number for p in counts.least_similar.examples] == sorted(missed, key=lambda i: (rows[i].similarity, i))[
+        :16
+    ]
+    for example in counts.least_similar.examples:
+        row = rows[example.number]
         figures = (row.shard, row.row, row.entropy, row.cluster, float(row.similarity))
-        assert (pick.shard, pick.row, pick.entropy, pick.cluster, pick.similarity) == figures
+        assert (example.shard, example.row, example.entropy, example.cluster, example.similarity) == figures
 
 
 def test_kept_pictures_go_round_the_clusters_from_the_largest(tmp_path, rows):
     folder, summary = write_run(tmp_path / "other", rows, k=6, budget=75)
-    picks = tally(read_run(folder)).kept_in_turn()
+    examples = run_statistics(read_run(folder)).kept_in_turn()
     pool = summary["clusters"]["pool"]
     order = sorted((k for k in range(6) if pool[k]), key=lambda k: (-pool[k], k))
     nearest = {
@@ -131,15 +133,19 @@ def test_kept_pictures_go_round_the_clusters_from_the_largest(tmp_path, rows):
         for k in order
     }
     turns = [nearest[k][turn] for turn in range(4) for k in order if turn < len(nearest[k])]
-    assert [p.number for p in picks] == turns[:KEPT_SHOWN]
+    assert [p.number for p in examples] == turns[:KEPT_SHOWN]
 
 
 def test_figures_do_not_depend_on_the_shards(tmp_path):
     one, two = (make_rows(shards, k=4, failed={7}) for shards in ({"a": 300}, {"a": 100, "b": 150, "c": 50}))
-    counts = [tally(read_run(write_run(tmp_path / n, r, k=4, budget=40)[0])) for n, r in (("one", one), ("two", two))]
+    counts = [
+        run_statistics(read_run(write_run(tmp_path / n, r, k=4, budget=40)[0])) for n, r in (("one", one), ("two", two))
+    ]
     np.testing.assert_array_equal(counts[0].entropy, counts[1].entropy)
     np.testing.assert_array_equal(counts[0].similarity, counts[1].similarity)
-    numbers = [[p.number for p in c.kept_in_turn() + c.flattest.picks + c.farthest.picks] for c in counts]
+    numbers = [
+        [p.number for p in c.kept_in_turn() + c.lowest_entropy.examples + c.least_similar.examples] for c in counts
+    ]
     assert numbers[0] == numbers[1]
 
 
@@ -147,7 +153,7 @@ def test_repeated_keys_are_no_part_of_stage_one(tmp_path):
     rows = make_rows({"a": 60}, k=2)
     rows[50].refused = ("entropy", "duplicate", "row 10 of shard a has this key")
     folder, _ = write_run(tmp_path / "run", rows, k=2, budget=8)
-    assert tally(read_run(folder)).ranked == 59
+    assert run_statistics(read_run(folder)).ranked == 59
 
 
 @pytest.mark.parametrize(
@@ -275,10 +281,10 @@ def test_folder_that_is_no_run_is_refused(tmp_path):
 def test_only_the_images_shown_are_read(folder, rows):
     source = FakeSource(rows)
     write_report(folder, source)
-    counts = tally(read_run(folder))
-    extremes = (counts.flattest, counts.just_missed, counts.farthest)
-    picks = {*counts.kept_in_turn(), *(pick for one in extremes for pick in one.picks)}
-    assert sorted(source.reads) == sorted({(pick.shard, pick.row) for pick in picks})
+    counts = run_statistics(read_run(folder))
+    extremes = (counts.lowest_entropy, counts.nearly_kept, counts.least_similar)
+    examples = {*counts.kept_in_turn(), *(example for one in extremes for example in one.examples)}
+    assert sorted(source.reads) == sorted({(example.shard, example.row) for example in examples})
 
 
 def test_thumbnails_are_small_and_of_the_right_image(folder, rows):

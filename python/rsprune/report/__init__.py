@@ -1,4 +1,4 @@
-"""What a finished run shows of itself: a page for all of it, and the reasons for single images."""
+"""Views of a finished run: a page about the whole, and explanations of single images."""
 
 from rsprune.report.explain import Explanation, explain
 from rsprune.report.page import write_report

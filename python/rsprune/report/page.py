@@ -1,4 +1,4 @@
-"""The page that shows what a run kept and why: one file without scripts, which loads nothing."""
+"""The report page: one HTML file that runs no script and loads nothing."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 
 from rsprune import charts
 from rsprune.io import read_table, write_text
-from rsprune.report.album import Album
 from rsprune.report.finished import FinishedRun, read_run
-from rsprune.report.markup import number, percent, plural, table
-from rsprune.report.stages import stage_one_section, stage_two_section
-from rsprune.report.tally import Tally, tally
+from rsprune.report.gallery import Gallery
+from rsprune.report.html import number, percent, plural, table
+from rsprune.report.sections import stage_one_section, stage_two_section
+from rsprune.report.statistics import RunStatistics, run_statistics
 from rsprune.runs.folder import RunFolder
 from rsprune.sources import Source
 
@@ -24,7 +24,7 @@ __all__ = ["write_report"]
 
 QUARANTINE_SHOWN = 50
 
-# The page runs nothing and loads nothing, whatever the keys of a collection say.
+# The policy holds whatever the keys of a collection contain.
 HEAD = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -43,9 +43,9 @@ def write_report(folder: RunFolder, source: Source | None = None) -> Path:
     Parameters
     ----------
     folder
-        The run.
+        The run folder.
     source
-        The collection that it was made from. Without it, or where it cannot be read, the page has no images.
+        The collection that the run was made from. Without it the page shows no images.
 
     Returns
     -------
@@ -57,18 +57,18 @@ def write_report(folder: RunFolder, source: Source | None = None) -> Path:
     FileNotFoundError
         The folder is no run folder.
     UnfinishedRunError
-        The run has not come to its end.
+        The run is not finished.
     """
     run = read_run(folder)
-    counts = tally(run)
-    album = Album(run, counts, source)
+    counts = run_statistics(run)
+    gallery = Gallery(run, counts, source)
     title = escape(headline(run.summary))
     parts = [
         f"{HEAD}<title>rsprune: {title}</title>\n<style>\n{style_sheet()}</style>\n</head>\n<body>\n<main>",
         head_section(run, counts),
-        kept_section(counts, album),
-        stage_one_section(run, counts, album),
-        stage_two_section(run, counts, album),
+        kept_section(counts, gallery),
+        stage_one_section(run, counts, gallery),
+        stage_two_section(run, counts, gallery),
         quarantine_section(run),
         provenance_section(run),
         "</main>\n</body>\n</html>\n",
@@ -78,12 +78,12 @@ def write_report(folder: RunFolder, source: Source | None = None) -> Path:
 
 
 def style_sheet() -> str:
-    """The text of ``page.css``."""
+    """Read ``page.css``."""
     return files("rsprune.report").joinpath("page.css").read_text(encoding="utf-8")
 
 
-def head_section(run: FinishedRun, counts: Tally) -> str:
-    """What came of it, in one line and one picture."""
+def head_section(run: FinishedRun, counts: RunStatistics) -> str:
+    """Render the headline and the funnel."""
     summary = run.summary
     line, _, share = headline(summary).partition(" (")
     steps = [
@@ -103,18 +103,18 @@ Stage II sorted these by {plural(k, "kind of scene", "kinds of scenes")} and kep
 </header>"""
 
 
-def kept_section(counts: Tally, album: Album) -> str:
-    """Some of what was kept."""
-    if not album.images:
+def kept_section(counts: RunStatistics, gallery: Gallery) -> str:
+    """Render examples of what was kept."""
+    if not gallery.images:
         text = "<p>The collection was not at hand when this page was made, so it shows no images.</p>"
     else:
         text = """<p>From the largest clusters, one after another, the images nearest to the centroid: each with its
 entropy, and its similarity to the centroid of that number.</p>"""
-    return f"<section>\n<h2>What was kept</h2>\n{text}\n{album.tiles(counts.kept_in_turn())}\n</section>"
+    return f"<section>\n<h2>What was kept</h2>\n{text}\n{gallery.tiles(counts.kept_in_turn())}\n</section>"
 
 
 def quarantine_section(run: FinishedRun) -> str:
-    """What could not be read, and why."""
+    """Render the images that could not be read, with their causes."""
     quarantine = read_table(run.folder.quarantine)
     if not len(quarantine):
         text = "<p>Every image could be read.</p>"
@@ -149,7 +149,7 @@ def quarantine_section(run: FinishedRun) -> str:
 
 
 def provenance_section(run: FinishedRun) -> str:
-    """What the run was made with."""
+    """Render the provenance of the run."""
     config = run.config
     encoder, centroids, selection = (config.get(name, {}) for name in ("encoder", "centroids", "selection"))
     facts = {
@@ -177,16 +177,16 @@ def provenance_section(run: FinishedRun) -> str:
 
 
 def headline(summary: Mapping[str, Any]) -> str:
-    """How many of how many."""
+    """Say how many images of how many were kept."""
     images, selected = summary["images"], summary["selected"]
     return f"{selected:,} of {plural(images, 'image', 'images')} kept ({percent(selected, images)})"
 
 
 def plain(value: Any) -> str:
-    """A value of the configuration, for people."""
+    """Format a value of the configuration."""
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def spaced(kind: str) -> str:
-    """A cause, as words."""
+    """Write a cause as words."""
     return kind.replace("_", " ")

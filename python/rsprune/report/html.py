@@ -1,4 +1,4 @@
-"""Pieces of HTML, and numbers in words."""
+"""HTML elements, and numbers as text."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ __all__ = ["figure", "number", "percent", "plural", "table"]
 
 
 def figure(svg: str, caption: str, legend: Sequence[tuple[str, str]]) -> str:
-    """A chart in its frame."""
+    """Wrap a chart in a figure with legend and caption."""
     entries = "".join(f'<li class="{style}">{escape(name)}</li>' for style, name in legend)
     return f'<figure>\n<ul class="legend">{entries}</ul>\n{svg}\n<figcaption>{caption}</figcaption>\n</figure>'
 
 
 def table(head: Sequence[str], rows: Iterable[str]) -> str:
-    """A table, from rows whose cells are HTML."""
+    """Make a table from rows whose cells are HTML."""
     cells = "".join(f"<th>{name}</th>" for name in head)
     body = "\n".join(f"<tr>{row}</tr>" for row in rows)
     return f'<div class="wide"><table>\n<thead><tr>{cells}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
 
 
 def number(value: int) -> str:
-    """A number with commas."""
+    """Format a number with thousands separators."""
     return f"{value:,}"
 
 
 def plural(value: int, one: str, many: str) -> str:
-    """A number of things."""
+    """Format a count with its noun in the singular or plural."""
     return f"{value:,} {one if value == 1 else many}"
 
 
 def percent(part: int, whole: int) -> str:
-    """A share, to a tenth of a percent; never 0.0 or 100.0 when it is neither none nor all."""
+    """Format a share to a tenth of a percent; 0.0 and 100.0 stand for none and all alone."""
     if not whole:
         return "0 %"
     tenths = round(1000 * part / whole)

@@ -1,4 +1,4 @@
-"""The parts of the page that show the two stages."""
+"""The sections of the page about the two stages."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune import charts
-from rsprune.report.album import Album
 from rsprune.report.finished import FinishedRun
-from rsprune.report.markup import figure, number, percent, plural
-from rsprune.report.tally import ENTROPY_BIN, SIMILARITY_BIN, Tally
+from rsprune.report.gallery import Gallery
+from rsprune.report.html import figure, number, percent, plural
+from rsprune.report.statistics import ENTROPY_BIN, SIMILARITY_BIN, RunStatistics
 
 __all__ = ["stage_one_section", "stage_two_section"]
 
 SIMILARITY_COLUMNS = 60  # at most
 
-# Colours, by their classes in the style sheet.
+# Colors, by their classes in the style sheet.
 STAGE_ONE = (("kept", "kept by Stage I"), ("rest", "dropped by Stage I"))
 STAGE_TWO = (("kept", "kept by quota"), ("fill", "kept by fill"), ("rest", "dropped by Stage II"))
 
-# What the selection's options mean, in the words of the page: for the quota, and for the fill.
+# Descriptions of the selection's options: for the quota, and for the fill.
 WITHIN = {
     "nearest": ("the {} images nearest to its centroid", "nearest"),
     "random": ("{} images drawn at random", "next drawn"),
@@ -38,8 +38,8 @@ FILL = {
 }
 
 
-def stage_one_section(run: FinishedRun, counts: Tally, album: Album) -> str:
-    """The entropies."""
+def stage_one_section(run: FinishedRun, counts: RunStatistics, gallery: Gallery) -> str:
+    """Render Stage I: the histogram of entropies, and examples of what was dropped."""
     tau = run.summary["tau"]
     kept, dropped = (int(one.sum()) for one in counts.entropy)
     svg = charts.columns(
@@ -64,14 +64,14 @@ def stage_one_section(run: FinishedRun, counts: Tally, album: Album) -> str:
 level equally often. Open water, cloud and empty borders are low. It does not tell texture from noise.</p>""",
         figure(svg, caption, STAGE_ONE),
     ]
-    if album.images and counts.flattest.picks:
-        parts += ["<h3>Dropped: the lowest entropies</h3>", album.tiles(counts.flattest.picks)]
-        parts += ["<h3>Dropped: just below the cut</h3>", album.tiles(counts.just_missed.picks)]
+    if gallery.images and counts.lowest_entropy.examples:
+        parts += ["<h3>Dropped: the lowest entropies</h3>", gallery.tiles(counts.lowest_entropy.examples)]
+        parts += ["<h3>Dropped: just below the cut</h3>", gallery.tiles(counts.nearly_kept.examples)]
     return "\n".join([*parts, "</section>"])
 
 
-def stage_two_section(run: FinishedRun, counts: Tally, album: Album) -> str:
-    """The clusters and the similarities."""
+def stage_two_section(run: FinishedRun, counts: RunStatistics, gallery: Gallery) -> str:
+    """Render Stage II: clusters, similarities, and examples of what was dropped."""
     quota = run.summary["quota"]
     taken, next_in_line = WITHIN[run.within]
     first = (
@@ -90,13 +90,13 @@ the centroid that its embedding is most similar to. {rule}</p>""",
         cluster_figure(run.summary),
         similarity_figure(run, counts),
     ]
-    if album.images and counts.farthest.picks:
-        parts += ["<h3>Dropped: the least similar to any centroid</h3>", album.tiles(counts.farthest.picks)]
+    if gallery.images and counts.least_similar.examples:
+        parts += ["<h3>Dropped: the least similar to any centroid</h3>", gallery.tiles(counts.least_similar.examples)]
     return "\n".join([*parts, "</section>"])
 
 
 def cluster_figure(summary: Mapping[str, Any]) -> str:
-    """Of each cluster, what was kept of it."""
+    """Draw what was kept of each cluster."""
     pool, by_quota, by_fill = (summary["clusters"][name] for name in ("pool", "quota", "fill"))
     quota = summary["quota"]
     order = sorted(range(len(pool)), key=lambda k: (-pool[k], k))
@@ -118,7 +118,7 @@ def cluster_figure(summary: Mapping[str, Any]) -> str:
 
 
 def cluster_words(summary: Mapping[str, Any]) -> str:
-    """How many clusters are empty or small, and what follows from it."""
+    """Say how many clusters are empty or small, and what this left to the fill."""
     pool = summary["clusters"]["pool"]
     quota = summary["quota"]
     empty = sum(size == 0 for size in pool)
@@ -137,8 +137,8 @@ def cluster_words(summary: Mapping[str, Any]) -> str:
     return " ".join(sentences)
 
 
-def similarity_figure(run: FinishedRun, counts: Tally) -> str:
-    """The similarities of what Stage I passed on."""
+def similarity_figure(run: FinishedRun, counts: RunStatistics) -> str:
+    """Draw the similarities of the images that Stage I kept."""
     start, step, merged = merge_bins(counts.similarity)
     bins = merged.shape[1]
     width = bins * step
@@ -167,7 +167,7 @@ what is left."""
 
 
 def merge_bins(counts: NDArray[np.int64]) -> tuple[float, float, NDArray[np.int64]]:
-    """Cut a histogram of similarities to where it is not empty, in at most 60 columns.
+    """Crop a histogram of similarities to the bins in use, and merge these to at most 60 columns.
 
     Returns
     -------
@@ -187,6 +187,6 @@ def merge_bins(counts: NDArray[np.int64]) -> tuple[float, float, NDArray[np.int6
 
 
 def round_values(low: float, high: float) -> list[float]:
-    """Round values within a range, at most nine of them."""
+    """List at most nine round values within a range."""
     step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 0.25) if high - low <= 8 * s)
     return [i * step for i in range(int(np.ceil(low / step - 1e-9)), int(np.floor(high / step + 1e-9)) + 1)]

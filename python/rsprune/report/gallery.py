@@ -1,0 +1,130 @@
+"""The thumbnails of the page, with their captions."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from rsprune import _core
+from rsprune.errors import RspruneError
+from rsprune.report.finished import FinishedRun
+from rsprune.report.statistics import Example, RunStatistics
+from rsprune.sources import Source
+
+__all__ = ["SIDE", "Gallery", "thumbnails"]
+
+SIDE = 96  # pixels of the longer side
+QUALITY = 85  # of JPEG
+
+
+class Gallery:
+    """The thumbnails of a page, with their captions."""
+
+    def __init__(self, run: FinishedRun, counts: RunStatistics, source: Source | None) -> None:
+        examples = [
+            *counts.kept_in_turn(),
+            *counts.lowest_entropy.examples,
+            *counts.nearly_kept.examples,
+            *counts.least_similar.examples,
+        ]
+        self.keys = keys_of_examples(run, examples)
+        self.images: dict[int, str] = {}
+        if source is not None:
+            entropy = run.config.get("entropy", {})
+            options = {name: entropy.get(name) for name in ("bands", "valid_range", "max_pixels")}
+            self.images = thumbnails(source, examples, self.keys, options)
+
+    def tiles(self, examples: Sequence[Example]) -> str:
+        """Make a grid of images; empty when the collection cannot be read."""
+        if not examples or not self.images:
+            return ""
+        return f'<ul class="tiles">\n{"".join(self.tile(example) for example in examples)}</ul>'
+
+    def tile(self, example: Example) -> str:
+        """Make one image of a grid."""
+        key = escape(self.keys[example.number])
+        address = self.images.get(example.number)
+        picture = f'<img src="{address}" alt="{key}">' if address else '<span class="blank">not readable now</span>'
+        figures = f"{example.entropy + 0.0:.2f} bits"  # + 0.0: no minus before zero
+        if example.similarity is not None:
+            figures += f"<br>{example.similarity:.3f} to no. {example.cluster}"
+        return (
+            f'<li>{picture}<span class="key" title="{key}"><bdi>{key}</bdi></span>'
+            f'<span class="figures">{figures}</span></li>\n'
+        )
+
+
+def keys_of_examples(run: FinishedRun, examples: Iterable[Example]) -> dict[int, str]:
+    """Look up the key of each example, by row number."""
+    keys: dict[int, str] = {}
+    for shard in sorted({example.shard for example in examples}):
+        some = sorted({(example.row, example.number) for example in examples if example.shard == shard})
+        column = run.keys(shard).take(pa.array([row for row, _ in some])).to_pylist()
+        keys.update(zip((number for _, number in some), column, strict=True))
+    return keys
+
+
+def thumbnails(
+    source: Source, examples: Iterable[Example], keys: Mapping[int, str], options: Mapping[str, Any]
+) -> dict[int, str]:
+    """Read images and scale them down.
+
+    Parameters
+    ----------
+    source
+        The collection that the run was made from.
+    examples
+        The images to read. Only these are read, and one is held at a time.
+    keys
+        The key of each by its row number. An image that the source now gives another key is left out.
+    options
+        ``bands``, ``valid_range`` and ``max_pixels`` of the decoder.
+
+    Returns
+    -------
+    dict
+        ``data:`` addresses of JPEG images by row number. Images that cannot be read now are not in it.
+    """
+    wanted: dict[str, dict[int, int]] = defaultdict(dict)
+    for example in examples:
+        wanted[example.shard][example.row] = example.number
+    parts = {shard.name: shard for shard in source.shards}
+    found: dict[int, str] = {}
+    for name in sorted(wanted.keys() & parts.keys()):
+        rows = sorted(wanted[name])
+        # The page is about a run that is over: images that have gone since then leave gaps in it, no error.
+        try:
+            for row, item in zip(rows, source.read(parts[name], rows), strict=False):
+                number = wanted[name][row]
+                image = decode(item.data, options) if item.key == keys[number] else None
+                if image is not None:
+                    found[number] = data_address(image)
+        except (OSError, RspruneError):
+            continue
+    return found
+
+
+def decode(data: bytes | str, options: Mapping[str, Any]) -> NDArray[np.uint8] | None:
+    """Decode one image to uint8 (H, W, C); None where it cannot be."""
+    images, _ = _core.decode_images([data], threads=1, **options)
+    return images[0]
+
+
+def data_address(image: NDArray[np.uint8]) -> str:
+    """Encode uint8 (H, W, C) as a small JPEG in a ``data:`` address. The first three bands are shown, or the first."""
+    from PIL import Image
+
+    pixels = image[:, :, :3] if image.shape[2] >= 3 else image[:, :, 0]
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode('ascii')}"
