@@ -18,12 +18,12 @@ from failures import raises
 from rsprune import errors, strategies
 from rsprune.cli.experiment import by_name, from_data
 from rsprune.experiments.experiment import experiment
-from rsprune.experiments.grids import GRIDS
 from rsprune.experiments.pool import EmbeddedPool, EmbeddedSet
+from rsprune.experiments.presets import SCALES, scale_of
 from rsprune.experiments.results import COLUMNS, PLOTS, Experiment
-from rsprune.experiments.scales import SCALES, scale_of
 from rsprune.experiments.tables import Column, Mean
-from rsprune.experiments.trial import SPLIT, Bench
+from rsprune.experiments.tables_and_figures import GRIDS
+from rsprune.experiments.trial import SPLIT, TrialRunner
 from small_runs import picture, write_tar
 
 TINY = {
@@ -88,12 +88,12 @@ def test_every_arm_is_trained_on_what_its_method_keeps(done):
     assert done.failures == {}
     assert all(sorted(trials) == [0, 1] for trials in done.trials.values())
     assert {metrics["rows"] for trials in done.trials.values() for metrics in trials.values()} == {9}
-    bench = Bench(done.path, scale_of("cpu", TINY), ("scenes",), None, None, "cpu", 1)
+    runner = TrialRunner(done.path, scale_of("cpu", TINY), ("scenes",), None, None, "cpu", 1)
     for arm in done.arms:
         for seed in (0, 1):
-            folder = bench.folder(arm, seed)
+            folder = runner.folder(arm, seed)
             rows = np.load(folder / "rows.npy")
-            assert np.array_equal(rows, bench.choose(arm, seed).indices)
+            assert np.array_equal(rows, runner.choose(arm, seed).indices)
             found = json.loads((folder / "metrics.json").read_text())
             assert found["arm"]["name"] == arm.name
             assert found["seed"] == seed
@@ -103,12 +103,12 @@ def test_every_arm_is_trained_on_what_its_method_keeps(done):
 
 
 def test_methods_never_see_the_images_that_the_target_is_made_of(images, done):
-    bench = Bench(done.path, scale_of("cpu", TINY), ("scenes",), None, None, "cpu", 1)
-    one = bench.references["scenes"]
+    runner = TrialRunner(done.path, scale_of("cpu", TINY), ("scenes",), None, None, "cpu", 1)
+    one = runner.references["scenes"]
     known, held = one.split(SPLIT)
     assert len(known) == len(held) == 12
     assert np.array_equal(np.sort(np.concatenate([known, held])), np.arange(24))
-    assert np.array_equal(bench.known["scenes"], one.rows(known))
+    assert np.array_equal(runner.known["scenes"], one.rows(known))
     assert len(np.load(done.path / "real" / "target.npy")) == 10
     third = one.of_classes(known, 3)
     assert {one.keys[row][0] for row in third.tolist()} == {"a"}
@@ -116,9 +116,9 @@ def test_methods_never_see_the_images_that_the_target_is_made_of(images, done):
 
 
 def test_rows_of_the_pool_find_their_latents(done):
-    bench = Bench(done.path, scale_of("cpu", TINY), ("scenes",), None, None, "cpu", 1)
-    assert len(bench.pool.keys) == len(bench.latents) == 59
-    assert [bench.latents.keys[number] for number in bench.numbers] == bench.pool.keys
+    runner = TrialRunner(done.path, scale_of("cpu", TINY), ("scenes",), None, None, "cpu", 1)
+    assert len(runner.pool.keys) == len(runner.latents) == 59
+    assert [runner.latents.keys[number] for number in runner.numbers] == runner.pool.keys
 
 
 def test_figures_depend_neither_on_workers_nor_on_a_kill(images, done, tmp_path):
@@ -185,8 +185,8 @@ def test_every_grid_has_a_table_and_a_figure(name, scale, sets, tmp_path):
     names = [arm.name for arm in arms]
     assert len(set(names)) == len(names)
     assert GRIDS[name].baseline in names
-    bench = Bench(tmp_path, chosen, sets, None, None, "cpu", 1)
-    assert len({bench.folder(arm, seed) for arm in arms for seed in range(3)}) == 3 * len(arms)
+    runner = TrialRunner(tmp_path, chosen, sets, None, None, "cpu", 1)
+    assert len({runner.folder(arm, seed) for arm in arms for seed in range(3)}) == 3 * len(arms)
     for arm in arms:
         strategies.get(arm.strategy).check(arm.options)
         assert arm.options.get("entropy_keep", 1) >= arm.keep

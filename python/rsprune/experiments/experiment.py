@@ -20,11 +20,11 @@ from rsprune.centroids import fit_centroids
 from rsprune.encoders import load_encoder
 from rsprune.errors import ArgumentError
 from rsprune.evaluation.features import sample_rows
-from rsprune.experiments.grids import GRIDS, POOL, THIRD
 from rsprune.experiments.pool import EmbeddedPool
+from rsprune.experiments.presets import scale_of
 from rsprune.experiments.results import Experiment
-from rsprune.experiments.scales import scale_of
-from rsprune.experiments.trial import SPLIT, Bench
+from rsprune.experiments.tables_and_figures import GRIDS, POOL, THIRD
+from rsprune.experiments.trial import SPLIT, TrialRunner
 from rsprune.experiments.workers import run_trials
 from rsprune.io import provenance_header, write_npy
 from rsprune.runners import Progress, show_progress
@@ -71,7 +71,7 @@ def experiment(
     out
         The folder, which the experiments of one pool may share.
     scale
-        ``"paper"``, ``"gpu"`` or ``"cpu"``: see :data:`rsprune.experiments.scales.SCALES`.
+        ``"paper"``, ``"gpu"`` or ``"cpu"``: see :data:`rsprune.experiments.presets.SCALES`.
     options
         What is to be other than in the scale: ``{"iterations": 2000, "autoencoder": "sd-vae-ft-ema/"}``.
     weights
@@ -115,7 +115,7 @@ def experiment(
     arms = grid.arms(chosen, tuple(references))
     places = devices(device)
     folder = RunFolder(out)
-    bench = Bench(folder.path, chosen, tuple(references), weights, inception, places[0], threads)
+    runner = TrialRunner(folder.path, chosen, tuple(references), weights, inception, places[0], threads)
     config = provenance_header() | {
         "pool": source_config(open_source(pool)),
         "references": {one: source_config(open_source(source)) for one, source in references.items()},
@@ -124,19 +124,19 @@ def experiment(
     }
     with folder.lock(), show_progress(progress) as observer:
         folder.start(config)
-        prepare(bench, pool, references, None if device is None else places[0], observer)
+        prepare(runner, pool, references, None if device is None else places[0], observer)
         plan = [(arm, seed) for seed in range(chosen.seeds) for arm in arms]
-        result = Experiment(folder.path, name, grid, arms, conditions(bench, scale))
+        result = Experiment(folder.path, name, grid, arms, conditions(runner, scale))
         left = []
         for arm, seed in plan:
-            if found := bench.done(arm, seed):
+            if found := runner.done(arm, seed):
                 result.add(arm, seed, found)
             else:
                 left.append((arm, seed))
         steps = chosen.iterations
         observer.start("trials", len(plan) * steps, (len(plan) - len(left)) * steps)
         result.write()
-        for arm, seed, found in run_trials(bench, left, places, workers):
+        for arm, seed, found in run_trials(runner, left, places, workers):
             result.add(arm, seed, found)
             result.write()
             observer.advance(steps)
@@ -151,15 +151,15 @@ def devices(device: str | None) -> list[str]:
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
 
 
-def conditions(bench: Bench, name: str) -> tuple[str, ...]:
+def conditions(runner: TrialRunner, name: str) -> tuple[str, ...]:
     """What all trials of an experiment have in common, in lines."""
-    scale = bench.scale
-    known = sum(len(rows) for rows in bench.known.values())
-    real = {one: len(np.load(bench.root / "real" / f"{one}.npy", mmap_mode="r")) for one in ("target", "pool")}
-    extractor = "Inception (FID's network)" if bench.inception else bench.scale.encoder
+    scale = runner.scale
+    known = sum(len(rows) for rows in runner.known.values())
+    real = {one: len(np.load(runner.root / "real" / f"{one}.npy", mmap_mode="r")) for one in ("target", "pool")}
+    extractor = "Inception (FID's network)" if runner.inception else runner.scale.encoder
     return (
-        bench.pool.describe(),
-        f"reference: {known:,} images of {', '.join(bench.sets)} for the methods, K = {scale.k}",
+        runner.pool.describe(),
+        f"reference: {known:,} images of {', '.join(runner.sets)} for the methods, K = {scale.k}",
         f"training ({name}): {scale.model} at {scale.size} px on {scale.autoencoder}, {scale.iterations:,} steps of "
         f"{scale.batch}, learning rate {scale.lr:g}, averaged with {scale.ema:g}",
         f"compared: {scale.images:,} generated images ({scale.sampler}, {scale.steps} steps) with {real['target']:,} "
@@ -172,16 +172,16 @@ def conditions(bench: Bench, name: str) -> tuple[str, ...]:
 
 
 def prepare(
-    bench: Bench, pool: SourceLike, references: Mapping[str, SourceLike], device: str | None, observer: Progress
+    runner: TrialRunner, pool: SourceLike, references: Mapping[str, SourceLike], device: str | None, observer: Progress
 ) -> None:
     """Embed pool and reference sets, encode the pool, and set aside the real images; what is done is left as it is."""
-    scale, root = bench.scale, bench.root
+    scale, root = runner.scale, runner.root
     if (root / "real" / "pool.npy").exists():  # written last
         return
-    encoder = load_encoder(scale.encoder, weights=bench.weights, device=device)
+    encoder = load_encoder(scale.encoder, weights=runner.weights, device=device)
     for name, source in references.items():
         embed_run(source, out=root / "references" / name, encoder=encoder, progress=observer)
-    known = np.concatenate(list(bench.known.values()))
+    known = np.concatenate(list(runner.known.values()))
     fitted = fit_centroids(known, min(scale.k, len(known)), encoder=encoder.provenance())
     # All images, so that every method may choose among all; what this run itself chooses is not used.
     prune(
@@ -195,8 +195,8 @@ def prepare(
     )
     assert scale.autoencoder is not None
     codec, reading = load_autoencoder(scale.autoencoder), Reading(scale.size)
-    cache_latents(pool, codec, reading, out=root / "latents", device=bench.device or "cpu", progress=observer)
-    held = {name: {one.keys[row] for row in one.split(SPLIT)[1].tolist()} for name, one in bench.references.items()}
+    cache_latents(pool, codec, reading, out=root / "latents", device=runner.device or "cpu", progress=observer)
+    held = {name: {one.keys[row] for row in one.split(SPLIT)[1].tolist()} for name, one in runner.references.items()}
     target = np.concatenate([pixels(source, held[name], reading) for name, source in references.items()])
     write_npy(root / "real" / "target.npy", target[sample_rows(scale.real, len(target), SPLIT)])
     keys = EmbeddedPool.open(root / "pool").keys

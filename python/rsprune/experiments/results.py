@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rsprune.charts import Line, Panel, dots, lines
-from rsprune.experiments.grids import Arm, Grid
 from rsprune.experiments.tables import Column, Mean, csv_table, markdown_table, text_table
+from rsprune.experiments.tables_and_figures import Arm, Grid
 from rsprune.io import write_text
 
 __all__ = ["COLUMNS", "PANELS", "Experiment"]

@@ -1,4 +1,4 @@
-"""One trial of an experiment: choose, train, draw, compare. All trials of an experiment share a bench."""
+"""A trial of an experiment: select images, train on them, sample from the model, and compare the samples."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from rsprune.encoders.weights import weights_provenance
 from rsprune.errors import BudgetError, MissingInputError
 from rsprune.evaluation import EncoderExtractor, Extractor, Inception, open_images
 from rsprune.evaluation.evaluate import compare_features, real_features
-from rsprune.experiments.grids import POOL, THIRD, Arm
 from rsprune.experiments.pool import EmbeddedPool, EmbeddedSet
-from rsprune.experiments.scales import Scale
+from rsprune.experiments.presets import Scale
+from rsprune.experiments.tables_and_figures import POOL, THIRD, Arm
 from rsprune.io import digest, provenance_header, read_json, write_json, write_npy
 from rsprune.runners import NoProgress
 from rsprune.selection import Selection, budget_rows
@@ -35,38 +35,38 @@ from rsprune.training.pretrain import train_on
 from rsprune.training.sample import Sampling, sample_run
 from rsprune.training.trainer import Optimisation, Schedule, precision_on
 
-__all__ = ["SPLIT", "Bench"]
+__all__ = ["SPLIT", "TrialRunner"]
 
-#: The seed by which reference images are held out: the target is the same for all trials.
+#: Seed of the held-out reference images: all trials share one target.
 SPLIT = 0
 
-#: What of a scale shows in no trial's metrics, save for rounding.
-OF_NO_TRIAL = ("seeds", "keeps", "micro_batch")
+#: Fields of a scale that do not affect the result of a trial, except for rounding.
+NOT_IN_TRIAL_KEY = ("seeds", "keeps", "micro_batch")
 
-#: The kernel distance: mean over so many subsets of so many images.
+#: Number and size of the subsets of the kernel distance.
 SUBSETS, SUBSET = 20, 250
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What the trials of an experiment share, found in its folder by every process that works on them.
+class TrialRunner:
+    """Runs the trials of an experiment; every process reads what they share from the experiment's folder.
 
     Attributes
     ----------
     root
         The folder of the experiment.
     scale
-        Its scale, with an autoencoder.
+        Its scale, with an autoencoder set.
     sets
         The names of the reference sets.
     weights
-        Of the encoder, where they are not found by themselves.
+        The encoder's weights, if they are not found automatically.
     inception
-        The weights of FID's network; features are the encoder's if None.
+        The weights of FID's network; None takes the features of the encoder.
     device
-        Where to compute; a GPU if there is one if None.
+        The device; None for a GPU if there is one, or else the CPU.
     threads
-        Of a trial. On a CPU the last bits depend on it.
+        Threads of a trial; on a CPU the last bits of a result depend on it.
     """
 
     root: Path
@@ -78,8 +78,8 @@ class Bench:
     threads: int
 
     def folder(self, arm: Arm, seed: int) -> Path:
-        """Where a trial lies: the same trial in several experiments is carried out once."""
-        settings = {key: value for key, value in asdict(self.scale).items() if key not in OF_NO_TRIAL}
+        """Return the folder of a trial, which experiments of the same settings share."""
+        settings = {key: value for key, value in asdict(self.scale).items() if key not in NOT_IN_TRIAL_KEY}
         made = {key: value for key, value in asdict(arm).items() if key not in ("name", "at", "paper")}
         inception = None if self.inception is None else weights_provenance(Path(self.inception))
         of = {"arm": made, "scale": settings, "seed": seed, "inception": inception, "threads": self.threads}
@@ -87,22 +87,22 @@ class Bench:
         return self.root / "trials" / f"{words}-seed{seed}-{digest(of)[:12]}"
 
     def done(self, arm: Arm, seed: int) -> dict[str, Any] | None:
-        """What :meth:`run` found, if it has come to its end."""
+        """Return the result of :meth:`run` if the trial is finished."""
         path = self.folder(arm, seed) / "metrics.json"
         return read_json(path) if path.exists() else None
 
     def run(self, arm: Arm, seed: int) -> dict[str, Any]:
-        """Carry out a trial, or go on with it.
+        """Run a trial, or resume it.
 
         Returns
         -------
         dict
-            ``metrics``: number of images, seconds of the choice, loss, and each metric by the set of real images; or
-            ``failure``: why the method could not choose so many.
+            ``metrics``: number of images, seconds of the selection, loss, and each metric by the set of real images;
+            or ``failure``: why the method could not select so many.
         """
         folder = self.folder(arm, seed)
         torch.set_num_threads(self.threads)
-        _ = self.known, self.pool.embeds, self.pool.entropy  # reading them is no part of the choice
+        _ = self.known, self.pool.embeds, self.pool.entropy  # reading them is not part of the selection
         begun = time.perf_counter()
         try:
             chosen = self.choose(arm, seed)
@@ -113,16 +113,16 @@ class Bench:
             write_npy(folder / "rows.npy", chosen.indices)
             numbers = self.numbers[chosen.indices]
             numbers = numbers[numbers >= 0]  # an image that has entropy and embedding may yet have no latents
-            found = {"failure": None, **self.learn(folder, numbers, seed)}
+            found = {"failure": None, **self.train_and_evaluate(folder, numbers, seed)}
             found["metrics"] |= {"rows": len(numbers), "seconds": seconds}
         found |= {**provenance_header(), "arm": asdict(arm), "seed": seed}
         write_json(folder / "metrics.json", found)
         return found
 
-    # --- the choice ---------------------------------------------------------------------------------------------------
+    # --- selection ----------------------------------------------------------------------------------------------------
 
     def choose(self, arm: Arm, seed: int) -> Selection:
-        """Choose rows of the pool."""
+        """Select rows of the pool."""
         pool = self.pool
         method = strategies.get(arm.strategy)
         return strategies.select(
@@ -138,7 +138,7 @@ class Bench:
         )
 
     def centroids(self, arm: Arm, seed: int) -> Centroids:
-        """Fit what an arm of RS-Prune chooses by."""
+        """Fit the reference centroids of an arm."""
         rows: Any
         if arm.centroids == POOL:
             survivors = strategies.select(
@@ -156,8 +156,8 @@ class Bench:
 
     # --- the training -------------------------------------------------------------------------------------------------
 
-    def learn(self, folder: Path, numbers: NDArray[np.int64], seed: int) -> dict[str, Any]:
-        """Train on samples of the latent cache, draw images, and compare them with the real ones."""
+    def train_and_evaluate(self, folder: Path, numbers: NDArray[np.int64], seed: int) -> dict[str, Any]:
+        """Train on images of the latent cache, sample from the model, and compare the samples with real images."""
         scale = self.scale
         assert scale.autoencoder is not None
         codec = load_autoencoder(scale.autoencoder)
@@ -219,17 +219,17 @@ class Bench:
 
     @cached_property
     def pool(self) -> EmbeddedPool:
-        """The embedded pool."""
+        """The pool with its embeddings."""
         return EmbeddedPool.open(self.root / "pool")
 
     @cached_property
     def references(self) -> Mapping[str, EmbeddedSet]:
-        """The embedded reference sets."""
+        """The reference sets with their embeddings."""
         return {name: EmbeddedSet.open(self.root / "references" / name) for name in self.sets}
 
     @cached_property
     def known(self) -> Mapping[str, NDArray[Any]]:
-        """Of each reference set the rows that methods may see: the others are the target."""
+        """The rows of each reference set that methods may see; the others are the target."""
         return {name: one.rows(one.split(SPLIT)[0]) for name, one in self.references.items()}
 
     @cached_property
@@ -239,18 +239,18 @@ class Bench:
 
     @cached_property
     def numbers(self) -> NDArray[np.int64]:
-        """int64 (N,): the number in the latent cache of each row of the pool, -1 where there is none."""
+        """int64 (N,): the position of each row of the pool in the latent cache, -1 where it has none."""
         places = {key: number for number, key in enumerate(self.latents.keys)}
         return np.array([places.get(key, -1) for key in self.pool.keys], np.int64)
 
     @cached_property
     def extractor(self) -> Extractor:
-        """What makes features of images."""
+        """The feature extractor."""
         if self.inception is not None:
             return Inception(self.inception, device=self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return EncoderExtractor(load_encoder(self.scale.encoder, weights=self.weights, device=self.device))
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        """What made the features."""
+        """The provenance of the features."""
         return self.extractor.provenance()

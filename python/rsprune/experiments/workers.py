@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from rsprune.experiments.grids import Arm
-from rsprune.experiments.trial import Bench
+from rsprune.experiments.tables_and_figures import Arm
+from rsprune.experiments.trial import TrialRunner
 
 __all__ = ["run_trials"]
 
@@ -23,39 +23,39 @@ Trial = tuple[Arm, int]
 
 
 def run_trials(
-    bench: Bench, left: Sequence[Trial], places: Sequence[str], workers: int | None
+    runner: TrialRunner, left: Sequence[Trial], places: Sequence[str], workers: int | None
 ) -> Iterator[tuple[Arm, int, dict[str, Any]]]:
     """Carry out trials, and yield each with its figures when it is done."""
     on_cpu = torch.device(places[0]).type == "cpu"
-    count = workers or ((os.cpu_count() or 1) // bench.threads if on_cpu else len(places))
+    count = workers or ((os.cpu_count() or 1) // runner.threads if on_cpu else len(places))
     if min(count, len(left)) <= 1:
         threads = torch.get_num_threads()
         try:
             for arm, seed in left:
-                yield arm, seed, bench.run(arm, seed)
+                yield arm, seed, runner.run(arm, seed)
         finally:
             torch.set_num_threads(threads)
         return
     # Processes of their own: a trial's many small operations would wait for each other's interpreter. They get a copy
-    # of the bench that has opened nothing yet.
+    # of the runner that has opened nothing yet.
     spawn = multiprocessing.get_context("spawn")
     numbers = spawn.Queue()
     for number in range(count):
         numbers.put(places[number % len(places)])
     with ExitStack() as stack:
-        executor = ProcessPoolExecutor(count, spawn, initializer=take_place, initargs=(replace(bench), numbers))
+        executor = ProcessPoolExecutor(count, spawn, initializer=take_place, initargs=(replace(runner), numbers))
         stack.callback(executor.shutdown, wait=True, cancel_futures=True)
         waiting = {executor.submit(run_here, arm, seed): (arm, seed) for arm, seed in left}
         for future in as_completed(waiting):
             yield *waiting[future], future.result()
 
 
-_here: list[Bench] = []
+_here: list[TrialRunner] = []
 
 
-def take_place(bench: Bench, places: Any) -> None:
+def take_place(runner: TrialRunner, places: Any) -> None:
     """Make this process one that carries out trials, as long as the one that started it lives."""
-    _here.append(replace(bench, device=places.get()))
+    _here.append(replace(runner, device=places.get()))
     threading.Thread(target=leave_with_parent, daemon=True).start()
 
 

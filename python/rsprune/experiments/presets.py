@@ -1,4 +1,4 @@
-"""How large an experiment is: the same grids as the paper, on a cluster, on one GPU, or on a laptop."""
+"""Presets of the scale of an experiment: the paper's, one GPU, or two CPU cores."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ __all__ = ["SCALES", "Scale", "scale_of"]
 
 @dataclass(frozen=True)
 class Scale:
-    """What all trials of an experiment have in common.
+    """Settings shared by all trials of an experiment.
 
     Attributes
     ----------
     model, size, autoencoder, iterations, batch, micro_batch, lr, ema
-        Of the training: see :func:`rsprune.training.pretrain.pretrain`. An ``autoencoder`` of None is to be given.
+        Training options, see :func:`rsprune.training.pretrain.pretrain`; an ``autoencoder`` of None must be set.
     images, sampler, steps
-        How many images each trained network draws, and how.
+        Images sampled from each trained model, and how.
     real
-        Real images of a set that they are compared with, at most.
+        Maximum number of real images in a comparison.
     encoder, k
-        What embeds the images, and the number of reference centroids.
+        The encoder, and the number of reference centroids.
     seeds
         Trials of each arm.
     keeps
-        Budgets of the comparison of methods.
+        Budgets of the comparison of methods, as fractions.
     """
 
     model: str
@@ -111,12 +111,12 @@ SCALES: Mapping[str, Scale] = {
 
 
 def scale_of(name: str, changes: Mapping[str, Any]) -> Scale:
-    """A scale by its name, with some of it changed.
+    """Look up a scale by name and change some of its settings.
 
     Raises
     ------
     ArgumentError
-        There is no such scale, or it has no such attribute, or the value is of another kind.
+        No such scale or setting, or a value of another type.
     """
     if name not in SCALES:
         message = f"scale={name!r} is unknown: it is one of {', '.join(SCALES)}"
@@ -133,7 +133,7 @@ def scale_of(name: str, changes: Mapping[str, Any]) -> Scale:
 
 
 def check(key: str, value: Any, like: Any) -> None:
-    """Fail for a value of another kind than the one it stands for, or one that is not positive."""
+    """Check that a value has the type of the preset's, and is positive."""
     if isinstance(like, tuple):
         right = isinstance(value, (list, tuple)) and all(isinstance(one, float) and 0 < one <= 1 for one in value)
         wanted = "fractions such as [0.3, 0.15]"

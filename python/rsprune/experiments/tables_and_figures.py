@@ -1,4 +1,4 @@
-"""What each experiment of the paper varies: its arms, and the paper's own figures where they are known."""
+"""The paper's tables and figures: the arms of each experiment, and the published results where they are known."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rsprune.experiments.scales import Scale
+from rsprune.experiments.presets import Scale
 
 __all__ = ["GRIDS", "POOL", "THIRD", "Arm", "Grid", "Published"]
 
@@ -16,24 +16,24 @@ POOL, THIRD = "pool", "third"
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to choose what is trained on.
+    """One way to select the training images.
 
     Attributes
     ----------
     name
-        As tables show it.
+        Name in tables.
     strategy, options
-        Of :func:`rsprune.strategies.select`.
+        Arguments of :func:`rsprune.strategies.select`.
     keep
-        The fraction of the collection that is trained on.
+        Fraction of the collection that is trained on.
     k
-        Centroids of ``rsprune``; the scale's number if None.
+        Number of centroids; None for that of the scale.
     centroids
-        What they are fitted on: all reference images if None, a set of them by its name, :data:`POOL` or :data:`THIRD`.
+        Images that they are fitted on: None for all reference images, the name of a set, :data:`POOL` or :data:`THIRD`.
     at
-        Where the arm stands on the axis of a sweep.
+        Position on the axis of a sweep.
     paper
-        The paper's figure: its FID, which compares with no other figure of the table.
+        The published FID, comparable with published values alone.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Published:
-    """The setting of the paper's figures, and what else is known of them."""
+    """The setting of the published results, and notes on them."""
 
     setting: str
     notes: tuple[str, ...] = ()
@@ -61,17 +61,17 @@ class Grid:
     Attributes
     ----------
     title
-        What it asks.
+        Question that it answers.
     arms
-        Those of a scale, with the names of the reference sets.
+        Makes the arms for a scale and the names of the reference sets.
     baseline
-        The arm that others are compared with.
+        Name of the arm that others are compared with.
     paper
-        What the paper has.
+        Published results.
     axis
-        What is swept, if one number is.
+        Name of the swept parameter, if there is one.
     paper_iterations
-        The paper's training budget where it is another than that of the scale.
+        The paper's training iterations, if they differ from the scale's.
     """
 
     title: str
@@ -86,19 +86,19 @@ FULL = Arm("full", "full", 1.0)
 
 
 def stage_i(keep: float, **of: Any) -> Arm:
-    """The images of highest entropy."""
+    """Stage I alone: the images of highest entropy."""
     return Arm(f"Stage I, keep {keep:g}", "entropy", keep, **of)
 
 
 def both(keep: float, entropy_keep: float, **of: Any) -> Arm:
-    """RS-Prune."""
+    """Both stages: RS-Prune."""
     return Arm(
         f"Stage I to {entropy_keep:g} + II, keep {keep:g}", "rsprune", keep, {"entropy_keep": entropy_keep}, **of
     )
 
 
 def chance(keep: float, **of: Any) -> Arm:
-    """Images at random: what any method must beat."""
+    """Random images, the baseline of any method."""
     return Arm(f"random, keep {keep:g}", "random", keep, **of)
 
 
@@ -165,7 +165,7 @@ def entropies(scale: Scale, sets: tuple[str, ...]) -> tuple[Arm, ...]:
 
 
 def stage_i_share(keep: float) -> float:
-    """What Stage I leaves for Stage II: twice the budget, or half of what is between the budget and all."""
+    """Fraction that Stage I keeps for a budget: twice the budget, or the middle between the budget and all."""
     return round(min(2 * keep, (1 + keep) / 2), 4)
 
 
