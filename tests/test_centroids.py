@@ -217,3 +217,31 @@ def test_meta_that_is_no_json_is_refused(centroids, tmp_path):
     with raises(errors.ArgumentError):
         rsprune.Centroids(centroids.vectors, {"encoder": object()}).save(tmp_path / "c.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_vectors_of_an_npy_file_are_centroids(tmp_path):
+    vectors = np.array([[3.0, 4.0], [0.0, 1.0]])
+    np.save(tmp_path / "c.npy", vectors)
+    with pytest.warns(UserWarning, match="unit length") as caught:
+        loaded = rsprune.Centroids.load(tmp_path / "c.npy")
+    assert caught[0].filename == __file__
+    assert loaded.vectors.tolist() == [[np.float32(0.6), np.float32(0.8)], [0.0, 1.0]]
+    assert loaded.meta == {}
+    loaded.save(tmp_path / "c.safetensors")
+    rows = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    expected = rsprune.assign(rows, loaded)
+    assert rsprune.assign(rows, tmp_path / "c.safetensors").labels.tolist() == expected.labels.tolist() == [0, 1, 0]
+
+
+def test_swapped_arguments_are_an_error():
+    rng = np.random.default_rng(0)
+    embeds, centroids = rng.normal(size=(50, 4)), rsprune.Centroids(np.eye(4))
+    for swapped in (centroids, np.asarray(centroids)):
+        with raises(errors.ArgumentError):
+            rsprune.assign(swapped, embeds)
+        with raises(errors.ArgumentError):
+            rsprune.select(swapped, embeds, 2)
+    # More centroids than rows are fine where they are of unit length, and so are centroids of centroids.
+    many = embeds / np.linalg.norm(embeds, axis=1, keepdims=True)
+    assert len(rsprune.assign(np.eye(4), many).labels) == 4
+    assert len(rsprune.assign(centroids, rsprune.Centroids(many)).labels) == 4

@@ -97,7 +97,7 @@ def test_scores_that_cannot_keep_their_order_are_refused(monkeypatch):
     score = 1 + np.arange(5) * 1e-12
     with raises(errors.ArgumentError, "zscore"):
         rsprune.select_assigned([0] * 5, SIMILARITY[:5], 2, k=1, score=score, fill="zscore")
-    monkeypatch.setattr(selection, "EXACT", 2)
+    monkeypatch.setattr(selection, "MAX_EXACT", 2)
     with raises(errors.ArgumentError, 5, 4):
         rsprune.select_assigned([0] * 5, SIMILARITY[:5], 2, k=1, score=score)
 

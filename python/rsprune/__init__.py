@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 from rsprune import errors
 from rsprune._core import VERSION as __version__
 from rsprune._core import cpu_features
+from rsprune.assignment import Assignment, assign
 from rsprune.centroids import Centroids, fit_centroids
-from rsprune.duplicates import leaks
+from rsprune.dedup import leaks
 from rsprune.entropy import entropy
-from rsprune.selection import Assignment, Selection, assign, select, select_assigned
+from rsprune.selection import Selection, select, select_assigned
 
 if TYPE_CHECKING:
     from rsprune import strategies

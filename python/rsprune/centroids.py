@@ -17,9 +17,9 @@ from rsprune import _core
 from rsprune.embeddings import as_rows
 from rsprune.errors import ArgumentError, FormatError, RspruneError
 from rsprune.io import atomic_write
-from rsprune.validation import check_integer, check_threads
+from rsprune.validation import check_choice, check_integer, check_number, check_threads, warn_caller
 
-__all__ = ["Centroids", "OnInvalid", "as_core", "check_on_invalid", "fit_centroids"]
+__all__ = ["Centroids", "OnInvalid", "as_core", "fit_centroids"]
 
 OnInvalid = Literal["exclude", "raise"]
 
@@ -34,10 +34,9 @@ class Centroids:
     Attributes
     ----------
     vectors
-        float32 (K, D), C order, rows of unit length. Rows that are given with another length are normalised, with a
-        warning.
+        float32 (K, D), C order, rows of unit length. Other rows are normalized, with a warning.
     meta
-        Where they come from; empty for vectors that were not made by :func:`fit_centroids`.
+        How they were fitted, see :func:`fit_centroids`; empty for other vectors.
 
     Raises
     ------
@@ -51,7 +50,7 @@ class Centroids:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "vectors", as_core(self.vectors, stacklevel=4).vectors())
+        object.__setattr__(self, "vectors", as_core(self.vectors).vectors())
 
     @property
     def k(self) -> int:
@@ -91,19 +90,23 @@ class Centroids:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Centroids:
-        """Read what :meth:`save` wrote.
+        """Read what :meth:`save` wrote, or the (K, D) vectors of a ``.npy`` file, which have no ``meta``.
 
         Raises
         ------
         FormatError
-            Not such a file, or its vectors are not (K, D) float32 of unit length.
+            Not such a file, or its vectors are not (K, D) float32 of unit length. (Those of a ``.npy`` file are
+            normalized, with a warning.)
         OSError
             The file cannot be opened.
         """
         from safetensors import SafetensorError, safe_open
 
         path = Path(path)
-        path.open("rb").close()  # an OSError of the system's own, whatever safetensors would make of it
+        path.open("rb").close()  # raises the OSError of the system, whatever safetensors would make of it
+        if path.suffix == ".npy":
+            rows = as_rows(path)
+            return cls(rows.take(np.arange(rows.shape[0])))
         try:
             with safe_open(path, framework="np") as file:
                 meta = json.loads((file.metadata() or {})[_METADATA])
@@ -139,7 +142,7 @@ def fit_centroids(
 ) -> Centroids:
     """Fit reference centroids by spherical K-means with k-means++ starts.
 
-    The normalised rows of all reference sets are clustered together; their class labels are not used (RS-Prune,
+    The normalized rows of all reference sets are clustered together; their class labels are not used (RS-Prune,
     Sec. 3.3). Rows are held in memory as float32, M * D * 4 bytes, unless they lie there as such; beside them stands a
     quarter of that, or half on CPUs without VNNI.
 
@@ -150,20 +153,20 @@ def fit_centroids(
     k
         Number of centroids.
     seed
-        Of the draws of k-means++.
+        Seed of k-means++.
     n_init
         Runs from different starts; the one with the largest sum of cosines is kept.
     max_iter
-        Iterations in a run, at most.
+        Largest number of iterations in a run.
     tol
         A run ends when the sum of cosines grows by less than this, relatively, or when no label changes.
     on_invalid
         Rows that are NaN, infinite or all zero: ``"exclude"`` leaves them out and counts them in
         ``meta["invalid"]``, ``"raise"`` fails on the first.
     threads
-        All cores by default. Never shows in the result.
+        Number of threads, all cores by default. Results do not depend on it.
     encoder
-        What made the embeddings; kept in ``meta["encoder"]``.
+        The encoder of the embeddings, kept in ``meta["encoder"]``.
 
     Returns
     -------
@@ -186,10 +189,11 @@ def fit_centroids(
         "seed": check_integer("seed", seed, minimum=0),
         "n_init": check_integer("n_init", n_init),
         "max_iter": check_integer("max_iter", max_iter),
-        "tol": _check_tol(tol),
+        "tol": check_number("tol", tol, minimum=0),
     }
     rows = embeddings.on_host()
-    raise_invalid, threads = check_on_invalid(on_invalid), check_threads(threads)
+    raise_invalid = check_choice("on_invalid", on_invalid, OnInvalid) == "raise"
+    threads = check_threads(threads)
     vectors, history, starts, invalid = _core.fit_rows(rows, raise_invalid=raise_invalid, threads=threads, **options)
     meta = {
         "rsprune": _core.VERSION,
@@ -207,32 +211,36 @@ def fit_centroids(
     return Centroids(vectors, meta)
 
 
-def as_core(centroids: Any, stacklevel: int = 3) -> _core.Centroids:
-    """Centroids as the core wants them.
+def as_core(centroids: Any, rows: int | None = None) -> _core.Centroids:
+    """Read centroids for the core: :class:`Centroids`, a (K, D) array, or the path of a file of either.
 
-    Vectors that are not of unit length (by more than 0.001) are normalised, with a warning that points ``stacklevel``
-    calls up.
+    Vectors that are not of unit length (by more than 0.001) are normalized, with a warning.
+
+    Parameters
+    ----------
+    rows
+        Number of rows that are to be assigned to them. More centroids than rows of which some are not of unit length
+        are taken for embeddings, and refused: the two arguments must have been swapped. (Whoever wants such centroids
+        can normalize them.)
+
+    Raises
+    ------
+    ArgumentError
+        The centroids are embeddings.
     """
     if isinstance(centroids, _core.Centroids):
         return centroids
+    if isinstance(centroids, str | os.PathLike):
+        centroids = Centroids.load(centroids)
     vectors = centroids.vectors if isinstance(centroids, Centroids) else centroids
     core = _core.Centroids(as_rows(vectors).on_host())
     if core.normalized:
-        message = f"{core.normalized} of {core.shape[0]} centroids were not of unit length and have been normalised"
-        warnings.warn(message, UserWarning, stacklevel=stacklevel)
+        k = core.shape[0]
+        if rows is not None and k > rows:
+            message = (
+                f"{k} centroids, some not of unit length, for {rows} rows: the order of the arguments is (embeds, "
+                "centroids). Normalize the centroids if they are meant as such"
+            )
+            raise ArgumentError(message)
+        warn_caller(f"{core.normalized} of {k} centroids were not of unit length and have been normalized")
     return core
-
-
-def check_on_invalid(on_invalid: str) -> bool:
-    """Whether to raise on invalid rows."""
-    if on_invalid not in ("exclude", "raise"):
-        message = f"on_invalid is {on_invalid!r}; expected 'exclude' or 'raise'"
-        raise ArgumentError(message)
-    return on_invalid == "raise"
-
-
-def _check_tol(tol: Any) -> float:
-    if not isinstance(tol, int | float | np.integer | np.floating):
-        message = f"tol is {tol!r}; expected a number of at least 0"
-        raise ArgumentError(message)
-    return float(tol)

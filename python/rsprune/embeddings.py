@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rsprune._core import Rows
+from rsprune._core import Rows, take_rows, valid_rows
 from rsprune.errors import DtypeError, EmptyInputError, ShapeError
 
 if TYPE_CHECKING:
@@ -49,6 +50,21 @@ class Embeddings:
         if len(self.parts) == 1 and isinstance(self.parts[0], Rows):
             return self.parts[0]
         return Rows([rows.read(0, rows.shape[0]) for rows in self.blocks()])
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
+        """Copy the rows of these ascending numbers, as float32, or as float64 where they are that."""
+        parts, start = [], 0
+        for block in self.blocks():
+            stop = start + block.shape[0]
+            first, last = np.searchsorted(rows, [start, stop])
+            if last > first:
+                parts.append(take_rows(block, rows[first:last] - start))
+            start = stop
+        return np.concatenate(parts)
+
+    def valid(self, threads: int | None = None) -> NDArray[np.bool_]:
+        """Find the rows that have a direction, bool (N,): neither NaN nor infinite nor all zero. Reads all rows."""
+        return np.concatenate([valid_rows(block, threads=threads) for block in self.blocks()])
 
 
 def as_rows(embeds: Any) -> Embeddings:

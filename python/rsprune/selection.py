@@ -1,39 +1,43 @@
-"""Stage II: assignment to centroids, and the rows that a budget keeps."""
+"""Stage II: the rows that a budget keeps."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune import _core, gpu
-from rsprune.centroids import OnInvalid, as_core, check_on_invalid
-from rsprune.duplicates import near_duplicates
-from rsprune.embeddings import as_rows, host_blocks
-from rsprune.errors import ArgumentError, BudgetError, DtypeError, ShapeError
+from rsprune import _core
+from rsprune.assignment import Assignment, assign, read_assignment
+from rsprune.centroids import OnInvalid, as_core
+from rsprune.dedup import near_duplicates
+from rsprune.embeddings import Embeddings, as_rows
+from rsprune.errors import ArgumentError, BudgetError
 from rsprune.io import atomic_write
+from rsprune.options import check_options, keywords, option
 from rsprune.quotas import GroupCounts, Groups, Quotas, group_budgets, read_groups
-from rsprune.validation import check_integer, check_threads
+from rsprune.validation import check_column, check_integer, check_number, check_row_numbers, check_threads, warn_caller
 
 __all__ = [
     "COUNTS",
     "FILL",
     "PRESELECTED",
     "QUOTA",
-    "Assignment",
+    "AssignedSelectOptions",
     "Fill",
+    "Request",
+    "SelectOptions",
     "Selection",
     "Within",
-    "assign",
     "budget_rows",
     "check_min_similarity",
+    "choose",
+    "read_request",
     "select",
     "select_assigned",
 ]
@@ -44,26 +48,98 @@ Within = Literal["nearest", "far", "random", "mid"]
 # Values of Selection.phase.
 QUOTA, FILL, PRESELECTED = 0, 1, 2
 
-# Float32 holds all whole numbers up to this, and down to its negative.
-EXACT = 2**24
+# Float32 holds every integer from -MAX_EXACT to MAX_EXACT.
+MAX_EXACT = 2**24
 
-# What Selection.counts says of a cluster.
+# The columns of Selection.counts.
 COUNTS = np.dtype([("pool", np.int64), ("quota", np.int64), ("fill", np.int64), ("preselected", np.int64)])
 
 
-class Assignment(NamedTuple):
-    """The nearest centroid of every row.
+def _read_quotas(text: str) -> Any:
+    """Parse ``even``, or a JSON object of groups and their rows or fractions."""
+    return json.loads(text) if text.startswith("{") else text
 
-    Attributes
-    ----------
-    labels
-        int32 (N,): its number; -1 for rows that are NaN, infinite or all zero.
-    similarity
-        float32 (N,): the similarity to it; NaN for those.
-    """
 
-    labels: NDArray[np.int32]
-    similarity: NDArray[np.float32]
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AssignedSelectOptions:
+    """Options of :func:`select_assigned`."""
+
+    fill: Fill = option(
+        "global",
+        help="How the rest of the budget is distributed, which the quotas leave because K does not divide it or "
+        "because clusters are small. global: to the best of all remaining rows, the paper's rule, which favors tight "
+        "clusters. waterfill: evenly over the clusters, as far as their rows reach. zscore: as global, by similarity "
+        "standardized within each cluster. none: it is not, so fewer rows than the budget come back.",
+    )
+    within: Within = option(
+        "nearest",
+        help="Which rows of a cluster come first, also in the fill. nearest, far: the most, or least, similar to the "
+        "centroid. random: by a random key of seed and row number. mid: those of middle rank by similarity.",
+    )
+    min_similarity: float | None = option(
+        None,
+        help="Rows less similar than this to their centroid (both as float32) are out of the domain: never selected, "
+        "but listed in Selection.outside.",
+    )
+    groups: Any = option(
+        None,
+        help="A group for each row, strings or numbers (N,), such as its resolution, region or sensor. Rows are "
+        "selected from each group as if it were alone, with its own share of the budget.",
+        parser=np.load,
+        metavar="FILE.npy",
+    )
+    quotas: Quotas | None = option(
+        None,
+        help="The shares of the groups. By default in proportion to the rows to select from, by largest remainder. "
+        "even: alike, as far as the rows of each group reach. Or a mapping of groups to rows (ints) or fractions of "
+        "the budget (floats); the groups that it leaves out share the rest in proportion. Ties go to the larger group, "
+        "then to the first by name. No group gets less than is preselected of it.",
+        parser=_read_quotas,
+        metavar="even|JSON",
+    )
+    exclude: Any = option(
+        None,
+        help="Row numbers, or a boolean mask (N,), of rows that are never selected.",
+        parser=np.load,
+        metavar="FILE.npy",
+    )
+    preselected: Any = option(
+        None,
+        help="Row numbers, a boolean mask (N,), or a Selection, of rows that are selected already. They count towards "
+        "the budget and the quotas of their clusters; where they exceed those, the other quotas are lowered evenly.",
+        parser=np.load,
+        metavar="FILE.npy",
+    )
+    strict: bool = option(
+        True,
+        help="Fail when fewer rows than the budget can be selected, instead of returning all of them.",
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SelectOptions(AssignedSelectOptions):
+    """Options of :func:`select`: those of :func:`select_assigned`, and those that need the embeddings."""
+
+    dedup: float | None = option(
+        None,
+        help="Leave out near-duplicates: rows within this cosine distance (0.01, say) of a row of their cluster that "
+        "stays. The most similar to the centroid stays (or the one of the highest score, where there is one), and so "
+        "do all preselected rows. The paper takes duplicates as they come.",
+        minimum=0,
+        maximum=1,
+    )
+    normalize: bool = option(
+        True,
+        help="Divide by the norm of each row. Otherwise similarities are dot products, which prefer long rows.",
+    )
+    on_invalid: OnInvalid = option(
+        "exclude",
+        help="What happens with rows that are NaN, infinite or all zero: they are left out and listed in "
+        "Selection.invalid, or raise an error.",
+    )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -185,151 +261,59 @@ class Selection:
         return selected
 
 
-def assign(
-    embeds: Any,
-    centroids: Any,
-    *,
-    normalize: bool = True,
-    on_invalid: OnInvalid = "exclude",
-    threads: int | None = None,
-    _block_rows: int | None = None,
-) -> Assignment:
-    """Find the nearest centroid of every row, exactly.
-
-    ``label(x) = argmax_k <x, mu_k>``, ties to the lowest k; ``similarity(x) = <x, mu_label> / |x|`` (RS-Prune, Eq. 4,
-    with rows normalised). Dot products are those of float64 over the rows as stored, added in one fixed order, and
-    rounded once to float32: the same bits on every machine, with any number of threads.
-
-    Parameters
-    ----------
-    embeds
-        (N, D) embeddings; see :func:`rsprune.embeddings.as_rows`. Never copied whole.
-    centroids
-        :class:`~rsprune.Centroids`, or a (K, D) array. Vectors that are not of unit length are normalised, with a
-        warning.
-    normalize
-        Divide by the norm of the row. With False the similarity is the dot product: Eq. 4 to the letter, which
-        prefers long rows.
-    on_invalid
-        Rows that are NaN, infinite or all zero: ``"exclude"`` gives them label -1 and similarity NaN, ``"raise"``
-        fails on the first.
-    threads
-        All cores by default.
-
-    Returns
-    -------
-    Assignment
-        ``labels`` int32 (N,) and ``similarity`` float32 (N,).
-
-    Raises
-    ------
-    ShapeError
-        Embeddings and centroids differ in D.
-    InvalidRowError
-        A centroid without a direction; a row without one if ``on_invalid="raise"``.
-    DtypeError, EmptyInputError, FormatError, OSError
-        See :func:`rsprune.embeddings.as_rows`.
-    """
-    embeddings = as_rows(embeds)
-    raise_invalid, threads = check_on_invalid(on_invalid), check_threads(threads)
-    core = as_core(centroids)
-    first_row = 0
-    parts: list[Assignment] = []
-    for part in embeddings.parts:
-        options: dict[str, Any] = {"normalize": bool(normalize), "raise_invalid": raise_invalid, "threads": threads}
-        if not isinstance(part, _core.Rows) and gpu.takes(part, core):
-            parts.append(Assignment(*gpu.assign(part, core, first_row=first_row, **options)))
-            first_row += len(part)
-            continue
-        for rows in host_blocks(part):
-            labels = _core.assign_rows(rows, core, first_row=first_row, block_rows=_block_rows, **options)
-            parts.append(Assignment(*labels))
-            first_row += rows.shape[0]
-    if len(parts) == 1:
-        return parts[0]
-    return Assignment(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-
-
+@keywords(SelectOptions)
 def select(
     embeds: Any,
     centroids: Any,
     budget: float,
     *,
-    fill: Fill = "global",
-    within: Within = "nearest",
     score: Any = None,
-    min_similarity: float | None = None,
-    groups: Any = None,
-    quotas: Quotas | None = None,
-    exclude: Any = None,
-    preselected: Any = None,
-    dedup: float | None = None,
-    normalize: bool = True,
-    on_invalid: OnInvalid = "exclude",
-    strict: bool = True,
     seed: int = 0,
     threads: int | None = None,
+    options: SelectOptions,
 ) -> Selection:
     """Select a budget of rows, balanced over the clusters around reference centroids.
 
-    :func:`assign`, then :func:`select_assigned`; the other parameters are theirs.
+    :func:`assign` followed by :func:`select_assigned`; the embeddings are read once.
 
     Parameters
     ----------
-    dedup
-        Leave out near-duplicates: rows within this cosine distance (0.01, say) of a row of their cluster that stays.
-        Those nearest to their centroid stay (of the best score, where one is given), and all preselected ones. None,
-        the paper's method, takes duplicates as they come.
+    embeds, centroids
+        See :func:`assign`.
+    budget, score, seed, threads
+        See :func:`select_assigned`.
+
+    Returns
+    -------
+    Selection
+        Exactly ``budget`` rows, ascending.
 
     Raises
     ------
     RspruneError
-        What those two raise.
+        See :func:`assign` and :func:`select_assigned`.
     """
-    embeddings = as_rows(embeds)
-    n = embeddings.shape[0]
-    # Before the long part, so that what cannot work fails at once.
-    budget_rows(budget, n)
-    min_similarity = check_min_similarity(min_similarity)
-    ranks = None if score is None else _ranks(score, n, fill)
-    members = None if groups is None else read_groups(groups, n)
-    core = as_core(centroids)
-    assigned = assign(embeddings, core, normalize=normalize, on_invalid=on_invalid, threads=threads)
-    duplicates = np.empty(0, np.int64)
-    if dedup is not None:
-        first, gone = _row_numbers("preselected", preselected, n), _row_numbers("exclude", exclude, n)
-        best = assigned.similarity if ranks is None else ranks
-        absent = np.concatenate(
-            [gone, _outside(assigned.similarity, min_similarity, first), np.flatnonzero(best != best)]
-        )
-        duplicates = near_duplicates(
-            embeddings, assigned.labels, best, dedup, first=first, exclude=absent, threads=check_threads(threads)
-        )
-        exclude = np.concatenate([gone, duplicates])
-    options = {"fill": fill, "within": within, "exclude": exclude, "preselected": preselected}
-    options |= {"score": ranks, "min_similarity": min_similarity, "groups": members, "quotas": quotas}
-    options |= {"strict": strict, "seed": seed, "threads": threads}
-    selection = _select(assigned.labels, assigned.similarity, budget, core.shape[0], **options)
-    return replace(selection, duplicates=duplicates)
+    rows = as_rows(embeds)
+    # Everything that can be checked is checked before the rows are read.
+    request = read_request(rows.shape[0], budget, options, score=score, seed=seed, threads=threads)
+    core = as_core(centroids, rows=rows.shape[0])
+    assignment = assign(
+        embeds, core, normalize=options.normalize, on_invalid=options.on_invalid, threads=request.threads
+    )
+    return choose(request, assignment, core.shape[0], rows)
 
 
+@keywords(AssignedSelectOptions)
 def select_assigned(
     labels: Any,
     similarity: Any,
     budget: float,
     *,
     k: int,
-    fill: Fill = "global",
-    within: Within = "nearest",
     score: Any = None,
-    min_similarity: float | None = None,
-    groups: Any = None,
-    quotas: Quotas | None = None,
-    exclude: Any = None,
-    preselected: Any = None,
-    strict: bool = True,
     seed: int = 0,
     threads: int | None = None,
+    options: AssignedSelectOptions,
 ) -> Selection:
     """Select a budget of rows whose clusters and similarities are known.
 
@@ -349,39 +333,13 @@ def select_assigned(
         down.
     k
         Number of clusters, K.
-    fill
-        Who gets what the quotas leave of B. ``"global"``: the best of all remaining rows, the paper's rule, which
-        favours tight clusters. ``"waterfill"``: every cluster alike, as far as its rows reach. ``"zscore"``: as
-        global, by similarity standardised within each cluster. ``"none"``: nobody, so fewer than B rows come back.
-    within
-        Which rows of a cluster come first, and in the fill. ``"nearest"`` or ``"far"``: most or least similar.
-        ``"random"``: by a draw from ``seed`` and the row number alone. ``"mid"``: middle rank by similarity.
     score
-        Floating numbers (N,), more is better, NaN for invalid rows: ranks rows instead of the similarity, wherever
-        ``within`` and ``fill`` speak of that. Float64 keeps its order to the last bit.
-    min_similarity
-        Rows of a lower similarity (both in float32) are out of the domain: they count as excluded, and are listed in
-        ``Selection.outside``.
-    groups
-        Strings or numbers (N,), such as each row's resolution, region or sensor: every group is selected from as if it
-        were alone, with its own share of the budget. Together they make up B.
-    quotas
-        The shares of ``groups``. None: in proportion to the rows to select from, by largest remainder. ``"even"``:
-        alike, as far as the rows of each reach. Or a mapping of groups to rows (ints) or fractions of B (floats);
-        groups that it leaves out share the rest in proportion. Ties go to the larger group, then to the first by name.
-        The first two give a group at least what is preselected of it.
-    exclude
-        Row numbers, or a boolean mask (N,): never selected.
-    preselected
-        Row numbers, or a boolean mask (N,), or a :class:`Selection`: in the answer already. They count towards B and
-        towards their clusters' quotas; where they exceed those, the other clusters' quotas are lowered evenly so that
-        B rows come back.
-    strict
-        Fail when fewer than B rows can be selected; with False all of them come back.
+        Floating numbers (N,), more is better, NaN for invalid rows: they rank the rows instead of the similarity.
+        Float64 keeps its order to the last bit.
     seed
-        For ``within="random"``.
+        Seed of ``within="random"``.
     threads
-        All cores by default. Never shows in the result.
+        Number of threads, all cores by default. Results do not depend on it.
 
     Returns
     -------
@@ -391,183 +349,233 @@ def select_assigned(
     Raises
     ------
     BudgetError
-        A budget that is no positive number of rows or fraction, or that cannot be met; quotas that do not add up to
-        it, or that a group cannot meet.
+        The budget is no positive number of rows or fraction, or cannot be met; quotas do not add up to it, or a group
+        cannot meet its own.
     ArgumentError
-        Unknown options, labels or row numbers out of range, rows both excluded (or out of the domain) and preselected;
-        more than 2^25 distinct scores that float32 does not hold, or any such with ``fill="zscore"``.
+        An option, label or row number is out of range; rows are both excluded (or out of the domain) and preselected;
+        more than 2^25 distinct scores that float32 does not hold, or any such score with ``fill="zscore"``.
     InvalidRowError
         A preselected row is invalid.
     ShapeError, DtypeError, EmptyInputError
-        ``labels`` and ``similarity`` are not two arrays (N,) of integers and floating numbers; ``score`` or
-        ``groups`` not (N,).
+        ``labels`` and ``similarity`` are not two arrays (N,) of integers and floating numbers, or ``score`` or
+        ``groups`` is not (N,).
     """
-    options = {"fill": fill, "within": within, "exclude": exclude, "preselected": preselected}
-    options |= {"score": score, "min_similarity": min_similarity, "groups": groups, "quotas": quotas}
-    options |= {"strict": strict, "seed": seed, "threads": threads}
-    return _select(labels, similarity, budget, k, **options)
-
-
-def _select(
-    labels: Any,
-    similarity: Any,
-    budget: Any,
-    k: Any,
-    *,
-    fill: Any,
-    within: Any,
-    score: Any,
-    min_similarity: Any,
-    groups: Any,
-    quotas: Any,
-    exclude: Any,
-    preselected: Any,
-    strict: Any,
-    seed: Any,
-    threads: Any,
-) -> Selection:
-    """:func:`select_assigned` at the depth in the stack that its warning counts on."""
     k = check_integer("k", k)
-    labels, similarity = _labels(labels, k), _similarity(similarity)
-    n = len(labels)
-    rows = budget_rows(budget, n)
-    ranks = similarity
-    if score is not None:
-        _check_length("similarity", similarity, n)
-        ranks = np.where(np.isnan(similarity), np.float32(np.nan), _ranks(score, n, fill))
-    first = _row_numbers("preselected", preselected, n)
-    least = check_min_similarity(min_similarity)
-    outside = _outside(similarity, least, first)
-    gone = np.concatenate([_row_numbers("exclude", exclude, n), outside])
+    assignment = read_assignment(labels, similarity, k)
+    request = read_request(len(assignment.labels), budget, options, score=score, seed=seed, threads=threads)
+    return choose(request, assignment, k)
 
-    def choose(labels: NDArray[np.int32], budget: int, first: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+
+class Request(NamedTuple):
+    """A selection that was asked for, its arguments checked and read for N rows.
+
+    Attributes
+    ----------
+    n, budget
+        Number of rows, and how many of them to select.
+    options
+        The options as they were given.
+    ranks
+        float32 (N,): ranks the rows instead of their similarity; None without a score.
+    groups
+        The group of each row, or None.
+    excluded, preselected
+        int64: row numbers.
+    seed, threads
+        The seed, and the number of threads or None.
+    """
+
+    n: int
+    budget: int
+    options: AssignedSelectOptions
+    ranks: NDArray[np.float32] | None
+    groups: Groups | None
+    excluded: NDArray[np.int64]
+    preselected: NDArray[np.int64]
+    seed: int
+    threads: int | None
+
+
+def read_request(
+    n: int, budget: float, options: AssignedSelectOptions, *, score: Any, seed: int, threads: int | None
+) -> Request:
+    """Check the arguments of a selection from ``n`` rows; see :func:`select_assigned` for them and the errors."""
+    if options.quotas is not None and options.groups is None:
+        message = "quotas are those of groups: give a group for each row, too"
+        raise ArgumentError(message)
+    return Request(
+        n,
+        budget_rows(budget, n),
+        options,
+        None if score is None else _float32_ranks(score, n, options.fill),
+        None if options.groups is None else read_groups(options.groups, n),
+        check_row_numbers("exclude", options.exclude, n),
+        check_row_numbers("preselected", options.preselected, n),
+        check_integer("seed", seed, minimum=0),
+        check_threads(threads),
+    )
+
+
+def choose(request: Request, assignment: Assignment, k: int, rows: Embeddings | None = None) -> Selection:
+    """Select from rows that are assigned to ``k`` clusters; ``rows`` themselves are needed for ``dedup`` alone."""
+    options, budget, preselected = request.options, request.budget, request.preselected
+    labels, similarity = assignment
+    ranks = similarity
+    if request.ranks is not None:
+        check_column("similarity", similarity, request.n, kinds="f")
+        ranks = np.where(np.isnan(similarity), np.float32(np.nan), request.ranks)
+    out_of_domain = _out_of_domain(similarity, options.min_similarity, preselected)
+    excluded = np.concatenate([request.excluded, out_of_domain])
+    duplicates = np.empty(0, np.int64)
+    if (eps := getattr(options, "dedup", None)) is not None:
+        assert rows is not None
+        absent = np.concatenate([excluded, np.flatnonzero(np.isnan(ranks))])
+        duplicates = near_duplicates(
+            rows, labels, ranks, eps, preselected=preselected, excluded=absent, threads=request.threads
+        )
+        excluded = np.concatenate([excluded, duplicates])
+
+    def run(labels: NDArray[np.int32], budget: int, preselected: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
         return _core.select_rows(
             labels,
             ranks,
             k=k,
             budget=budget,
-            fill=str(fill),
-            within=str(within),
-            seed=check_integer("seed", seed, minimum=0),
-            exclude=gone,
-            preselected=first,
-            strict=bool(strict),
-            threads=check_threads(threads),
+            fill=options.fill,
+            within=options.within,
+            seed=request.seed,
+            exclude=excluded,
+            preselected=preselected,
+            strict=options.strict,
+            threads=request.threads,
         )
 
     try:
-        # What fails here fails in groups, too.
-        indices, cluster, chosen, phase, counts, invalid = choose(labels, rows, first)
+        # Whatever fails here fails in groups, too.
+        indices, cluster, _, phase, counts, invalid = run(labels, budget, preselected)
     except BudgetError as error:
-        if not len(outside):
+        if not len(out_of_domain):
             raise
-        message = f"{error}. Of the excluded, {len(outside)} are below min_similarity = {least}"
+        message = f"{error}. Of the excluded, {len(out_of_domain)} are below min_similarity = {options.min_similarity}"
         raise BudgetError(message) from None
-    smallest, what, by_group = rows, "", {}
-    if groups is not None:
-        members = read_groups(groups, n)
+    by_group: dict[Any, GroupCounts] = {}
+    smallest, where = budget, ""
+    if request.groups is not None:
         pool = (labels >= 0) & ~np.isnan(ranks)
-        pool[gone] = False
-        by_group = _shares(members, quotas, rows, pool, first, strict=bool(strict))
-        nothing = (indices[:0], cluster[:0], chosen[:0], phase[:0], np.zeros_like(counts))
-        parts = [nothing] + [
-            choose(np.where(members.of == i, labels, np.int32(-1)), group.budget, first[members.of[first] == i])
-            for i, group in enumerate(by_group.values())
-            if group.budget
-        ]
-        order = np.argsort(np.concatenate([part[0] for part in parts]))
-        indices, cluster, phase = (np.concatenate([part[j] for part in parts])[order] for j in (0, 1, 3))
-        whole, counts = counts, np.sum([part[4] for part in parts], axis=0)
-        counts.view(COUNTS)["pool"] = whole.view(COUNTS)["pool"]
-        selected = np.bincount(members.of[indices], minlength=len(by_group)).tolist()
+        pool[excluded] = False
+        by_group = _group_shares(request, pool)
+        nothing = (indices[:0], cluster[:0], phase[:0], np.zeros_like(counts))
+        indices, cluster, phase, chosen = _select_in_groups(run, request, labels, list(by_group.values()), nothing)
+        chosen[:, 0] = counts[:, 0]
+        counts = chosen
+        selected = np.bincount(request.groups.of[indices], minlength=len(by_group)).tolist()
         by_group = {
             name: group._replace(selected=count)
             for (name, group), count in zip(by_group.items(), selected, strict=True)
         }
         shares = ((group.budget, str(name)) for name, group in by_group.items() if group.budget)
-        smallest, name = min(shares, default=(rows, ""))
-        what = f" in the group {name!r}"
-    elif quotas is not None:
-        message = "quotas are those of groups: give a group for each row, too"
-        raise ArgumentError(message)
-    if smallest < k and fill == "global":
-        message = (
-            f"a budget of {smallest} rows for {k} clusters{what} leaves no quota: the {smallest} most similar rows of "
+        smallest, name = min(shares, default=(budget, ""))
+        where = f" in the group {name!r}"
+    if smallest < k and options.fill == "global":
+        warn_caller(
+            f"a budget of {smallest} rows for {k} clusters{where} leaves no quota: the {smallest} most similar rows of "
             'all are selected, whatever their clusters. fill="waterfill" spreads them'
         )
-        warnings.warn(message, UserWarning, stacklevel=3)
-    table = counts.view(COUNTS).reshape(k)
     return Selection(
-        indices, cluster, similarity[indices], phase, table, invalid, rows, k, n, outside=outside, groups=by_group
+        indices,
+        cluster,
+        similarity[indices],
+        phase,
+        counts.view(COUNTS).reshape(k),
+        invalid,
+        budget,
+        k,
+        request.n,
+        duplicates,
+        out_of_domain,
+        by_group,
     )
 
 
-def _shares(
-    groups: Groups, quotas: Any, rows: int, pool: NDArray[np.bool_], first: NDArray[np.int64], *, strict: bool
-) -> dict[Any, GroupCounts]:
-    """The share of each group, of which nothing is selected yet."""
-    pools = np.bincount(groups.of[pool], minlength=len(groups.names)).tolist()
-    held = np.bincount(groups.of[first], minlength=len(groups.names)).tolist()
-    budgets = group_budgets(quotas, rows, groups.names, pools, held, strict=strict)
-    of_each = zip(groups.names, pools, budgets, strict=True)
+def _group_shares(request: Request, pool: NDArray[np.bool_]) -> dict[Any, GroupCounts]:
+    """Share the budget out among the groups; nothing is selected yet."""
+    assert request.groups is not None
+    names, of = request.groups
+    pools = np.bincount(of[pool], minlength=len(names)).tolist()
+    held = np.bincount(of[request.preselected], minlength=len(names)).tolist()
+    options = request.options
+    budgets = group_budgets(options.quotas, request.budget, names, pools, held, strict=options.strict)
+    of_each = zip(names, pools, budgets, strict=True)
     return {name: GroupCounts(pool, budget, 0) for name, pool, budget in of_each}
 
 
+def _select_in_groups(
+    run: Callable[..., tuple[NDArray[Any], ...]],
+    request: Request,
+    labels: NDArray[np.int32],
+    shares: list[GroupCounts],
+    nothing: tuple[NDArray[Any], ...],
+) -> tuple[NDArray[Any], ...]:
+    """Select from each group by itself; return indices, clusters, phases and counts of all, as ``nothing`` has them."""
+    assert request.groups is not None
+    of, preselected = request.groups.of, request.preselected
+    members = np.split(np.argsort(of, kind="stable"), np.cumsum(np.bincount(of, minlength=len(shares)))[:-1])
+    # The labels of one group at a time; the rows of the others look invalid.
+    visible = np.full_like(labels, -1)
+    parts = [nothing]
+    for group, (rows, share) in enumerate(zip(members, shares, strict=True)):
+        if share.budget:
+            visible[rows] = labels[rows]
+            chosen = run(visible, share.budget, preselected[of[preselected] == group])
+            parts.append((*chosen[:2], *chosen[3:5]))
+            visible[rows] = -1
+    *columns, counts = zip(*parts, strict=True)
+    order = np.argsort(np.concatenate(columns[0]))
+    return *(np.concatenate(column)[order] for column in columns), np.sum(counts, axis=0)
+
+
 def check_min_similarity(value: Any) -> float | None:
-    """``value`` as a float, if it is a number."""
-    if value is not None and (
-        isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating) or np.isnan(value)
-    ):
-        message = f"min_similarity is {value!r}; expected a number, or None"
-        raise ArgumentError(message)
-    return None if value is None else float(value)
+    """Check a least similarity; None stands for none."""
+    return None if value is None else check_number("min_similarity", value)
 
 
-def _outside(similarity: NDArray[np.float32], least: float | None, first: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows below a similarity, ascending; none of ``first`` may be."""
-    if least is None:
+def _out_of_domain(
+    similarity: NDArray[np.float32], lower: float | None, preselected: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Find the rows below a similarity, ascending; none of them may be preselected."""
+    if lower is None:
         return np.empty(0, np.int64)
-    rows = np.flatnonzero(similarity < np.float32(least)).astype(np.int64)
-    if (both := np.intersect1d(first, rows)).size:
+    rows = np.flatnonzero(similarity < np.float32(lower)).astype(np.int64)
+    if (both := np.intersect1d(preselected, rows)).size:
         row = int(both[0])
         message = (
-            f"row {row} is preselected, but its similarity of {similarity[row]:.4f} is below min_similarity = {least}: "
+            f"row {row} is preselected, but its similarity of {similarity[row]:.4f} is below min_similarity = {lower}: "
             "lower that, or leave the row out"
         )
         raise ArgumentError(message)
     return rows
 
 
-def _ranks(score: Any, n: int, fill: Any) -> NDArray[np.float32]:
-    """Float32 numbers (N,) in the order of the scores: these themselves, or their dense ranks where float32 rounds."""
-    array = np.asarray(score)
-    _check_length("score", array, n)
-    if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
-        message = f"score of {array.dtype}; expected floating numbers: convert with .astype(numpy.float64)"
-        raise DtypeError(message)
+def _float32_ranks(score: Any, n: int, fill: Fill) -> NDArray[np.float32]:
+    """Rank rows by float32 numbers (N,): by the scores, or by their dense ranks where float32 would round those."""
+    array = check_column("score", score, n, kinds="f", expected="floating numbers")
     with np.errstate(over="ignore"):
         rounded = np.ascontiguousarray(array, dtype=np.float32)
     valid = ~np.isnan(array)
     if np.array_equal(rounded[valid], array[valid]):
         return rounded
     if fill == "zscore":
-        message = "fill='zscore' standardises scores as float32, which rounds some of these: give them as float32"
+        message = "fill='zscore' standardizes scores as float32, which rounds some of these: give them as float32"
         raise ArgumentError(message)
     values, rank = np.unique(array[valid], return_inverse=True)
-    if len(values) > 2 * EXACT:
+    if len(values) > 2 * MAX_EXACT:
         message = (
-            f"{len(values)} distinct scores that float32 rounds; expected at most {2 * EXACT}: give them as float32"
+            f"{len(values)} distinct scores that float32 rounds; expected at most {2 * MAX_EXACT}: give them as float32"
         )
         raise ArgumentError(message)
     ranks = np.full(n, np.nan, np.float32)
-    ranks[valid] = rank - EXACT
+    ranks[valid] = rank - MAX_EXACT
     return ranks
-
-
-def _check_length(name: str, array: NDArray[Any], n: int) -> None:
-    if array.shape != (n,):
-        message = f"{name} of shape {array.shape}; expected ({n},), a number a row"
-        raise ShapeError(message)
 
 
 def budget_rows(budget: Any, n: int) -> int:
@@ -591,48 +599,3 @@ def budget_rows(budget: Any, n: int) -> int:
         raise BudgetError(message)
     # The core counts in machine words; any larger number asks for more rows than there can be.
     return min(rows, 2**63 - 1)
-
-
-def _labels(labels: Any, k: int) -> NDArray[np.int32]:
-    array = np.asarray(labels)
-    if array.ndim != 1:
-        message = f"labels of shape {array.shape}; expected (rows,)"
-        raise ShapeError(message)
-    if array.dtype.kind not in "iu" and array.size:
-        message = f"labels of {array.dtype}; expected integers"
-        raise DtypeError(message)
-    if not np.can_cast(array.dtype, np.int32) and array.size:
-        wrong = np.flatnonzero((array < -1) | (array >= k))
-        if wrong.size:
-            row = int(wrong[0])
-            message = f"row {row} has label {array[row]}; expected 0 to {k - 1} (k = {k}), or -1 for an invalid row"
-            raise ArgumentError(message)
-    return np.ascontiguousarray(array, dtype=np.int32)
-
-
-def _similarity(similarity: Any) -> NDArray[np.float32]:
-    array = np.asarray(similarity)
-    if array.ndim != 1:
-        message = f"similarity of shape {array.shape}; expected (rows,)"
-        raise ShapeError(message)
-    if array.dtype.kind != "f" and array.dtype.name != "bfloat16" and array.size:
-        message = f"similarity of {array.dtype}; expected floating numbers: convert with .astype(numpy.float32)"
-        raise DtypeError(message)
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(array, dtype=np.float32)
-
-
-def _row_numbers(name: str, rows: Any, n: int) -> NDArray[np.int64]:
-    array = np.asarray(() if rows is None else rows)
-    if array.ndim != 1:
-        message = f"{name} of shape {array.shape}; expected a list of row numbers"
-        raise ShapeError(message)
-    if array.dtype.kind == "b":
-        if len(array) != n:
-            message = f"{name} is a mask of {len(array)} values; expected one for each of {n} rows"
-            raise ShapeError(message)
-        return np.flatnonzero(array).astype(np.int64)
-    if array.dtype.kind not in "iu" and array.size:
-        message = f"{name} of {array.dtype}; expected row numbers, which are integers, or a boolean mask"
-        raise DtypeError(message)
-    return np.ascontiguousarray(array, dtype=np.int64)

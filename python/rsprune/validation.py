@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
+import sys
+import warnings
 from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rsprune.errors import ArgumentError
+from rsprune.errors import ArgumentError, DtypeError, ShapeError
 
 __all__ = [
     "check_choice",
+    "check_column",
     "check_integer",
     "check_number",
+    "check_row_numbers",
     "check_threads",
     "fraction_of",
+    "warn_caller",
 ]
 
 
@@ -34,25 +40,43 @@ def check_integer(name: str, value: Any, *, minimum: int = 1, maximum: int = 2**
     return int(value)
 
 
-def check_number(name: str, value: Any, *, minimum: float = -math.inf, maximum: float = math.inf) -> float:
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
+    above: float | None = None,
+    below: float | None = None,
+) -> float:
     """Check a number of any real type, ``bool`` excepted. NaN is refused.
+
+    Parameters
+    ----------
+    minimum, maximum
+        Inclusive bounds.
+    above, below
+        Exclusive bounds, which are checked as well.
 
     Raises
     ------
     ArgumentError
-        Another type, or a value outside ``minimum`` to ``maximum``.
+        Another type, or a value out of bounds.
     """
     is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not is_number or not minimum <= value <= maximum:
-        if math.isinf(minimum) and math.isinf(maximum):
-            expected = "a number"
-        elif math.isinf(maximum):
-            expected = f"a number of at least {minimum:g}"
-        elif math.isinf(minimum):
-            expected = f"a number of at most {maximum:g}"
-        else:
-            expected = f"a number from {minimum:g} to {maximum:g}"
-        message = f"{name} is {value!r}; expected {expected}"
+    is_within = (
+        is_number
+        and minimum <= value <= maximum
+        and (above is None or value > above)
+        and (below is None or value < below)
+    )
+    if not is_within:
+        lower = f"above {above:g}" if above is not None else "" if minimum == -math.inf else f"of at least {minimum:g}"
+        upper = f"below {below:g}" if below is not None else "" if maximum == math.inf else f"of at most {maximum:g}"
+        bounds = " and ".join(filter(None, (lower, upper)))
+        if above is None and below is None and not math.isinf(minimum) and not math.isinf(maximum):
+            bounds = f"from {minimum:g} to {maximum:g}"
+        message = f"{name} is {value!r}; expected a number {bounds}".rstrip()
         raise ArgumentError(message)
     return float(value)
 
@@ -76,6 +100,58 @@ def check_choice(name: str, value: Any, choices: Any) -> Any:
 def check_threads(threads: int | None) -> int | None:
     """Check a number of threads; None stands for all cores."""
     return None if threads is None else check_integer("threads", threads)
+
+
+def check_column(
+    name: str, values: Any, n: int | None = None, *, kinds: str = "fiu", expected: str = "numbers"
+) -> NDArray[Any]:
+    """Check an array of one value a row, of dtypes whose ``kind`` is among ``kinds``. An empty list has any dtype.
+
+    Raises
+    ------
+    ShapeError
+        It is not one-dimensional, or not of ``n`` rows.
+    DtypeError
+        It is of another kind; ``expected`` says in words what was.
+    """
+    array = np.asarray(values)
+    if array.ndim != 1 or (n is not None and len(array) != n):
+        message = f"{name} of shape {array.shape}; expected {'(rows,)' if n is None else f'({n},), a value a row'}"
+        raise ShapeError(message)
+    # NumPy has no bfloat16 of its own: that of ml_dtypes is of kind V.
+    is_expected = array.dtype.kind in kinds or ("f" in kinds and array.dtype.name == "bfloat16")
+    if not is_expected and array.size:
+        hint = ": convert with .astype(numpy.float32)" if kinds == "f" and array.dtype.kind in "biu" else ""
+        message = f"{name} of {array.dtype}; expected {expected}{hint}"
+        raise DtypeError(message)
+    return array
+
+
+def check_row_numbers(name: str, rows: Any, n: int) -> NDArray[np.int64]:
+    """Check a list of row numbers, or a boolean mask of ``n`` rows; None stands for none.
+
+    Raises
+    ------
+    ShapeError
+        It is not one-dimensional, or a mask of another number of rows.
+    DtypeError
+        It holds neither integers nor booleans.
+    """
+    array = check_column(name, () if rows is None else rows, kinds="biu", expected="row numbers, or a boolean mask")
+    if array.dtype.kind == "b":
+        if len(array) != n:
+            message = f"{name} is a mask of {len(array)} values; expected one for each of {n} rows"
+            raise ShapeError(message)
+        return np.flatnonzero(array).astype(np.int64)
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def warn_caller(message: str) -> None:
+    """Give a ``UserWarning`` that names the line of the caller outside this package, however deep the call is."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "rsprune":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 def fraction_of(fraction: float, count: int) -> int:

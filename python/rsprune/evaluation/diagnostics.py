@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from rsprune import _core
 from rsprune._core import Rows
+from rsprune.assignment import assign
 from rsprune.centroids import fit_centroids
 from rsprune.embeddings import as_rows
 from rsprune.errors import ArgumentError
 from rsprune.evaluation.features import sample_rows
 from rsprune.evaluation.subset import distance
-from rsprune.selection import FILL, assign, budget_rows, select_assigned
-from rsprune.strategies.inputs import take
+from rsprune.selection import FILL, budget_rows, select_assigned
 from rsprune.validation import check_integer, check_threads
 
 __all__ = ["Redundancy", "Trial", "redundancy", "same_partition", "sweep"]
@@ -105,9 +105,9 @@ def sweep(
         message = f"ks {list(ks)!r}, seeds {list(seeds)!r}, holdout {holdout!r}; expected some, some, a share in (0, 1)"
         raise ArgumentError(message)
     known, rows = as_rows(reference), as_rows(pool)
-    valid = np.flatnonzero(_valid(known, threads))
+    valid = np.flatnonzero(known.valid(threads))
     out = sample_rows(max(int(holdout * len(valid)), 1), len(valid), check_integer("seed", seeds[0], minimum=0))
-    fitted_on, held_out = take(known, np.delete(valid, out)), take(known, valid[out])
+    fitted_on, held_out = known.take(np.delete(valid, out)), known.take(valid[out])
     budget = budget_rows(keep, rows.shape[0])
     trials = []
     for k in ks:
@@ -200,12 +200,12 @@ def redundancy(embeds: Any, *, sample: int = 16_384, seed: int = 0, threads: int
         Fewer than two valid rows.
     """
     rows = as_rows(embeds)
-    valid = np.flatnonzero(_valid(rows, check_threads(threads)))
+    valid = np.flatnonzero(rows.valid(check_threads(threads)))
     if len(valid) < 2:
         message = f"{len(valid)} valid rows; expected at least 2"
         raise ArgumentError(message)
     drawn = valid[sample_rows(check_integer("sample", sample, minimum=2), len(valid), seed)]
-    some = Rows([take(rows, drawn)])
+    some = Rows([rows.take(drawn)])
     first = np.array([0], np.int64)
     order, _ = _core.farthest_rows(some, first, count=len(drawn), distance=-1.0, threads=threads)
     ends = np.array([0, len(order)], np.int64)
@@ -236,7 +236,3 @@ def same_partition(a: NDArray[np.int32], b: NDArray[np.int32]) -> float:
 def _jaccard(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
     common = len(np.intersect1d(a, b, assume_unique=True))
     return common / max(len(a) + len(b) - common, 1)
-
-
-def _valid(rows: Any, threads: int | None) -> NDArray[np.bool_]:
-    return np.concatenate([_core.valid_rows(block, threads=threads) for block in rows.blocks()])

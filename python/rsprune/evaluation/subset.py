@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rsprune import _core
 from rsprune._core import Rows
+from rsprune.assignment import assign
 from rsprune.centroids import Centroids
 from rsprune.embeddings import Embeddings, as_rows
 from rsprune.errors import ArgumentError, EmptyInputError, InvalidRowError, ShapeError
@@ -20,8 +21,6 @@ from rsprune.evaluation.frechet import frechet_distance
 from rsprune.evaluation.kid import Kernel, gaussian
 from rsprune.evaluation.statistics import Statistics
 from rsprune.evaluation.vendi import effective_number
-from rsprune.selection import assign
-from rsprune.strategies.inputs import take
 from rsprune.validation import check_integer, check_threads
 
 __all__ = ["SubsetEvaluator", "SubsetMetrics"]
@@ -155,17 +154,17 @@ class SubsetEvaluator:
         self._drawn = candidates[sample_rows(self._sample, len(candidates), self._seed)]
         #: Whether some metrics are those of a sample.
         self.is_sampled = len(self._drawn) < len(candidates)
-        self._pool = _Set(take(self._embeds, self._drawn), self._k, self._threads)
+        self._pool = _Set(self._embeds.take(self._drawn), self._k, self._threads)
         self._target: _Set | None = None
         if target is not None:
             rows = as_rows(target)
             if rows.shape[1] != self._embeds.shape[1]:
                 message = f"the target has {rows.shape[1]} dimensions, the pool {self._embeds.shape[1]}"
                 raise ShapeError(message)
-            usable = np.concatenate([_core.valid_rows(block, threads=self._threads) for block in rows.blocks()])
+            usable = rows.valid(self._threads)
             self._target_rows = (rows, np.flatnonzero(usable))
             some = np.flatnonzero(usable)[sample_rows(self._sample, int(usable.sum()), self._seed)]
-            self._target = _Set(take(rows, some), self._k, self._threads)
+            self._target = _Set(rows.take(some), self._k, self._threads)
 
     @cached_property
     def _kernel(self) -> Kernel:
@@ -362,7 +361,7 @@ def distance(similarity: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def _moments(embeds: Embeddings, rows: NDArray[np.int64]) -> Statistics:
     """Mean and covariance of some rows, normalized, block by block."""
-    return Statistics.of_blocks(unit(take(embeds, rows[i : i + 1024])) for i in range(0, len(rows), 1024))
+    return Statistics.of_blocks(unit(embeds.take(rows[i : i + 1024])) for i in range(0, len(rows), 1024))
 
 
 def _evenness(counts: NDArray[np.int64]) -> float:

@@ -13,14 +13,12 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from rsprune import _core
 from rsprune.centroids import Centroids
 from rsprune.embeddings import Embeddings, as_rows
 from rsprune.errors import ArgumentError, FormatError, UnfinishedRunError
 from rsprune.evaluation.features import sample_rows
 from rsprune.io import digest, read_table
 from rsprune.runs.folder import RunFolder
-from rsprune.strategies.inputs import take
 
 __all__ = ["EmbeddedPool", "EmbeddedSet", "read_classes"]
 
@@ -100,12 +98,12 @@ class EmbeddedPool:
         if not paths:
             return None
         rows = as_rows(list(paths))
-        valid = np.flatnonzero(np.concatenate([_core.valid_rows(block, threads=None) for block in rows.blocks()]))
+        valid = np.flatnonzero(rows.valid())
         if not holdout:
-            everything = take(rows, valid)
+            everything = rows.take(valid)
             return everything, everything
         out = sample_rows(max(int(holdout * len(valid)), 1), len(valid), seed)
-        return take(rows, np.delete(valid, out)), take(rows, valid[out])
+        return rows.take(np.delete(valid, out)), rows.take(valid[out])
 
     def describe(self) -> str:
         """What is compared, in a line: methods without Stage I may want more than its survivors."""
@@ -143,14 +141,14 @@ class EmbeddedSet:
 
     def split(self, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The valid rows in two halves, drawn by seed: for the methods, and held out."""
-        found = np.concatenate([_core.valid_rows(block, threads=None) for block in self.embeds.blocks()])
+        found = self.embeds.valid()
         valid = np.flatnonzero(found)
         out = sample_rows(len(valid) // 2, len(valid), seed)
         return np.delete(valid, out), valid[out]
 
     def rows(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
         """The embeddings of ascending numbers."""
-        return take(self.embeds, numbers)
+        return self.embeds.take(numbers)
 
     def of_classes(self, numbers: NDArray[np.int64], share: int) -> NDArray[np.int64]:
         """Of some numbers those whose class folder is among the first 1/share of all class folders."""

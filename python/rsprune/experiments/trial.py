@@ -27,7 +27,6 @@ from rsprune.experiments.tables_and_figures import POOL, THIRD, Arm
 from rsprune.io import digest, provenance_header, read_json, write_json, write_npy
 from rsprune.runners import NoProgress
 from rsprune.selection import Selection, budget_rows
-from rsprune.strategies.inputs import take
 from rsprune.training.autoencoder import load_autoencoder
 from rsprune.training.distributed import processes
 from rsprune.training.latent_cache import LatentCache
@@ -146,7 +145,7 @@ class TrialRunner:
                 budget=budget_rows(arm.options["entropy_keep"], self.pool.total),
                 entropy=self.pool.entropy,
             )
-            rows = take(self.pool.embeds, survivors.indices)
+            rows = self.pool.embeds.take(survivors.indices)
         elif arm.centroids == THIRD:
             (only,) = self.references.values()
             rows = only.rows(only.of_classes(only.split(SPLIT)[0], 3))

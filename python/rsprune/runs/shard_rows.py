@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rsprune.assignment import assign
 from rsprune.centroids import Centroids
 from rsprune.concurrency import WriterThread
 from rsprune.io import atomic_write
-from rsprune.selection import assign
 
 __all__ = ["ShardRows"]
 

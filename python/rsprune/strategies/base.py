@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rsprune.assignment import read_assignment
 from rsprune.centroids import Centroids
 from rsprune.embeddings import Embeddings, as_rows
 from rsprune.errors import ArgumentError, BudgetError, DtypeError, EmptyInputError, MissingInputError, ShapeError
@@ -25,8 +26,9 @@ def select(
     embeds: Any = None,
     budget: float | None = None,
     *,
-    reference: Any = None,
+    assignment: Any = None,
     centroids: Any = None,
+    reference: Any = None,
     entropy: Any = None,
     score: Any = None,
     labels: Any = None,
@@ -49,10 +51,13 @@ def select(
     budget
         Rows to select: an integer, or a fraction in (0, 1) of all N rows, rounded down. None for a method with a rule
         of its own.
+    assignment
+        Clusters and similarities (a :class:`~rsprune.Assignment`) to ``centroids`` that are known already, for
+        ``"rsprune"`` in place of the embeddings.
+    centroids
+        :class:`~rsprune.Centroids` or a (K, D) array: used where the method would otherwise fit clusters on the pool.
     reference
         Embeddings of the reference images; a mapping of names to such, for several sets.
-    centroids
-        :class:`~rsprune.Centroids` or a (K, D) array: used where the method would else fit clusters on the pool.
     entropy
         (N,) bits, as :func:`rsprune.entropy` gives them.
     score
@@ -60,11 +65,11 @@ def select(
     labels
         Integers (N,), 0 or more: a class each row; -1 marks an invalid row.
     seed
-        Of every draw.
+        Random seed.
     threads
-        All cores by default. Never shows in the result.
+        Number of threads, all cores by default. Results do not depend on it.
     **options
-        Of the method.
+        Options of the method.
 
     Returns
     -------
@@ -87,29 +92,31 @@ def select(
     method.check(options)
     rows = None if embeds is None else as_rows(embeds)
     bits, scores, classes = _numbers("entropy", entropy), _numbers("score", score), _classes(labels)
-    n = _rows({"embeds": rows, "entropy": bits, "score": scores, "labels": classes}, method)
+    fitted = centroids if centroids is None or isinstance(centroids, Centroids) else Centroids(centroids)
+    known = None
+    if assignment is not None:
+        k = options.get("k") if fitted is None else fitted.k
+        if k is None:
+            raise MissingInputError(name, "centroids")
+        known = read_assignment(assignment[0], assignment[1], k)
+    lengths = {"entropy": bits, "score": scores, "labels": classes, "assignment": known and known.labels}
+    n = _rows({"embeds": rows, **lengths}, method)
     inputs = Inputs(
         method=name,
         n=n,
         budget=None if budget is None else budget_rows(budget, n),
         embeds=rows,
         references=_sets(reference, rows),
-        centroids=centroids if centroids is None or isinstance(centroids, Centroids) else Centroids(centroids),
+        centroids=fitted,
         entropy=bits,
         score=scores,
         labels=classes,
+        assignment=known,
         seed=check_integer("seed", seed, minimum=0),
         threads=check_threads(threads),
     )
-    for need in method.needs:
-        inputs.need(need)
-    if inputs.budget is not None and inputs.budget > len(inputs.candidates):
-        message = (
-            f"a budget of {inputs.budget} rows, but only {len(inputs.candidates)} of {n} can be selected "
-            f"({n - len(inputs.candidates)} invalid); lower it"
-        )
-        raise BudgetError(message)
-    return _selection(inputs, method(inputs, options))
+    chosen = method(inputs, options)
+    return chosen if isinstance(chosen, Selection) else _selection(inputs, chosen)
 
 
 def _selection(inputs: Inputs, choice: Choice) -> Selection:

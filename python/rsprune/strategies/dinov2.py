@@ -13,7 +13,6 @@ from rsprune._core import Rows
 from rsprune.errors import ArgumentError, BudgetError
 from rsprune.strategies.allocation import allocate
 from rsprune.strategies.base import Choice, Clusters, FittedClusters, Inputs, strategy
-from rsprune.strategies.inputs import take
 from rsprune.strategies.neighbourhood import check_cosine, check_count, pool_rows, trimmed
 from rsprune.strategies.ranking import best, best_of_groups
 from rsprune.strategies.targets import pool_clusters, target_counts
@@ -137,7 +136,7 @@ def _without_leaks(
     inputs: Inputs, pool: NDArray[np.int64], held: list[str], cosine: float, k: int
 ) -> NDArray[np.int64]:
     sets = [inputs.need("references")[name].on_host() for name in held]
-    rows = Rows([take(inputs.need("embeds"), pool), *(_core.take_rows(one, np.arange(one.shape[0])) for one in sets)])
+    rows = Rows([inputs.need("embeds").take(pool), *(_core.take_rows(one, np.arange(one.shape[0])) for one in sets)])
     roots = _components(rows, cosine, k, inputs)
     return pool[~np.isin(roots[: len(pool)], roots[len(pool) :])]
 
@@ -152,7 +151,7 @@ def _components(rows: Rows, cosine: float, k: int, inputs: Inputs) -> NDArray[np
 def _by_sample(
     inputs: Inputs, pool: NDArray[np.int64], sources: list[str], k_nn: int | None
 ) -> list[NDArray[np.int64]]:
-    rows = Rows([take(inputs.need("embeds"), pool)])
+    rows = Rows([inputs.need("embeds").take(pool)])
     sets = [inputs.need("references")[name].on_host() for name in sources]
 
     def nearest(count: int) -> list[NDArray[np.int64]]:

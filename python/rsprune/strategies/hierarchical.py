@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune import _core
+from rsprune.assignment import assign
 from rsprune.centroids import Centroids, fit_centroids
 from rsprune.errors import ArgumentError
-from rsprune.selection import assign
 from rsprune.strategies.base import Choice, FittedClusters, Inputs, strategy
-from rsprune.strategies.inputs import take
 from rsprune.strategies.ranking import best_of_groups
 
 __all__ = ["hierarchical"]
@@ -154,7 +153,7 @@ def _first_level(inputs: Inputs, k: int, fit: bool, sample: int, rounds: int) ->
     embeds = inputs.need("embeds")
     for _ in range(rounds if sample > 1 else 0):
         subset = _nearest(clusters.labels, clusters.similarity, sample)
-        fitted = _fit(inputs, take(embeds, subset), k)
+        fitted = _fit(inputs, embeds.take(subset), k)
         labels, similarity = assign(embeds, fitted, threads=inputs.threads)
         labels[~inputs.valid] = -1
         similarity[~inputs.valid] = np.nan

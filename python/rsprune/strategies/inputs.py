@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune import _core
+from rsprune.assignment import Assignment, assign
 from rsprune.centroids import Centroids, fit_centroids
 from rsprune.embeddings import Embeddings
-from rsprune.errors import ArgumentError, MissingInputError
-from rsprune.selection import assign
+from rsprune.errors import ArgumentError, BudgetError, MissingInputError
 
-__all__ = ["Choice", "Clusters", "FittedClusters", "Inputs", "take"]
+__all__ = ["Choice", "Clusters", "FittedClusters", "Inputs"]
 
 # Where a pool has more rows, its clusters are fitted on a draw of this many, or of so many for each cluster.
 FIT_ROWS, FIT_ROWS_A_CLUSTER = 200_000, 32
@@ -96,6 +96,8 @@ class Inputs:
         float64 (N,): bits; any score of which more is better. NaN marks an invalid row.
     labels
         int32 (N,): a class each row, -1 for an invalid one.
+    assignment
+        Clusters and similarities that are known already, instead of ``embeds``: those of ``centroids``.
     seed, threads
         Of every draw; of the core, None for all cores.
     """
@@ -109,6 +111,7 @@ class Inputs:
     entropy: NDArray[np.float64] | None = None
     score: NDArray[np.float64] | None = None
     labels: NDArray[np.int32] | None = None
+    assignment: Assignment | None = None
     seed: int = 0
     threads: int | None = None
     _clusters: dict[Any, FittedClusters] = field(default_factory=dict, repr=False)
@@ -128,8 +131,9 @@ class Inputs:
 
     @property
     def rows_wanted(self) -> int:
-        """The budget of a method that has checked that there is one."""
-        return int(self.need("budget"))
+        """The budget, which the candidates can meet."""
+        budget = int(self.need("budget"))
+        return min(budget, len(self.candidates))
 
     @property
     def reference(self) -> Embeddings | None:
@@ -144,7 +148,9 @@ class Inputs:
         """The rows that can be chosen, bool (N,): those with a direction, entropy, score, label, as far as given."""
         valid = np.ones(self.n, np.bool_)
         if self.embeds is not None:
-            valid &= np.concatenate([_core.valid_rows(rows, threads=self.threads) for rows in self.embeds.blocks()])
+            valid &= self.embeds.valid(self.threads)
+        if self.assignment is not None:
+            valid &= self.assignment.labels >= 0
         for values in (self.entropy, self.score):
             if values is not None:
                 valid &= ~np.isnan(values)
@@ -154,8 +160,21 @@ class Inputs:
 
     @cached_property
     def candidates(self) -> NDArray[np.int64]:
-        """The valid rows, ascending."""
-        return np.flatnonzero(self.valid).astype(np.int64)
+        """The valid rows, ascending.
+
+        Raises
+        ------
+        BudgetError
+            There are fewer than the budget.
+        """
+        rows = np.flatnonzero(self.valid).astype(np.int64)
+        if self.budget is not None and self.budget > len(rows):
+            message = (
+                f"a budget of {self.budget} rows, but only {len(rows)} of {self.n} can be selected "
+                f"({self.n - len(rows)} invalid); lower it"
+            )
+            raise BudgetError(message)
+        return rows
 
     @cached_property
     def draws(self) -> NDArray[np.uint64]:
@@ -215,17 +234,5 @@ class Inputs:
         if k > len(rows):
             message = f"k is {k}, but there are only {len(rows)} valid rows to cluster; lower k"
             raise ArgumentError(message)
-        taken = embeds if len(rows) == self.n else take(embeds, rows)
+        taken = embeds if len(rows) == self.n else embeds.take(rows)
         return fit_centroids(taken, k, seed=self.seed, n_init=n_init, max_iter=max_iter, tol=tol, threads=self.threads)
-
-
-def take(embeds: Embeddings, rows: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
-    """Copy the rows of ascending numbers, as float32, or as float64 where they are that."""
-    parts, start = [], 0
-    for block in embeds.blocks():
-        stop = start + block.shape[0]
-        first, last = np.searchsorted(rows, [start, stop])
-        if last > first:
-            parts.append(_core.take_rows(block, rows[first:last] - start))
-        start = stop
-    return np.concatenate(parts)

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from rsprune import _core
 from rsprune._core import Rows
+from rsprune.assignment import assign
 from rsprune.centroids import fit_centroids
 from rsprune.embeddings import Embeddings
 from rsprune.errors import ArgumentError, BudgetError
-from rsprune.selection import assign
 from rsprune.strategies.allocation import allocate
 from rsprune.strategies.base import Choice, Inputs, strategy
 from rsprune.strategies.neighbourhood import pool_rows

@@ -11,7 +11,6 @@ from rsprune import _core
 from rsprune._core import Rows
 from rsprune.errors import ArgumentError
 from rsprune.strategies.base import Choice, Clusters, Inputs
-from rsprune.strategies.inputs import take
 from rsprune.strategies.ranking import Key, best, grouped
 
 __all__ = ["check_cosine", "check_count", "ordered_groups", "pool_rows", "trimmed"]
@@ -28,7 +27,7 @@ def pool_rows(inputs: Inputs, rows: NDArray[np.int64] | None = None) -> tuple[Ro
         whole = embeds.on_host()
         if np.array_equal(_core.valid_rows(whole, threads=inputs.threads), inputs.valid):
             return whole, np.arange(inputs.n)
-    return Rows([take(embeds, wanted)]), wanted
+    return Rows([embeds.take(wanted)]), wanted
 
 
 def ordered_groups(key: Key, groups: Clusters, inputs: Inputs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

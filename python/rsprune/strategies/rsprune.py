@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 
+from rsprune.assignment import Assignment, assign
 from rsprune.centroids import fit_centroids
-from rsprune.errors import ArgumentError, MissingInputError
-from rsprune.selection import Fill, Within, assign, select_assigned
-from rsprune.strategies.base import Choice, Clusters, Inputs, strategy
+from rsprune.errors import MissingInputError
+from rsprune.options import keywords
+from rsprune.selection import Selection, SelectOptions, choose, read_request
+from rsprune.strategies.base import Inputs, strategy
 from rsprune.strategies.ranking import best
+from rsprune.validation import check_number, fraction_of
 
 __all__ = ["rsprune"]
 
 
-@strategy(needs=("embeds",))
+@strategy()
+@keywords(SelectOptions)
 def rsprune(
-    inputs: Inputs,
-    *,
-    entropy_keep: float | None = None,
-    k: int = 200,
-    fill: Fill = "global",
-    within: Within = "nearest",
-    min_similarity: float | None = None,
-) -> Choice:
-    """The paper's method: of the rows around each reference centroid an equal number, nearest first.
+    inputs: Inputs, *, entropy_keep: float | None = None, k: int | None = None, options: SelectOptions
+) -> Selection:
+    """The paper's method: from the rows around each reference centroid an equal number, nearest first.
 
-    RS-Prune (arXiv 2512.23239), Sec. 3; :func:`rsprune.select` has the formulas of Stage II.
+    RS-Prune (arXiv 2512.23239), Sec. 3. Without ``entropy_keep`` this is :func:`rsprune.select`, which has the formulas
+    of Stage II; ``score`` ranks rows instead of their similarity, as it does there.
 
     Parameters
     ----------
@@ -34,36 +33,38 @@ def rsprune(
     entropy_keep
         Stage I: first keep this fraction of all rows by ``entropy``, at least the budget. None leaves Stage I out.
     k
-        Centroids to fit on the reference embeddings, where no centroids are given.
-    fill, within, min_similarity
-        See :func:`rsprune.select`.
+        Number of centroids to fit on the reference embeddings where none are given, 200 by default.
     """
-    pool = inputs.candidates
-    if entropy_keep is not None:
-        if not 0 < entropy_keep <= 1:
-            message = f"entropy_keep is {entropy_keep!r}; expected a fraction in (0, 1], or None"
-            raise ArgumentError(message)
-        pool = best(-inputs.need("entropy"), pool, max(int(entropy_keep * inputs.n + 1e-9), inputs.rows_wanted))
+    assert inputs.budget is not None
+    request = read_request(
+        inputs.n, inputs.budget, options, score=inputs.score, seed=inputs.seed, threads=inputs.threads
+    )
     centroids = inputs.centroids
-    if centroids is None:
-        if inputs.references is None:
-            raise MissingInputError(inputs.method, "centroids")
-        centroids = fit_centroids(inputs.need("reference"), k, seed=inputs.seed, threads=inputs.threads)
-    labels, similarity = assign(inputs.embeds, centroids, threads=inputs.threads)
-    kept = np.zeros(inputs.n, np.bool_)
-    kept[pool] = True
-    chosen = select_assigned(
-        np.where(kept, labels, -1),
-        similarity,
-        inputs.rows_wanted,
-        k=centroids.k,
-        fill=fill,
-        within=within,
-        min_similarity=min_similarity,
-        seed=inputs.seed,
-        threads=inputs.threads,
-    )
-    labels[~inputs.valid] = -1
-    return Choice(
-        chosen.indices, Clusters(labels, centroids.k, similarity, centroids.vectors), chosen.phase, chosen.outside
-    )
+    if inputs.assignment is None:
+        rows = inputs.need("embeds")
+        if centroids is None:
+            if inputs.references is None:
+                raise MissingInputError(inputs.method, "centroids")
+            centroids = fit_centroids(
+                inputs.need("reference"), 200 if k is None else k, seed=inputs.seed, threads=inputs.threads
+            )
+        assignment = assign(
+            rows, centroids, normalize=options.normalize, on_invalid=options.on_invalid, threads=inputs.threads
+        )
+    else:
+        assignment = inputs.assignment
+        if options.dedup is not None:
+            inputs.need("embeds")
+    clusters = k if centroids is None else centroids.k
+    assert clusters is not None
+    if inputs.entropy is not None:
+        labels = np.where(np.isnan(inputs.entropy), np.int32(-1), assignment.labels)
+        assignment = Assignment(labels, assignment.similarity)
+    if entropy_keep is not None:
+        check_number("entropy_keep", entropy_keep, above=0, maximum=1)
+        entropy = inputs.need("entropy")
+        pool = np.flatnonzero(assignment.labels >= 0)
+        kept = best(-entropy, pool, max(fraction_of(entropy_keep, inputs.n), inputs.budget))
+        beyond = np.setdiff1d(pool, kept, assume_unique=True)
+        request = request._replace(excluded=np.concatenate([request.excluded, beyond]))
+    return choose(request, assignment, clusters, inputs.embeds)

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from rsprune.errors import ArgumentError, BudgetError, MissingInputError
+from rsprune.selection import Selection
 from rsprune.strategies.inputs import Choice, Inputs
 
 __all__ = ["Budget", "Strategy", "strategy"]
@@ -23,14 +24,15 @@ class Strategy:
     Attributes
     ----------
     run
-        ``run(inputs, **options)`` makes the :class:`Choice`. Its keyword-only parameters are the method's options.
+        ``run(inputs, **options)`` makes the :class:`Choice`, or a Selection. Its keyword-only parameters are the
+        method's options.
     needs
         The inputs without which it cannot work: names of fields of :class:`Inputs`. An option may need more.
     budget
         Whether it needs a budget, can do without one, or chooses as many rows as its own rule says.
     """
 
-    run: Callable[..., Choice]
+    run: Callable[..., Choice | Selection]
     needs: tuple[str, ...] = ()
     budget: Budget = "required"
 
@@ -57,7 +59,7 @@ class Strategy:
             message = f"the strategy {self.name!r} has no option {unknown[0]!r}; it has {known}"
             raise ArgumentError(message)
 
-    def __call__(self, inputs: Inputs, options: Mapping[str, Any]) -> Choice:
+    def __call__(self, inputs: Inputs, options: Mapping[str, Any]) -> Choice | Selection:
         """Check what the method needs, and run it."""
         self.check(options)
         if self.budget == "required" and inputs.budget is None:
@@ -73,14 +75,14 @@ class Strategy:
 
 def strategy(
     *, needs: tuple[str, ...] = (), budget: Budget = "required"
-) -> Callable[[Callable[..., Choice]], Strategy]:
+) -> Callable[[Callable[..., Choice | Selection]], Strategy]:
     """Make a :class:`Strategy` of a function ``f(inputs, *, option=default, ...) -> Choice``."""
     for need in needs:
         if need not in MissingInputError.WHAT:
             message = f"needs holds {need!r}; expected some of {', '.join(MissingInputError.WHAT)}"
             raise ArgumentError(message)
 
-    def make(run: Callable[..., Choice]) -> Strategy:
+    def make(run: Callable[..., Choice | Selection]) -> Strategy:
         return Strategy(run, tuple(needs), budget)
 
     return make

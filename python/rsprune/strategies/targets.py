@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from rsprune.assignment import assign
 from rsprune.errors import BudgetError
-from rsprune.selection import assign
 from rsprune.strategies.base import FittedClusters, Inputs
 
 __all__ = ["check_reach", "pool_clusters", "target_counts"]

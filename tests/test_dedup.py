@@ -57,11 +57,11 @@ def test_a_budget_that_duplicates_would_be_needed_for_fails():
 
 def test_leaks_are_the_rows_near_any_evaluation_image():
     evaluation = at_angles(1, 141)
-    assert rsprune.leaks(ROWS, evaluation, 0.9996).tolist() == [1, 2, 6]
-    assert rsprune.leaks(ROWS, evaluation, 0.999).tolist() == [1, 2, 6]
-    assert rsprune.leaks([ROWS[:3], ROWS[3:]], evaluation, 0.998, threads=2).tolist() == [0, 1, 2, 6]
-    assert rsprune.leaks(np.zeros((2, 2), np.float32), evaluation, -1).tolist() == []
-    kept = rsprune.select(ROWS, CENTROIDS, 4, exclude=rsprune.leaks(ROWS, evaluation, 0.999))
+    assert rsprune.leaks(ROWS, evaluation, 0.0004).tolist() == [1, 2, 6]
+    assert rsprune.leaks(ROWS, evaluation, 0.001).tolist() == [1, 2, 6]
+    assert rsprune.leaks([ROWS[:3], ROWS[3:]], evaluation, 0.002, threads=2).tolist() == [0, 1, 2, 6]
+    assert rsprune.leaks(np.zeros((2, 2), np.float32), evaluation, 2).tolist() == []
+    kept = rsprune.select(ROWS, CENTROIDS, 4, exclude=rsprune.leaks(ROWS, evaluation, 0.001))
     assert kept.indices.tolist() == [0, 3, 4, 5]
 
 
@@ -71,11 +71,12 @@ def test_leaks_equal_the_definition():
     units = [values / np.linalg.norm(values, axis=1, keepdims=True) for values in (rows, evaluation)]
     expected = np.flatnonzero((units[0] @ units[1].T).max(1) > 0.6)
     assert 0 < len(expected) < 400
-    assert np.array_equal(rsprune.leaks(rows, evaluation, 0.6), expected)
+    assert np.array_equal(rsprune.leaks(rows, evaluation, 0.4), expected)
 
 
 def test_leaks_says_what_does_not_fit():
     with raises(ShapeError, 2):
-        rsprune.leaks(ROWS, np.ones((3, 4)), 0.9)
-    with raises(ArgumentError, "cosine"):
-        rsprune.leaks(ROWS, ROWS, 1.5)
+        rsprune.leaks(ROWS, np.ones((3, 4)), 0.1)
+    for eps in (-0.5, 2.5, True, "near"):
+        with raises(ArgumentError, "eps", eps if isinstance(eps, float) else repr(eps)):
+            rsprune.leaks(ROWS, ROWS, eps)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import rsprune
 from failures import raises
-from rsprune import _core, embeddings, errors, gpu
+from rsprune import _core, assignment_gpu, embeddings, errors
 
 torch = pytest.importorskip("torch")
 
@@ -27,7 +27,7 @@ def on_gpu(**limits):
         return embeddings.host_blocks(part)
 
     tensors = mock.patch.object(embeddings, "_tensor", lambda tensor: tensor.detach())
-    with tensors, mock.patch.multiple(gpu, _KINDS={"cpu"}, host_blocks=host_blocks, **limits):
+    with tensors, mock.patch.multiple(assignment_gpu, _KINDS={"cpu"}, host_blocks=host_blocks, **limits):
         yield host_rows
 
 
@@ -120,7 +120,7 @@ def test_no_loss_in_the_matrix_units_shows(problem):
         assert_same(rsprune.assign(rows, centroids), expected)
 
 
-@given(problems(), st.sampled_from([careless_product, gpu._product]))
+@given(problems(), st.sampled_from([careless_product, assignment_gpu._product]))
 def test_scores_keep_to_the_bound(problem, product):
     rows, centroids = problem
     core = _core.Centroids(_core.Rows([centroids]))
@@ -131,7 +131,7 @@ def test_scores_keep_to_the_bound(problem, product):
         return seen[-1][1]
 
     with on_gpu(_product=spy):
-        nearest = gpu._Nearest(torch, core, rows)
+        nearest = assignment_gpu._GpuAssigner(torch, core, rows)
         norms = torch.linalg.vector_norm(rows.to(torch.float64), dim=1)
         covered = nearest._possible(rows, norms).any(dim=1).numpy()
     scaled, scores = (tensor.to(torch.float64).numpy()[covered] for tensor in seen[0])
@@ -142,25 +142,27 @@ def test_scores_keep_to_the_bound(problem, product):
     factor = 2.0 ** np.round(np.log2(ratio))
     vectors = core.vectors().astype(np.float64)
     differences = vectors - nearest.vectors.mean(dim=0).numpy()
-    scale = gpu._SCALED_NORM / (np.linalg.norm(differences, axis=1).max() or 1)
+    scale = assignment_gpu._SCALED_NORM / (np.linalg.norm(differences, axis=1).max() or 1)
     exact = (exact_rows * factor) @ (differences * scale).T
-    allowed = nearest.bound * factor * norms.numpy()[covered, None] + gpu._SCORE_ROUNDING * np.abs(scores)
+    allowed = nearest.bound * factor * norms.numpy()[covered, None] + assignment_gpu._SCORE_ROUNDING * np.abs(scores)
     assert np.all(np.abs(scores - exact) <= allowed)
 
 
 def test_long_sums_keep_to_the_bound():
     rng = np.random.default_rng(0)
-    dim = gpu._MAX_DIM
+    dim = assignment_gpu._MAX_DIM
     # Every addend and every sum is positive, so every cut goes the same way.
     row = torch.from_numpy(rng.uniform(1, 2, (1, dim))).to(torch.float16)
     centroid = unit(rng.uniform(1, 2, (1, dim))).astype(np.float64)
-    nearest = gpu._Nearest(torch, _core.Centroids(_core.Rows([np.concatenate([centroid, -centroid])])), row)
+    nearest = assignment_gpu._GpuAssigner(
+        torch, _core.Centroids(_core.Rows([np.concatenate([centroid, -centroid])])), row
+    )
     vectors, wide = nearest.vectors.numpy(), row.to(torch.float64).numpy()
-    scale = gpu._SCALED_NORM / np.linalg.norm(vectors[0])
+    scale = assignment_gpu._SCALED_NORM / np.linalg.norm(vectors[0])
     error = np.abs(careless_sums(row, nearest.filter.t()) - wide @ vectors.T * scale) / np.linalg.norm(wide)
     assert np.all(error <= nearest.bound)
     # They need its share for sums.
-    assert np.all(error > nearest.bound - dim * 2.0**-21 * gpu._SCALED_NORM)
+    assert np.all(error > nearest.bound - dim * 2.0**-21 * assignment_gpu._SCALED_NORM)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -170,13 +172,13 @@ def test_few_centroids_are_scored_again(dtype, n, dim, k):
     rows, centroids = torch.from_numpy(rng.normal(size=(n, dim))).to(dtype), unit(rng.normal(size=(k, dim)))
     expected = rsprune.assign(rows, centroids)
     counts = []
-    possible = gpu._Nearest._possible
+    possible = assignment_gpu._GpuAssigner._possible
 
     def spy(self, *args):
         counts.append(possible(self, *args).sum().item())
         return possible(self, *args)
 
-    with on_gpu() as host_rows, mock.patch.object(gpu._Nearest, "_possible", spy):
+    with on_gpu() as host_rows, mock.patch.object(assignment_gpu._GpuAssigner, "_possible", spy):
         assert_same(rsprune.assign(rows, centroids), expected)
     assert not host_rows
     assert n <= sum(counts) < 1.6 * n
@@ -210,14 +212,14 @@ def test_equal_centroids_stay_within_the_memory_for_pairs():
     rows = torch.from_numpy(np.random.default_rng(0).normal(size=(100, 20)).astype(np.float32))
     centroids = np.repeat(unit(np.ones((1, 20))), 500, axis=0)
     largest = []
-    best = gpu._Nearest._best
+    best = assignment_gpu._GpuAssigner._best
 
     def spy(self, rows, possible, first, most):
         largest.append(possible.sum().item())
         return best(self, rows, possible, first, most)
 
     expected = rsprune.assign(rows, centroids)
-    with on_gpu(_PAIRS=1000), mock.patch.object(gpu._Nearest, "_best", spy):
+    with on_gpu(_PAIRS=1000), mock.patch.object(assignment_gpu._GpuAssigner, "_best", spy):
         assert_same(rsprune.assign(rows, centroids), expected)
     assert max(largest) == 1000
     assert set(expected.labels.tolist()) == {0}
@@ -257,12 +259,12 @@ def test_empty_tensors_of_other_devices_are_errors(shape, error):
 
 def test_other_devices_and_very_long_rows_go_to_the_host():
     core = _core.Centroids(_core.Rows([np.eye(3, dtype=np.float32)]))
-    assert not gpu.takes(torch.ones(2, 3), core)
-    assert not gpu.takes(torch.ones(2, 3, device="meta"), core)
+    assert not assignment_gpu.supports(torch.ones(2, 3), core)
+    assert not assignment_gpu.supports(torch.ones(2, 3, device="meta"), core)
     with on_gpu(_MAX_DIM=3):
-        assert gpu.takes(torch.ones(2, 3), core)
+        assert assignment_gpu.supports(torch.ones(2, 3), core)
     with on_gpu(_MAX_DIM=2):
-        assert not gpu.takes(torch.ones(2, 3), core)
+        assert not assignment_gpu.supports(torch.ones(2, 3), core)
 
 
 # --- what the caller has set ------------------------------------------------------------------------------------------
@@ -315,7 +317,7 @@ def test_lower_precision_of_sums_is_off_for_the_product_alone(allowed):
         flags.allow_fp16_accumulation = bool(allowed)
         expected = [getattr(flags, name) for name in names]
         with pytest.raises(RuntimeError):
-            gpu._product(torch, Factor(), None)
+            assignment_gpu._product(torch, Factor(), None)
         assert not any(seen)
         assert [getattr(flags, name) for name in names] == expected
     finally:

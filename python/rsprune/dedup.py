@@ -9,17 +9,17 @@ from numpy.typing import NDArray
 
 from rsprune import _core
 from rsprune.embeddings import Embeddings, as_rows
-from rsprune.errors import ArgumentError, ShapeError
-from rsprune.validation import check_threads
+from rsprune.errors import ShapeError
+from rsprune.validation import check_number, check_threads
 
 __all__ = ["leaks", "near_duplicates"]
 
 
-def leaks(embeds: Any, evaluation: Any, cosine: float, *, threads: int | None = None) -> NDArray[np.int64]:
-    """Rows that resemble an image of an evaluation set: to be kept out of training, as ``exclude`` of a selection.
+def leaks(embeds: Any, evaluation: Any, eps: float, *, threads: int | None = None) -> NDArray[np.int64]:
+    """Find the rows that resemble an image of an evaluation set, to be kept out of training with ``exclude=``.
 
-    Every row is compared with every evaluation image, exactly. Embeddings of different encoders differ in what cosine
-    a copy has: DINOv2's curation takes 0.45 with those of copy detection (SSCD). Look at some pairs first.
+    Every row is compared with every evaluation image, exactly. How near a copy is depends on the encoder: DINOv2's
+    curation takes ``eps=0.55`` with embeddings made for copy detection (SSCD). Look at some pairs first.
 
     Parameters
     ----------
@@ -27,10 +27,10 @@ def leaks(embeds: Any, evaluation: Any, cosine: float, *, threads: int | None = 
         (N, D) embeddings of the pool; see :func:`rsprune.embeddings.as_rows`.
     evaluation
         (M, D) embeddings of the evaluation images, by the same encoder.
-    cosine
-        In [-1, 1]: rows of a similarity above it to any evaluation image are found.
+    eps
+        Cosine distance, from 0 to 2: rows nearer than this to any evaluation image are found.
     threads
-        All cores by default. Never shows in the result.
+        Number of threads, all cores by default. Results do not depend on it.
 
     Returns
     -------
@@ -40,15 +40,13 @@ def leaks(embeds: Any, evaluation: Any, cosine: float, *, threads: int | None = 
     Raises
     ------
     ArgumentError
-        ``cosine`` out of range.
+        ``eps`` is out of range.
     ShapeError
         Pool and evaluation set differ in D.
     DtypeError, EmptyInputError, FormatError, OSError
         See :func:`rsprune.embeddings.as_rows`.
     """
-    if isinstance(cosine, bool) or not -1 <= cosine <= 1:
-        message = f"cosine is {cosine!r}; expected a number from -1 to 1"
-        raise ArgumentError(message)
+    eps = check_number("eps", eps, minimum=0, maximum=2)
     pool, images = as_rows(embeds), as_rows(evaluation)
     if pool.shape[1] != images.shape[1]:
         message = (
@@ -59,7 +57,7 @@ def leaks(embeds: Any, evaluation: Any, cosine: float, *, threads: int | None = 
     nearest = [
         _core.nearest_rows(rows, base, k=1, exclude_self=False, threads=threads)[1][:, 0] for rows in pool.blocks()
     ]
-    return np.flatnonzero(np.concatenate(nearest) > np.float32(cosine)).astype(np.int64)
+    return np.flatnonzero(np.concatenate(nearest) > np.float32(1 - eps)).astype(np.int64)
 
 
 def near_duplicates(
@@ -68,43 +66,41 @@ def near_duplicates(
     similarity: NDArray[np.float32],
     eps: float,
     *,
-    first: NDArray[np.int64],
-    exclude: NDArray[np.int64],
+    preselected: NDArray[np.int64],
+    excluded: NDArray[np.int64],
     threads: int | None = None,
 ) -> NDArray[np.int64]:
-    """Rows that have a near-duplicate in their cluster which comes before them and stays.
+    """Find the rows that have a near-duplicate in their cluster which comes before them and stays.
 
-    SemDeDup (Abbas et al., 2023), comparing with rows that stay: each of these is within a cosine distance of ``eps``
-    of one that stays, and no two that stay are. Those nearest to their centroid come first, ties to the lower row.
+    SemDeDup (Abbas et al., 2023), except that rows are compared with those that stay: each row found is within a cosine
+    distance of ``eps`` of a row that stays, and no two that stay are. Rows come in descending order of similarity to
+    their centroid, ties to the lower row.
 
     Parameters
     ----------
     embeds, labels, similarity
-        (N, D) rows, and the cluster of each (-1 for none) and its similarity to the centroid.
+        (N, D) rows, the cluster of each (-1 for none), and its similarity to the centroid.
     eps
-        In [0, 1].
-    first
-        Rows that stay whatever they resemble, and come before all others.
-    exclude
+        Cosine distance, from 0 to 1.
+    preselected
+        Rows that come before all others, and stay whatever they resemble.
+    excluded
         Rows that count as absent.
     threads
-        All cores by default. Never shows in the result.
+        Number of threads, None for all cores.
 
     Returns
     -------
     numpy.ndarray
         int64: row numbers, ascending.
     """
-    if isinstance(eps, bool) or not isinstance(eps, (int, float, np.floating)) or not 0 <= eps <= 1:
-        message = f"dedup is {eps!r}; expected a cosine distance from 0 to 1, or None"
-        raise ArgumentError(message)
     present = labels >= 0
-    present[exclude] = False
+    present[excluded] = False
     rows = np.flatnonzero(present)
     comes_later = np.ones(len(labels), np.bool_)
-    comes_later[first] = False
+    comes_later[preselected] = False
     order = rows[np.lexsort((-similarity[rows], comes_later[rows], labels[rows]))].astype(np.int64)
     starts = np.concatenate([[0], np.cumsum(np.bincount(labels[rows]))]).astype(np.int64)
     threshold = float(np.float32(1 - eps))
     stays = _core.separated_rows(embeds.on_host(), order, starts, threshold=threshold, threads=threads)
-    return np.setdiff1d(order[~stays], first)
+    return np.setdiff1d(order[~stays], preselected)

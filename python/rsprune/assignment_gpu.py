@@ -38,7 +38,7 @@ from rsprune.embeddings import device_block_rows, host_blocks
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["assign", "takes"]
+__all__ = ["assign", "supports"]
 
 # Kinds of devices whose float64 additions and multiplications are known to be those of IEEE 754, and whose matrix units
 # are known to add in float32. (Of ROCm, too: its devices call themselves the same.)
@@ -64,7 +64,7 @@ _LANES = 8
 _setting_flags = threading.Lock()
 
 
-def takes(rows: Tensor, centroids: _core.Centroids) -> bool:
+def supports(rows: Tensor, centroids: _core.Centroids) -> bool:
     """Whether :func:`assign` can do these rows; others go to the host, which also knows what is wrong with them."""
     return rows.device.type in _KINDS and rows.shape[1] == centroids.shape[1] <= _MAX_DIM
 
@@ -100,7 +100,7 @@ def _assign(
     options: dict[str, Any] = {"normalize": normalize, "block_rows": None, "threads": threads}
     # Neither gradients nor what the caller allows of lower precision are for here.
     with torch.inference_mode(), torch.autocast(rows.device.type, enabled=False):
-        nearest = _Nearest(torch, centroids, rows)
+        nearest = _GpuAssigner(torch, centroids, rows)
         for start in range(0, len(rows), nearest.block_rows):
             block = slice(start, start + nearest.block_rows)
             missing = nearest.find(rows[block], labels[block], similarity[block], normalize)
@@ -116,7 +116,7 @@ def _assign(
     return labels, similarity
 
 
-class _Nearest:
+class _GpuAssigner:
     """Centroids, made ready for a device and for rows of one dtype."""
 
     def __init__(self, torch: Any, centroids: _core.Centroids, rows: Tensor) -> None:
