@@ -1,6 +1,7 @@
 """Settings and fixtures that tests of several modules share."""
 
 import os
+import sys
 from typing import NamedTuple
 
 import pytest
@@ -69,3 +70,31 @@ def embedded_run(tmp_path_factory):
     lines = ["name,kind", *(f"{s}-{i:03d},{'even' if i % 2 == 0 else 'odd'}" for s in range(2) for i in range(45))]
     (folder / "classes.csv").write_text("\n".join(lines))
     return folder / "run"
+
+
+@pytest.fixture
+def plugin_package(tmp_path_factory, monkeypatch):
+    """Make another package, found by its entry points here and in child processes.
+
+    ``plugin_package(module, source, {"rsprune.sources": {"name": "attribute"}})`` returns its folder.
+    """
+    made = []
+
+    def make(module, source, entry_points):
+        folder = tmp_path_factory.mktemp(module)
+        metadata = folder / f"{module}-1.0.dist-info"
+        metadata.mkdir()
+        (folder / f"{module}.py").write_text(source)
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+        lines = []
+        for group, members in entry_points.items():
+            lines += [f"[{group}]", *(f"{name} = {module}:{attribute}" for name, attribute in members.items())]
+        (metadata / "entry_points.txt").write_text("\n".join(lines))
+        monkeypatch.syspath_prepend(folder)
+        monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        made.append(module)
+        return folder
+
+    yield make
+    for module in made:
+        sys.modules.pop(module, None)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from failures import raises
 from rsprune import errors
-from rsprune.sources import Item, Shard, open_source
-from rsprune.sources.files import SHARD_IMAGES
+from rsprune.sources import Item, Shard, SkippedFilesWarning, open_source
+from rsprune.sources.image_files import SHARD_IMAGES
 from rsprune.sources.tar import members
 from rsprune.sources.webdataset import expand_braces
 
@@ -46,9 +46,11 @@ def keys(source):
 
 
 def test_folder_finds_every_extension_in_any_case_and_nothing_hidden(tmp_path):
-    good = ["a.jpg", "b.JPEG", "c.Png", "d.tif", "e.TIFF", "f.webp"]
-    touch(tmp_path, *good, "g.txt", "h.gif", "jpg", ".hidden.jpg", ".cache/x.jpg", "._a.jpg")
-    source = open_source(tmp_path)
+    good = ["a.jpg", "b.JPEG", "c.Png", "d.tif", "e.TIFF", "f.webp", "h.gif"]
+    touch(tmp_path, *good, "g.txt", "jpg", ".hidden.jpg", ".cache/x.jpg", "._a.jpg")
+    with pytest.warns(SkippedFilesWarning, match="2 files"):
+        source = open_source(tmp_path)
+    assert source.skipped == {".txt": 1, "": 1}
     assert keys(source) == good
     assert [item.data for item in items(source)] == [str(tmp_path / name) for name in good]
 
@@ -109,8 +111,9 @@ def test_symlink_loop_ends_and_dangling_link_is_kept(tmp_path):
     assert keys(open_source(tmp_path)) == ["a/gone.jpg", "a/x.jpg", "b/gone.jpg", "b/x.jpg"]
 
 
-def test_empty_folder_names_itself_and_the_extensions(tmp_path):
-    with raises(errors.EmptyInputError, ".jpeg") as caught:
+def test_folder_without_images_names_itself_and_what_it_holds(tmp_path):
+    touch(tmp_path, "a.txt", "b.txt")
+    with raises(errors.EmptyInputError, "2 .txt") as caught:
         open_source(tmp_path)
     assert str(tmp_path) in str(caught.value)
 
@@ -225,21 +228,23 @@ def test_webdataset_samples(tmp_path):
             ("b.TIF", b"B"),
             ("rs5m.img_content", b"C"),
             ("._a.jpg", b"resource fork"),
-            ("a.png", b"A again"),
+            ("a.jpg", b"A again"),
         ],
     )
     source = open_source(path)
     assert source.shards == (Shard("s"),)
     assert items(source) == [Item("a", b"A"), Item("b", b"B"), Item("rs5m", b"C"), Item("a", b"A again")]
     assert [item.data for item in source.read(source.shards[0], [1, 3])] == [b"B", b"A again"]
+    with pytest.warns(SkippedFilesWarning, match=r"1 \.txt"):  # the caption without an image
+        assert source.count(source.shards[0]) == 4
     with pytest.raises(errors.ArgumentError):
         list(source.read(source.shards[0], [4]))
 
 
 def test_class_folders_in_a_tar(tmp_path):
     path = make_tar(tmp_path / "s.tar", [("./Airport/x.1.jpg", b""), ("./Beach/a.b/y.jpg", b"")])
-    # The first extension is ".1.jpg": no image by WebDataset's rule.
-    assert [(item.key, item.label) for item in items(open_source(path))] == [("./Beach/a.b/y", "Beach")]
+    labels = [(item.key, item.label) for item in items(open_source(path))]
+    assert labels == [("./Airport/x.1", "Airport"), ("./Beach/a.b/y", "Beach")]
     path = make_tar(tmp_path / "t.tar", [("Airport/x.jpg", b""), ("y.jpg", b"")])
     assert [(item.key, item.label) for item in items(open_source(path))] == [("Airport/x", None), ("y", None)]
 
@@ -370,7 +375,7 @@ def test_tar_that_is_something_else(tmp_path):
 
 
 def test_tar_without_images(tmp_path):
-    with raises(errors.EmptyInputError, ".img_content"):
+    with raises(errors.EmptyInputError, tmp_path / "t.tar"):
         items(open_source(make_tar(tmp_path / "t.tar", [("a.txt", b"")])))
 
 

@@ -17,6 +17,7 @@ from rsprune import _core
 from rsprune.embeddings import as_rows
 from rsprune.errors import ArgumentError, FormatError, RspruneError
 from rsprune.io import atomic_write
+from rsprune.sources.filesystem import check_regular
 from rsprune.validation import check_choice, check_integer, check_number, check_threads, warn_caller
 
 __all__ = ["Centroids", "OnInvalid", "as_core", "fit_centroids"]
@@ -103,7 +104,7 @@ class Centroids:
         from safetensors import SafetensorError, safe_open
 
         path = Path(path)
-        path.open("rb").close()  # raises the OSError of the system, whatever safetensors would make of it
+        check_regular(path)  # raises the OSError of the system, whatever safetensors would make of it
         if path.suffix == ".npy":
             rows = as_rows(path)
             return cls(rows.take(np.arange(rows.shape[0])))

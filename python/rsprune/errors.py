@@ -31,6 +31,7 @@ __all__ = [
     "MissingDependencyError",
     "MissingInputError",
     "NoValidPixelsError",
+    "NotRegularFileError",
     "RspruneError",
     "ShapeError",
     "SourceError",
@@ -102,6 +103,13 @@ class InvalidRowError(RspruneError, ValueError):
 
 class FormatError(RspruneError, ValueError):
     """A file whose content is not what its format demands."""
+
+
+class NotRegularFileError(RspruneError, OSError):
+    """A pipe, a device or a socket, whose reading may never end; only regular files are read."""
+
+    #: The kinds, as the quarantine table names them.
+    KINDS: ClassVar[tuple[str, ...]] = ("fifo", "character_device", "block_device", "socket")
 
 
 class SourceError(RspruneError, ValueError):
@@ -213,7 +221,8 @@ def failure(kind: str, message: str, name: str) -> Exception:
     ----------
     kind, message
         Of the core's list of failures, or of the quarantine table: the ``kind`` of a subclass of :class:`ImageError`,
-        or ``"not_found"``, ``"permission"``, ``"is_directory"`` or ``"io"`` of a file that could not be read.
+        one of :attr:`NotRegularFileError.KINDS`, or ``"not_found"``, ``"permission"``, ``"is_directory"`` or ``"io"``
+        of a file that could not be read.
     name
         The image: its path or its place in the input.
 
@@ -224,6 +233,8 @@ def failure(kind: str, message: str, name: str) -> Exception:
     """
     if kind in _IMAGE_ERRORS:
         return _IMAGE_ERRORS[kind](f"{name}: {message}")
+    if kind in NotRegularFileError.KINDS:
+        return NotRegularFileError(message)
     if kind in _SYSTEM_ERRORS:
         return OSError(_SYSTEM_ERRORS[kind], os.strerror(_SYSTEM_ERRORS[kind]), name)
     return OSError(message)

@@ -9,7 +9,7 @@ the entry points of its metadata::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
@@ -43,16 +43,21 @@ class Registry(Generic[T]):
     ) -> None:
         self.kind = kind
         self.group = group
-        self._built_in = dict(built_in)
+        self.built_in = dict(built_in)
         self._check = check
         self._expected = expected
 
     def names(self) -> list[str]:
         """List the built-in members in order, then those of other packages by name."""
-        return [*self._built_in, *sorted(set(self._entry_points()) - set(self._built_in))]
+        return [*self.built_in, *sorted(set(self._entry_points()) - set(self.built_in))]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over :meth:`names`, without a look at other packages as long as built-in members are enough."""
+        yield from self.built_in
+        yield from self.names()[len(self.built_in) :]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._built_in or name in self._entry_points()
+        return name in self.built_in or name in self._entry_points()
 
     def get(self, name: str) -> T:
         """Import the member called ``name``. Another package cannot replace a built-in member.
@@ -62,8 +67,8 @@ class Registry(Generic[T]):
         ArgumentError
             There is no such member, or the entry point of that name cannot be loaded or is something else.
         """
-        if name in self._built_in:
-            module, _, attribute = self._built_in[name].partition(":")
+        if name in self.built_in:
+            module, _, attribute = self.built_in[name].partition(":")
             member = getattr(import_module(module), attribute)
         elif (point := self._entry_points().get(name)) is not None:
             try:

@@ -20,6 +20,7 @@ from rsprune.errors import RspruneError
 from rsprune.runners import JsonLines, NoProgress, Progress, show_progress
 from rsprune.selection import Fill as FillRule
 from rsprune.selection import Within as WithinRule
+from rsprune.sources import SOURCES, source_forms
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,7 +29,7 @@ R = TypeVar("R")
 
 SourceArgument = Annotated[
     list[str],
-    typer.Argument(help="Images: a folder, a list file (.txt, .csv), or WebDataset tars (files, globs, brace ranges)."),
+    typer.Argument(help=f"The images: {source_forms(SOURCES.built_in)}."),
 ]
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="The run folder. An interrupted run goes on from it.")]
 Encoder = Annotated[str, typer.Option("--encoder", "-e", help="The encoder: `rsprune encoders list` names them.")]

@@ -12,17 +12,15 @@ from numpy.typing import NDArray
 
 from rsprune import _core
 from rsprune.errors import ArgumentError, DtypeError, ShapeError
+from rsprune.sources import ImageData
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["CoreImage", "ImageLike", "Preprocessing", "core_image"]
+__all__ = ["ImageLike", "Preprocessing", "core_image"]
 
 #: What is taken for an image: pixels (H, W), (H, W, 1) or (H, W, 3) uint8, an encoded file or its path, Pillow's.
 ImageLike: TypeAlias = "NDArray[np.uint8] | bytes | str | os.PathLike[str] | Image"
-
-#: An image as the core reads it: an encoded file, its path, contiguous pixels.
-CoreImage: TypeAlias = "bytes | str | NDArray[np.uint8]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,7 @@ class Preprocessing:
 
     def apply(
         self,
-        images: Sequence[CoreImage],
+        images: Sequence[ImageData],
         *,
         bands: Sequence[int] | None = None,
         valid_range: tuple[int, int] | None = None,
@@ -129,7 +127,7 @@ class Preprocessing:
         return {"resize": mode, **crop, **settings}
 
 
-def core_image(image: ImageLike) -> CoreImage:
+def core_image(image: ImageLike) -> ImageData:
     """Return the image as the core reads it; its pixels are copied only if they are not contiguous.
 
     Raises

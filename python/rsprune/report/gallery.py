@@ -17,7 +17,7 @@ from rsprune import _core
 from rsprune.errors import RspruneError
 from rsprune.report.finished import FinishedRun
 from rsprune.report.statistics import Example, RunStatistics
-from rsprune.sources import Source
+from rsprune.sources import ImageData, Source
 
 __all__ = ["SIDE", "Gallery", "thumbnails"]
 
@@ -112,7 +112,7 @@ def thumbnails(
     return found
 
 
-def decode(data: bytes | str, options: Mapping[str, Any]) -> NDArray[np.uint8] | None:
+def decode(data: ImageData, options: Mapping[str, Any]) -> NDArray[np.uint8] | None:
     """Decode one image to uint8 (H, W, C); None where it cannot be."""
     images, _ = _core.decode_images([data], threads=1, **options)
     return images[0]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rsprune.io import read_table
 from rsprune.runs.folder import RunFolder
-from rsprune.sources.keys import repeated
+from rsprune.sources.file_list import duplicate_candidates
 
 __all__ = ["Pool", "keys_of", "read_pool"]
 
@@ -68,7 +68,7 @@ def read_pool(folder: RunFolder) -> Pool:
 
 def repeated_keys(folder: RunFolder, pool: Pool, hashes: NDArray[np.int64]) -> NDArray[np.int64]:
     """The rows whose key an earlier row has: found by 64-bit hash, confirmed by the keys themselves."""
-    suspects = repeated(hashes)
+    suspects = duplicate_candidates(hashes)
     seen: set[str] = set()
     repeats = []
     for row, key in zip(suspects, keys_of(folder, pool, suspects), strict=True):

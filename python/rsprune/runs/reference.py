@@ -21,13 +21,12 @@ from rsprune.quotas import apportion
 from rsprune.runs.options import Pixels, Work, source_config
 from rsprune.runs.quarantine import write_quarantine
 from rsprune.runs.stages import embed_shards
-from rsprune.sources import Source, open_source
-from rsprune.sources.joined import JoinedSource
+from rsprune.sources import Source, SourceLike, open_source
+from rsprune.sources.concat import ConcatSource
 from rsprune.validation import check_integer
 
 __all__ = ["Reference", "ReferenceLike", "SourceLike", "open_reference"]
 
-SourceLike = str | Path | Sequence[str | Path] | Source
 ReferenceLike = SourceLike | Centroids | NDArray[Any]
 
 
@@ -200,7 +199,7 @@ class Images:
 
 def classes_of(source: Source) -> list[str]:
     """The class of every image, in the order of the rows: its set's number, where several are joined, and its label."""
-    joined = isinstance(source, JoinedSource)
+    joined = isinstance(source, ConcatSource)
     return [
         f"{shard.name.partition('-')[0] if joined else ''}/{item.label or ''}"
         for shard in source.shards

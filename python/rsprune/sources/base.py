@@ -1,18 +1,32 @@
-"""What a collection of images is: shards, which hold items in a fixed order."""
+"""Collections of images: a source has shards, which hold items in a fixed order."""
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rsprune.errors import ArgumentError
 
-__all__ = ["IMAGE_EXTENSIONS", "Item", "Shard", "Source", "check_rows"]
+__all__ = [
+    "ImageData",
+    "Item",
+    "Shard",
+    "SkippedFilesWarning",
+    "Source",
+    "SourceLike",
+    "check_rows",
+    "describe_skipped",
+]
 
-#: File names that are taken for images, in lower case. The decoder looks at the content, never at the name.
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
+
+#: An image as a source gives it, and as the core takes it: encoded, the path of a file, or contiguous pixels.
+ImageData: TypeAlias = "bytes | str | NDArray[np.uint8] | NDArray[np.uint16]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +51,40 @@ class Item:
     ----------
     key : str
         Its name in the collection.
-    data : bytes or str
-        The encoded image, or the local path of a file with it.
+    data : bytes, str or ndarray
+        The encoded image, the local path of a file with it, or its pixels: uint8 or uint16 (H, W) or (H, W, C),
+        contiguous.
     label : str or None
         The class folder it lies in, where the collection has such.
+    metadata : mapping
+        What else the collection says of the image, by column name; empty for most.
     """
 
     key: str
-    data: bytes | str
+    data: ImageData
     label: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Source(ABC):
-    """A collection of images, cut into shards. It can be pickled, and is never changed once it is open."""
+    """A collection of images, cut into shards.
+
+    A source does not change once it is open. It can be pickled, and read in another process: it keeps no file open
+    between two calls, or leaves open files out of its pickled state and opens them again when it reads.
+    """
+
+    #: What :meth:`open` takes, as help texts and errors list it: ``"a folder of images"``.
+    reads: ClassVar[str] = ""
+
+    @classmethod
+    def matches(cls, spec: str | Sequence[Any]) -> bool:
+        """Return whether :meth:`open` is for ``spec``. It need not be there, and is not read for the answer."""
+        return False
+
+    @classmethod
+    def open(cls, spec: Any) -> Source:
+        """Open the collection that ``spec`` names; see :func:`rsprune.sources.open_source` for the errors."""
+        raise NotImplementedError
 
     @property
     @abstractmethod
@@ -79,27 +114,50 @@ class Source(ABC):
 
     @abstractmethod
     def count(self, shard: Shard) -> int:
-        """Say how many images a shard has, reading no image for it."""
+        """Count the images of a shard, reading none of them."""
 
     @abstractmethod
     def size(self, shard: Shard) -> int:
-        """Say how many bytes reading a shard takes from the disk."""
+        """Return how many bytes reading a shard takes from the disk."""
 
     def total(self) -> int:
-        """Say how many images the collection has."""
+        """Count the images of the collection."""
         return sum(map(self.count, self.shards))
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
-        """Say what the input is, for the provenance: another answer means another input.
+        """Identify the input, for the provenance: another answer means another input.
 
         Returns
         -------
         dict
             ``kind`` and ``shards``: per shard its name and what tells it from another without reading it, the names and
-            sizes of its files. A copy of a collection has the same, wherever and whenever it was made. Of joined
+            sizes of its files. A copy of a collection has the same, wherever and whenever it was made. For concatenated
             collections ``kind`` and ``sources``, a dict each. Only strings, numbers, lists and dicts.
         """
+
+
+#: What :func:`rsprune.sources.open_source` opens.
+SourceLike = str | os.PathLike[str] | Source | Sequence["str | os.PathLike[str] | Source"]
+
+
+class SkippedFilesWarning(UserWarning):
+    """Files of a collection were left out because they are no images."""
+
+
+def describe_skipped(where: object, skipped: Mapping[str, int]) -> str:
+    """Return the text of a :class:`SkippedFilesWarning`.
+
+    Parameters
+    ----------
+    where
+        The folder or tar file.
+    skipped
+        The number of files by extension.
+    """
+    counts = sorted(skipped.items(), key=lambda one: (-one[1], one[0]))
+    kinds = ", ".join(f"{count} {extension or 'without extension'}" for extension, count in counts)
+    return f"{sum(skipped.values())} files in {where} are no images and are left out: {kinds}"
 
 
 def check_rows(shard: Shard, rows: Sequence[int] | None, images: int) -> Sequence[int]:

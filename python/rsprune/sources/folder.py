@@ -3,52 +3,104 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
 from rsprune.errors import EmptyInputError, SourceError
-from rsprune.sources.base import IMAGE_EXTENSIONS, Source
-from rsprune.sources.files import FileSource
+from rsprune.sources.base import SkippedFilesWarning, Source, describe_skipped
+from rsprune.sources.filesystem import read_head
+from rsprune.sources.formats import HEAD, IMAGE_EXTENSIONS, OTHER_EXTENSIONS, is_image
+from rsprune.sources.image_files import FileSource
 from rsprune.sources.webdataset import TarSource
 
-__all__ = ["open_folder"]
+__all__ = ["FolderSource"]
 
 
-def open_folder(root: Path) -> Source:
-    """Open a folder: its images, or the tar files in it where it has no images.
+class FolderSource(FileSource):
+    """The images below a folder, ordered by their paths relative to it, compared by code point.
 
-    The images are ordered by their path relative to ``root``, compared by code point. If all of them lie in sub-folders
-    then those of the first level are the classes. Hidden files and folders are left out, links are followed.
+    If all of them lie in sub-folders then those of the first level are the classes. Hidden files and folders are left
+    out, links are followed. A file whose extension is unknown is an image if it begins as one.
 
-    Raises
-    ------
-    EmptyInputError
-        If there are neither images nor tar files.
-    SourceError
-        For a name that is not UTF-8.
-    PermissionError
-        If a folder cannot be read.
+    Parameters
+    ----------
+    root : Path
+        The folder.
+
+    Attributes
+    ----------
+    skipped : Counter of str
+        The number of files that are no images, by extension.
     """
-    # A path without a folder has no label.
-    images = FileSource("folder", root, ((path, path.rpartition("/")[0].partition("/")[0]) for path in walk(root)))
-    if images.shards:
-        return images
-    tars = [root / path for path in walk(root, (".tar",))]
-    if tars:
-        return TarSource(tars)
-    message = f"no images in {root}: no file below it ends in {', '.join(IMAGE_EXTENSIONS)} or .tar"
-    raise EmptyInputError(message)
+
+    reads: ClassVar[str] = "a folder of images"
+
+    def __init__(self, root: Path) -> None:
+        self.skipped: Counter[str] = Counter()
+        # A path without a folder has no label.
+        files = ((path, path.rpartition("/")[0].partition("/")[0]) for path in walk(root, self._accept))
+        super().__init__("folder", root, files)
+
+    @classmethod
+    def matches(cls, spec: str | Sequence[Any]) -> bool:
+        """Return whether ``spec`` is a folder."""
+        return isinstance(spec, str) and Path(spec).is_dir()
+
+    @classmethod
+    def open(cls, spec: Any) -> Source:
+        """Open a folder: its images, or the tar files in it where it has no images.
+
+        Raises
+        ------
+        EmptyInputError
+            If there are neither images nor tar files.
+        SourceError
+            For a name that is not UTF-8.
+        PermissionError
+            If a folder cannot be read.
+        """
+        root = Path(spec)
+        source = cls(root)
+        if not source.shards:
+            if tars := [root / path for path in walk(root, lambda entry: entry.name.lower().endswith(".tar"))]:
+                return TarSource(tars)
+            seen = f": {describe_skipped(root, source.skipped)}" if source.skipped else ""
+            message = f"no images and no .tar files in {root}{seen}"
+            raise EmptyInputError(message)
+        if source.skipped:
+            warnings.warn(describe_skipped(root, source.skipped), SkippedFilesWarning, stacklevel=3)
+        return source
+
+    def _accept(self, entry: os.DirEntry[str]) -> bool:
+        extension = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 (a path for each of millions is slow)
+        # Whatever bears an image's extension counts, a pipe or a dangling link too: it is reported as unreadable.
+        if extension in IMAGE_EXTENSIONS or (extension not in OTHER_EXTENSIONS and _begins_as_image(entry.path)):
+            return True
+        self.skipped[extension] += 1
+        return False
 
 
-def walk(root: Path, extensions: tuple[str, ...] = IMAGE_EXTENSIONS) -> Iterator[str]:
-    """Yield the files below ``root`` with one of ``extensions``, in ascending order of their paths relative to it.
+def _begins_as_image(path: str) -> bool:
+    try:
+        return is_image(read_head(path, HEAD))
+    except OSError:
+        return False
+
+
+def walk(root: Path, accept: Callable[[os.DirEntry[str]], bool]) -> Iterator[str]:
+    """Yield the accepted files below ``root``, in ascending order of their paths relative to it.
 
     Only the folders on the way to the current file are held in memory.
     """
-    yield from _walk(str(root), "", extensions, frozenset())
+    yield from _walk(str(root), "", accept, frozenset())
 
 
-def _walk(folder: str, prefix: str, extensions: tuple[str, ...], above: frozenset[tuple[int, int]]) -> Iterator[str]:
+def _walk(
+    folder: str, prefix: str, accept: Callable[[os.DirEntry[str]], bool], above: frozenset[tuple[int, int]]
+) -> Iterator[str]:
     stat = os.stat(folder)  # noqa: PTH116
     here = (stat.st_dev, stat.st_ino)
     if here in above:  # a link back to a folder on the way down
@@ -61,8 +113,7 @@ def _walk(folder: str, prefix: str, extensions: tuple[str, ...], above: frozense
             if entry.is_dir():
                 # With its slash a folder sorts just as the paths in it do.
                 found.append(entry.name + "/")
-            # A dangling link counts: it is an image that cannot be read, and is reported as such.
-            elif entry.name.lower().endswith(extensions) and (entry.is_file() or entry.is_symlink()):
+            elif accept(entry):
                 found.append(entry.name)
     for name in sorted(found):
         try:
@@ -72,6 +123,6 @@ def _walk(folder: str, prefix: str, extensions: tuple[str, ...], above: frozense
             message = f"a file name in {folder} is not UTF-8: {shown!r}. Rename it: keys are text"
             raise SourceError(message) from None
         if name.endswith("/"):
-            yield from _walk(f"{folder}/{name[:-1]}", prefix + name, extensions, above | {here})
+            yield from _walk(f"{folder}/{name[:-1]}", prefix + name, accept, above | {here})
         else:
             yield prefix + name

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rsprune.errors import FormatError
+from rsprune.sources.filesystem import read_at
 
-__all__ = ["Member", "members", "read_at"]
+__all__ = ["Member", "members"]
 
 BLOCK = 512
 ZERO = bytes(BLOCK)
@@ -30,19 +31,6 @@ class Member(NamedTuple):
     path: str
     offset: int
     size: int
-
-
-def read_at(fd: int, size: int, offset: int) -> bytes:
-    """Read up to ``size`` bytes at ``offset``: fewer only at the end of the file."""
-    data = os.pread(fd, size, offset)
-    if len(data) == size or not data:
-        return data
-    parts = [data]  # a signal, or a network disk, may cut a read short
-    got = len(data)
-    while got < size and (data := os.pread(fd, size - got, offset + got)):
-        parts.append(data)
-        got += len(data)
-    return b"".join(parts)
 
 
 @dataclass(slots=True)

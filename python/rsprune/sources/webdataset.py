@@ -2,39 +2,58 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 from urllib.parse import quote
 
 from rsprune.errors import EmptyInputError, FormatError, SourceError
-from rsprune.sources.base import IMAGE_EXTENSIONS, Item, Shard, Source, check_rows
-from rsprune.sources.tar import Member, members, read_at
+from rsprune.sources.base import Item, Shard, SkippedFilesWarning, Source, check_rows, describe_skipped
+from rsprune.sources.filesystem import open_regular, read_at, regular_size
+from rsprune.sources.formats import HEAD, IMAGE_EXTENSIONS, OTHER_EXTENSIONS, is_image
+from rsprune.sources.tar import Member, members
 
 __all__ = ["TarSource", "expand_braces"]
 
 #: Extensions that hold images in a tar file: those of image files, and that of RS5M.
-TAR_IMAGE_EXTENSIONS = frozenset((*IMAGE_EXTENSIONS, ".img_content"))
+TAR_IMAGE_EXTENSIONS = IMAGE_EXTENSIONS | {".img_content"}
 
-#: A member's key is its path up to the first dot of its file name, which may not begin with one; the rest is its kind.
-SAMPLE = re.compile(r"(?s)((?:.*/)?[^./][^./]*)(\.[^/]*)")
+#: A member's key and its field. The field is the extension, with the words before it that name a part of a sample, as
+#: in ``x.seg.png``; such a word begins with a letter. WebDataset ends the key at the first dot, which would make
+#: ``lat38.907_x.jpg`` and ``lat38.911_x.jpg`` parts of one sample ``lat38``: here a dot before a digit belongs to the
+#: key. All other keys are WebDataset's.
+MEMBER = re.compile(r"(?s)((?:.*/)?[^./][^/]*?)((?:\.[A-Za-z_][\w-]*)*\.(?!\d+\Z)[^./]*)")
+
+
+class _Content(NamedTuple):
+    """The images of a tar file by key, in the order of its members, and how many members are none by extension."""
+
+    images: list[tuple[str, Member]]
+    skipped: Counter[str]
 
 
 class TarSource(Source):
     """Tar files with images.
 
-    The key of an image is WebDataset's: its path in the tar file up to the first dot of its file name. What is not an
-    image (captions, metadata) is passed over. If all images of a tar file lie in folders then those of the first level
-    are the classes. Nothing is read before :meth:`read`; that reads the headers of one tar file, and then the images
-    asked for, each from its place.
+    The members with the same key are a sample: its image, and what is known of it (captions, metadata, masks), which is
+    passed over. The image is the member whose whole field is an image's extension (``x.jpg`` before ``x.seg.png``),
+    or else the only one that ends in one, or else the only one that begins as an image. If all images of a tar file lie
+    in folders then those of the first level are the classes.
+
+    Nothing is read before :meth:`read`; that reads the headers of one tar file, and then the images asked for, each
+    from its place.
 
     Parameters
     ----------
     paths : sequence of Path
         The tar files. Their order does not matter: shards are ordered by name.
+    field : str, optional
+        The field of the images where samples hold several: ``"jpg"``, ``"rgb.png"``.
 
     Raises
     ------
@@ -42,18 +61,39 @@ class TarSource(Source):
         If a file is given twice.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    reads: ClassVar[str] = "a .tar file, tar files as a pattern ('pool-*.tar') or a range ('pool-{00000..00005}.tar')"
+
+    def __init__(self, paths: Sequence[Path], field: str | None = None) -> None:
         absolute = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 (resolve() would follow links)
         for path in absolute:
-            path.stat()  # a missing file is an error now, not hours later
+            regular_size(path)  # a missing file is an error now, not hours later
         twice = {path for path in absolute if absolute.count(path) > 1} if len(set(absolute)) < len(absolute) else None
         if twice:
             message = f"given more than once: {', '.join(sorted(map(str, twice)))}"
             raise SourceError(message)
+        self._field = field
         self._root = Path(os.path.commonpath([path.parent for path in absolute]))
         self._paths = dict(sorted(zip(_names(absolute, self._root), absolute, strict=True)))
         self._shards = tuple(map(Shard, self._paths))
         self._counts: dict[str, int] = {}
+
+    @classmethod
+    def matches(cls, spec: str | os.PathLike[str] | Sequence[Any]) -> bool:
+        """Return whether ``spec`` is the name of a tar file, a pattern, a range, or a sequence of these."""
+        if isinstance(spec, (str, os.PathLike)):
+            return _split_field(spec)[0].lower().endswith(".tar")
+        paths = isinstance(spec, Sequence) and not isinstance(spec, (bytes, bytearray)) and bool(spec)
+        return paths and all(isinstance(part, (str, os.PathLike)) and cls.matches(part) for part in spec)
+
+    @classmethod
+    def open(cls, spec: Any) -> TarSource:
+        """Open the tar files that ``spec`` stands for."""
+        parts = [_split_field(part) for part in ([spec] if isinstance(spec, str) else spec)]
+        fields = {field for _, field in parts}
+        if len(fields) > 1:
+            message = f"tar files of one collection with different fields of their images: {sorted(map(str, fields))}"
+            raise SourceError(message)
+        return cls([path for pattern, _ in parts for path in _tars(pattern)], fields.pop())
 
     @property
     def shards(self) -> tuple[Shard, ...]:
@@ -61,10 +101,10 @@ class TarSource(Source):
         return self._shards
 
     def read(self, shard: Shard, rows: Sequence[int] | None = None) -> Iterator[Item]:
-        """Yield the images of a shard: see :meth:`Source.read`."""
+        """Yield the images of a shard, each read from its place in the file."""
         path = self._paths[shard.name]
-        with _opened(path) as fd:
-            images = list(_images(fd, path))
+        with open_regular(path) as fd:
+            images = self._content(fd, path).images
             labelled = all(_folder(member.path) for _, member in images)
             for row in check_rows(shard, rows, len(images)):
                 key, member = images[row]
@@ -75,21 +115,100 @@ class TarSource(Source):
                 yield Item(key, data, _folder(member.path) if labelled else None)
 
     def count(self, shard: Shard) -> int:
-        """Say how many images a shard has: reads the headers of its file, once."""
+        """Count the images of a shard: reads the headers of its file, once.
+
+        Warns
+        -----
+        SkippedFilesWarning
+            For members of samples without an image.
+        """
         if shard.name not in self._counts:
             path = self._paths[shard.name]
-            with _opened(path) as fd:
-                self._counts[shard.name] = sum(1 for _ in _images(fd, path))
+            with open_regular(path) as fd:
+                images, skipped = self._content(fd, path)
+            self._counts[shard.name] = len(images)
+            if skipped:
+                warnings.warn(describe_skipped(path, skipped), SkippedFilesWarning, stacklevel=2)
         return self._counts[shard.name]
 
     def size(self, shard: Shard) -> int:
-        """Say how many bytes a shard has."""
-        return self._paths[shard.name].stat().st_size
+        """Return the size of a shard's file."""
+        return regular_size(self._paths[shard.name])
 
     def fingerprint(self) -> dict[str, Any]:
-        """Say what the input is: see :meth:`Source.fingerprint`."""
+        """Identify the tar files by their names and sizes."""
         shards = [{"name": shard.name, "bytes": self.size(shard)} for shard in self._shards]
-        return {"kind": "webdataset", "shards": shards}
+        return {"kind": "webdataset", "shards": shards} | ({"field": self._field} if self._field else {})
+
+    def _content(self, fd: int, path: Path) -> _Content:
+        samples: dict[str, list[tuple[str, Member]]] = {}
+        for member in members(fd, str(path)):
+            if not member.path.rpartition("/")[2].startswith("."):  # as in a folder, hidden files are left out
+                match = MEMBER.fullmatch(member.path)
+                key, field = match.groups() if match else (member.path, "")
+                samples.setdefault(key, []).append((field.lower(), member))
+        images: list[tuple[str, Member]] = []
+        skipped: Counter[str] = Counter()
+        for key, sample in samples.items():
+            found = _images(fd, sample, self._field)
+            if len({member.path for member in found}) > 1:
+                names = ", ".join(member.path for member in found)
+                message = (
+                    f"the sample {key!r} of {path} has several images: {names}. Name the field of one of them: "
+                    f"'{path.name}#{found[0].path.removeprefix(key).lstrip('.')}'"
+                )
+                raise SourceError(message)
+            images += [(key, member) for member in found]
+            if not found:
+                skipped.update(_extension(field) for field, _ in sample)
+        if not images:
+            message = f"no images in {path}: no member is an image by its extension or its first bytes"
+            raise EmptyInputError(message)
+        return _Content(sorted(images, key=lambda image: image[1].offset), skipped)
+
+
+def _images(fd: int, sample: list[tuple[str, Member]], field: str | None) -> list[Member]:
+    """Find the images among the members of a sample."""
+    if field is not None:
+        return [member for its, member in sample if its == f".{field.lower()}"]
+    whole = [member for its, member in sample if its in TAR_IMAGE_EXTENSIONS]
+    ending = whole or [member for its, member in sample if _extension(its) in TAR_IMAGE_EXTENSIONS]
+    return ending or [
+        member
+        for its, member in sample
+        if _extension(its) not in OTHER_EXTENSIONS and is_image(read_at(fd, min(HEAD, member.size), member.offset))
+    ]
+
+
+def _extension(field: str) -> str:
+    return field[field.rfind(".") :] if field else ""
+
+
+def _folder(path: str) -> str | None:
+    """Return the first folder of a path in a tar file."""
+    folder, slash, _ = path.removeprefix("./").partition("/")
+    return folder if slash else None
+
+
+def _split_field(spec: str | os.PathLike[str]) -> tuple[str, str | None]:
+    """Split ``pool-*.tar#rgb.png`` into the pattern and the field."""
+    pattern, mark, field = os.fspath(spec).rpartition(".tar#")
+    return (f"{pattern}.tar", field) if mark else (os.fspath(spec), None)
+
+
+def _tars(spec: str) -> list[Path]:
+    """List the tar files that a path, a pattern or a range stands for."""
+    found = []
+    for pattern in [spec] if Path(spec).exists() else expand_braces(spec):
+        if Path(pattern).exists() or not glob.has_magic(pattern):
+            found.append(Path(pattern))
+            continue
+        matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 (absolute patterns)
+        if not matches:
+            message = f"no file matches {pattern!r}"
+            raise FileNotFoundError(message)
+        found += map(Path, matches)
+    return found
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -115,39 +234,10 @@ def expand_braces(pattern: str) -> list[str]:
 
 
 def _names(paths: list[Path], root: Path) -> list[str]:
-    """Names of shards: the file names without ``.tar``, or where two are the same the paths below ``root``."""
+    """Name the shards: the file names without ``.tar``, or where two are the same the paths below ``root``."""
     names = [quote(path.name.removesuffix(".tar"), safe="") for path in paths]
     if len(set(names)) < len(names):
         # "+" is what quote() leaves nowhere else: different paths get different names.
         names = ["+".join(quote(part, safe="") for part in path.relative_to(root).parts) for path in paths]
         names = [name.removesuffix(".tar") for name in names]
     return names
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _images(fd: int, path: Path) -> Iterator[tuple[str, Member]]:
-    """Key and place of each image."""
-    empty = True
-    for member in members(fd, str(path)):
-        match = SAMPLE.fullmatch(member.path)
-        if match and match[2].lower() in TAR_IMAGE_EXTENSIONS:
-            empty = False
-            yield match[1], member
-    if empty:
-        extensions = ", ".join(sorted(TAR_IMAGE_EXTENSIONS))
-        message = f"no images in {path}: after the first dot of its name no member ends in one of {extensions}"
-        raise EmptyInputError(message)
-
-
-def _folder(path: str) -> str | None:
-    """The first folder of a path in a tar file."""
-    folder, slash, _ = path.removeprefix("./").partition("/")
-    return folder if slash else None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rsprune.errors import ArgumentError
 from rsprune.runners import Progress
-from rsprune.sources import Source, SourceSpec, open_source
+from rsprune.sources import Source, SourceLike, open_source
 from rsprune.training.autoencoder import Autoencoder
 from rsprune.training.label_maps import DATASETS, LabelReading, OneHot, open_pairs
 from rsprune.training.latent_cache import LatentCache, PixelReader, Reading, cache_latents
@@ -56,7 +56,7 @@ class Conditions:
                 yield image, f"{item.key}: {failures[0][2]}" if failures else None
 
 
-def open_conditions(recipe: Mapping[str, Any], source: SourceSpec, codec: Autoencoder) -> Conditions:
+def open_conditions(recipe: Mapping[str, Any], source: SourceLike, codec: Autoencoder) -> Conditions:
     """Find what images are to be drawn from.
 
     Parameters

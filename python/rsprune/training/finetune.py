@@ -20,7 +20,7 @@ from rsprune.encoders.weights import weights_provenance
 from rsprune.errors import ArgumentError, EmptyInputError
 from rsprune.io import digest, provenance_header
 from rsprune.runners import Progress, show_progress
-from rsprune.sources import Source, SourceSpec, open_source
+from rsprune.sources import Source, SourceLike, open_source
 from rsprune.training.autoencoder import Autoencoder
 from rsprune.training.checkpoint import Which, load_dit, read_checkpoint, start_from
 from rsprune.training.distributed import Processes, processes
@@ -83,7 +83,7 @@ class Paired:
 
 
 def finetune_sr(
-    source: SourceSpec,
+    source: SourceLike,
     checkpoint: str | Path,
     *,
     out: str | Path,

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from rsprune import _core
 from rsprune.errors import ArgumentError, SourceError
-from rsprune.sources.files import FileSource
+from rsprune.sources import ImageData
+from rsprune.sources.image_files import FileSource
 from rsprune.training.autoencoder import Autoencoder
 
 __all__ = ["DATASETS", "Dataset", "LabelReading", "OneHot", "Palette", "open_pairs"]
@@ -154,7 +155,7 @@ class LabelReading:
         """Say how, as JSON takes it."""
         return {"size": self.size, "labels": list(self.palette.names), "painted": self.painted}
 
-    def __call__(self, images: Sequence[str | bytes]) -> tuple[NDArray[np.uint8], list[tuple[int, str, str]]]:
+    def __call__(self, images: Sequence[ImageData]) -> tuple[NDArray[np.uint8], list[tuple[int, str, str]]]:
         """Decode label maps: see :meth:`rsprune.training.latent_cache.Reading.__call__`."""
         out = np.zeros((len(images), self.size, self.size, self.channels), np.uint8)
         decoded, failures = _core.decode_images(images, threads=1)

@@ -30,7 +30,7 @@ from rsprune.io import atomic_write, digest, provenance_header, read_json, read_
 from rsprune.runners import Progress, run_shards, show_progress
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.options import source_config
-from rsprune.sources import Item, Shard, Source, SourceSpec, open_source
+from rsprune.sources import ImageData, Item, Shard, Source, SourceLike, open_source
 from rsprune.training.autoencoder import Autoencoder, draw, expected_sums
 
 __all__ = ["Chosen", "LatentCache", "PixelReader", "Reading", "cache_latents", "chosen_rows"]
@@ -140,7 +140,7 @@ class Reading:
             message = f"{len(self.bands)} bands for images of {self.channels} channels: {self.bands}"
             raise ArgumentError(message)
 
-    def __call__(self, images: Sequence[str | bytes]) -> tuple[NDArray[np.uint8], list[tuple[int, str, str]]]:
+    def __call__(self, images: Sequence[ImageData]) -> tuple[NDArray[np.uint8], list[tuple[int, str, str]]]:
         """Decode images.
 
         Returns
@@ -203,7 +203,7 @@ class PixelReader(Protocol):
     def channels(self) -> int:
         """How many there are."""
 
-    def __call__(self, images: Sequence[str | bytes]) -> tuple[NDArray[np.uint8], list[tuple[int, str, str]]]:
+    def __call__(self, images: Sequence[ImageData]) -> tuple[NDArray[np.uint8], list[tuple[int, str, str]]]:
         """See :meth:`Reading.__call__`."""
 
     def config(self) -> dict[str, Any]:
@@ -211,7 +211,7 @@ class PixelReader(Protocol):
 
 
 def cache_latents(
-    source: SourceSpec,
+    source: SourceLike,
     autoencoder: Autoencoder,
     reading: PixelReader,
     *,

@@ -19,7 +19,7 @@ from rsprune.errors import ArgumentError
 from rsprune.io import digest, provenance_header
 from rsprune.runners import Progress, show_progress
 from rsprune.runs.folder import RunFolder
-from rsprune.sources import SourceSpec
+from rsprune.sources import SourceLike
 from rsprune.training.autoencoder import Autoencoder, load_autoencoder
 from rsprune.training.distributed import Processes, processes
 from rsprune.training.dit import DiT, DiT_models
@@ -112,7 +112,7 @@ def check_network(name: str) -> None:
 
 
 def pretrain(
-    source: SourceSpec,
+    source: SourceLike,
     *,
     out: str | Path,
     autoencoder: str | Path = "identity",

@@ -19,7 +19,7 @@ from rsprune.errors import ArgumentError, ConfigMismatchError
 from rsprune.io import atomic_write, config_diff, provenance_header, write_npz
 from rsprune.runners import Progress, show_progress
 from rsprune.runs.folder import RunFolder
-from rsprune.sources import SourceSpec
+from rsprune.sources import SourceLike
 from rsprune.training.autoencoder import Autoencoder, load_autoencoder
 from rsprune.training.checkpoint import Which, load_dit, read_checkpoint
 from rsprune.training.conditioning import Conditions, open_conditions
@@ -125,7 +125,7 @@ def sample_run(
     autoencoder: str | Path | None = None,
     weights: Which = "ema",
     classes: Sequence[str] | None = None,
-    condition: SourceSpec | None = None,
+    condition: SourceLike | None = None,
     sampling: Sampling = Sampling(),
     precision: Precision = "auto",
     device: str | None = None,

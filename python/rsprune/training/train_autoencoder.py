@@ -22,7 +22,7 @@ from rsprune.errors import ArgumentError, ConfigMismatchError
 from rsprune.io import atomic_write, config_diff, digest, provenance_header, remove_temporaries, write_json
 from rsprune.runners import Progress, show_progress
 from rsprune.runs.folder import RunFolder
-from rsprune.sources import SourceSpec, open_source
+from rsprune.sources import SourceLike, open_source
 from rsprune.training.autoencoder import LOG_VARIANCE, draw, expected_sums, load_autoencoder
 from rsprune.training.checkpoint import read_checkpoint
 from rsprune.training.distributed import processes
@@ -151,7 +151,7 @@ def loss_of(images: Tensor, decoded: Tensor, moments: Tensor, latents: int, kl: 
 
 
 def fit_autoencoder(
-    source: SourceSpec,
+    source: SourceLike,
     *,
     out: str | Path,
     size: int = 256,

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
+from rsprune.errors import EmptyInputError
 from rsprune.sources.base import Item, Shard, Source
+from rsprune.sources.registry import open_source
 
-__all__ = ["JoinedSource"]
+__all__ = ["ConcatSource"]
 
 
-class JoinedSource(Source):
+class ConcatSource(Source):
     """Collections one after the other, in the order given.
 
     The number of the collection stands before the names of its shards (``0-part-000000``) and before the keys of its
     images (``0/Airport/airport_1.jpg``): two reference sets may both have that image.
     """
+
+    reads: ClassVar[str] = "a sequence of these"
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = list(sources)
@@ -31,27 +35,41 @@ class JoinedSource(Source):
                 shards.append(replace(shard, name=name))
         self._shards = tuple(shards)
 
+    @classmethod
+    def matches(cls, spec: str | Sequence[Any]) -> bool:
+        """Return whether ``spec`` is a sequence of other specifications."""
+        return isinstance(spec, Sequence) and not isinstance(spec, (str, bytes, bytearray))
+
+    @classmethod
+    def open(cls, spec: Any) -> Source:
+        """Open each part and concatenate them; a single one stands for itself."""
+        if not spec:
+            message = "an empty sequence is no collection of images"
+            raise EmptyInputError(message)
+        sources = [open_source(part) for part in spec]
+        return sources[0] if len(sources) == 1 else cls(sources)
+
     @property
     def shards(self) -> tuple[Shard, ...]:
         """The shards in the order of the rows."""
         return self._shards
 
     def read(self, shard: Shard, rows: Sequence[int] | None = None) -> Iterator[Item]:
-        """Yield the images of a shard: see :meth:`Source.read`."""
+        """Yield the images of a shard, the number of their collection before their keys."""
         prefix, source, inner = self._places[shard.name]
         for item in source.read(inner, rows):
             yield replace(item, key=f"{prefix}/{item.key}")
 
     def count(self, shard: Shard) -> int:
-        """Say how many images a shard has."""
+        """Count the images of a shard."""
         _, source, inner = self._places[shard.name]
         return source.count(inner)
 
     def size(self, shard: Shard) -> int:
-        """Say how many bytes reading a shard takes from the disk."""
+        """Return how many bytes reading a shard takes from the disk."""
         _, source, inner = self._places[shard.name]
         return source.size(inner)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Say what the input is: see :meth:`Source.fingerprint`."""
+        """Identify the input by the fingerprints of its parts."""
         return {"kind": "joined", "sources": [source.fingerprint() for source in self._sources]}

@@ -1,4 +1,4 @@
-"""Images that are files: what a folder and a list have in common."""
+"""Images in files of their own: what a folder and a list have in common."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class FileSource(Source):
         return self._shards
 
     def read(self, shard: Shard, rows: Sequence[int] | None = None) -> Iterator[Item]:
-        """Yield the images of a shard: see :meth:`Source.read`."""
+        """Yield the images of a shard as paths; nothing is opened."""
         packed = self._packed[shard.name]
         keys = packed.unpack(packed.keys)
         labels = packed.unpack(packed.labels)
@@ -85,29 +85,30 @@ class FileSource(Source):
             yield Item(keys[row], os.path.join(self._root, keys[row]), labels[row] if self._labelled else None)  # noqa: PTH118
 
     def count(self, shard: Shard) -> int:
-        """Say how many images a shard has."""
+        """Count the images of a shard."""
         return self._counts[shard.name]
 
     def size(self, shard: Shard) -> int:
-        """Say how many bytes the files of a shard have."""
+        """Return how many bytes the files of a shard have together; those that are missing have none."""
         return sum(size for _, size in self._sizes(shard) if size is not None)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Say what the input is: see :meth:`Source.fingerprint`."""
+        """Identify the files by their keys and sizes: a digest a shard."""
         shards = [{"name": s.name, "images": self.count(s), "digest": self._digest(s)} for s in self._shards]
         return {"kind": self._kind, "shards": shards}
 
     def _digest(self, shard: Shard) -> str:
-        """A digest of every file's key and size."""
+        """Digest every file's key and size."""
         digest = hashlib.blake2b(digest_size=16)
         for key, size in self._sizes(shard):
             digest.update(f"{key}{SEPARATOR}{size}{SEPARATOR}".encode())
         return digest.hexdigest()
 
     def _sizes(self, shard: Shard) -> Iterator[tuple[str, int | None]]:
-        """The key and the size of every file; None where it cannot be told."""
-        for item in self.read(shard):
+        """Yield the key and the size of every file; None where it is missing."""
+        packed = self._packed[shard.name]
+        for key in packed.unpack(packed.keys):
             try:
-                yield item.key, os.stat(item.data).st_size  # noqa: PTH116
+                yield key, os.stat(os.path.join(self._root, key)).st_size  # noqa: PTH116, PTH118
             except OSError:
-                yield item.key, None
+                yield key, None

@@ -1,0 +1,108 @@
+"""The one place where the files of a collection are opened: regular files only.
+
+Opening a pipe waits for a writer, and a device such as ``/dev/zero`` never ends: a link to one of these, or its name in
+a list, would hang a run for ever.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, TextIO
+
+from rsprune.errors import NotRegularFileError
+
+__all__ = ["check_regular", "open_binary", "open_regular", "open_text", "read_at", "read_head", "regular_size"]
+
+#: Flags that another system lacks do not matter there.
+FLAGS = ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
+
+Path = str | os.PathLike[str]
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[int]:
+    """Open a regular file for reading; give its descriptor.
+
+    Raises
+    ------
+    NotRegularFileError
+        It is a pipe, a device or a socket.
+    OSError
+        It is a folder, or cannot be opened.
+    """
+    fd = _open(path)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def open_binary(path: Path) -> BinaryIO:
+    """Open a regular file for reading bytes; see :func:`open_regular`."""
+    return open(path, "rb", opener=lambda path, _: _open(path))
+
+
+def open_text(path: Path, encoding: str = "utf-8") -> TextIO:
+    """Open a regular file for reading text with its line ends as they are; see :func:`open_regular`."""
+    return open(path, encoding=encoding, newline="", opener=lambda path, _: _open(path))
+
+
+def check_regular(path: Path) -> None:
+    """Raise what :func:`open_regular` would, before another library opens a path."""
+    os.close(_open(path))
+
+
+def regular_size(path: Path) -> int:
+    """Return the size of a file in bytes without opening it; the errors are those of :func:`open_regular`."""
+    found = os.stat(path)  # noqa: PTH116
+    _check(path, found.st_mode)
+    return found.st_size
+
+
+def read_at(fd: int, size: int, offset: int) -> bytes:
+    """Read up to ``size`` bytes at ``offset``: fewer only at the end of the file."""
+    data = os.pread(fd, size, offset)
+    if len(data) == size or not data:
+        return data
+    parts = [data]  # a signal, or a network disk, may cut a read short
+    got = len(data)
+    while got < size and (data := os.pread(fd, size - got, offset + got)):
+        parts.append(data)
+        got += len(data)
+    return b"".join(parts)
+
+
+def read_head(path: Path, size: int) -> bytes:
+    """Read the first ``size`` bytes of a file, or fewer if it has no more."""
+    with open_regular(path) as fd:
+        return read_at(fd, size, 0)
+
+
+def _open(path: Path) -> int:
+    flags = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in FLAGS)
+    try:
+        fd = os.open(path, flags)
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.EOPNOTSUPP):  # how a system says that a socket cannot be opened
+            regular_size(path)
+        raise
+    try:
+        # Of the open file: nothing can be put in its place between the check and the reading.
+        _check(path, os.fstat(fd).st_mode)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _check(path: Path, mode: int) -> None:
+    kinds = {stat.S_IFIFO: "fifo", stat.S_IFCHR: "character device", stat.S_IFBLK: "block device"}
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(mode):
+        message = f"{os.fspath(path)} is a {kinds.get(stat.S_IFMT(mode), 'socket')}; only regular files are read"
+        raise NotRegularFileError(message)

@@ -1,0 +1,91 @@
+"""The sources by name, and opening a collection by the first one that knows its form."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rsprune.errors import SourceError
+from rsprune.registry import Registry
+from rsprune.sources.base import Source, SourceLike
+
+__all__ = ["SOURCES", "open_source", "source_forms"]
+
+SOURCES: Registry[type[Source]] = Registry(
+    "source",
+    "rsprune.sources",
+    {
+        "folder": "rsprune.sources.folder:FolderSource",
+        "list": "rsprune.sources.file_list:ListSource",
+        "webdataset": "rsprune.sources.webdataset:TarSource",
+        "concat": "rsprune.sources.concat:ConcatSource",
+    },
+    check=lambda member: isinstance(member, type) and issubclass(member, Source),
+    expected="a subclass of rsprune.sources.Source",
+)
+
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+
+
+def source_forms(names: Iterable[str] = SOURCES) -> str:
+    """List what :func:`open_source` opens, in words: one form for each of the sources called ``names``."""
+    *others, last = [SOURCES.get(name).reads for name in names]
+    return f"{', '.join(others)}, or {last}" if others else last
+
+
+def open_source(spec: SourceLike) -> Source:
+    """Open a collection of images.
+
+    Parameters
+    ----------
+    spec : str, path, Source, or a sequence of them
+        A folder of image files, with class folders or without; a folder of tar files; a list of image files (one path a
+        line, or CSV with a column ``path``); tar files in the WebDataset layout, given as one file, a glob pattern or a
+        brace range. A sequence of tar files is one collection; any other sequence concatenates its collections in
+        their order. Sources of other packages are asked after these: see :data:`SOURCES`.
+
+    Returns
+    -------
+    Source
+        Its shards in the order of the rows, and their images.
+
+    Raises
+    ------
+    SourceError
+        If ``spec`` is nothing of the kind, or cannot be read as what it is.
+    EmptyInputError
+        If there are no images in it.
+    NotRegularFileError
+        If it is a pipe, a device or a socket.
+    FileNotFoundError, PermissionError
+        If it is not there, or not readable.
+
+    Warns
+    -----
+    SkippedFilesWarning
+        If a folder holds files that are no images; their number by extension.
+    """
+    if isinstance(spec, Source):
+        return spec
+    if isinstance(spec, os.PathLike):
+        spec = os.fspath(spec)
+    for name in SOURCES:
+        source = SOURCES.get(name)
+        if source.matches(spec):
+            return source.open(spec)
+    raise _not_understood(spec)
+
+
+def _not_understood(spec: Any) -> Exception:
+    forms = source_forms()
+    if not isinstance(spec, str):
+        return SourceError(f"expected {forms}, got {type(spec).__name__} {spec!r}")
+    if "://" in spec:
+        return SourceError(f"{spec!r} is not on a local disk: copy or mount it. Expected {forms}")
+    if not Path(spec).exists():
+        return FileNotFoundError(f"no such file or folder: {spec!r}. Expected {forms}")
+    if spec.lower().endswith(COMPRESSED):
+        return SourceError(f"{spec!r} is compressed: its images cannot be read one by one. Unpack it to a .tar file")
+    return SourceError(f"cannot read {spec!r} as a collection of images: expected {forms}")
