@@ -58,7 +58,7 @@ def run(images, name, out, *, workers=1, **changes):
         str(images / "pool-*.tar"),
         {"scenes": str(images / "reference.tar")},
         out=out,
-        options=TINY | changes,
+        changes=TINY | changes,
         device="cpu",
         workers=workers,
         progress=False,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from rsprune.cli import common
+from rsprune.cli.options import with_options
 from rsprune.errors import ArgumentError
+from rsprune.evaluation.evaluate import EvaluationOptions
+from rsprune.evaluation.extractors import Extractor
+from rsprune.options import option
 
 EXAMPLES = """
 [bold]Examples[/bold]\n
@@ -19,25 +23,42 @@ EXAMPLES = """
 """
 
 
+@dataclass(frozen=True)
+class ExtractorOptions:
+    """The networks that images are compared by."""
+
+    inception: Path | None = option(None, help="Weights of FID's Inception network: FID and KID.")
+    encoder: str | None = option(None, help="An encoder: the same distances in its space.", flags=("--encoder", "-e"))
+    weights: Path | None = option(None, help="The encoder's weights, if they are not found automatically.")
+    lpips: Path | None = option(None, help="torchvision's weights of the backbone of LPIPS.")
+    lpips_net: Literal["alex", "vgg", "squeeze"] = option("alex", help="The backbone of LPIPS.")
+    device: str = option("cpu", help="cpu or cuda.")
+
+    def open(self) -> list[Extractor]:
+        """Load the networks whose features are compared."""
+        from rsprune.encoders import load_encoder
+        from rsprune.evaluation.extractors import EncoderExtractor
+        from rsprune.evaluation.inception import Inception
+
+        extractors: list[Extractor] = []
+        if self.inception is not None:
+            extractors.append(Inception(self.inception, device=self.device))
+        if self.encoder is not None:
+            extractors.append(EncoderExtractor(load_encoder(self.encoder, weights=self.weights, device=self.device)))
+        if not extractors:
+            msg = "--real needs features: give --inception (FID), --encoder, or both"
+            raise ArgumentError(msg)
+        return extractors
+
+
 @common.guarded
+@with_options
 def command(
     generated: Annotated[list[str], typer.Argument(help="Generated images: a collection, or an array (.npz, .npy).")],
-    real: Annotated[str | None, typer.Option(help="Real images, to be compared with as a set.")] = None,
-    pairs: Annotated[str | None, typer.Option(help="Real images, to be compared with one by one.")] = None,
-    inception: Annotated[Path | None, typer.Option(help="Weights of FID's Inception network: FID and KID.")] = None,
-    encoder: Annotated[
-        str | None, typer.Option("--encoder", "-e", help="An encoder: the same distances in its space.")
-    ] = None,
-    weights: common.Weights = None,
-    lpips: Annotated[Path | None, typer.Option(help="torchvision's weights of the backbone of LPIPS.")] = None,
-    lpips_net: Annotated[str, typer.Option(help="The backbone: alex, vgg or squeeze.")] = "alex",
-    size: Annotated[
-        int | None, typer.Option(min=1, help="Bring the sets to this height and width first. Default: as they are.")
-    ] = None,
-    count: Annotated[int | None, typer.Option(min=2, help="So many of both sets. Default: all.")] = None,
-    seed: common.Seed = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    cache: Annotated[Path | None, typer.Option(help="A folder that keeps the statistics of the real set.")] = None,
+    networks: ExtractorOptions,
+    options: EvaluationOptions,
+    real: Annotated[str | None, typer.Option(help="Real images to compare with as a set.")] = None,
+    pairs: Annotated[str | None, typer.Option(help="Real images to compare with one by one.")] = None,
     npz: Annotated[Path | None, typer.Option(help="Also write the generated images for the ADM suite.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write all metrics as JSON.")] = None,
     quiet: common.Quiet = False,
@@ -46,38 +67,26 @@ def command(
     """Compare generated images with real ones.
 
     As sets (--real): FID and KID by Inception features, and Frechet and kernel distances in the space of an encoder,
-    which are not FID; precision, recall, density and coverage. In pairs (--pairs): PSNR, SSIM, LPIPS. Every figure
-    says what made it: extractor, digest of the weights, rule of resizing, numbers of images, seed. Weights of Inception
-    and LPIPS are never downloaded.
+    which are not FID; precision, recall, density and coverage. In pairs (--pairs): PSNR, SSIM, LPIPS. Every metric
+    names its extractor, digest of the weights, rule of resizing, numbers of images and seed. Weights of Inception and
+    LPIPS are never downloaded.
     """
-    from rsprune.encoders import load_encoder
     from rsprune.evaluation.evaluate import Evaluation, evaluate, evaluate_pairs
-    from rsprune.evaluation.extractors import EncoderExtractor, Extractor
     from rsprune.evaluation.images import export_npz
-    from rsprune.evaluation.inception import Inception
-    from rsprune.evaluation.lpips import FILES, Lpips
+    from rsprune.evaluation.lpips import Lpips
 
     images = common.one_or_many(generated)
-    if lpips_net not in FILES:
-        msg = f"--lpips-net is {lpips_net!r}; expected one of {', '.join(FILES)}"
-        raise typer.BadParameter(msg)
     if real is None and pairs is None and npz is None:
         msg = "nothing to compare with: give --real, --pairs, or both"
         raise ArgumentError(msg)
     found = Evaluation(())
     if real is not None:
-        extractors: list[Extractor] = []
-        if inception is not None:
-            extractors.append(Inception(inception, device=device))
-        if encoder is not None:
-            extractors.append(EncoderExtractor(load_encoder(encoder, weights=weights, device=device)))
-        if not extractors:
-            msg = "--real needs features: give --inception (FID), --encoder, or both"
-            raise ArgumentError(msg)
-        found += evaluate(images, real, extractors, size=size, count=count, seed=seed, cache=cache)
+        found += evaluate(images, real, networks.open(), options=options)
     if pairs is not None:
-        measure = None if lpips is None else Lpips(lpips, net=lpips_net, device=device)  # type: ignore[arg-type]
-        found += evaluate_pairs(images, pairs, lpips=measure)
+        lpips = (
+            None if networks.lpips is None else Lpips(networks.lpips, net=networks.lpips_net, device=networks.device)
+        )
+        found += evaluate_pairs(images, pairs, lpips=lpips)
     if npz is not None:
         export_npz(images, npz)
     if out is not None:

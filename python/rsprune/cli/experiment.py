@@ -1,4 +1,4 @@
-"""`rsprune experiment`: the paper's tables and metrics."""
+"""`rsprune experiment`: the paper's tables and figures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 import typer
 
 from rsprune.cli import common
+from rsprune.cli.options import with_options
+from rsprune.experiments.presets import TrialOptions
 from rsprune.training import check_installed
 
 EXAMPLES = """
@@ -27,8 +29,10 @@ Name = Literal["table1", "table2", "table3", "table4", "fig3", "fig4"]
 
 
 @common.guarded
+@with_options
 def command(
     name: Annotated[Name, typer.Argument(help="The table or figure of the paper.")],
+    options: TrialOptions,
     pool: Annotated[
         list[str] | None, typer.Option(help=f"The collection; may be repeated. Default: ${DATA}/pool-*.tar.")
     ] = None,
@@ -43,25 +47,22 @@ def command(
     ] = "cpu",
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", "-s", metavar="NAME=VALUE", help="Something else than the scale has: iterations=2000."),
+        typer.Option("--set", "-s", metavar="NAME=VALUE", help="Change a setting of the scale: iterations=2000."),
     ] = None,
-    weights: common.Weights = None,
-    inception: Annotated[Path | None, typer.Option(help="Weights of FID's network. Default: encoder's space.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Where to; shared by all experiments of a pool. Default: experiments-SCALE/."),
+        typer.Option(
+            "--out", "-o", help="The folder, which experiments of one pool may share. Default: experiments-SCALE/."
+        ),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Trials at once. Default: one a GPU, or a core.")] = None,
-    threads: Annotated[int, typer.Option("--threads", "-j", min=1, help="Threads of each trial.")] = 1,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: every GPU, or the CPU.")] = None,
     quiet: common.Quiet = False,
     json: common.Json = False,
 ) -> None:
-    """Train the same network on what different methods keep, several times, and compare what it draws.
+    """Train the same model on what different methods select, several times, and compare its samples.
 
     table1: methods. table2: what Stage I leaves for Stage II. table3: Stage I against both. table4: reference sets
     against clusters of the pool. fig3: the number of centroids. fig4: how much Stage I keeps. Writes a table (.txt,
-    .md, .csv) and a figure (.svg) beside the paper's own metrics. A stopped experiment goes on.
+    .md, .csv) and a figure (.svg) beside the published results. The same command resumes a stopped experiment.
     """
     check_installed()
     from rsprune.experiments.experiment import experiment
@@ -77,12 +78,8 @@ def command(
             by_name(labelled),
             out=out or Path(f"experiments-{scale}"),
             scale=scale,
-            options=common.settings(changes, "--set"),
-            weights=weights,
-            inception=inception,
-            device=device,
-            workers=workers,
-            threads=threads,
+            changes=common.settings(changes, "--set"),
+            options=options,
             progress=observer,
         )
     rows = [
@@ -93,7 +90,7 @@ def command(
 
 
 def from_data(option: str, pattern: str) -> list[str]:
-    """What stands in for an option that was not given."""
+    """Find the default of an option in the data folder."""
     data = os.environ.get(DATA)
     paths = [] if data is None else [str(path) for path in sorted(Path(data).glob(pattern))]
     if not paths:

@@ -20,9 +20,17 @@ from rsprune.evaluation.lpips import Lpips
 from rsprune.evaluation.prdc import prdc
 from rsprune.evaluation.statistics import Statistics
 from rsprune.io import digest, provenance_header, write_json, write_npy
-from rsprune.validation import check_integer
+from rsprune.options import check_options, keywords, option
 
-__all__ = ["Evaluation", "Metric", "compare_features", "evaluate", "evaluate_pairs", "real_features"]
+__all__ = [
+    "Evaluation",
+    "EvaluationOptions",
+    "Metric",
+    "compare_features",
+    "evaluate",
+    "evaluate_pairs",
+    "real_features",
+]
 
 #: Height and width of the windows of SSIM.
 WINDOW = 11
@@ -103,18 +111,39 @@ class Evaluation:
         return Evaluation(self.metrics + other.metrics)
 
 
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Options of :func:`evaluate`."""
+
+    size: int | None = option(
+        None,
+        help="Bring images of collections to this height and width first: that of the generated ones where the real "
+        "ones are larger, or the distance includes that between resolutions. Default: as they are.",
+        minimum=1,
+    )
+    count: int | None = option(
+        None,
+        help="Use so many images of both sets, drawn by seed. Default: all. The Frechet distance is biased by the "
+        "number of images: compare values of one count only.",
+        minimum=2,
+    )
+    subsets: int = option(100, help="Number of subsets of the kernel distance.", minimum=1, hidden=True)
+    subset_size: int = option(
+        1000, help="Images in a subset, at most as many as in either set.", minimum=2, hidden=True
+    )
+    k: int = option(5, help="Neighbors of precision, recall, density and coverage.", minimum=1, hidden=True)
+    seed: int = option(0, help="Random seed.")
+    cache: Path | None = option(
+        None, help="A folder that keeps features and statistics of the real set for the next evaluation."
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@keywords(EvaluationOptions)
 def evaluate(
-    generated: ImagesLike,
-    real: ImagesLike,
-    extractors: Sequence[Extractor],
-    *,
-    size: int | None = None,
-    count: int | None = None,
-    subsets: int = 100,
-    subset_size: int = 1000,
-    k: int = 5,
-    seed: int = 0,
-    cache: str | Path | None = None,
+    generated: ImagesLike, real: ImagesLike, extractors: Sequence[Extractor], *, options: EvaluationOptions
 ) -> Evaluation:
     """Compare generated images with real ones as sets: by Frechet and kernel distance, and by their overlap.
 
@@ -123,21 +152,8 @@ def evaluate(
     generated, real
         See :func:`rsprune.evaluation.open_images`.
     extractors
-        :class:`rsprune.evaluation.Inception` for FID and KID; :class:`rsprune.evaluation.EncoderExtractor` for the same
-        distances in the space of an encoder, which get another name.
-    size
-        Bring the images of collections to this height and width first: that of the generated ones, where the real ones
-        are larger. Else the distance is also that between resolutions.
-    count
-        So many of both sets, drawn by seed; all if None. The Frechet distance is biased by the number of images:
-        compare metrics of one ``count`` only.
-    subsets, subset_size, seed
-        See :func:`rsprune.evaluation.kernel_distance`. Subsets are no larger than either set.
-    k
-        See :func:`rsprune.evaluation.prdc`.
-    cache
-        A folder for the features and statistics of the real set. They are used again for the same images, draw,
-        extractor and weights.
+        :class:`rsprune.evaluation.Inception` for FID and KID; :class:`rsprune.evaluation.EncoderExtractor` for the
+        same distances in the space of an encoder, which get another name.
 
     Raises
     ------
@@ -149,14 +165,15 @@ def evaluate(
     if not extractors:
         message = "no extractors; expected at least one"
         raise ArgumentError(message)
-    made, found = open_images(generated, size), open_images(real, size)
-    if count is not None and check_integer("count", count, minimum=2) > min(len(made), len(found)):
+    count, seed = options.count, options.seed
+    made, found = open_images(generated, options.size), open_images(real, options.size)
+    if count is not None and count > min(len(made), len(found)):
         message = f"count is {count}, but there are {len(made)} generated and {len(found)} real images"
         raise ArgumentError(message)
     metrics: list[Metric] = []
     for extractor in extractors:
         provenance = extractor.provenance()
-        of_real, statistics = real_features(found, extractor, provenance, count, seed, cache)
+        of_real, statistics = real_features(found, extractor, provenance, count, seed, options.cache)
         of_generated = extractor.features(made.read(some(made, count, seed)))
         metrics += compare_features(
             extractor,
@@ -164,9 +181,9 @@ def evaluate(
             of_generated,
             statistics=statistics,
             provenance=provenance,
-            subsets=subsets,
-            subset_size=subset_size,
-            k=k,
+            subsets=options.subsets,
+            subset_size=options.subset_size,
+            k=options.k,
             seed=seed,
         )
     return Evaluation(tuple(metrics))

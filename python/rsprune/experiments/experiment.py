@@ -21,12 +21,13 @@ from rsprune.encoders import load_encoder
 from rsprune.errors import ArgumentError
 from rsprune.evaluation.features import sample_rows
 from rsprune.experiments.pool import EmbeddedPool
-from rsprune.experiments.presets import scale_of
+from rsprune.experiments.presets import TrialOptions, scale_of
 from rsprune.experiments.results import Experiment
 from rsprune.experiments.tables_and_figures import GRIDS, POOL, THIRD
 from rsprune.experiments.trial import SPLIT, TrialRunner
 from rsprune.experiments.workers import run_trials
 from rsprune.io import provenance_header, write_npy
+from rsprune.options import keywords
 from rsprune.runners import Progress, show_progress
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.options import source_config
@@ -40,6 +41,7 @@ from rsprune.training.latent_cache import Reading, cache_latents
 __all__ = ["Experiment", "experiment"]
 
 
+@keywords(TrialOptions)
 def experiment(
     name: str,
     pool: SourceLike,
@@ -47,43 +49,29 @@ def experiment(
     *,
     out: str | Path,
     scale: str = "cpu",
-    options: Mapping[str, Any] | None = None,
-    weights: str | Path | None = None,
-    inception: str | Path | None = None,
-    device: str | None = None,
-    workers: int | None = None,
-    threads: int = 1,
+    changes: Mapping[str, Any] | None = None,
+    options: TrialOptions,
     progress: bool | Progress = True,
 ) -> Experiment:
-    """Run one of the paper's experiments: the same training on what different methods keep, several times.
+    """Run one of the paper's experiments: train the same model on what different methods select, several times.
 
-    The same call goes on from what is done; a trial that was stopped goes on from its last checkpoint.
+    The same call resumes a stopped experiment; a stopped trial resumes from its last checkpoint.
 
     Parameters
     ----------
     name
         ``"table1"`` to ``"table4"``, ``"fig3"`` or ``"fig4"``: see ``docs/experiments.md``.
     pool
-        The collection that is chosen from, as for :func:`rsprune.prune`.
+        The collection to select from, as for :func:`rsprune.prune`.
     references
-        Labelled scene images by the names of their sets. Half of each, drawn, is for the methods; the other half is the
-        target that generated images are compared with.
+        Labeled scene images by the names of their sets. A random half of each is for the methods; the other half is
+        the target that generated images are compared with.
     out
         The folder, which the experiments of one pool may share.
     scale
         ``"paper"``, ``"gpu"`` or ``"cpu"``: see :data:`rsprune.experiments.presets.SCALES`.
-    options
-        What is to be other than in the scale: ``{"iterations": 2000, "autoencoder": "sd-vae-ft-ema/"}``.
-    weights
-        Of the encoder, where they are not found by themselves.
-    inception
-        The weights of FID's Inception network. Without them features are the encoder's, and no figure is called FID.
-    device
-        ``"cpu"`` or ``"cuda"``; a GPU if there is one if None.
-    workers
-        Trials at once, each in a process of its own: by default one a GPU, or one a core.
-    threads
-        Of each trial. On a CPU metrics depend on it in their last bits, not on ``workers``.
+    changes
+        Settings that differ from the scale: ``{"iterations": 2000, "autoencoder": "sd-vae-ft-ema/"}``.
     progress
         As for :func:`rsprune.prune`.
 
@@ -105,7 +93,7 @@ def experiment(
             message = f"a reference set cannot be called {one!r}: it becomes a folder, and an arm of table4"
             raise ArgumentError(message)
     grid = GRIDS[name]
-    changes = dict(options or {})
+    changes = dict(changes or {})
     if scale == "paper" and grid.paper_iterations:
         changes.setdefault("iterations", grid.paper_iterations)
     chosen = scale_of(scale, changes)
@@ -113,9 +101,11 @@ def experiment(
         message = f"the scale {scale!r} names no autoencoder: give the folder of one, autoencoder=sd-vae-ft-ema/"
         raise ArgumentError(message)
     arms = grid.arms(chosen, tuple(references))
-    places = devices(device)
+    places = devices(options.device)
     folder = RunFolder(out)
-    runner = TrialRunner(folder.path, chosen, tuple(references), weights, inception, places[0], threads)
+    runner = TrialRunner(
+        folder.path, chosen, tuple(references), options.weights, options.inception, places[0], options.threads
+    )
     config = provenance_header() | {
         "pool": source_config(open_source(pool)),
         "references": {one: source_config(open_source(source)) for one, source in references.items()},
@@ -124,7 +114,7 @@ def experiment(
     }
     with folder.lock(), show_progress(progress) as observer:
         folder.start(config)
-        prepare(runner, pool, references, None if device is None else places[0], observer)
+        prepare(runner, pool, references, None if options.device is None else places[0], observer)
         plan = [(arm, seed) for seed in range(chosen.seeds) for arm in arms]
         result = Experiment(folder.path, name, grid, arms, conditions(runner, scale))
         left = []
@@ -136,7 +126,7 @@ def experiment(
         steps = chosen.iterations
         observer.start("trials", len(plan) * steps, (len(plan) - len(left)) * steps)
         result.write()
-        for arm, seed, found in run_trials(runner, left, places, workers):
+        for arm, seed, found in run_trials(runner, left, places, options.workers):
             result.add(arm, seed, found)
             result.write()
             observer.advance(steps)

@@ -4,12 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rsprune.errors import ArgumentError
-from rsprune.training.gaussian_diffusion import Sampler
+from rsprune.options import check_options, option
 
-__all__ = ["SCALES", "Scale", "scale_of"]
+if TYPE_CHECKING:
+    from rsprune.training.gaussian_diffusion import Sampler
+
+__all__ = ["SCALES", "Scale", "TrialOptions", "scale_of"]
+
+
+@dataclass(frozen=True)
+class TrialOptions:
+    """Options of the trials of an experiment."""
+
+    weights: Path | None = option(None, help="The encoder's weights, if they are not found automatically.")
+    inception: Path | None = option(
+        None, help="Weights of FID's Inception network. Default: features of the encoder, and no metric is called FID."
+    )
+    device: str | None = option(None, help="cpu or cuda. Default: every GPU, or the CPU.")
+    workers: int | None = option(
+        None, help="Trials at once, each in its own process. Default: one per GPU, or per core.", minimum=1
+    )
+    threads: int = option(
+        1,
+        help="Threads of each trial; on a CPU the last bits of a metric depend on it.",
+        flags=("--threads", "-j"),
+        minimum=1,
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 @dataclass(frozen=True)
