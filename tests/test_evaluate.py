@@ -298,10 +298,12 @@ def test_sets_that_cannot_be_compared_are_refused(images, tmp_path):
     (tmp_path / "x.npz").write_bytes(b"no archive")
     with raises(errors.FormatError, "x"):
         open_images(tmp_path / "x.npz")
-    Image.fromarray(real[0]).save(tmp_path / "good.png")
-    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.fromarray(real[0]).save(folder / "good.png")
+    (folder / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with raises(errors.ImageError):
-        evaluate(noisy, tmp_path, [extractor])
+        evaluate(noisy, folder, [extractor])
 
 
 # --- files and the command --------------------------------------------------------------------------------------------
