@@ -27,7 +27,7 @@ def dot(x, y):
 
 
 def hash64(seed, row):
-    """SplitMix64 addressed by position, with a mixed seed: what rust/core/src/seed.rs documents."""
+    """SplitMix64 addressed by position, with a mixed seed: what rust/core/src/runtime/rng.rs documents."""
     mask, golden = 2**64 - 1, 0x9E3779B97F4A7C15
 
     def mix(z):

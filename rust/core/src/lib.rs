@@ -8,24 +8,22 @@
 //! | [`assign`] | Stage II: the nearest centroid of every row, exactly |
 //! | [`select`] | Stage II: which rows a budget keeps |
 //! | [`neighbors`] | similar rows: near-duplicates, k-center, facility location |
-//! | [`cluster`] | reference centroids by spherical K-means |
+//! | [`kmeans`] | reference centroids by spherical K-means |
 //! | [`groups`] | rows in groups, as other selection methods see them |
-//! | [`par`], [`cpu`], [`seed`], [`error`] | threads, CPU features, seeded draws, errors |
+//! | [`runtime`], [`error`] | threads, CPU features, seeded draws; errors |
 //!
 //! Every result is a function of its input and seed alone: no thread count, block size or instruction set shows in it.
 
 pub mod assign;
-pub mod cluster;
-pub mod cpu;
 pub mod entropy;
 pub mod error;
 pub mod groups;
 pub mod image;
+pub mod kmeans;
 pub mod neighbors;
-pub mod par;
 pub mod rows;
-pub mod seed;
+pub mod runtime;
 pub mod select;
 
 pub use error::{Error, Result};
-pub use par::Par;
+pub use runtime::parallel::Par;

@@ -1,8 +1,8 @@
-//! Binding of `rsprune_core::cluster`.
+//! Binding of `rsprune_core::kmeans`.
 
 use numpy::{IntoPyArray, PyArray1, PyArray2};
 use pyo3::prelude::*;
-use rsprune_core::cluster::{self, Options};
+use rsprune_core::kmeans::{self, Options};
 
 use crate::assign::{matrix, on_invalid};
 use crate::door;
@@ -27,7 +27,7 @@ pub fn fit_rows<'py>(
     threads: Option<usize>,
 ) -> PyResult<Fit<'py>> {
     let options = Options { k, seed, n_init, max_iter, tol };
-    let fit = door::run(py, threads, |par| cluster::fit(rows.core(), &options, on_invalid(raise_invalid), par))?;
+    let fit = door::run(py, threads, |par| kmeans::fit(rows.core(), &options, on_invalid(raise_invalid), par))?;
     let numbers = |rows: Vec<usize>| rows.into_iter().map(|row| row as i64).collect::<Vec<i64>>().into_pyarray(py);
     let dim = fit.centroids.dim();
     Ok((

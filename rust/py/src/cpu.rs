@@ -1,8 +1,8 @@
-//! Binding of `rsprune_core::cpu`.
+//! Binding of `rsprune_core::runtime::cpu`.
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use rsprune_core::cpu;
+use rsprune_core::runtime::cpu;
 
 use crate::errors::to_py;
 

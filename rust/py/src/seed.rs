@@ -1,8 +1,8 @@
-//! Binding of `rsprune_core::seed`.
+//! Binding of `rsprune_core::runtime::rng`.
 
 use numpy::{IntoPyArray, PyArray1};
 use pyo3::prelude::*;
-use rsprune_core::seed::hash64;
+use rsprune_core::runtime::rng::hash64;
 
 /// The draws of the counters `start` to `stop`.
 #[pyfunction]

@@ -6,13 +6,13 @@ use std::hint::black_box;
 use half::f16;
 use rsprune_core::Par;
 use rsprune_core::assign::{self, Centroids, OnInvalid, Prepared};
-use rsprune_core::cluster;
-use rsprune_core::cpu::Level;
 use rsprune_core::entropy::{entropies_from_arrays, entropies_from_inputs};
 use rsprune_core::image::gray::Gray;
 use rsprune_core::image::{ImageRef, Input, Limits, Reduction, SamplesRef};
+use rsprune_core::kmeans;
 use rsprune_core::rows::{self, Element, Rows};
-use rsprune_core::seed::{hash64, uniform};
+use rsprune_core::runtime::cpu::Level;
+use rsprune_core::runtime::rng::{hash64, uniform};
 use rsprune_core::select;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -160,9 +160,9 @@ fn fit() -> Result<Work> {
     const N: usize = 40;
     const DIM: usize = 16;
     let values: Vec<f32> = noise(5, N * DIM).map(|value| value as f32).collect();
-    let options = cluster::Options { n_init: 1, max_iter: 3, tol: 0.0, ..cluster::Options::new(4) };
+    let options = kmeans::Options { n_init: 1, max_iter: 3, tol: 0.0, ..kmeans::Options::new(4) };
     let run = move || {
-        black_box(cluster::fit(&Rows::from_slice(&values, DIM)?, &options, OnInvalid::Raise, &par())?);
+        black_box(kmeans::fit(&Rows::from_slice(&values, DIM)?, &options, OnInvalid::Raise, &par())?);
         Ok(())
     };
     Ok(Work { units: N, run: Box::new(run) })

@@ -35,7 +35,7 @@ mod counts {
     use std::fmt::Write;
     use std::process::Command;
 
-    use rsprune_core::cpu::{self, Level};
+    use rsprune_core::runtime::cpu::{self, Level};
 
     use super::kernels::{EMPTY, KERNELS, Kernel};
     use super::steps;

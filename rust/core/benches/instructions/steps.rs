@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::ptr::null_mut;
 
-use rsprune_core::cpu::Level;
+use rsprune_core::runtime::cpu::Level;
 
 use super::kernels::Kernel;
 
@@ -95,7 +95,7 @@ fn resume(request: libc::c_uint, pid: libc::pid_t) -> Result<()> {
 
 /// The life of the child.
 pub fn child(kernel: &Kernel) -> Result<()> {
-    let mut work = (kernel.make)(rsprune_core::cpu::level()?)?;
+    let mut work = (kernel.make)(rsprune_core::runtime::cpu::level()?)?;
     // Twice: tables are built and features probed, and then the allocator has seen it all.
     (work.run)()?;
     (work.run)()?;

@@ -5,7 +5,7 @@
 //! reads both as one stream and keeps a register (or two, or four) of partial sums for every pair of a tile.
 
 use super::lanes::{LANES, Lanes, tree};
-use crate::cpu::Level;
+use crate::runtime::cpu::Level;
 
 /// The best centroid of a row.
 #[derive(Debug, Clone, Copy, PartialEq)]

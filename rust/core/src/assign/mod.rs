@@ -23,10 +23,10 @@ pub(crate) use filter::{Ask, Measure, PANEL_VECTORS, Screen, Screening};
 use filter::{Filter, Survivor};
 pub use kernel::{Best, Kernel, PAIRS, Packed};
 
-use crate::cpu::{self, Level};
 use crate::error::{Error, Result};
-use crate::par::Par;
 use crate::rows::{Dtype, Reader, Rows};
+use crate::runtime::cpu::{self, Level};
+use crate::runtime::parallel::Par;
 pub(crate) use resident::{ROOM, Resident};
 pub(crate) use scale::Direction;
 

@@ -5,10 +5,10 @@ use std::ops::RangeInclusive;
 
 use super::filter::{Filter, Kept, Scratch};
 use super::{Centroids, Kernel, Options, Prepared, rows_of_block, score};
-use crate::cpu::Level;
 use crate::error::Result;
-use crate::par::Par;
 use crate::rows::Rows;
+use crate::runtime::cpu::Level;
+use crate::runtime::parallel::Par;
 
 /// Norms that leave room in float32: the filter can judge such rows. Zero, NaN and infinity lie outside.
 pub(crate) const ROOM: RangeInclusive<f64> = 1.0 / (1 << 25) as f64..=(1 << 25) as f64;
@@ -125,7 +125,7 @@ mod tests {
         fn labels_are_those_of_an_assignment_at_every_level(
             n in 1usize..200, dim in 1usize..90, k in 1usize..40, copies in 1usize..4, seed: u64,
         ) {
-            let number = |seed: u64| move |i: usize| (crate::seed::uniform(seed, i as u64) - 0.5) as f32;
+            let number = |seed: u64| move |i: usize| (crate::runtime::rng::uniform(seed, i as u64) - 0.5) as f32;
             let rows: Vec<f32> = (0..n * dim).map(number(seed)).collect();
             // Copies are ties, which go to the lowest label.
             let vectors: Vec<f32> = (0..k * dim).map(number(!seed)).collect::<Vec<f32>>().repeat(copies);

@@ -5,9 +5,9 @@ use proptest::prelude::*;
 
 use super::lanes::{LANES, dot};
 use super::*;
-use crate::cpu::Level;
 use crate::rows::{Block, Element};
-use crate::seed::uniform;
+use crate::runtime::cpu::Level;
+use crate::runtime::rng::uniform;
 
 /// The definition of [`lanes`], one product after the other.
 fn dot_oracle(x: &[f64], y: &[f32]) -> f64 {

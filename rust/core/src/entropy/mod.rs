@@ -9,7 +9,7 @@ pub use histogram::{Histogram, LEVELS};
 
 use crate::error::{Error, ImageError, Result};
 use crate::image::{self, ImageRef, Input, Limits, Reduction};
-use crate::par::Par;
+use crate::runtime::parallel::Par;
 use terms::Terms;
 
 /// What one thread keeps from image to image.

@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use super::{members, piece, read_row};
 use crate::assign::lanes::{LANES, tree};
-use crate::cpu::{self, Level};
 use crate::error::{Error, Result};
-use crate::par::Par;
 use crate::rows::{Dtype, Rows};
+use crate::runtime::cpu::{self, Level};
+use crate::runtime::parallel::Par;
 
 /// Rows that a thread scores at a time.
 const BLOCK: usize = 4096;

@@ -2,8 +2,8 @@
 
 use super::{members, piece, read_row};
 use crate::error::Result;
-use crate::par::Par;
 use crate::rows::{Reader, Rows};
+use crate::runtime::parallel::Par;
 
 /// A thread holds this much of a group at a time, as columns.
 const COLUMNS_BYTES: usize = 128 << 20;

@@ -13,8 +13,8 @@ use std::ops::Range;
 use crate::assign::Direction;
 use crate::assign::lanes::dot;
 use crate::error::{Error, Result};
-use crate::par::Par;
 use crate::rows::{Reader, Rows};
+use crate::runtime::parallel::Par;
 pub use herd::herd;
 pub use median::medians;
 

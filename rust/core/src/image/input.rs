@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{ImageRef, Levels, Limits, Output, Reduction, Result, Scratch, decode, gray_levels};
 use crate::error::Error;
-use crate::par::Par;
+use crate::runtime::parallel::Par;
 
 /// An image, where it lies.
 #[derive(Debug, Clone, Copy)]

@@ -54,7 +54,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::par::Par;
+    use crate::runtime::parallel::Par;
 
     proptest! {
         #[test]

@@ -14,10 +14,10 @@ use super::knn::NO_ROW;
 use super::{Neighbour, Options, Source, check_count, cosine, norms};
 use crate::assign::Kernel;
 use crate::assign::lanes::{LANES, tree};
-use crate::cpu::Level;
 use crate::error::{Error, Result};
-use crate::par::Par;
 use crate::rows::Rows;
+use crate::runtime::cpu::Level;
+use crate::runtime::parallel::Par;
 
 /// Similarities of all pairs of a group are kept up to so many bytes for all threads together; those of larger groups are
 /// computed again when they are needed.

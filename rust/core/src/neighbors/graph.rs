@@ -7,7 +7,7 @@ use super::Neighbour;
 use super::kcenter::distance;
 use super::knn::NO_ROW;
 use crate::error::{Error, Result};
-use crate::par::Par;
+use crate::runtime::parallel::Par;
 
 /// How scores pass.
 #[derive(Debug, Clone, Copy)]

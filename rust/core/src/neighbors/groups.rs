@@ -8,8 +8,8 @@ use std::ops::Range;
 use super::{Components, Options, Panel, Scratch, Search, Source, check_count};
 use crate::assign::Ask;
 use crate::error::{Error, Result};
-use crate::par::Par;
 use crate::rows::Rows;
+use crate::runtime::parallel::Par;
 
 /// Lists of rows.
 #[derive(Debug, Clone, Copy)]

@@ -8,8 +8,8 @@
 use super::{Options, Panel, Scratch, Search, Source, check_count, cosine};
 use crate::assign::{Ask, Kernel, PAIRS};
 use crate::error::{Error, Result};
-use crate::par::Par;
 use crate::rows::Rows;
+use crate::runtime::parallel::Par;
 
 /// Rows that are held: few enough that a step is quick, and enough for many steps.
 const HELD: std::ops::RangeInclusive<usize> = 1024..=16384;

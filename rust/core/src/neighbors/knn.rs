@@ -3,8 +3,8 @@
 use super::{Options, Panel, Scratch, Search, Source, check_count, check_dim};
 use crate::assign::Ask;
 use crate::error::{Error, Result};
-use crate::par::Par;
 use crate::rows::Rows;
+use crate::runtime::parallel::Par;
 
 /// A row of the base, and how similar it is.
 #[derive(Debug, Clone, Copy, PartialEq)]

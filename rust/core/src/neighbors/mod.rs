@@ -33,9 +33,9 @@ use panel::{Panel, Scratch, Search};
 use std::ops::Range;
 
 use crate::assign::{Direction, Kernel, PAIRS, lanes};
-use crate::cpu::{self, Level};
 use crate::error::{Error, Result};
 use crate::rows::{Dtype, Reader, Rows};
+use crate::runtime::cpu::{self, Level};
 
 /// How to search.
 #[derive(Debug, Clone, Copy, Default)]

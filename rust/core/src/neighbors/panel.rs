@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{cosine, norms};
 use crate::assign::{Ask, Direction, Kernel, Measure, PAIRS, PANEL_VECTORS, Screen, Screening};
-use crate::cpu::Level;
+use crate::runtime::cpu::Level;
 
 /// Vectors to be found.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ use super::groups::Groups;
 use super::kcenter::Stop;
 use super::knn::NO_ROW;
 use super::*;
-use crate::par::Par;
-use crate::seed::uniform;
+use crate::runtime::parallel::Par;
+use crate::runtime::rng::uniform;
 
 /// Values that hurt: few distinct ones make ties, extreme ones leave the range of the digits, some have no direction.
 fn hostile() -> impl Strategy<Value = f32> {

@@ -4,7 +4,7 @@
 
 use half::f16;
 
-use crate::cpu;
+use crate::runtime::cpu;
 
 /// float16, as little-endian bytes that need not be aligned.
 pub(super) fn from_f16(halves: &[[u8; 2]], out: &mut [f32]) {

@@ -6,7 +6,7 @@ use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len, merge_sub
 
 use super::{Dtype, Reader, Rows};
 use crate::error::Result;
-use crate::par::Par;
+use crate::runtime::parallel::Par;
 
 /// Bytes that a thread hashes at a time: a power of two, as the nodes of the tree have.
 const SUBTREE: usize = 1 << 20;

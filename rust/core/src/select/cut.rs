@@ -4,7 +4,7 @@
 use super::order::{Key, Order};
 use super::standing::BLOCK;
 use crate::error::Result;
-use crate::par::Par;
+use crate::runtime::parallel::Par;
 
 /// Counters that a core keeps in its second cache.
 const COUNTERS: usize = 1 << 16;

@@ -17,7 +17,7 @@ mod standing;
 mod tests;
 
 use crate::error::{Error, Result};
-use crate::par::Par;
+use crate::runtime::parallel::Par;
 use allocate::{Share, allocate};
 use cut::{Groups, NOWHERE, Place};
 use order::{BySimilarity, Drawn, Key, MiddleOut, Order, Standardised};

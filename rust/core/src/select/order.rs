@@ -2,8 +2,8 @@
 
 use super::standing::Standing;
 use crate::error::Result;
-use crate::par::Par;
-use crate::seed::hash64;
+use crate::runtime::parallel::Par;
+use crate::runtime::rng::hash64;
 
 /// An order of the rows.
 pub(super) trait Order: Sync {

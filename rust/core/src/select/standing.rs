@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::cut::{ALWAYS, CHUNK, Listed, NOWHERE, rows_of};
 use super::{Counts, Options, Phase, Selection};
 use crate::error::{Error, Result};
-use crate::par::Par;
+use crate::runtime::parallel::Par;
 
 /// Rows that one thread works on at a time.
 pub(super) const BLOCK: usize = 1 << 16;

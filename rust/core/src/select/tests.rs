@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::seed::hash64;
+use crate::runtime::rng::hash64;
 
 /// The paper's selection by sorting.
 fn oracle(labels: &[i32], similarity: &[f32], k: usize, budget: usize) -> Vec<(i64, u8)> {

@@ -25,7 +25,7 @@ use std::sync::OnceLock;
 use self::code::{Code, Digits, I8, I8_MAX_DIM, I16, Size, encode};
 use self::packed::{Bounds, Packed, Single};
 use self::simd::{Dot, Floats, Group, Ints, LANES};
-use crate::cpu::{self, Level};
+use crate::runtime::cpu::{self, Level};
 pub(crate) use screen::{Ask, Measure, PANEL_VECTORS, Screen, Screening};
 
 /// Vectors longer than this might break the bounds of [`encode`].

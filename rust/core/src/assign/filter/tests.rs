@@ -149,7 +149,7 @@ fn the_largest_dot_products_stay_in_32_bits() {
 #[test]
 fn eight_bits_give_way_to_sixteen_when_they_exclude_too_little() {
     let (dim, n, k) = (64, 60, 100);
-    let number = |i: usize| crate::seed::uniform(1, i as u64) as f32 - 0.5;
+    let number = |i: usize| crate::runtime::rng::uniform(1, i as u64) as f32 - 0.5;
     // The largest number of a row, where all centroids agree, leaves the others a digit or two of eight bits.
     let rows: Vec<f32> = (0..n * dim).map(|i| if i % dim == 0 { 50.0 } else { number(i) }).collect();
     let centroids: Vec<f32> = (0..k * dim).map(|i| if i % dim == 0 { 1.0 } else { number(i + 7) }).collect();
@@ -168,8 +168,9 @@ fn eight_bits_give_way_to_sixteen_when_they_exclude_too_little() {
 fn little_more_than_one_centroid_a_row_is_left_for_float64() {
     // Isotropic rows are the hardest: no centroid stands out.
     let (dim, n, k) = (512, 300, 200);
-    let number =
-        |seed: u64| move |i: usize| (0..4).map(|j| crate::seed::uniform(seed, (4 * i + j) as u64) as f32 - 0.5).sum();
+    let number = |seed: u64| {
+        move |i: usize| (0..4).map(|j| crate::runtime::rng::uniform(seed, (4 * i + j) as u64) as f32 - 0.5).sum()
+    };
     let rows: Vec<f32> = (0..n * dim).map(number(1)).collect();
     let centroids: Vec<f32> = (0..k * dim).map(number(2)).collect();
     for level in Level::ALL.into_iter().filter(|level| level.is_present() || *level == Level::Neon) {

@@ -1,6 +1,6 @@
 //! Which kernels this CPU runs.
 
-use crate::cpu;
+use crate::runtime::cpu;
 
 /// The instruction sets that the kernels of this decoder may use. All give the same samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

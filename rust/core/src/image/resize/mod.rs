@@ -15,8 +15,8 @@ use down::Down;
 use kernel::{BANDS, Kernel};
 use taps::Axis;
 
-use crate::cpu::Level;
 use crate::error::{Error, Result};
+use crate::runtime::cpu::Level;
 
 pub use source::resize_inputs;
 pub use taps::Filter;
@@ -257,10 +257,10 @@ mod tests {
     fn noise(seed: u64, length: usize) -> Vec<u8> {
         // Extremes overshoot most.
         (0..length as u64)
-            .map(|i| match crate::seed::hash64(seed, i) % 4 {
+            .map(|i| match crate::runtime::rng::hash64(seed, i) % 4 {
                 0 => 0,
                 1 => 255,
-                _ => (crate::seed::hash64(seed, i) >> 32) as u8,
+                _ => (crate::runtime::rng::hash64(seed, i) >> 32) as u8,
             })
             .collect()
     }

@@ -3,12 +3,12 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::{Resizer, Target};
-use crate::cpu;
 use crate::error::{Error, ImageError, Result};
 use crate::image::input::with_file;
 use crate::image::jpeg::{self, Colour, MAX_COMPONENTS, Simd, Sink};
 use crate::image::{self, Format, ImageRef, Input, Limits, Output, Reduction, SamplesRef, Scratch, decode};
-use crate::par::Par;
+use crate::runtime::cpu;
+use crate::runtime::parallel::Par;
 
 /// Decodes and resizes every image into its place in `out`, [`Target::bytes`] each. Returns the number of each that failed
 /// and why: its place is zero, and it does not stop the others.

@@ -9,7 +9,7 @@ mod avx2;
 mod avx512;
 
 use super::taps::{GROUP, HALF, PRECISION, Taps};
-use crate::cpu::Level;
+use crate::runtime::cpu::Level;
 
 /// Rows that are resized horizontally at a time.
 pub const STRIP: usize = 4;

@@ -5,9 +5,9 @@
 
 use super::units::Units;
 use crate::assign::{Centroids, Direction, lanes};
-use crate::cpu::prefetch;
 use crate::error::Result;
-use crate::par::Par;
+use crate::runtime::cpu::prefetch;
+use crate::runtime::parallel::Par;
 
 /// Bits after the point, unless there are so many vectors that their sum might leave 63 bits.
 const BITS: u32 = 40;

@@ -15,8 +15,8 @@ mod units;
 
 use crate::assign::{Centroids, OnInvalid};
 use crate::error::{Error, Result};
-use crate::par::Par;
 use crate::rows::Rows;
+use crate::runtime::parallel::Par;
 use units::Units;
 
 /// How to fit.

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::seed::uniform;
+use crate::runtime::rng::uniform;
 
 fn gaussian_like(n: usize, dim: usize, seed: u64) -> Vec<f32> {
     (0..n * dim).map(|i| (uniform(seed, 2 * i as u64) - uniform(seed, 2 * i as u64 + 1)) as f32).collect()

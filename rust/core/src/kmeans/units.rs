@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use crate::assign::{Direction, OnInvalid, ROOM, Resident, invalid_row};
-use crate::cpu;
 use crate::error::{Error, Result};
-use crate::par::Par;
 use crate::rows::Rows;
+use crate::runtime::cpu;
+use crate::runtime::parallel::Par;
 
 /// Rows that a thread loads at a time.
 const LOAD: usize = 256;

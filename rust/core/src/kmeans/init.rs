@@ -9,8 +9,8 @@
 use super::units::Units;
 use crate::assign::{PAIRS, Resident};
 use crate::error::Result;
-use crate::par::Par;
-use crate::seed::uniform;
+use crate::runtime::parallel::Par;
+use crate::runtime::rng::uniform;
 
 /// Rows in an item of work.
 const BLOCK: usize = 128;

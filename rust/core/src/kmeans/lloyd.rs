@@ -5,7 +5,7 @@ use super::sums::Sums;
 use super::units::Units;
 use crate::assign::{Centroids, PAIRS};
 use crate::error::Result;
-use crate::par::Par;
+use crate::runtime::parallel::Par;
 
 /// Rows in an item of work.
 const BLOCK: usize = 128;
