@@ -60,8 +60,8 @@ test-rust: ## Tests of the Rust core
 	cargo test --workspace --quiet
 
 .PHONY: test-python
-test-python: dev ## Tests of the package
-	$(BIN)/python -m pytest
+test-python: dev ## Tests of the package, a file at a time on each of two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: test-slow
 test-slow: dev ## The tests that take minutes

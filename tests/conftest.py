@@ -19,6 +19,10 @@ settings.register_profile("deep", max_examples=5000, deadline=None, suppress_hea
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
+def pytest_addoption(parser):
+    parser.addoption("--bless", action="store_true", help="write golden/messages.txt anew (tests/test_messages.py)")
+
+
 class Done(NamedTuple):
     """What a command left when it ended."""
 
@@ -42,6 +46,14 @@ def command():
         return Done(done.exit_code, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def no_curves():
+    """Training without its curve, whose drawing takes longer than the steps of so small a network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rsprune.training.metrics.draw_curve", lambda losses, path: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,8 @@ from rsprune.training.latent_cache import LatentCache, Reading, cache_latents
 from rsprune.training.sample import Sampling, sample_run
 from small_dits import inputs, small_dit
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 SECOND, OPEN = DATASETS["second"], DATASETS["openearthmap"]
 
 

@@ -25,10 +25,13 @@ from rsprune.training.autoencoder import Identity
 from rsprune.training.checkpoint import load_dit, read_checkpoint
 from rsprune.training.distributed import Processes, processes
 from rsprune.training.gaussian_diffusion import Diffusion
+from rsprune.training.metrics import draw_curve
 from rsprune.training.pretrain import Feed, pretrain
 from rsprune.training.rng import Order, draw_batch, draw_sample, way_seed
 from rsprune.training.trainer import Batch, Optimisation, Schedule, TrainingFolder, link, train
 from small_dits import small_dit
+
+pytestmark = pytest.mark.usefixtures("no_curves")
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 RECIPE = {"task": "test", "network": small_dit(num_classes=5).config}
@@ -208,32 +211,41 @@ def test_accumulated_batches_are_the_same_batch(tmp_path, whole, micro):
     np.testing.assert_allclose(losses, whole[1][:6], rtol=1e-5)
 
 
-def join(rank, folder, port):
-    """One of two processes."""
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def place_of(rank, port):
+    """What torchrun says to one of two processes."""
+    return {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def join(folder, port):
+    """The second of two processes."""
+    os.environ |= place_of(1, port)
     with processes("cpu") as us:
         trained(folder, us=us, schedule={"micro_batch": 2})
 
 
-def test_two_processes_train_as_one_does(tmp_path, whole):
+def test_two_processes_train_as_one_does(tmp_path, whole, monkeypatch):
     folder, want = whole
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    both = [context.Process(target=join, args=(rank, tmp_path, port)) for rank in range(2)]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join(120)
-    assert [process.exitcode for process in both] == [0, 0]
+    other = multiprocessing.get_context("spawn").Process(target=join, args=(tmp_path, port))
+    other.start()
+    for name, value in place_of(0, port).items():
+        monkeypatch.setenv(name, value)
+    with processes("cpu") as us:
+        trained(tmp_path, us=us, schedule={"micro_batch": 2})
+    other.join(120)
+    assert other.exitcode == 0
     shared = read_checkpoint(TrainingFolder(tmp_path).checkpoint(12))
     np.testing.assert_allclose(shared["losses"].numpy(), want, rtol=1e-5)
     assert_same_weights(shared["ema"], weights(folder))
 
 
-def test_what_is_written_when(tmp_path):
+def test_what_is_written_when(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("rsprune.training.metrics.draw_curve", lambda losses, path: drawn.append((len(losses), path)))
     _, losses, looked = trained(tmp_path)
+    assert drawn[-1] == (12, tmp_path / "losses.png")
     assert looked == ["0000004.png", "0000008.png", "0000012.png"]
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["0000008.pt", "0000012.pt", "last.pt"]
@@ -241,9 +253,15 @@ def test_what_is_written_when(tmp_path):
     rows = (tmp_path / "losses.csv").read_text().splitlines()
     assert rows[0] == "step,mse,vb"
     assert [float(value) for value in rows[-1].split(",")] == [12, *losses[-1]]
-    with Image.open(tmp_path / "losses.png") as image:
-        assert image.width == 700
     assert not [path for path in tmp_path.rglob(".*") if path.is_file()]
+
+
+def test_the_curve_is_drawn_and_may_be_of_one_step(tmp_path):
+    for steps in (1, 250):
+        draw_curve(np.random.default_rng(0).normal(size=(steps, 2)), tmp_path / "losses.png")
+        with Image.open(tmp_path / "losses.png") as image:
+            assert image.size == (700, 320)
+            assert len(image.getcolors(1 << 20)) > 9
 
 
 def test_the_checkpoint_is_a_network_that_loads(tmp_path):
