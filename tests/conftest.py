@@ -1,5 +1,6 @@
 """Settings and fixtures that tests of several modules share."""
 
+import functools
 import os
 import sys
 from typing import NamedTuple
@@ -34,18 +35,23 @@ class Done(NamedTuple):
 @pytest.fixture(scope="session")
 def command():
     """Run a command in this process, as importing what it needs takes longer than most of them: command(*words)."""
-    from typer.testing import CliRunner
+    from typer import testing
 
     from rsprune.cli.app import app
 
+    # The commands are built once: their signatures are evaluated each time, which takes longer than to run one.
+    patch = pytest.MonkeyPatch()
+    patch.setattr(testing, "_get_command", functools.cache(testing._get_command))
+
     def run(*words):
         environment = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
-        done = CliRunner().invoke(app, [str(word) for word in words], env=environment)
+        done = testing.CliRunner().invoke(app, [str(word) for word in words], env=environment)
         if done.exception and not isinstance(done.exception, SystemExit):
             raise done.exception
         return Done(done.exit_code, done.stdout, done.stderr)
 
-    return run
+    yield run
+    patch.undo()
 
 
 @pytest.fixture(scope="module")

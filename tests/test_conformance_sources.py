@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import rsprune
+from failures import raises
 from rsprune import _core, errors
 from rsprune.io import read_table
 from rsprune.sources import SOURCES, Source, image_files, open_source, source_forms
@@ -108,7 +109,7 @@ def test_every_registered_source_has_an_example(npy_plugin):
     assert list(EXAMPLES) == SOURCES.names() == list(SOURCES)
     for name in SOURCES:
         assert SOURCES.get(name).reads in source_forms()
-    with pytest.raises(errors.SourceError, match=re.escape(SOURCES.get("npy_stack").reads)):
+    with raises(errors.SourceError, SOURCES.get("npy_stack").reads):
         open_source(3)
 
 
@@ -137,7 +138,7 @@ def test_rows_pick_items(make):
         for rows in ([], [0], [len(whole) - 1], list(range(0, len(whole), 2))):
             assert [(item.key, decoded(item)) for item in source.read(shard, rows)] == [whole[row] for row in rows]
         for rows in ([len(whole)], [-1], [0, 0], [1, 0]):
-            with pytest.raises(errors.ArgumentError, match=re.escape(shard.name.rpartition("-")[2])):
+            with raises(errors.ArgumentError, shard.name):
                 list(source.read(shard, rows))
 
 

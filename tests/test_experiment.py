@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,6 +124,45 @@ def test_rows_of_the_pool_find_their_latents(done):
     assert [runner.latents.keys[number] for number in runner.numbers] == runner.pool.keys
 
 
+@pytest.fixture
+def only(monkeypatch):
+    """Leave an experiment some of its arms: only(experiment, *arms)."""
+
+    def leave(name, *arms):
+        every = GRIDS[name].arms
+        grid = dataclasses.replace(
+            GRIDS[name], arms=lambda *given: tuple(arm for arm in every(*given) if arm.name in arms)
+        )
+        monkeypatch.setitem(GRIDS, name, grid)
+
+    return leave
+
+
+def test_a_stopped_experiment_goes_on_with_the_trials_that_it_has(images, done, only, monkeypatch, tmp_path):
+    shutil.copytree(done.path, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "trials")
+    names = ("random, keep 0.15", "all reference images")
+    only("table4", *names)
+    honest, calls = TrialRunner.run, []
+
+    def dying(self, arm, seed):
+        calls.append(arm.name)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return honest(self, arm, seed)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialRunner, "run", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run(images, "table4", tmp_path)
+    (first,) = (tmp_path / "trials").glob("*/metrics.json")
+    before = first.stat().st_mtime_ns
+    again = run(images, "table4", tmp_path)
+    assert results(again) == {name: {0: results(done)[name][0]} for name in names}
+    assert first.stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
 def test_figures_depend_neither_on_workers_nor_on_a_kill(images, done, tmp_path):
     words = [sys.executable, "-m", "rsprune", "experiment", "table4", "--pool", str(images / "pool-*.tar")]
     words += ["-r", f"scenes={images / 'reference.tar'}", "-o", str(tmp_path / "killed"), "--device", "cpu", "-q"]
@@ -141,13 +181,15 @@ def test_figures_depend_neither_on_workers_nor_on_a_kill(images, done, tmp_path)
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
 
 
-def test_experiments_of_a_pool_share_what_they_have_in_common(images, done):
+def test_experiments_of_a_pool_share_what_they_have_in_common(images, done, only):
     trials = {path.name for path in (done.path / "trials").iterdir()}
+    only("table2", "full", "random, keep 0.15", "Stage I to 0.3 + II, keep 0.15")
     stages = run(images, "table2", done.path)
-    assert {path.name for path in (done.path / "trials").iterdir()} > trials
+    assert len({path.name for path in (done.path / "trials").iterdir()} - trials) == 1
     assert results(stages)["random, keep 0.15"][0] == results(done)["random, keep 0.15"][0]
     # The same choice under another name is the same trial.
     assert results(stages)["Stage I to 0.3 + II, keep 0.15"][0] == results(done)["all reference images"][0]
+    only("table2", "full")
     longer = run(images, "table2", done.path, iterations=4)
     assert results(longer)["full"][0] != results(stages)["full"][0]
     with raises(errors.ConfigMismatchError, "size"):

@@ -54,6 +54,13 @@ def test_no_test_imports_another(path):
         assert not [name for name in names if name.split(".")[-1].startswith("test_") or name == "conftest"]
 
 
+def test_no_test_pins_the_wording_of_an_error():
+    """`raises` of failures.py asserts its class and the values that it names; sentences are golden/messages.txt's."""
+    for path in sorted(TESTS.rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            assert not (isinstance(node, ast.keyword) and node.arg == "match"), f"{path.name}, line {node.value.lineno}"
+
+
 def room_of(parts: list[str]) -> str:
     """The room of a module, given by the parts of its name after ``rsprune``."""
     whole = ".".join(parts)
