@@ -105,18 +105,13 @@ strategies.select("random", X, 4, entropy=[1.0])
 # Encoders
 load_encoder("abacus")
 load_encoder("git-rsclip", weights="nowhere.safetensors")
-load_encoder("git-rsclip")
-load_encoder("efficientnet-lite0", device="warp:9")
 # Runs
 rsprune.prune("images", reference="images", out="out", keep=2, encoder="abacus")
 rsprune.prune("images", reference="images", out="out", encoder=COLOURS)
 rsprune.prune("images", reference="images", out="out", encoder=COLOURS, keep=0)
 rsprune.prune("images", reference="images", out="out", encoder=COLOURS, keep=9)
 rsprune.prune("images", reference="images", out="out", encoder=COLOURS, keep=1, entropy_keep=2)
-rsprune.prune("images", reference="images", out="out", encoder=COLOURS, keep=1, strategy="full")
 rsprune.prune("images", reference="images", out="out", encoder=COLOURS, keep=1, k=9)
-rsprune.prune("images", reference="images", out="bare", encoder=COLOURS, keep=1)
-rsprune.prune("images", reference=CENTROIDS[:, :5], out="out", encoder=COLOURS, keep=1)
 explain("run", ["a/0042.png"])
 explain("bare", ["x"])
 # Commands
@@ -146,7 +141,6 @@ def names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RSPRUNE_WEIGHTS", "weights")
     monkeypatch.delenv("RSPRUNE_DATA", raising=False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(40, 6)).astype(np.float32)
     centroids = np.linalg.qr(rng.normal(size=(6, 6)))[0][:4].astype(np.float32)
@@ -191,6 +185,7 @@ def said(call, names, command):
     pytest.fail(f"{call} is not refused")
 
 
+@pytest.mark.timeout(900)
 def test_messages_are_those_of_the_golden_file(names, command, tmp_path, request):
     lines = []
     for call in CALLS:
