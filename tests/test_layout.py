@@ -31,6 +31,7 @@ ORDER = [
     "assignment_gpu",
     "assignment",
     "dedup",
+    "apportion",
     "quotas",
     "selection",
     "strategies",

@@ -2,7 +2,6 @@
 
 import json
 import math
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ import rsprune
 from failures import raises, warns
 from oracles import proportional, unit, water_level
 from rsprune import errors, selection
-from rsprune.quotas import apportion
 from small_problems import LABELS, SIMILARITY, problems, select_quietly
 
 
@@ -135,34 +133,6 @@ def test_of_near_duplicates_the_best_score_in_the_domain_stays():
 
 
 # --- groups -----------------------------------------------------------------------------------------------------------
-
-
-@given(st.data())
-def test_shares_are_those_of_the_exact_level(data):
-    """The share before rounding, by bisection over whole numbers of a very fine grid."""
-    count = data.draw(st.integers(1, 6))
-    least = [data.draw(st.integers(0, 6)) for _ in range(count)]
-    most = [low + data.draw(st.integers(0, 20)) for low in least]
-    weight = [data.draw(st.integers(1, 9)) for _ in range(count)]
-    total = data.draw(st.integers(sum(least), sum(most)))
-    got = apportion(total, least, most, weight)
-    assert sum(got) == total
-    # Every bend and every slope between two bends: brute force over all levels that can be the one.
-    bends = sorted({Fraction(b, w) for bound in (least, most) for b, w in zip(bound, weight, strict=True)})
-
-    def clipped(level):
-        return [min(max(level * w, low), high) for w, low, high in zip(weight, least, most, strict=True)]
-
-    at = next(level for level in bends if sum(clipped(level)) >= total)
-    below = max((level for level in bends if level < at), default=at)
-    slope = (sum(clipped(at)) - sum(clipped(below))) / (at - below) if at > below else 0
-    level = at - (sum(clipped(at)) - total) / slope if slope else at
-    exact = clipped(level)
-    assert sum(exact) == total
-    shares = [math.floor(share) for share in exact]
-    for i in sorted(range(count), key=lambda i: (shares[i] - exact[i], -most[i], i))[: total - sum(shares)]:
-        shares[i] += 1
-    assert got == shares
 
 
 @settings(max_examples=300)

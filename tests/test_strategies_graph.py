@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 import rsprune
 from failures import raises
 from rsprune import _core
+from rsprune.apportion import apportion
 from rsprune.errors import ArgumentError, BudgetError, MissingInputError
 from rsprune.strategies import select
-from rsprune.strategies.allocation import allocate
 
 
 def at_angles(*degrees: float) -> np.ndarray:
@@ -192,7 +192,7 @@ def test_kcenter_within_clusters_equals_its_oracle(rows, budget):
     members = [[i for i in valid if labels[i] == k] for k in range(len(centroids))]
     sizes = [len(one) for one in members]
     expected = []
-    for one, count in zip(members, allocate(budget, sizes, weight=sizes), strict=True):
+    for one, count in zip(members, apportion(budget, sizes, upper=sizes), strict=True):
         if count:
             expected += kcenter_oracle(pairs, one, min(one, key=lambda i: draws[i]), int(count), 0)
     chosen = select("kcenter", rows, budget, centroids=centroids, per_cluster=True, first="random", seed=3)
@@ -262,7 +262,7 @@ def test_facility_location_within_clusters_equals_its_oracle(rows, budget, balan
     weights = np.nan_to_num(cosines(rows, rows).astype(np.float64))
     members = [[i for i in valid if labels[i] == k] for k in range(len(centroids))]
     sizes = [len(one) for one in members]
-    counts = allocate(budget, sizes, weight=1.0 if balanced else sizes)
+    counts = apportion(budget, 1 if balanced else sizes, upper=sizes)
     expected = [
         i for one, count in zip(members, counts, strict=True) for i in facility_oracle(weights, one, int(count), 8)
     ]
@@ -409,7 +409,7 @@ def test_dinov2_by_cluster_equals_its_oracle(rows, budget, min_hits, per_cluster
         with raises(BudgetError, len(everything) if budget <= len(valid) else budget):
             select("dinov2", rows, budget, **inputs, **options)
         return
-    counts = allocate(budget, [len(of_set["a"]), len(of_set["b"])])
+    counts = apportion(budget, upper=[len(of_set["a"]), len(of_set["b"])])
     expected = [
         i
         for one, count in zip(of_set.values(), counts, strict=True)

@@ -12,8 +12,6 @@ import rsprune
 from failures import raises
 from oracles import dot, hash64, proportional, unit, water_level
 from rsprune import strategies
-from rsprune.strategies.dbp import project
-from rsprune.strategies.hierarchical import cut
 
 
 class Pool:
@@ -319,16 +317,6 @@ def test_dbp_gives_more_to_wide_and_distant_clusters(case, tau, balance, keep):
     assert got.indices.tolist() == sorted(expected)
 
 
-def test_projection_by_hand():
-    run = lambda *args: project(np.array(args[0], float), np.array(args[1]), np.array(args[2]), args[3]).tolist()  # noqa: E731
-    assert run([5, 3, 2], [0, 0, 0], [9, 9, 9], 10) == [5, 3, 2]
-    # The first is full at 4: what it cannot take goes evenly to the others.
-    assert run([8, 1, 1], [0, 0, 0], [4, 9, 9], 10) == [4, 3, 3]
-    # The last keeps 3 at least: the others give evenly.
-    assert run([6, 4, 0], [0, 0, 3], [9, 9, 9], 10) == [5, 2, 3]
-    assert run([1.5, 1.5, 1.0], [0, 0, 0], [9, 9, 9], 4) == [2, 1, 1]
-
-
 # --- ccs --------------------------------------------------------------------------------------------------------------
 
 
@@ -489,13 +477,6 @@ def cut_oracle(total, sizes, draws):
     for j in larger[: total - sum(shares)]:
         shares[j] += 1
     return shares
-
-
-@given(st.lists(st.integers(0, 12), min_size=1, max_size=9), st.integers(0, 60), st.integers(0, 9))
-def test_cut_shares_evenly(sizes, total, seed):
-    draws = [hash64(seed, j) for j in range(len(sizes))]
-    got = cut(total, np.array(sizes), np.array(draws, np.uint64))
-    assert got.tolist() == cut_oracle(total, sizes, draws)
 
 
 @given(pools(), st.sampled_from(["random", "closest"]), st.integers(0, 3), st.booleans())

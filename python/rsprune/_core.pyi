@@ -11,7 +11,7 @@ __all__ = [
     "VERSION",
     "Centroids",
     "Rows",
-    "allocate",
+    "apportion",
     "assign_rows",
     "cpu_features",
     "decode_images",
@@ -131,8 +131,15 @@ def herd_rows(
 def row_dots(a: Rows, b: Rows, /, *, threads: int | None) -> NDArray[np.float64]: ...
 def softmax(values: NDArray[np.float64], temperature: float, /) -> NDArray[np.float64]: ...
 def draws(seed: int, start: int, stop: int, /) -> NDArray[np.uint64]: ...
-def allocate(
-    total: int, least: NDArray[np.int64], most: NDArray[np.int64], weight: NDArray[np.float64], /
+def apportion(
+    total: int,
+    weights: NDArray[np.float64] | Sequence[int],
+    lower: NDArray[np.int64],
+    upper: NDArray[np.int64],
+    /,
+    *,
+    offsets: NDArray[np.float64] | None,
+    priority: NDArray[np.uint64] | None,
 ) -> NDArray[np.int64]: ...
 def select_rows(
     labels: NDArray[np.int32],

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rsprune.apportion import apportion
 from rsprune.errors import ArgumentError, BudgetError, DtypeError, ShapeError
 
-__all__ = ["GroupCounts", "Groups", "Quotas", "apportion", "group_budgets", "read_groups"]
+__all__ = ["GroupCounts", "Groups", "Quotas", "group_budgets", "read_groups"]
 
 Quotas = Literal["even"] | Mapping[Any, float]
 
@@ -56,41 +57,6 @@ def read_groups(groups: Any, n: int) -> Groups:
     return Groups(names.tolist(), of.reshape(n))
 
 
-def apportion(total: int, least: Sequence[int], most: Sequence[int], weight: Sequence[int | Fraction]) -> list[int]:
-    """Share ``total`` out in proportion to ``weight``, as far as everybody's bounds allow.
-
-    Everybody gets ``clip(level * weight, least, most)`` for the one level at which the sum is ``total``, rounded down;
-    what rounding leaves goes, one each, to the largest remainders, ties to the larger ``most``, then to the first. All
-    in rational numbers. ``total`` lies between the sums of ``least`` and of ``most`` (of those with a weight above 0).
-    """
-    level = _level(total, least, most, weight)
-    exact = [
-        min(max(level * w, Fraction(low)), Fraction(high)) for w, low, high in zip(weight, least, most, strict=True)
-    ]
-    shares = [math.floor(share) for share in exact]
-    order = sorted(range(len(exact)), key=lambda i: (shares[i] - exact[i], -most[i], i))
-    for i in order[: total - sum(shares)]:
-        shares[i] += 1
-    return shares
-
-
-def _level(total: int, least: Sequence[int], most: Sequence[int], weight: Sequence[int | Fraction]) -> Fraction:
-    """The level at which the clipped shares add up to ``total``: their sum is piecewise linear in it."""
-    bends: list[tuple[Fraction, Fraction]] = []
-    for low, high, w in zip(least, most, weight, strict=True):
-        if w > 0 and low < high:
-            bends += [(Fraction(low) / w, Fraction(w)), (Fraction(high) / w, -Fraction(w))]
-    missing, level, slope = Fraction(total - sum(least)), Fraction(0), Fraction(0)
-    for at, change in sorted(bends):
-        if slope * (at - level) >= missing > 0:
-            break
-        missing -= slope * (at - level)
-        level, slope = at, slope + change
-        if missing == 0:
-            break
-    return level + missing / slope if slope > 0 else level
-
-
 def group_budgets(
     quotas: Quotas | None, budget: int, names: list[Any], pools: list[int], held: list[int], *, strict: bool
 ) -> list[int]:
@@ -117,8 +83,8 @@ def group_budgets(
         The quotas do not add up to the budget, or a group cannot meet its own.
     """
     if quotas is None or (isinstance(quotas, str) and quotas == "even"):
-        weight = pools if quotas is None else [1] * len(pools)
-        return apportion(min(budget, sum(pools)), held, pools, weight)
+        weights = pools if quotas is None else 1
+        return list(map(int, apportion(min(budget, sum(pools)), weights, lower=held, upper=pools)))
     if not isinstance(quotas, Mapping):
         message = f"quotas is {quotas!r}; expected None, 'even', or a mapping of groups to rows or fractions"
         raise ArgumentError(message)
@@ -138,9 +104,10 @@ def group_budgets(
     if left > at_hand and strict:
         message = f"the quotas leave {left} rows to the groups that they do not name, which have only {at_hand}"
         raise BudgetError(message)
-    others = apportion(min(left, at_hand), [held[i] for i in rest], [pools[i] for i in rest], [pools[i] for i in rest])
+    rest_pools = [pools[i] for i in rest]
+    others = apportion(min(left, at_hand), rest_pools, lower=[held[i] for i in rest], upper=rest_pools)
     budgets = [shares.get(name, 0) for name in names]
-    for i, share in zip(rest, others, strict=True):
+    for i, share in zip(rest, others.tolist(), strict=True):
         budgets[i] = share
     for i, share in enumerate(budgets):
         if share > pools[i] and strict:
@@ -172,5 +139,5 @@ def _named(quotas: Mapping[Any, float], budget: int) -> dict[Any, int]:
             raise ArgumentError(message)
     # The nudge is for three times 0.3333333333333333.
     together = math.floor(budget * sum(fractions.values()) + Fraction(1, 10**9))
-    shares = apportion(together, [0] * len(fractions), [together] * len(fractions), list(fractions.values()))
-    return rows | dict(zip(fractions, shares, strict=True))
+    shares = apportion(together, list(fractions.values()), upper=[together] * len(fractions))
+    return rows | dict(zip(fractions, shares.tolist(), strict=True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +20,15 @@ from rsprune.errors import ArgumentError, BudgetError
 from rsprune.io import atomic_write
 from rsprune.options import check_options, keywords, option
 from rsprune.quotas import GroupCounts, Groups, Quotas, group_budgets, read_groups
-from rsprune.validation import check_column, check_integer, check_number, check_row_numbers, check_threads, warn_caller
+from rsprune.validation import (
+    check_column,
+    check_integer,
+    check_number,
+    check_row_numbers,
+    check_threads,
+    fraction_of,
+    warn_caller,
+)
 
 __all__ = [
     "COUNTS",
@@ -590,7 +597,7 @@ def budget_rows(budget: Any, n: int) -> int:
             message = f"a budget of {budget}; expected a fraction between 0 and 1, or a whole number of rows as an int"
             raise BudgetError(message)
         # The nudge: 0.29 of 100 rows are 29, though 0.29 * 100 is 28.999999999999996.
-        rows = math.floor(float(budget) * n + 1e-9)
+        rows = fraction_of(float(budget), n)
         if rows < 1:
             message = f"a budget of {budget} of {n} rows is less than one row; raise it, or give a number of rows"
             raise BudgetError(message)

@@ -20,6 +20,7 @@ from rsprune.runs.quarantine import write_quarantine
 from rsprune.runs.reader import Pool, keys_of
 from rsprune.runs.schema import SELECTION_SCHEMA
 from rsprune.selection import COUNTS, FILL, PRESELECTED, QUOTA, Selection, select_assigned
+from rsprune.validation import fraction_of
 
 __all__ = ["OWN", "cut", "decide", "read_selection"]
 
@@ -60,7 +61,7 @@ def cut(
             raise BudgetError(msg)
         return kept
     assert keep is not None
-    rows = int(keep * len(pool) + 1e-9)
+    rows = fraction_of(keep, len(pool))
     if rows < budget:
         work.observer.note(f"Stage I keeps {budget} images, the budget, instead of entropy_keep = {keep:g} ({rows})")
     return top_entropies(pool.entropy, min(max(rows, budget), readable))

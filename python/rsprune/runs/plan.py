@@ -16,6 +16,7 @@ from rsprune.runs.options import Pixels, open_encoder
 from rsprune.runs.reference import ReferenceLike, SourceLike, open_reference
 from rsprune.selection import budget_rows
 from rsprune.sources import Item, Source, open_source
+from rsprune.validation import fraction_of
 
 __all__ = ["Plan", "plan"]
 
@@ -91,7 +92,7 @@ def plan(
     model = open_encoder(encoder, weights, device, precision, compile=False)
     prior = open_reference(reference, k=k, seed=0)
     prior.check(model)
-    survivors = max(int(entropy_keep * total + 1e-9), budget)
+    survivors = max(fraction_of(entropy_keep, total), budget)
     to_embed = survivors + prior.images
     kept = prior.images + keep_embeddings * survivors
     largest = max(map(images.count, images.shards))

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune import _core
+from rsprune.apportion import apportion
 from rsprune.centroids import Centroids, fit_centroids
 from rsprune.encoders import Encoder
 from rsprune.errors import ArgumentError, EncoderMismatchError
 from rsprune.io import canonical_json
-from rsprune.quotas import apportion
 from rsprune.runs.options import Pixels, Work, source_config
 from rsprune.runs.quarantine import write_quarantine
 from rsprune.runs.stages import embed_shards
@@ -225,7 +225,7 @@ def balanced_draw(
     most = sizes if max_per_class is None else np.minimum(sizes, max_per_class)
     shares = most.tolist()
     if max_images is not None:
-        shares = apportion(min(max_images, sum(shares)), [0] * len(names), shares, [1] * len(names))
+        shares = apportion(min(max_images, sum(shares)), upper=shares).tolist()
     order = np.lexsort((_core.draws(seed, 0, len(of)), of))  # stable: ties to the lower row
     place = np.empty(len(of), np.int64)
     place[order] = np.arange(len(of)) - np.repeat(np.cumsum(sizes) - sizes, sizes)

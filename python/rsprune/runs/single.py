@@ -34,6 +34,7 @@ from rsprune.runs.reference import (
 from rsprune.runs.stages import embed_shards, entropy_shards
 from rsprune.selection import Fill, Selection, Within, budget_rows, check_min_similarity, select_assigned
 from rsprune.sources import open_source
+from rsprune.validation import fraction_of
 
 __all__ = ["Outcome", "centroids_run", "embed_run", "entropy_run", "select_run"]
 
@@ -75,7 +76,7 @@ def entropy_run(
     readable = int(np.count_nonzero(~np.isnan(pool.entropy)))
     cuts = {}
     for keep in (0.10, 0.30, 0.50):
-        if rows := min(int(keep * len(pool) + 1e-9), readable):
+        if rows := min(fraction_of(keep, len(pool)), readable):
             cuts[f"{keep:.2f}"] = float(pool.entropy[top_entropies(pool.entropy, rows)].min())
     figures = {"images": len(pool), "quarantined": quarantined, "tau": cuts}
     lines = [f"{len(pool):,} images, {quarantined:,} in quarantine"]

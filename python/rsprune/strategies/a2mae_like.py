@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from rsprune.apportion import apportion
 from rsprune.errors import ArgumentError
-from rsprune.strategies.allocation import allocate
 from rsprune.strategies.base import Choice, Inputs, strategy
 from rsprune.strategies.ranking import best_of_groups
 
@@ -45,5 +45,5 @@ def a2mae_like(inputs: Inputs, *, k: int | None = None, prior: Any = None) -> Ch
         if (reach := int(sizes[weight > 0].sum())) < inputs.rows_wanted:
             message = f"only {reach} rows are in clusters of a prior above 0, fewer than the budget: raise some priors"
             raise ArgumentError(message)
-    counts = allocate(inputs.rows_wanted, sizes, weight=weight)
+    counts = apportion(inputs.rows_wanted, weight, upper=sizes)
     return Choice(best_of_groups(clusters.similarity, clusters, counts, inputs), clusters)

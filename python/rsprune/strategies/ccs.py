@@ -7,6 +7,7 @@ import numpy as np
 from rsprune.errors import ArgumentError, BudgetError
 from rsprune.strategies.base import Choice, Clusters, Inputs, strategy
 from rsprune.strategies.ranking import best, best_of_groups
+from rsprune.validation import fraction_of
 
 __all__ = ["ccs"]
 
@@ -45,7 +46,7 @@ def ccs(inputs: Inputs, *, beta: float = 0.2, strata: int = 50, k: int | None = 
         similarity = inputs.clusters(k).similarity
         score = 1.0 - similarity.astype(np.float64)
         ease = similarity.astype(np.float64) if ease is None else ease
-    hardest = best(score if ease is None else ease, inputs.candidates, int(beta * len(inputs.candidates) + 1e-9))
+    hardest = best(score if ease is None else ease, inputs.candidates, fraction_of(beta, len(inputs.candidates)))
     pool = np.setdiff1d(inputs.candidates, hardest, assume_unique=True)
     if len(pool) < inputs.rows_wanted:
         message = f"beta = {beta} leaves {len(pool)} rows, fewer than the budget of {inputs.rows_wanted}: lower it"

@@ -6,9 +6,9 @@ from typing import Literal
 
 import numpy as np
 
+from rsprune.apportion import apportion
 from rsprune.errors import ArgumentError
 from rsprune.selection import FILL, QUOTA
-from rsprune.strategies.allocation import allocate
 from rsprune.strategies.base import Choice, Inputs, strategy
 from rsprune.strategies.ranking import Key, best, places
 
@@ -53,7 +53,7 @@ def cluster_nearest(
             inputs.need("budget")
         counts = np.minimum(sizes[sizes > 0].min(initial=len(pool)), sizes)
     elif balanced:
-        counts = allocate(inputs.budget, sizes)
+        counts = apportion(inputs.budget, upper=sizes)
     else:
         counts = sizes * inputs.budget // len(pool)
     similarity = clusters.similarity

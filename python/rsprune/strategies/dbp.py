@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsprune import _core
+from rsprune.apportion import apportion
 from rsprune.errors import ArgumentError, BudgetError
 from rsprune.strategies.base import Choice, Inputs, strategy
 from rsprune.strategies.ranking import Key, best_of_groups
+from rsprune.validation import fraction_of
 
 __all__ = ["dbp"]
 
@@ -65,9 +67,15 @@ def dbp(
     complexity = within * distance_to_others(clusters.centroids, inputs.threads)
     complexity[sizes == 0] = complexity[sizes > 0].mean()
     share = _core.softmax(complexity, float(temperature))
-    least = 1 if balance is None else int(balance * wanted / clusters.k + 1e-9)
+    least = 1 if balance is None else fraction_of(balance / clusters.k, wanted)
     low = np.maximum(np.minimum(least, sizes - 1), 0)
-    counts = project(share * wanted, low, sizes, wanted)
+    if low.sum() > wanted:
+        message = (
+            f"a budget of {wanted} rows, but the clusters keep at least {low.sum()}: raise it, or lower balance or k"
+        )
+        raise BudgetError(message)
+    # Equal weights and the shares as offsets: their projection on the bounds. Ties go to the first.
+    counts = apportion(wanted, lower=low, upper=sizes, offsets=share * wanted, priority=np.zeros(clusters.k))
     order: dict[str, Key] = {"hard": clusters.similarity, "easy": -clusters.similarity, "random": inputs.draws}
     if keep not in order:
         message = f"keep is {keep!r}; expected 'hard', 'easy' or 'random'"
@@ -88,33 +96,3 @@ def distance_to_others(centroids: NDArray[np.float32], threads: int | None) -> N
         nearest = np.sort(np.partition(distances, others - 1, axis=1)[:, :others], axis=1)
         means[start : start + BLOCK] = nearest.cumsum(axis=1)[:, -1] / others
     return means
-
-
-def project(target: NDArray[np.float64], low: NDArray[Any], high: NDArray[Any], total: int) -> NDArray[np.int64]:
-    """Whole numbers nearest to ``target`` between ``low`` and ``high`` that add up to ``total``.
-
-    ``clip(target + shift, low, high)`` for the shift at which the sum is ``total``, found by bisection; floors, then
-    one more each by largest fractional part, ties to the first.
-    """
-    if not low.sum() <= total <= high.sum():
-        message = (
-            f"a budget of {total} rows, but the clusters keep at least {low.sum()} and at most {high.sum()}: "
-            "raise it, or lower balance or k"
-        )
-        raise BudgetError(message)
-    below, above = float((low - target).min()), float((high - target).max())
-    while below < (middle := (below + above) / 2) < above:
-        if np.clip(target + middle, low, high).sum() < total:
-            below = middle
-        else:
-            above = middle
-    exact = np.clip(target + above, low, high)
-    counts = np.floor(exact).astype(np.int64)
-    order = np.argsort(-(exact - counts), kind="stable")
-    # Rounding of the bisected shift may leave a unit on either side.
-    while (missing := total - int(counts.sum())) != 0:
-        room = (
-            order[counts[order] < high[order]] if missing > 0 else order[::-1][counts[order[::-1]] > low[order[::-1]]]
-        )
-        counts[room[: abs(missing)]] += 1 if missing > 0 else -1
-    return counts

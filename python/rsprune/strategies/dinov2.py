@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from rsprune import _core
 from rsprune._core import Rows
+from rsprune.apportion import apportion
 from rsprune.errors import ArgumentError, BudgetError
-from rsprune.strategies.allocation import allocate
 from rsprune.strategies.base import Choice, Clusters, FittedClusters, Inputs, strategy
 from rsprune.strategies.neighbourhood import check_cosine, check_count, pool_rows, trimmed
 from rsprune.strategies.ranking import best, best_of_groups
@@ -117,7 +117,7 @@ def dinov2(
     if inputs.budget is None:
         return Choice(np.flatnonzero(labels >= 0), clusters or found)
     _check_left(inputs, int(sizes.sum()), "are retrieved: raise k_nn, per_cluster or cap, or lower min_hits")
-    counts = allocate(inputs.budget, sizes)
+    counts = apportion(inputs.budget, upper=sizes)
     return Choice(best_of_groups(inputs.draws, found, counts, inputs), clusters or found)
 
 

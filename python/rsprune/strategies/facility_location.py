@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rsprune import _core
-from rsprune.strategies.allocation import allocate
+from rsprune.apportion import apportion
 from rsprune.strategies.base import Choice, Inputs, strategy
 from rsprune.strategies.neighbourhood import check_count, ordered_groups, pool_rows
 
@@ -43,6 +43,6 @@ def facility_location(
     groups = inputs.groups(k)
     order, starts = ordered_groups(np.zeros(inputs.n), groups, inputs)
     sizes = np.diff(starts)
-    counts = allocate(inputs.rows_wanted, sizes, weight=1.0 if balanced else sizes)
+    counts = apportion(inputs.rows_wanted, 1 if balanced else sizes, upper=sizes)
     embeds = inputs.need("embeds").on_host()
     return Choice(_core.facility_rows(embeds, order, starts, counts, threads=inputs.threads)[0], groups)

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 
 from rsprune import _core
-from rsprune.strategies.allocation import proportional
+from rsprune.apportion import apportion
 from rsprune.strategies.base import Choice, Clusters, Inputs, strategy
 
 __all__ = ["herding"]
@@ -37,7 +37,7 @@ def herding(inputs: Inputs, *, per_cluster: bool = False, k: int | None = None) 
     if per_cluster:
         groups = inputs.groups(k)
         sizes = np.bincount(groups.labels[inputs.candidates], minlength=groups.k)
-        counts = proportional(wanted, sizes)
+        counts = apportion(wanted, sizes, upper=sizes)
     else:
         groups = Clusters(np.where(inputs.valid, 0, -1).astype(np.int32), 1)
         counts = np.array([wanted], np.int64)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune import _core
+from rsprune.apportion import apportion
 from rsprune.assignment import assign
 from rsprune.centroids import Centroids, fit_centroids
 from rsprune.errors import ArgumentError
@@ -97,31 +98,17 @@ def share_down(
     sizes = [held]
     for labels in parents:
         sizes.append(np.bincount(labels, weights=sizes[-1], minlength=int(labels.max()) + 1).astype(np.int64))
-    given = cut(total, sizes[-1], _draws(seed, len(parents), len(sizes[-1])))
+    # All remainders are equal: what is left goes to the lowest draws.
+    given = apportion(total, upper=sizes[-1], priority=~_draws(seed, len(parents), len(sizes[-1])))
     for level in range(len(parents) - 1, -1, -1):
         labels, draws = parents[level], _draws(seed, level, len(sizes[level]))
         shares = np.zeros(len(labels), np.int64)
         order = np.argsort(labels, kind="stable")
         for children in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
-            shares[children] = cut(int(given[labels[children[0]]]), sizes[level][children], draws[children])
+            shares[children] = apportion(
+                given[labels[children[0]]], upper=sizes[level][children], priority=~draws[children]
+            )
         given = shares
-    return given
-
-
-def cut(total: int, sizes: NDArray[np.int64], draws: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Share ``total`` out as evenly as ``sizes`` allow; what is left goes, one each, to the lowest draws."""
-    if sizes.sum() <= total:
-        return sizes
-    # The level c lies between two sizes: with all of those up to one of them served in full, the others share the rest.
-    ascending = np.sort(sizes)
-    served = np.concatenate([[0], np.cumsum(ascending)])
-    open_ones = len(sizes) - np.arange(len(sizes))
-    full = int(np.flatnonzero(served[:-1] + ascending * open_ones > total)[0])
-    level = (total - int(served[full])) // int(open_ones[full])
-    given = np.minimum(level, sizes)
-    larger = np.flatnonzero(sizes > level)
-    lucky = larger[np.argsort(draws[larger], kind="stable")[: total - int(given.sum())]]
-    given[lucky] += 1
     return given
 
 

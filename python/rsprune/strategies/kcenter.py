@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from rsprune import _core
 from rsprune._core import Rows
+from rsprune.apportion import apportion
 from rsprune.assignment import assign
 from rsprune.centroids import fit_centroids
 from rsprune.embeddings import Embeddings
 from rsprune.errors import ArgumentError, BudgetError
-from rsprune.strategies.allocation import allocate
 from rsprune.strategies.base import Choice, Inputs, strategy
 from rsprune.strategies.neighbourhood import pool_rows
 from rsprune.strategies.ranking import grouped
@@ -68,7 +68,7 @@ def kcenter(
     groups = inputs.groups(k)
     members = grouped(groups, inputs)
     sizes = np.bincount(groups.labels[members], minlength=groups.k)
-    counts = sizes if inputs.budget is None else allocate(budget, sizes, weight=sizes)
+    counts = sizes if inputs.budget is None else apportion(budget, sizes, upper=sizes)
     chosen = []
     for group in np.flatnonzero(counts):
         rows, numbers = pool_rows(inputs, members[groups.labels[members] == group])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rsprune import _core
-from rsprune.strategies.allocation import proportional
+from rsprune.apportion import apportion
 from rsprune.strategies.base import Choice, Inputs, strategy
 from rsprune.strategies.ranking import best, places
 
@@ -44,7 +44,7 @@ def moderate(inputs: Inputs, *, k: int | None = None, per_cluster: bool = False)
         kept[best(distance, pool, start)] = False
         return Choice(np.flatnonzero(kept), groups)
     sizes = np.bincount(labels[pool], minlength=groups.k)
-    counts = proportional(wanted, sizes)
+    counts = apportion(wanted, sizes, upper=sizes)
     # np.rint rounds half to even.
     starts = np.rint((sizes - counts) / 2).astype(np.int64)
     place = places(distance, groups, inputs)[pool]

@@ -10,6 +10,7 @@ from rsprune.errors import ArgumentError
 from rsprune.selection import FILL, QUOTA
 from rsprune.strategies.base import Choice, Inputs, strategy
 from rsprune.strategies.ranking import best, best_of_groups
+from rsprune.validation import fraction_of
 
 __all__ = ["prototypes"]
 
@@ -44,7 +45,7 @@ def prototypes(
     clusters = inputs.clusters(k)
     # Similarity descends with the cosine distance.
     key = clusters.similarity if keep == "hard" else -clusters.similarity
-    least = np.full(clusters.k, int(balance * inputs.rows_wanted / clusters.k + 1e-9), np.int64)
+    least = np.full(clusters.k, fraction_of(balance / clusters.k, inputs.rows_wanted), np.int64)
     phase = np.full(inputs.n, FILL, np.uint8)
     rows = best_of_groups(key, clusters, least, inputs)
     phase[rows] = QUOTA

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rsprune.strategies.allocation import allocate
+from rsprune.apportion import apportion
 from rsprune.strategies.base import Choice, Inputs, strategy
 from rsprune.strategies.ranking import best, best_of_groups
 
@@ -30,5 +30,5 @@ def random(inputs: Inputs, *, stratified: bool = False, k: int | None = None) ->
         return Choice(best(inputs.draws, inputs.candidates, inputs.rows_wanted))
     groups = inputs.groups(k)
     pool = np.bincount(groups.labels[inputs.candidates], minlength=groups.k)
-    counts = allocate(inputs.rows_wanted, pool)
+    counts = apportion(inputs.rows_wanted, upper=pool)
     return Choice(best_of_groups(inputs.draws, groups, counts, inputs), groups)

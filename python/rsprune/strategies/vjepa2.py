@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from rsprune.apportion import apportion
 from rsprune.errors import ArgumentError
-from rsprune.strategies.allocation import allocate
 from rsprune.strategies.base import Choice, Inputs, strategy
 from rsprune.strategies.ranking import best_of_groups
 from rsprune.strategies.targets import check_reach, pool_clusters, target_counts
@@ -55,6 +55,6 @@ def vjepa2(
         weight += of_set[name] * counts / max(int(counts.sum()), 1)
     sizes = np.bincount(clusters.labels[inputs.candidates], minlength=clusters.k)
     check_reach(inputs, int(sizes[weight > 0].sum()))
-    counts = allocate(inputs.rows_wanted, sizes, weight=weight)
+    counts = apportion(inputs.rows_wanted, weight, upper=sizes)
     key = inputs.draws if within == "random" else -clusters.similarity
     return Choice(best_of_groups(key, clusters, counts, inputs), clusters)

@@ -1,9 +1,9 @@
 //! Binding of `rsprune_core::select`.
 
-use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyUntypedArrayMethods};
+use num_bigint::BigInt;
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pyo3::prelude::*;
 use rsprune_core::Error;
-use rsprune_core::select::allocate::{Share, allocate as share_out};
 use rsprune_core::select::{self, Fill, Options, Within};
 
 use crate::door;
@@ -66,25 +66,42 @@ pub fn select_rows<'py>(
     ))
 }
 
+/// Weights are float64, or integers of any size.
+#[derive(FromPyObject)]
+pub enum Weights<'py> {
+    Floats(PyReadonlyArray1<'py, f64>),
+    Integers(Vec<BigInt>),
+}
+
 #[pyfunction]
-#[pyo3(signature = (total, least, most, weight, /))]
-pub fn allocate<'py>(
+#[pyo3(signature = (total, weights, lower, upper, /, *, offsets, priority))]
+pub fn apportion<'py>(
     py: Python<'py>,
     total: usize,
-    least: PyReadonlyArray1<'py, i64>,
-    most: PyReadonlyArray1<'py, i64>,
-    weight: PyReadonlyArray1<'py, f64>,
+    weights: Weights<'py>,
+    lower: PyReadonlyArray1<'py, i64>,
+    upper: PyReadonlyArray1<'py, i64>,
+    offsets: Option<PyReadonlyArray1<'py, f64>>,
+    priority: Option<PyReadonlyArray1<'py, u64>>,
 ) -> PyResult<Bound<'py, PyArray1<i64>>> {
-    let bound = |value: i64| {
-        let what = || to_py(py, Error::Argument(format!("a share of {value}; expected at least 0")));
-        usize::try_from(value).map_err(|_| what())
+    let (lower, upper) = (lower.as_slice()?, upper.as_slice()?);
+    let invalid = |value: i64| to_py(py, Error::Argument(format!("a share of {value}; expected at least 0")));
+    let bound = |value: i64| usize::try_from(value).map_err(|_| invalid(value));
+    let bounds = lower
+        .iter()
+        .zip(upper)
+        .map(|(&lower, &upper)| Ok(select::apportion::Bound { lower: bound(lower)?, upper: bound(upper)? }));
+    let bounds = bounds.collect::<PyResult<Vec<_>>>()?;
+    let weights = match &weights {
+        Weights::Floats(weights) => select::apportion::Weights::Floats(weights.as_slice()?),
+        Weights::Integers(weights) => select::apportion::Weights::Integers(weights),
     };
-    let mut shares = Vec::with_capacity(most.len());
-    for ((&least, &most), &weight) in least.as_slice()?.iter().zip(most.as_slice()?).zip(weight.as_slice()?) {
-        shares.push(Share { least: bound(least)?, most: bound(most)?, weight });
-    }
-    let given = share_out(total, &shares).map_err(|error| to_py(py, error))?;
-    Ok(given.into_iter().map(|share| share as i64).collect::<Vec<i64>>().into_pyarray(py))
+    let options = select::apportion::Options {
+        offsets: offsets.as_ref().map(|offsets| offsets.as_slice()).transpose()?,
+        priority: priority.as_ref().map(|priority| priority.as_slice()).transpose()?,
+    };
+    let shares = select::apportion::apportion(total, weights, &bounds, options).map_err(|error| to_py(py, error))?;
+    Ok(shares.into_iter().map(|share| share as i64).collect::<Vec<i64>>().into_pyarray(py))
 }
 
 fn unknown(py: Python<'_>, option: &str, value: &str, expected: &str) -> PyErr {

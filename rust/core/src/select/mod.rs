@@ -9,7 +9,7 @@
 //! [`Within::Mid`], which needs ranks), so memory beyond the answer stays small: two bytes a listed row, four a row more
 //! for [`Fill::Zscore`] or where rows are excluded, preselected or without a label.
 
-pub mod allocate;
+pub mod apportion;
 mod cut;
 mod order;
 mod standing;
@@ -18,7 +18,7 @@ mod tests;
 
 use crate::error::{Error, Result};
 use crate::runtime::parallel::Par;
-use allocate::{Share, allocate};
+use apportion::{Bound, apportion_evenly};
 use cut::{Groups, NOWHERE, Place};
 use order::{BySimilarity, Drawn, Key, MiddleOut, Order, Standardised};
 use standing::Standing;
@@ -28,7 +28,7 @@ use standing::Standing;
 pub enum Fill {
     /// The best of all remaining rows, whatever their cluster: the paper.
     Global,
-    /// Every cluster alike, as far as its rows reach: see [`allocate`].
+    /// Every cluster alike, as far as its rows reach: see [`apportion`].
     Waterfill,
     /// As [`Fill::Global`], by similarity standardised within the cluster.
     Zscore,
@@ -179,7 +179,7 @@ fn choose(
     let by_quota = quotas(&pools, preselected, budget / k, target)?;
     // What each cluster keeps by itself; the rest of the target goes to the union of the remainders.
     let kept = match fill {
-        Fill::Waterfill => allocate(target, &shares(&pools, preselected))?,
+        Fill::Waterfill => apportion_evenly(target, &bounds(preselected, &pools))?,
         _ => by_quota.clone(),
     };
     let missing = target - kept.iter().sum::<usize>();
@@ -230,9 +230,13 @@ fn choose(
 fn quotas(pools: &[usize], preselected: &[usize], quota: usize, target: usize) -> Result<Vec<usize>> {
     let wanted: Vec<usize> =
         pools.iter().zip(preselected).map(|(&pool, &before)| pool.min(quota).max(before)).collect();
-    if wanted.iter().sum::<usize>() <= target { Ok(wanted) } else { allocate(target, &shares(&wanted, preselected)) }
+    if wanted.iter().sum::<usize>() <= target {
+        Ok(wanted)
+    } else {
+        apportion_evenly(target, &bounds(preselected, &wanted))
+    }
 }
 
-fn shares(most: &[usize], least: &[usize]) -> Vec<Share> {
-    most.iter().zip(least).map(|(&most, &least)| Share { least, most, weight: 1.0 }).collect()
+fn bounds(lower: &[usize], upper: &[usize]) -> Vec<Bound> {
+    lower.iter().zip(upper).map(|(&lower, &upper)| Bound { lower, upper }).collect()
 }
