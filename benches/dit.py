@@ -15,29 +15,21 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from benches.embed import PEAK
 from benches.harness import Comparison
-from rsprune.concurrency import prefetch_map
 from rsprune.io import write_json, write_table
+from rsprune.runners import NoProgress
 from rsprune.training.autoencoder import Identity
-from rsprune.training.distributed import Processes
+from rsprune.training.config import OptimizerConfig, TrainConfig
+from rsprune.training.distributed import DistributedContext
 from rsprune.training.dit import DiT
-from rsprune.training.gaussian_diffusion import Diffusion
+from rsprune.training.gaussian_diffusion import GaussianDiffusion
 from rsprune.training.latent_cache import LATENT_SCHEMA, LatentCache
-from rsprune.training.pretrain import Feed, build_network
-from rsprune.training.trainer import (
-    AHEAD,
-    MAKERS,
-    Batch,
-    Optimisation,
-    Schedule,
-    State,
-    Stepping,
-    autocast,
-    precision_on,
-)
+from rsprune.training.latent_loader import Batch, LatentLoader, load_ahead
+from rsprune.training.pretrain import build_network
+from rsprune.training.trainer import autocast, resolve_precision, train
 
 DEVICE = torch.device(os.environ.get("RSPRUNE_BENCH_DEVICE", "cpu"))
 
@@ -55,7 +47,7 @@ def comparisons() -> Iterator[Comparison]:
     with tempfile.TemporaryDirectory() as name:
         cache = write_cache(Path(name), 2048)
         for model, batch, micro_batch, steps in WORK[DEVICE.type]:
-            yield compare(cache, model, batch, Schedule(steps, micro_batch))
+            yield compare(cache, model, batch, TrainConfig(steps, micro_batch))
 
 
 def write_cache(folder: Path, images: int) -> LatentCache:
@@ -76,67 +68,65 @@ def write_cache(folder: Path, images: int) -> LatentCache:
     return LatentCache(folder)
 
 
-def compare(cache: LatentCache, model: str, batch: int, schedule: Schedule) -> Comparison:
-    steps = schedule.iterations
-    optimisation = Optimisation(batch, precision=precision_on(DEVICE, "auto"))
+def compare(cache: LatentCache, model: str, batch: int, config: TrainConfig) -> Comparison:
+    steps = config.iterations
+    optimizer = OptimizerConfig(batch, precision=resolve_precision("auto", DEVICE))
     network = build_network(model, 0, input_size=SIDE, in_channels=LATENTS, num_classes=None)
-    feed = Feed(cache, Identity(LATENTS), None, network, optimisation, mirror=True)
-    us = Processes(0, 1, DEVICE)
-    stepping = Stepping(
-        State(copy.deepcopy(network).to(DEVICE).train(), optimisation, us), feed, optimisation, schedule, us
-    )
-    batches = [[feed(step, part).to(DEVICE) for part in stepping.parts()] for step in range(steps)]
-    plain = Plain(network, batches, optimisation)
+    loader = LatentLoader(cache, Identity(LATENTS), network, optimizer, mirror=True)
+    dist = DistributedContext(0, 1, DEVICE)
+    micro = config.micro_batch or batch
+    parts = [range(start, min(start + micro, batch)) for start in range(0, batch, micro)]
+    plain = PlainLoop(network, [[loader(step, part).to(DEVICE) for part in parts] for step in range(steps)], optimizer)
 
-    def ours() -> Tensor:
-        return torch.stack(list(stepping.losses(0, steps))).cpu()
+    def ours() -> NDArray[np.float64]:
+        return train(copy.deepcopy(network), loader, None, {}, optimizer, config, dist, NoProgress(), lambda *_: None)[
+            1
+        ]
 
     def verify(answers: Mapping[str, object]) -> str:
         a, b = (answers[name] for name in ("rsprune", "plain loop"))
-        apart = abs(a.sum() / b.sum() - 1).item()
+        apart = abs(a.sum() / b.sum() - 1)
         assert apart <= 1e-2, f"the losses are {apart:.1%} apart"
-        alike = "the same losses" if torch.equal(a, b) else f"mean losses {apart:.0e} apart"
-        return f"{alike}; {describe(network, ours, steps * batch)}; {feed_rate(stepping):,.0f} samples/s can be fed"
+        alike = "the same losses" if np.array_equal(a, b) else f"mean losses {apart:.0e} apart"
+        return f"{alike}; {describe(network, ours, steps * batch)}; {loader_rate(loader):,.0f} samples/s can be loaded"
 
     work = f"{steps} steps of {model}, {batch} samples of {LATENTS} x {SIDE} x {SIDE}"
-    if schedule.micro_batch != batch:
-        work += f" by {schedule.micro_batch}"
-    return Comparison(
-        f"{work}, {optimisation.precision}, {DEVICE.type}", 1.0, ours, {"plain loop": plain}, verify=verify
-    )
+    if micro != batch:
+        work += f" by {micro}"
+    return Comparison(f"{work}, {optimizer.precision}, {DEVICE.type}", 1.0, ours, {"plain loop": plain}, verify=verify)
 
 
-class Plain:
+class PlainLoop:
     """What a user would write, with the samples of all steps ready on the device."""
 
-    def __init__(self, network: DiT, batches: list[list[Batch]], optimisation: Optimisation) -> None:
-        self.network = copy.deepcopy(network).to(DEVICE).train()
-        self.averaged = copy.deepcopy(self.network).requires_grad_(False)
-        self.batches, self.optimisation = batches, optimisation
-        self.diffusion = Diffusion(DEVICE)
-        moved = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            moved, lr=optimisation.lr, weight_decay=optimisation.weight_decay, fused=DEVICE.type == "cuda"
-        )
-        self.pairs = list(self.averaged.parameters()), list(self.network.parameters())
+    def __init__(self, network: DiT, batches: list[list[Batch]], config: OptimizerConfig) -> None:
+        self.network, self.batches, self.config = network, batches, config
+        self.diffusion = GaussianDiffusion(DEVICE)
 
-    def __call__(self) -> Tensor:
-        shown = []
+    def __call__(self) -> NDArray[np.float64]:
+        config, diffusion = self.config, self.diffusion
+        model = copy.deepcopy(self.network).to(DEVICE).train()
+        ema = copy.deepcopy(model).requires_grad_(False)
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(
+            parameters, lr=config.lr, weight_decay=config.weight_decay, fused=DEVICE.type == "cuda"
+        )
+        losses = []
         for step in self.batches:
-            sums = torch.zeros(2, device=DEVICE)
+            total = torch.zeros(2, device=DEVICE)
             for batch in step:
-                noisy = self.diffusion.q_sample(batch.x, batch.t, batch.noise)
-                with autocast(DEVICE, self.optimisation.precision):
-                    output = self.network(noisy, batch.t)
-                losses = self.diffusion.losses(output, batch.x, noisy, batch.t, batch.noise)
-                (losses.total.sum() / self.optimisation.batch).backward()
-                sums += torch.stack([losses.mse.detach().sum(), losses.vb.detach().sum()])
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
+                noisy = diffusion.q_sample(batch.x, batch.t, batch.noise)
+                with autocast(DEVICE, config.precision):
+                    output = model(noisy, batch.t)
+                loss = diffusion.training_losses(output, batch.x, noisy, batch.t, batch.noise)
+                (loss.total.sum() / config.batch).backward()
+                total += torch.stack([loss.mse.detach().sum(), loss.vb.detach().sum()])
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
             with torch.no_grad():
-                torch._foreach_lerp_(*self.pairs, 1 - self.optimisation.ema)
-            shown.append(sums / self.optimisation.batch)
-        return torch.stack(shown).cpu()
+                torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - config.ema)
+            losses.append(total / config.batch)
+        return torch.stack(losses).double().cpu().numpy()
 
 
 def describe(network: DiT, steps: Callable[[], object], samples: int) -> str:
@@ -161,12 +151,8 @@ def flops(network: DiT) -> float:
     return 3 * 2.0 * config["depth"] * block
 
 
-def feed_rate(stepping: Stepping) -> float:
-    """Samples a second that the loop's threads make in batches of 256, while nothing else works."""
-    places = ((step, range(256)) for step in range(20))
+def loader_rate(loader: LatentLoader) -> float:
+    """Samples a second that the loader's threads make in batches of 256, while nothing else works."""
     begun = time.perf_counter()
-    made = sum(
-        len(batch.t)
-        for batch in prefetch_map(lambda _, place: stepping.make(*place[0]), places, 1, threads=MAKERS, depth=AHEAD)
-    )
+    made = sum(len(batch.t) for batch in load_ahead(loader, ((step, range(256)) for step in range(20))))
     return made / (time.perf_counter() - begun)

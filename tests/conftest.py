@@ -58,7 +58,7 @@ def command():
 def no_curves():
     """Training without its curve, whose drawing takes longer than the steps of so small a network."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rsprune.training.metrics.draw_curve", lambda losses, path: None)
+        patch.setattr("rsprune.training.metrics.plot_losses", lambda losses, path: None)
         yield
 
 

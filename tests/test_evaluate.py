@@ -23,7 +23,7 @@ from rsprune.evaluation import (
     frechet_distance,
     open_images,
 )
-from rsprune.training.latent_cache import Reading
+from rsprune.training.transforms import ImageTransform
 from scenes import tiles
 from small_runs import Colours
 
@@ -332,7 +332,7 @@ def test_collections_are_brought_to_the_size_of_what_was_generated(tmp_path):
     for i, image in enumerate(found):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
     brought = list(open_images(tmp_path, 8).read(np.arange(3)))
-    pixels, failures = Reading(8)([(tmp_path / f"{i}.png").read_bytes() for i in range(3)])
+    pixels, failures = ImageTransform(8)([(tmp_path / f"{i}.png").read_bytes() for i in range(3)])
     assert failures == []
     np.testing.assert_array_equal(np.stack(brought), pixels)
     assert [image.shape for image in open_images(tmp_path).read(np.arange(3))] == [image.shape for image in found]

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from failures import raises
 from rsprune.cli.options import with_options
 from rsprune.errors import ArgumentError
-from rsprune.options import build, check_options, keywords, option, to_config
+from rsprune.options import build, check_options, integers, keywords, option, to_config
 
 
 @dataclass(frozen=True)
@@ -130,3 +130,29 @@ def test_the_command_line_refuses_what_an_option_cannot_be(arguments):
     result, seen = command_line(*arguments)
     assert result.exit_code == 2
     assert seen == []
+
+
+def test_integers_are_read_from_text_as_many_as_asked_for():
+    assert integers("3,-2, 1") == (3, -2, 1)
+    assert integers("0,10000", count=2) == (0, 10000)
+    for text, count in (("", None), ("3,x", None), ("1.5", None), ("1,2,3", 2)):
+        with raises(ValueError, repr(text)):
+            integers(text, count)
+
+
+def test_a_value_that_a_parser_refuses_is_a_usage_error():
+    @dataclass(frozen=True)
+    class Bands:
+        bands: tuple[int, ...] | None = option(None, help="Bands.", parser=integers)
+
+    app = typer.Typer()
+
+    @app.command()
+    @with_options
+    def show(options: Bands) -> None:
+        typer.echo(options.bands)
+
+    done = CliRunner().invoke(app, ["--bands", "3,x"])
+    assert done.exit_code == 2
+    assert "'3,x'" in done.output
+    assert CliRunner().invoke(app, ["--bands", "3,2"]).output == "(3, 2)\n"

@@ -13,12 +13,19 @@ from failures import raises
 from rsprune.errors import ArgumentError, ConfigMismatchError
 from rsprune.io import TEMPORARY
 from rsprune.runs.folder import RunFolder
-from rsprune.training.autoencoder import draw, load_autoencoder
-from rsprune.training.distributed import Processes
-from rsprune.training.latent_cache import Reading, cache_latents
-from rsprune.training.train_autoencoder import Fit, Training, build, fit_autoencoder, loss_of
+from rsprune.training.autoencoder import load_autoencoder, sample_posterior
+from rsprune.training.config import AutoencoderConfig
+from rsprune.training.distributed import DistributedContext
+from rsprune.training.latent_cache import cache_latents
+from rsprune.training.train_autoencoder import (
+    AutoencoderTrainer,
+    autoencoder_loss,
+    build_autoencoder,
+    train_autoencoder,
+)
+from rsprune.training.transforms import ImageTransform
 
-FIT = Fit(latents=2, widths=(8, 8), batch=4, lr=3e-3, validation=4)
+FIT = {"latent_channels": 2, "widths": (8, 8), "batch": 4, "lr": 3e-3, "held_out": 4}
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +36,9 @@ def images(tmp_path_factory):
     return folder
 
 
-def fitted(images, out, iterations=12, fit=FIT, **options):
-    options = {"bands": (0, 1, 2, 0), "validate_every": 4, "device": "cpu", "progress": False} | options
-    return fit_autoencoder(images, out=out, size=16, channels=4, iterations=iterations, fit=fit, **options)
+def fitted(images, out, iterations=12, **options):
+    options = {"bands": (0, 1, 2, 0), "validate_every": 4, "device": "cpu", "progress": False} | FIT | options
+    return train_autoencoder(images, out=out, size=16, channels=4, iterations=iterations, **options)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +55,7 @@ def test_it_learns_four_bands_and_is_an_autoencoder_that_loads(images, whole, tm
     codec = load_autoencoder(done.path, channels=4)
     assert (codec.latents, codec.factor, codec.scale) == (2, 2, done.scale)
     assert load_autoencoder(out, channels=4).provenance() == codec.provenance()
-    cache = cache_latents(images, codec, Reading(16, 4, (0, 1, 2, 0)), out=tmp_path, progress=False)
+    cache = cache_latents(images, codec, ImageTransform(16, 4, (0, 1, 2, 0)), out=tmp_path, progress=False)
     assert cache.measured()[0] == pytest.approx(done.scale, rel=0.1)
     assert json.loads((out / "validation.json").read_text())["scale"] == done.scale
 
@@ -56,12 +63,12 @@ def test_it_learns_four_bands_and_is_an_autoencoder_that_loads(images, whole, tm
 def test_the_loss_is_that_of_the_equations():
     generator = torch.Generator().manual_seed(0)
     images, decoded, moments = (torch.randn(2, c, 4, 4, generator=generator, dtype=torch.float64) for c in (4, 4, 6))
-    got = loss_of(images, decoded, moments, 3, kl=0.1)
+    got = autoencoder_loss(images, decoded, moments, 3, kl=0.1)
     normal = torch.distributions.Normal
     posterior = normal(moments[:, :3], torch.exp(0.5 * moments[:, 3:]))
     divergence = torch.distributions.kl_divergence(posterior, normal(0.0, 1.0)).sum()
     assert got.item() == pytest.approx(((images - decoded).abs().sum() + 0.1 * divergence).item() / images.numel())
-    assert draw(moments, 3, torch.zeros(2, 3, 4, 4)).equal(moments[:, :3])
+    assert sample_posterior(moments, 3, torch.zeros(2, 3, 4, 4)).equal(moments[:, :3])
 
 
 class Killed(BaseException):
@@ -70,15 +77,15 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("step", [1, 5, 8, 11])
 def test_a_killed_training_ends_with_the_same_weights(images, whole, tmp_path, monkeypatch, step):
-    advance = Training.advance
+    train_step = AutoencoderTrainer.train_step
 
     def dying(self):
         if self.step == step:
             raise Killed
-        advance(self)
+        train_step(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "advance", dying)
+        patch.setattr(AutoencoderTrainer, "train_step", dying)
         with pytest.raises(Killed):
             fitted(images, tmp_path)
     done = fitted(images, tmp_path)
@@ -90,15 +97,15 @@ def test_a_killed_training_ends_with_the_same_weights(images, whole, tmp_path, m
 def test_the_weights_of_the_lowest_error_are_kept(images, tmp_path, monkeypatch):
     """After the second look the training goes wrong: what is written is what there was at that look."""
     want = fitted(images, tmp_path / "short", 8)
-    advance = Training.advance
+    train_step = AutoencoderTrainer.train_step
 
     def spoilt(self):
-        advance(self)
+        train_step(self)
         if self.step > 8:
             with torch.no_grad():
                 self.model.decoder.conv_out.bias.add_(5)
 
-    monkeypatch.setattr(Training, "advance", spoilt)
+    monkeypatch.setattr(AutoencoderTrainer, "train_step", spoilt)
     done = fitted(images, tmp_path / "long")
     assert np.argmin([error for _, error in done.validation]) == 1
     name = "diffusion_pytorch_model.safetensors"
@@ -132,7 +139,7 @@ def test_a_process_that_ends_while_writing_leaves_no_mixture(images, whole, tmp_
 
 @pytest.mark.parametrize("widths", [(6, 9), (48, 72)])
 def test_widths_need_not_divide_by_32(widths):
-    model = build(4, Fit(latents=2, widths=widths))
+    model = build_autoencoder(4, AutoencoderConfig(latent_channels=2, widths=widths))
     x = torch.zeros(1, 4, 8, 8)
     assert model.decode(model.encode(x).latent_dist.mean).sample.shape == x.shape
 
@@ -183,16 +190,16 @@ def test_two_at_once_and_torchrun_are_refused(images, whole, tmp_path, monkeypat
     monkeypatch.setattr("rsprune.runs.folder.PATIENCE", 0.1)
     with RunFolder(whole[0]).lock(), raises(ConfigMismatchError, whole[0]):
         fitted(images, whole[0])
-    here = Processes(1, 2, torch.device("cpu"))
-    monkeypatch.setattr("rsprune.training.train_autoencoder.processes", lambda device: nullcontext(here))
+    here = DistributedContext(1, 2, torch.device("cpu"))
+    monkeypatch.setattr("rsprune.training.train_autoencoder.join_processes", lambda device: nullcontext(here))
     with raises(ArgumentError, 2):
         fitted(images, tmp_path)
 
 
 def test_what_cannot_be_trained_is_refused(images, whole, tmp_path):
     with raises(ArgumentError, 20):
-        fitted(images, tmp_path, fit=Fit(widths=(8, 8), validation=20))
+        fitted(images, tmp_path, held_out=20)
     with raises(ArgumentError, "size=16", 32):
-        fitted(images, tmp_path, fit=Fit(widths=(8,) * 6))
-    with raises(ConfigMismatchError, "fit.kl", 1e-06, 0.1):
-        fitted(images, whole[0], fit=Fit(**{**vars(FIT), "kl": 0.1}))
+        fitted(images, tmp_path, widths=(8,) * 6)
+    with raises(ConfigMismatchError, "config.kl", 1e-06, 0.1):
+        fitted(images, whole[0], kl=0.1)

@@ -6,16 +6,19 @@ import torch
 from PIL import Image
 
 import scenes
-from failures import raises
+from failures import raises, warns
 from rsprune.errors import ArgumentError, SourceError
 from rsprune.evaluation.evaluate import pair_names
 from rsprune.evaluation.images import open_images
+from rsprune.runners import NoProgress
 from rsprune.training.autoencoder import load_autoencoder
 from rsprune.training.checkpoint import load_dit, read_checkpoint
-from rsprune.training.finetune import Paired, finetune_sis, finetune_sr, widened
-from rsprune.training.label_maps import DATASETS, LabelReading, OneHot, open_pairs
-from rsprune.training.latent_cache import LatentCache, Reading, cache_latents
-from rsprune.training.sample import Sampling, sample_run
+from rsprune.training.conditioning import pair_samples
+from rsprune.training.finetune import finetune_sis, finetune_sr, widened
+from rsprune.training.label_maps import DATASETS, OneHot, open_pairs
+from rsprune.training.latent_cache import LatentCache, cache_latents
+from rsprune.training.sample import sample_run
+from rsprune.training.transforms import ImageTransform, LabelTransform
 from small_dits import inputs, small_dit
 
 pytestmark = pytest.mark.usefixtures("no_curves")
@@ -95,9 +98,9 @@ def test_pairs_of_both_data_sets_stand_in_the_same_rows(second, openearthmap):
 def test_palettes_tell_every_class_and_nothing_else(palette):
     numbers = np.arange(len(palette.names), dtype=np.uint8)[None]
     stored = np.repeat(numbers[..., None], 3, axis=2) if palette.indexed else palette.paint(numbers)
-    np.testing.assert_array_equal(palette.numbers(stored), numbers)
-    assert len(set(palette.colours)) == len(palette.names) == len(palette.colours)
-    assert palette.numbers(np.full((2, 2, 3), 77, np.uint8)) is None
+    np.testing.assert_array_equal(palette.class_numbers(stored), numbers)
+    assert len(set(palette.colors)) == len(palette.names) == len(palette.colors)
+    assert palette.class_numbers(np.full((2, 2, 3), 77, np.uint8)) is None
 
 
 def test_labels_keep_their_place_and_are_never_mixed(tmp_path):
@@ -105,9 +108,9 @@ def test_labels_keep_their_place_and_are_never_mixed(tmp_path):
     Image.fromarray(SECOND.paint(numbers)).save(tmp_path / "a.png")
     Image.fromarray(np.full((32, 32, 3), 77, np.uint8)).save(tmp_path / "b.png")
     paths = [str(tmp_path / name) for name in ("a.png", "b.png", "c.png")]
-    read, failures = LabelReading(16, SECOND, painted=False)(paths)
+    read, failures = LabelTransform(16, SECOND, painted=False)(paths)
     np.testing.assert_array_equal(read[0, :, :, 0], numbers[1::2, 1::2])
-    painted, _ = LabelReading(16, SECOND, painted=True)(paths)
+    painted, _ = LabelTransform(16, SECOND, painted=True)(paths)
     np.testing.assert_array_equal(painted[0], SECOND.paint(read[0, :, :, 0]))
     assert [(number, kind) for number, kind, _ in failures] == [(1, "palette"), (2, "not_found")]
 
@@ -116,8 +119,8 @@ def test_a_wide_label_map_is_cut_as_its_image_is(tmp_path):
     wide = np.full((16, 41, 3), 255, np.uint8)
     wide[:, :20] = 0, 0, 255
     Image.fromarray(wide).save(tmp_path / "wide.png")
-    image, _ = Reading(8)([str(tmp_path / "wide.png")])
-    label, _ = LabelReading(8, SECOND, painted=True)([str(tmp_path / "wide.png")])
+    image, _ = ImageTransform(8)([str(tmp_path / "wide.png")])
+    label, _ = LabelTransform(8, SECOND, painted=True)([str(tmp_path / "wide.png")])
     assert [(pixels[0, 4, :, 0] < 128).sum() for pixels in (image, label)] == [4, 4]
 
 
@@ -136,7 +139,7 @@ def test_one_hot_gives_the_share_of_each_class():
 
 # --- tasks ------------------------------------------------------------------------------------------------------------
 
-FEW = {"iterations": 2, "batch": 2, "samples": 4, "device": "cpu", "progress": False}
+FEW = {"iterations": 2, "ema": 0.1, "batch": 2, "samples": 4, "device": "cpu", "progress": False}
 
 
 def test_the_first_step_begins_at_the_trained_network(base):
@@ -159,7 +162,7 @@ def test_super_resolution_sees_what_is_left_of_the_image(second, base, tmp_path)
     got = low.moments(np.array([2]), np.array([False]))[0].permute(1, 2, 0).numpy() * 127.5 + 127.5
     np.testing.assert_allclose(got, want, atol=0.1)
     again = finetune_sr([second / "im1", second / "im2"], base, out=tmp_path / "sr", **FEW | {"iterations": 3})
-    assert again.figures["steps"] == 3
+    assert again.metrics["steps"] == 3
     with raises(ArgumentError, "factor", 2):
         finetune_sr(second / "im1", base, out=tmp_path / "x", factor=1)
     with raises(ArgumentError, 3):
@@ -184,7 +187,8 @@ def test_super_resolution_reads_the_bands_that_the_network_was_trained_on(second
         out=tmp_path / "drawn",
         images=2,
         condition=second / "im1",
-        sampling=Sampling("ddim", 2),
+        sampler="ddim",
+        steps=2,
         progress=False,
     )
     assert LatentCache(drawn.path.with_name("drawn-conditions")).config["bands"] == [2, 1, 0]
@@ -202,11 +206,11 @@ def test_synthesis_sees_the_label_map_of_its_image(second, base, tmp_path, encod
 @pytest.mark.parametrize("task", ["sr", "sis"])
 def test_a_fine_tuned_network_draws_from_conditions(second, base, tmp_path, monkeypatch, task):
     if task == "sr":
-        tuned = finetune_sr(second / "im1", base, out=tmp_path / "tuned", lr=0.1, ema=0.1, **FEW)
+        tuned = finetune_sr(second / "im1", base, out=tmp_path / "tuned", lr=0.1, **FEW)
     else:
-        tuned = finetune_sis(second, base, out=tmp_path / "tuned", dataset="second", lr=0.1, ema=0.1, **FEW)
+        tuned = finetune_sis(second, base, out=tmp_path / "tuned", dataset="second", lr=0.1, **FEW)
     source = second / "im1" if task == "sr" else second
-    options = {"images": 3, "sampling": Sampling("ddim", 3), "device": "cpu", "progress": False}
+    options = {"images": 3, "sampler": "ddim", "steps": 3, "device": "cpu", "progress": False}
     sample_run(tuned.checkpoint, out=tmp_path / "drawn", condition=source, **options)
     assert np.load(tmp_path / "drawn" / "samples.npz")["arr_0"].shape == (3, 8, 8, 3)
     assert (tmp_path / "drawn" / "conditions.csv").read_text().splitlines()[1].endswith("00000.png")
@@ -233,6 +237,39 @@ def test_a_fine_tuned_network_draws_from_conditions(second, base, tmp_path, monk
         sample_run(tuned.checkpoint, out=tmp_path / "x", condition=source, **options | {"images": 99})
 
 
+def test_a_network_of_measured_scale_is_fine_tuned_and_sampled(second, base, tmp_path):
+    """The recipe holds the scale that the network was trained on, whatever the autoencoder's own is."""
+    content = torch.load(base, weights_only=False)
+    content["recipe"] |= {"scale": 2.0, "shift": -0.5}
+    torch.save(content, tmp_path / "base.pt")
+    tuned = finetune_sr(second / "im1", tmp_path / "base.pt", out=tmp_path / "sr", **FEW)
+    recipe = read_checkpoint(tuned.checkpoint)["recipe"]
+    assert (recipe["scale"], recipe["shift"]) == (2.0, -0.5)
+    options = {"images": 2, "sampler": "ddim", "steps": 2, "device": "cpu", "progress": False}
+    drawn = sample_run(tuned.checkpoint, out=tmp_path / "drawn", condition=second / "im1", **options)
+    assert drawn.metrics["images"] == 2
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+class Killer(NoProgress):
+    """Ends the process before the first image."""
+
+    def start(self, stage, total, done):
+        raise Killed
+
+
+def test_an_average_that_stays_at_the_network_before_is_warned_of(second, base, tmp_path):
+    """0.9999 over 5,000 steps leaves 61 % of the network before; 0.9991 would leave 1 %."""
+    options = {"out": tmp_path / "out", "device": "cpu", "progress": Killer()}
+    with warns(UserWarning, "5,000", "ema=0.9999", "61%", 0.9991), pytest.raises(Killed):
+        finetune_sr(second / "im1", base, **options)
+    with pytest.raises(Killed):  # 0.9994 leaves 5 %: no warning, which would be an error here
+        finetune_sr(second / "im1", base, ema=0.9994, **options)
+
+
 def test_images_whose_condition_cannot_be_read_are_left_out(tmp_path):
     for i, tile in enumerate(scenes.tiles(4, 8)):
         for folder in ("images", "labels"):
@@ -242,19 +279,19 @@ def test_images_whose_condition_cannot_be_read_are_left_out(tmp_path):
     (tmp_path / "images" / "2.png").write_bytes(b"")
     codec = load_autoencoder("identity")
     images, labels = (
-        cache_latents(tmp_path / name, codec, Reading(8), out=tmp_path / f"{name}-cache", progress=False)
+        cache_latents(tmp_path / name, codec, ImageTransform(8), out=tmp_path / f"{name}-cache", progress=False)
         for name in ("images", "labels")
     )
-    pairs = Paired(images, labels, codec)
-    assert [images.keys[number] for number in pairs.numbers] == ["0.png", "3.png"]
+    numbers, partner = pair_samples(images, labels)
+    assert [images.keys[number] for number in numbers] == ["0.png", "3.png"]
     for mirrored in (False, True):
         views = np.full(2, mirrored)
-        assert torch.equal(pairs(pairs.numbers, views), images.moments(pairs.numbers, views))
+        assert torch.equal(labels.moments(partner[numbers], views), images.moments(numbers, views))
 
 
 def test_the_command_fine_tunes_and_explains(command, openearthmap, base, tmp_path):
     words = ["finetune", "sis", openearthmap, "--dataset", "openearthmap", "-c", base, "-o", tmp_path / "out"]
-    done = command(*words, "-n", 1, "--batch", 2, "--device", "cpu")
+    done = command(*words, "-n", 1, "--batch", 2, "--ema", 0, "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert "1 steps, loss" in done.stdout
     page = command("finetune", "--help").stdout

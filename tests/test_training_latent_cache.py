@@ -18,8 +18,16 @@ from rsprune.io import read_table, write_json, write_table
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.options import source_config
 from rsprune.sources import open_source
-from rsprune.training.autoencoder import Autoencoder, draw, expected_sums, load_autoencoder, tiny_decoder, tiny_encoder
-from rsprune.training.latent_cache import LatentCache, Reading, cache_latents
+from rsprune.training.autoencoder import (
+    Autoencoder,
+    expected_sums,
+    load_autoencoder,
+    sample_posterior,
+    tiny_decoder,
+    tiny_encoder,
+)
+from rsprune.training.latent_cache import LatentCache, cache_latents
+from rsprune.training.transforms import ImageTransform
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +74,7 @@ def test_a_folder_of_diffusers_gives_its_own_latents(kl):
         torch.manual_seed(7)
         want = posterior.sample()
         torch.manual_seed(7)
-        assert torch.equal(draw(posterior.parameters, 4, torch.randn(want.shape)), want)
+        assert torch.equal(sample_posterior(posterior.parameters, 4, torch.randn(want.shape)), want)
         z = ours.normalize(want)
         torch.testing.assert_close(z, want * 0.18215)
         torch.testing.assert_close(ours.decode(z), theirs.decode(want).sample.clamp(-1, 1), rtol=1e-4, atol=1e-4)
@@ -184,7 +192,7 @@ def test_published_taef2_reconstructs_aerial_scenes():
     ours = load_autoencoder(data / "taef2")
     with tarfile.open(data / "reference_aid_128.tar") as tar:
         members = [member for member in tar if member.isfile()][::300]
-        pixels, failures = Reading(128)([tar.extractfile(member).read() for member in members])
+        pixels, failures = ImageTransform(128)([tar.extractfile(member).read() for member in members])
     assert not failures
     x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.inference_mode():
@@ -202,7 +210,7 @@ def test_pixels_are_cut_from_the_middle(tmp_path, bands):
     planes = np.random.default_rng(0).integers(0, 256, (20, 31, 3), np.uint8)
     Image.fromarray(planes).save(tmp_path / "a.png")
     taken = (0, 1, 2) if bands is None else bands
-    pixels, failures = Reading(10, len(taken), bands)([str(tmp_path / "a.png"), str(tmp_path / "b.png")])
+    pixels, failures = ImageTransform(10, len(taken), bands)([str(tmp_path / "a.png"), str(tmp_path / "b.png")])
     for place, band in enumerate(taken):
         whole = Image.fromarray(np.ascontiguousarray(planes[:, :, band])).resize((15, 10), Image.Resampling.BICUBIC)
         np.testing.assert_array_equal(pixels[0, :, :, place], np.asarray(whole)[:, 2:12])
@@ -212,17 +220,19 @@ def test_pixels_are_cut_from_the_middle(tmp_path, bands):
 
 def test_images_without_the_bands_are_failures(tmp_path):
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
-    _, failures = Reading(8, 4)([str(tmp_path / "a.png")])
+    _, failures = ImageTransform(8, 4)([str(tmp_path / "a.png")])
     assert [(number, kind) for number, kind, _ in failures] == [(0, "bands")]
     with raises(ArgumentError, 2, 3):
-        Reading(8, 3, (0, 1))
+        ImageTransform(8, 3, (0, 1))
 
 
 # --- the cache --------------------------------------------------------------------------------------------------------
 
 
 def make(images, kl, out, **options):
-    return cache_latents(images, load_autoencoder(kl), Reading(24), out=out, batch_size=4, progress=False, **options)
+    return cache_latents(
+        images, load_autoencoder(kl), ImageTransform(24), out=out, batch_size=4, progress=False, **options
+    )
 
 
 def files_of(folder):
@@ -281,7 +291,7 @@ def test_what_draws_sum_to_is_clamped_as_they_are():
     moments[0, :, 0] = torch.tensor([[3.0, -1.0], [40.0, 0.0]])
     total, squares = expected_sums(moments.half(), 1)
     assert (total, squares) == (2.0, pytest.approx(10 + np.exp(20.0) + 1, rel=1e-12))
-    draws = draw(moments.repeat(20000, 1, 1, 1), 1, torch.randn(20000, 1, 1, 2))
+    draws = sample_posterior(moments.repeat(20000, 1, 1, 1), 1, torch.randn(20000, 1, 1, 2))
     assert draws.square().sum().item() / 20000 == pytest.approx(squares, rel=0.05)
 
 
@@ -313,7 +323,7 @@ def test_a_killed_cache_goes_on_and_ends_with_the_same_bytes(kl, tmp_path, monke
             raise Killed
         return encode(self, x)
 
-    monkeypatch.setattr("rsprune.training.autoencoder.Diffusers.encode", dying)
+    monkeypatch.setattr("rsprune.training.autoencoder.DiffusersAutoencoder.encode", dying)
     with pytest.raises(Killed):
         make(pool, kl, tmp_path / "killed")
     with raises(UnfinishedRunError, tmp_path / "killed"):
@@ -329,9 +339,9 @@ def test_another_configuration_is_refused(images, kl, tmp_path):
     with raises(ConfigMismatchError, "mirror"):
         make(images, kl, tmp_path / "cache", mirror=False)
     with raises(ArgumentError, "size=25", 4):
-        cache_latents(images, load_autoencoder(kl), Reading(25), out=tmp_path / "other")
+        cache_latents(images, load_autoencoder(kl), ImageTransform(25), out=tmp_path / "other")
     with raises(ArgumentError, 3, 1):
-        cache_latents(images, load_autoencoder(kl), Reading(24, 1), out=tmp_path / "other")
+        cache_latents(images, load_autoencoder(kl), ImageTransform(24, 1), out=tmp_path / "other")
 
 
 def test_a_run_s_selection_is_what_is_encoded(images, kl, tmp_path):

@@ -10,7 +10,7 @@ from PIL import Image
 from failures import raises
 from rsprune.errors import ArgumentError, ConfigMismatchError
 from rsprune.training.autoencoder import load_autoencoder
-from rsprune.training.sample import Sampling, sample_run, write_keys
+from rsprune.training.sample import sample_run, write_keys
 from small_dits import small_dit
 
 PIXELS = {"data": {"autoencoder": load_autoencoder("identity").provenance()}, "scale": 1.0, "shift": 0.0}
@@ -25,10 +25,7 @@ def checkpoint(path, classes=None, **recipe):
 
 
 def draw(path, out, images=6, **options):
-    sampling = Sampling(
-        steps=4, **{name: options.pop(name) for name in ("batch", "guidance", "seed") if name in options}
-    )
-    sample_run(path, out=out, images=images, sampling=sampling, device="cpu", progress=False, **options)
+    sample_run(path, out=out, images=images, steps=4, device="cpu", progress=False, **options)
     return np.load(out / "samples.npz")["arr_0"]
 
 
@@ -64,7 +61,7 @@ def test_what_is_missing_is_drawn_again_to_the_bit(tmp_path):
     assert (tmp_path / "out" / "images" / "000005.png").stat().st_mtime_ns == kept
     assert (tmp_path / "out" / "samples.npz").read_bytes() == archive
     assert np.array_equal(draw(path, tmp_path / "out", images=8, batch=2)[:6], want)
-    with raises(ConfigMismatchError, "seed", 0, 1):
+    with raises(ConfigMismatchError, "sampling.seed", 0, 1):
         draw(path, tmp_path / "out", batch=2, seed=1)
 
 
@@ -121,7 +118,7 @@ def test_without_what_it_needs_the_command_names_the_extra(command, tmp_path, mo
     ):
         done = command(*words, "-o", tmp_path / "out")
         assert done.returncode == 1
-        assert 'diffusers not installed, which diffusion needs: pip install "rsprune[train]"' in done.stderr
+        assert 'diffusers not installed, which training needs: pip install "rsprune[train]"' in done.stderr
 
 
 def test_images_that_no_file_holds_are_refused_before_they_are_drawn(tmp_path):

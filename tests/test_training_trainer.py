@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -22,27 +23,47 @@ from rsprune.errors import ArgumentError, ConfigMismatchError, DivergedError
 from rsprune.io import TEMPORARY
 from rsprune.runners import NoProgress
 from rsprune.training.autoencoder import Identity
-from rsprune.training.checkpoint import load_dit, read_checkpoint
-from rsprune.training.distributed import Processes, processes
-from rsprune.training.gaussian_diffusion import Diffusion
-from rsprune.training.metrics import draw_curve
-from rsprune.training.pretrain import Feed, pretrain
-from rsprune.training.rng import Order, draw_batch, draw_sample, way_seed
-from rsprune.training.trainer import Batch, Optimisation, Schedule, TrainingFolder, link, train
+from rsprune.training.checkpoint import TrainingFolder, keep_checkpoint, load_dit, read_checkpoint
+from rsprune.training.config import OptimizerConfig, TrainConfig
+from rsprune.training.distributed import DistributedContext, join_processes
+from rsprune.training.gaussian_diffusion import GaussianDiffusion
+from rsprune.training.latent_loader import Batch, LatentLoader
+from rsprune.training.metrics import plot_losses
+from rsprune.training.pretrain import pretrain
+from rsprune.training.rng import EpochPermutation, batch_noise, sampler_seed
+from rsprune.training.trainer import train
 from small_dits import small_dit
 
 pytestmark = pytest.mark.usefixtures("no_curves")
 
-ALONE = Processes(0, 1, torch.device("cpu"))
+ALONE = DistributedContext(0, 1, torch.device("cpu"))
 RECIPE = {"task": "test", "network": small_dit(num_classes=5).config}
-FAST = Optimisation(batch=6, lr=3e-3, ema=0.9, seed=3)
+FAST = OptimizerConfig(batch=6, lr=3e-3, ema=0.9, precision="float32", seed=3)
+
+
+class Drawn(NamedTuple):
+    """The random numbers of one sample, from Philox's key and counter."""
+
+    mirror: float
+    drop: float
+    t: int
+    posterior: torch.Tensor
+    noise: torch.Tensor
+
+
+def draw_sample(seed, step, position, shape):
+    rng = np.random.Generator(np.random.Philox(key=[seed, 0], counter=[0, 0, position, step]))
+    mirror, drop = rng.random(2)
+    t = int(rng.integers(1000))
+    posterior, noise = torch.from_numpy(rng.standard_normal((2, *shape), np.float32))
+    return Drawn(mirror, drop, t, posterior, noise)
 
 
 def feed(step, positions):
     """Samples of a fixed pattern, all of what draws them from their place."""
     draws = [draw_sample(3, step, position, (4, 8, 8)) for position in positions]
     pattern = torch.linspace(-1, 1, 64).view(1, 8, 8).repeat(4, 1, 1)
-    x = torch.stack([pattern * (1 + one.mirrored) for one in draws])
+    x = torch.stack([pattern * (1 + one.mirror) for one in draws])
     t = torch.tensor([one.t for one in draws])
     return Batch(x, torch.stack([one.noise for one in draws]), t, t % 5)
 
@@ -63,13 +84,9 @@ class Killer(NoProgress):
             raise Killed
 
 
-def trained(
-    folder, steps=12, *, schedule=None, optimisation=FAST, observer=None, recipe=RECIPE, batches=feed, us=ALONE
-):
+def trained(folder, steps=12, *, schedule=None, observer=None, recipe=RECIPE, batches=feed, dist=ALONE):
     looked = []
-    schedule = Schedule(
-        steps, **{"checkpoint_every": 5, "keep_every": 8, "sample_every": 4, "log_every": 3} | (schedule or {})
-    )
+    schedule = TrainConfig(steps, **{"checkpoint_every": 5, "keep_every": 8, "sample_every": 4} | (schedule or {}))
     taken, losses = train(
         small_dit(num_classes=5),
         batches,
@@ -77,7 +94,7 @@ def trained(
         recipe,
         FAST,
         schedule,
-        us,
+        dist,
         observer or NoProgress(),
         lambda model, path: looked.append(path.name),
     )
@@ -105,11 +122,13 @@ def test_steps_are_those_of_a_plain_loop(tmp_path):
     _, losses, _ = trained(tmp_path)
     model, averaged = small_dit(num_classes=5).train(), small_dit(num_classes=5)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0)
-    diffusion = Diffusion()
+    diffusion = GaussianDiffusion()
     for step in range(12):
         batch = feed(step, range(6))
         noisy = diffusion.q_sample(batch.x, batch.t, batch.noise)
-        loss = diffusion.losses(model(noisy, batch.t, batch.y), batch.x, noisy, batch.t, batch.noise).total.mean()
+        loss = diffusion.training_losses(
+            model(noisy, batch.t, batch.y), batch.x, noisy, batch.t, batch.noise
+        ).total.mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -141,8 +160,8 @@ def test_a_killed_training_ends_with_the_same_weights_and_losses(tmp_path, whole
         assert all(torch.equal(value, other[which][name]) for name, value in one[which].items())
     for number, moments in one["opt"]["state"].items():
         assert all(torch.equal(value, other["opt"]["state"][number][name]) for name, value in moments.items())
-    one, other = (TrainingFolder(path).losses.read_bytes() for path in (folder, tmp_path / "killed"))
-    assert one == other
+    for path in ("checkpoints/0000012.pt", "checkpoints/last.pt", "losses.csv"):
+        assert (folder / path).read_bytes() == (tmp_path / "killed" / path).read_bytes()
 
 
 def test_what_a_killed_process_left_unfinished_is_removed(tmp_path):
@@ -181,10 +200,10 @@ def test_what_is_kept_is_there_wherever_the_process_ends(tmp_path, whole, monkey
         calls.append(name)
         if len(calls) == keeping:
             raise Killed
-        link(path, name)
+        keep_checkpoint(path, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr("rsprune.training.trainer.link", dying)
+        patch.setattr("rsprune.training.trainer.keep_checkpoint", dying)
         with pytest.raises(Killed):
             trained(tmp_path)
     trained(tmp_path)
@@ -219,8 +238,8 @@ def place_of(rank, port):
 def join(folder, port):
     """The second of two processes."""
     os.environ |= place_of(1, port)
-    with processes("cpu") as us:
-        trained(folder, us=us, schedule={"micro_batch": 2})
+    with join_processes("cpu") as dist:
+        trained(folder, dist=dist, schedule={"micro_batch": 2})
 
 
 def test_two_processes_train_as_one_does(tmp_path, whole, monkeypatch):
@@ -232,8 +251,8 @@ def test_two_processes_train_as_one_does(tmp_path, whole, monkeypatch):
     other.start()
     for name, value in place_of(0, port).items():
         monkeypatch.setenv(name, value)
-    with processes("cpu") as us:
-        trained(tmp_path, us=us, schedule={"micro_batch": 2})
+    with join_processes("cpu") as dist:
+        trained(tmp_path, dist=dist, schedule={"micro_batch": 2})
     other.join(120)
     assert other.exitcode == 0
     shared = read_checkpoint(TrainingFolder(tmp_path).checkpoint(12))
@@ -243,7 +262,7 @@ def test_two_processes_train_as_one_does(tmp_path, whole, monkeypatch):
 
 def test_what_is_written_when(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr("rsprune.training.metrics.draw_curve", lambda losses, path: drawn.append((len(losses), path)))
+    monkeypatch.setattr("rsprune.training.metrics.plot_losses", lambda losses, path: drawn.append((len(losses), path)))
     _, losses, looked = trained(tmp_path)
     assert drawn[-1] == (12, tmp_path / "losses.png")
     assert looked == ["0000004.png", "0000008.png", "0000012.png"]
@@ -258,10 +277,18 @@ def test_what_is_written_when(tmp_path, monkeypatch):
 
 def test_the_curve_is_drawn_and_may_be_of_one_step(tmp_path):
     for steps in (1, 250):
-        draw_curve(np.random.default_rng(0).normal(size=(steps, 2)), tmp_path / "losses.png")
+        plot_losses(np.random.default_rng(0).normal(size=(steps, 2)), tmp_path / "losses.png")
         with Image.open(tmp_path / "losses.png") as image:
             assert image.size == (700, 320)
             assert len(image.getcolors(1 << 20)) > 9
+
+
+def test_a_training_without_a_folder_takes_the_same_steps_and_writes_nothing(tmp_path, whole, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    network, schedule = small_dit(num_classes=5), TrainConfig(12)
+    _, losses = train(network, feed, None, RECIPE, FAST, schedule, ALONE, NoProgress(), None)
+    assert losses.tobytes() == whole[1].tobytes()
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_checkpoint_is_a_network_that_loads(tmp_path):
@@ -301,25 +328,35 @@ def test_a_loss_that_is_no_number_ends_the_training_before_its_checkpoint(tmp_pa
 )
 def test_optimisation_that_cannot_be_is_refused(change, values):
     with raises(ArgumentError, *values):
-        Optimisation(**change)
+        OptimizerConfig(**change)
 
 
 def test_batches_that_cannot_be_shared_are_refused(tmp_path):
     with raises(ArgumentError, 6, 4):
-        train(None, feed, None, {}, FAST, Schedule(1), Processes(0, 4, torch.device("cpu")), NoProgress(), None)
+        train(
+            None,
+            feed,
+            None,
+            {},
+            FAST,
+            TrainConfig(1),
+            DistributedContext(0, 4, torch.device("cpu")),
+            NoProgress(),
+            None,
+        )
     with raises(ArgumentError, "micro_batch"):
-        Schedule(1, micro_batch=0)
+        TrainConfig(1, micro_batch=0)
 
 
 # --- draws ------------------------------------------------------------------------------------------------------------
 
 
 def test_an_epoch_takes_every_image_once_in_an_order_of_its_own():
-    order = Order(7, images=10, batch=4)
+    order = EpochPermutation(7, images=10, batch=4)
     drawn = [order(step, position) for step in range(5) for position in range(4)]
     assert sorted(drawn[:10]) == sorted(drawn[10:]) == list(range(10))
     assert drawn[:10] != drawn[10:]
-    assert [Order(8, 10, 4)(0, position) for position in range(4)] != drawn[:4]
+    assert [EpochPermutation(8, 10, 4)(0, position) for position in range(4)] != drawn[:4]
 
 
 def test_draws_depend_on_their_place_alone_and_are_what_they_should_be():
@@ -335,8 +372,8 @@ def test_draws_depend_on_their_place_alone_and_are_what_they_should_be():
     t = np.array([one.t for one in many])
     assert (t.min(), t.max()) <= (10, 999)
     assert t.mean() == pytest.approx(499.5, abs=25)
-    assert np.mean([one.mirrored < 0.5 for one in many]) == pytest.approx(0.5, abs=0.05)
-    assert np.mean([one.dropped < 0.1 for one in many]) == pytest.approx(0.1, abs=0.03)
+    assert np.mean([one.mirror < 0.5 for one in many]) == pytest.approx(0.5, abs=0.05)
+    assert np.mean([one.drop < 0.1 for one in many]) == pytest.approx(0.1, abs=0.03)
 
 
 @given(
@@ -348,11 +385,11 @@ def test_draws_depend_on_their_place_alone_and_are_what_they_should_be():
 )
 def test_a_batch_draws_what_its_samples_draw(seed, step, first, count, shape):
     positions = range(first, first + count)
-    batch = draw_batch(seed, step, positions, shape)
+    batch = batch_noise(seed, step, positions, shape)
     assert batch.noise.shape == batch.posterior.shape == (count, *shape)
     for i, position in enumerate(positions):
         one = draw_sample(seed, step, position, shape)
-        assert (batch.mirrored[i], batch.dropped[i], batch.t[i]) == (one.mirrored, one.dropped, one.t)
+        assert (batch.mirror[i], batch.drop[i], batch.t[i]) == (one.mirror, one.drop, one.t)
         assert torch.equal(batch.posterior[i], one.posterior)
         assert torch.equal(batch.noise[i], one.noise)
 
@@ -372,20 +409,21 @@ class Latents:
 @pytest.mark.parametrize("mirror", [True, False])
 def test_a_batch_is_made_of_what_each_of_its_places_draws(mirror):
     network = small_dit(num_classes=3, class_dropout_prob=0.5)
-    feed, order = Feed(Latents(), Identity(2), ["a", "b", "c"], network, FAST, mirror), Order(FAST.seed, 12, FAST.batch)
+    feed = LatentLoader(Latents(), Identity(2), network, FAST, mirror=mirror, classes=["a", "b", "c"])
+    order = EpochPermutation(FAST.seed, 12, FAST.batch)
     for step in range(3):
         made = feed(step, range(1, 6))
         for i, position in enumerate(range(1, 6)):
             one, number = draw_sample(FAST.seed, step, position, (2, 4, 4)), order(step, position)
-            x = one.posterior + (10 * number + 1000 * (mirror and one.mirrored < 0.5))
+            x = one.posterior + (10 * number + 1000 * (mirror and one.mirror < 0.5))
             assert torch.equal(made.x[i], x)
             assert torch.equal(made.noise[i], one.noise)
-            assert (made.t[i], made.y[i]) == (one.t, 3 if one.dropped < 0.5 else number % 3)
+            assert (made.t[i], made.y[i]) == (one.t, 3 if one.drop < 0.5 else number % 3)
 
 
 def test_the_noise_on_the_way_has_a_stream_of_its_own():
-    assert way_seed(5, 7) == 4478880687102234160 >> 1
-    assert len({way_seed(seed, number) for seed in range(9) for number in range(9)}) == 81
+    assert sampler_seed(5, 7) == 4478880687102234160 >> 1
+    assert len({sampler_seed(seed, number) for seed in range(9) for number in range(9)}) == 81
 
 
 # --- from images to a checkpoint --------------------------------------------------------------------------------------
@@ -406,7 +444,7 @@ SMALL = {"size": 8, "model": "32x2x2/2", "batch": 4, "sample_every": 4, "samples
 
 def test_training_from_images_records_all_that_it_is_made_of(images, tmp_path):
     done = pretrain(images, out=tmp_path / "a", iterations=4, conditional=True, device="cpu", **SMALL)
-    assert done.figures["steps"] == 4
+    assert done.metrics["steps"] == 4
     assert str(done.checkpoint) in done.describe()
     recipe = read_checkpoint(done.checkpoint)["recipe"]
     assert recipe["classes"] == ["a", "b", "c"]

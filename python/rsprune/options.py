@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origi
 from rsprune.errors import ArgumentError
 from rsprune.validation import check_choice, check_integer, check_number
 
-__all__ = ["Option", "build", "check_options", "keywords", "option", "options_of", "to_config"]
+__all__ = ["Option", "build", "check_options", "integers", "keywords", "option", "options_of", "to_config"]
 
 T = TypeVar("T")
 
@@ -157,6 +157,24 @@ def check_options(options: Any) -> None:
         elif kinds == [bool] and not isinstance(value, bool):
             message = f"{field.name} is {value!r}; expected True or False"
             raise ArgumentError(message)
+
+
+def integers(text: str, count: int | None = None) -> tuple[int, ...]:
+    """Parse integers such as ``3,2,1``, as many as ``count`` if given; a parser of options.
+
+    Raises
+    ------
+    ValueError
+        The text is anything else.
+    """
+    try:
+        values = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or count not in (None, len(values)):
+        message = f"{text!r}: expected {'' if count is None else f'{count} '}integers with commas between them"
+        raise ValueError(message)
+    return values
 
 
 def to_config(options: Any) -> dict[str, Any]:

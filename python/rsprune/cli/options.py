@@ -63,6 +63,11 @@ def _text_parser(parser: Callable[[str], Any]) -> Callable[[Any], Any]:
     """Make a parser that lets a default value through, which is of the final type already."""
 
     def parse(value: Any) -> Any:
-        return parser(value) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        try:
+            return parser(value)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
 
     return parse

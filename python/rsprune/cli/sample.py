@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from rsprune.cli import common
-from rsprune.cli.train import Device, Precision
+from rsprune.cli.options import with_options
 from rsprune.training import check_installed
+from rsprune.training.config import SampleOptions
 
 EXAMPLES = """
 [bold]Examples[/bold]\n
@@ -21,46 +22,21 @@ EXAMPLES = """
 
 
 @common.guarded
+@with_options
 def command(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of rsprune train, or a published one.")],
     out: common.OutFolder,
-    images: Annotated[int, typer.Option("--images", "-n", min=1, help="How many images.")] = 64,
-    autoencoder: Annotated[
-        str | None, typer.Option("--autoencoder", "-a", help="What decodes the latents; not needed for pixels.")
-    ] = None,
-    weights: Annotated[Literal["ema", "model"], typer.Option(help="The averaged weights, or the last ones.")] = "ema",
-    classes: Annotated[str | None, typer.Option(help="Classes to draw in turn. Default: all.")] = None,
+    options: SampleOptions,
     condition: Annotated[
-        str | None, typer.Option(help="Of a fine-tuned network: the images or label maps to draw from.")
+        str | None, typer.Option(help="For a fine-tuned network: the images or label maps to draw from.")
     ] = None,
-    sampler: Annotated[
-        Literal["ddpm", "ddim", "dpm++"], typer.Option(help="ddpm as in the paper; the others need fewer steps.")
-    ] = "ddpm",
-    steps: Annotated[int, typer.Option(min=1, max=1000, help="Steps of the sampler.")] = 250,
-    guidance: Annotated[float, typer.Option(help="Scale of classifier-free guidance; 1 is none.")] = 1.0,
-    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 32,
-    precision: Precision = "auto",
-    device: Device = None,
-    seed: common.Seed = 0,
     quiet: common.Quiet = False,
     json: common.Json = False,
 ) -> None:
     """Draw images: images/<number>.png, and all of them in samples.npz. The same command draws what is missing."""
     check_installed()
-    from rsprune.training.sample import Sampling, sample_run
+    from rsprune.training.sample import sample_run
 
-    with common.watch(quiet, json) as observer:
-        drawn = sample_run(
-            checkpoint,
-            out=out,
-            images=images,
-            autoencoder=autoencoder,
-            weights=weights,
-            classes=None if classes is None else classes.split(","),
-            condition=condition,
-            sampling=Sampling(sampler, steps, guidance, batch, seed),
-            precision=precision,
-            device=device,
-            progress=observer,
-        )
-    common.conclude(drawn.figures, drawn.describe(), quiet, json)
+    with common.watch(quiet, json) as progress:
+        drawn = sample_run(checkpoint, out=out, condition=condition, options=options, progress=progress)
+    common.conclude(drawn.metrics, drawn.describe(), quiet, json)

@@ -36,7 +36,8 @@ from rsprune.runs.reference import SourceLike
 from rsprune.runs.single import embed_run
 from rsprune.sources import open_source
 from rsprune.training.autoencoder import load_autoencoder
-from rsprune.training.latent_cache import Reading, cache_latents
+from rsprune.training.latent_cache import cache_latents
+from rsprune.training.transforms import ImageTransform
 
 __all__ = ["Experiment", "experiment"]
 
@@ -184,18 +185,18 @@ def prepare(
         progress=observer,
     )
     assert scale.autoencoder is not None
-    codec, reading = load_autoencoder(scale.autoencoder), Reading(scale.size)
-    cache_latents(pool, codec, reading, out=root / "latents", device=runner.device or "cpu", progress=observer)
+    codec, transform = load_autoencoder(scale.autoencoder), ImageTransform(scale.size)
+    cache_latents(pool, codec, transform, out=root / "latents", device=runner.device or "cpu", progress=observer)
     held = {name: {one.keys[row] for row in one.split(SPLIT)[1].tolist()} for name, one in runner.references.items()}
-    target = np.concatenate([pixels(source, held[name], reading) for name, source in references.items()])
+    target = np.concatenate([pixels(source, held[name], transform) for name, source in references.items()])
     write_npy(root / "real" / "target.npy", target[sample_rows(scale.real, len(target), SPLIT)])
     keys = EmbeddedPool.open(root / "pool").keys
     drawn = {keys[row] for row in sample_rows(scale.real, len(keys), SPLIT).tolist()}
-    write_npy(root / "real" / "pool.npy", pixels(pool, drawn, reading))
+    write_npy(root / "real" / "pool.npy", pixels(pool, drawn, transform))
 
 
-def pixels(source: SourceLike, keys: set[str], reading: Reading) -> NDArray[np.uint8]:
+def pixels(source: SourceLike, keys: set[str], transform: ImageTransform) -> NDArray[np.uint8]:
     """The images of some keys, as the network sees them: uint8 (n, S, S, 3)."""
     images = open_source(source)
     wanted = (item.data for shard in images.shards for item in images.read(shard) if item.key in keys)
-    return np.concatenate([reading([data])[0] for data in wanted])
+    return np.concatenate([transform([data])[0] for data in wanted])

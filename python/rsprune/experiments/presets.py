@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rsprune.errors import ArgumentError
 from rsprune.options import check_options, option
-
-if TYPE_CHECKING:
-    from rsprune.training.gaussian_diffusion import Sampler
+from rsprune.training.config import Sampler
 
 __all__ = ["SCALES", "Scale", "TrialOptions", "scale_of"]
 

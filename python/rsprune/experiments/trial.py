@@ -28,11 +28,11 @@ from rsprune.io import digest, provenance_header, read_json, write_json, write_n
 from rsprune.runners import NoProgress
 from rsprune.selection import Selection, budget_rows
 from rsprune.training.autoencoder import load_autoencoder
-from rsprune.training.distributed import processes
+from rsprune.training.config import ModelConfig, OptimizerConfig, TrainConfig
+from rsprune.training.distributed import join_processes
 from rsprune.training.latent_cache import LatentCache
 from rsprune.training.pretrain import train_on
-from rsprune.training.sample import Sampling, sample_run
-from rsprune.training.trainer import Optimisation, Schedule, precision_on
+from rsprune.training.sample import sample_run
 
 __all__ = ["SPLIT", "TrialRunner"]
 
@@ -160,32 +160,34 @@ class TrialRunner:
         scale = self.scale
         assert scale.autoencoder is not None
         codec = load_autoencoder(scale.autoencoder)
-        with processes(self.device) as us:
-            precision = precision_on(us.device, "auto")
-            optimisation = Optimisation(scale.batch, scale.lr, 0.0, scale.ema, precision, seed)
-            steps = scale.iterations
-            schedule = Schedule(steps, scale.micro_batch, min(max(steps // 4, 1), 2500), steps, steps)
+        steps = scale.iterations
+        optimizer = OptimizerConfig(scale.batch, scale.lr, ema=scale.ema, seed=seed)
+        schedule = TrainConfig(steps, scale.micro_batch, min(max(steps // 4, 1), 2500), steps, steps)
+        with join_processes(self.device) as dist:
             trained = train_on(
                 self.latents,
                 codec,
-                us,
+                dist,
                 NoProgress(),
-                out=folder / "training",
-                model=scale.model,
-                optimisation=optimisation,
-                schedule=schedule,
-                numbers=numbers,
+                folder / "training",
+                ModelConfig(scale.model),
+                optimizer,
+                schedule,
+                numbers,
             )
         sampled = sample_run(
             trained.checkpoint,
             out=folder / "samples",
             images=scale.images,
             autoencoder=scale.autoencoder,
-            sampling=Sampling(scale.sampler, scale.steps, batch=100, seed=seed),
+            sampler=scale.sampler,
+            steps=scale.steps,
+            batch=100,
+            seed=seed,
             device=self.device,
             progress=NoProgress(),
         )
-        metrics: dict[str, Any] = {"loss": trained.figures["loss"]}
+        metrics: dict[str, Any] = {"loss": trained.metrics["loss"]}
         made = open_images(sampled.path / "samples.npz")
         extractor, provenance = self.extractor, self.provenance
         features = extractor.features(made.read(np.arange(len(made))))

@@ -1,6 +1,6 @@
-"""Diffusion transformers: training them on the images that were kept, fine-tuning, sampling.
+"""Diffusion transformers: training on the selected images, fine-tuning, sampling.
 
-Importing this package imports no torch; its modules do.
+Importing this package, or its options in :mod:`rsprune.training.config`, imports no torch.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ __all__ = ["check_installed"]
 
 
 def check_installed() -> None:
-    """Fail when what training needs is not installed.
+    """Check that the packages that training needs are installed.
 
     Raises
     ------
     MissingDependencyError
-        Naming what is missing, and the extra that brings it.
+        A package is missing. The message names it and the extra that brings it.
     """
     if missing := [name for name in ("torch", "diffusers") if find_spec(name) is None]:
-        message = f'{" and ".join(missing)} not installed, which diffusion needs: pip install "rsprune[train]"'
+        message = f'{" and ".join(missing)} not installed, which training needs: pip install "rsprune[train]"'
         raise MissingDependencyError(message)

@@ -1,7 +1,7 @@
-"""Autoencoders: between images and the latents that a diffusion transformer is trained on.
+"""Autoencoders: maps between images and the latents that a diffusion transformer is trained on.
 
-Images are float32 (n, C, H, W) from -1 to 1. An encoder gives moments (n, M, h, w): the means of a Gaussian over
-latents and the logarithms of its variances (M = 2L), or latents that are certain (M = L). The transformer sees
+Images are float32 (n, C, H, W) in [-1, 1]. An encoder returns moments (n, M, h, w): the means of a Gaussian over
+latents and the logarithms of its variances (M = 2L), or deterministic latents (M = L). The transformer works on
 ``(latent - shift) * scale``, which should have about unit variance.
 """
 
@@ -13,19 +13,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from rsprune.encoders.weights import load_into, read_state, refuse, weights_provenance
 from rsprune.errors import ArgumentError, FormatError, WeightsError
 from rsprune.io import read_json
 
-__all__ = ["Autoencoder", "draw", "expected_sums", "load_autoencoder"]
+__all__ = ["Autoencoder", "expected_sums", "load_autoencoder", "sample_posterior"]
 
-#: The logarithm of a variance is held within these before it is used, as diffusers does.
+#: Logarithms of variances are clamped to this range before use, as diffusers does.
 LOG_VARIANCE = (-30.0, 20.0)
 
 
-def draw(moments: Tensor, latents: int, noise: Tensor) -> Tensor:
-    """Draw latents (n, L, h, w) from moments (n, M, h, w), with standard normal ``noise`` (n, L, h, w).
+def sample_posterior(moments: Tensor, latents: int, noise: Tensor) -> Tensor:
+    """Draw latents (n, L, h, w) from moments (n, M, h, w) by standard normal ``noise`` (n, L, h, w).
 
     Moments without variances are the latents themselves.
     """
@@ -34,24 +35,24 @@ def draw(moments: Tensor, latents: int, noise: Tensor) -> Tensor:
 
 
 def expected_sums(moments: Tensor, latents: int) -> tuple[float, float]:
-    """What the latents that :func:`draw` draws, and their squares, are expected to sum to; in float64."""
+    """Return the expected sums, in float64, of the latents of :func:`sample_posterior` and of their squares."""
     mean, log_variance = moments[:, :latents].double(), moments[:, latents:].double()
     return float(mean.sum()), float(mean.square().sum() + log_variance.clamp(*LOG_VARIANCE).exp().sum())
 
 
 class Autoencoder(ABC, nn.Module):
-    """Between images and latents. Attributes are fixed when it is made.
+    """Maps images to latents and back. Its attributes are fixed when it is made.
 
     Attributes
     ----------
     channels, latents, moments : int
         C, L and M.
     factor : int
-        How many pixels a latent pixel is wide.
+        Side of a latent pixel, in pixels.
     scale, shift : float
-        See above.
+        The normalization of the latents.
     source : dict
-        What it was made from, for the provenance.
+        Kind and files of the autoencoder, for the provenance.
     """
 
     channels: int
@@ -64,22 +65,22 @@ class Autoencoder(ABC, nn.Module):
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
-        """Images (n, C, H, W) to moments (n, M, h, w), neither shifted nor scaled."""
+        """Map images (n, C, H, W) to moments (n, M, h, w), neither shifted nor scaled."""
 
     @abstractmethod
     def invert(self, latents: Tensor) -> Tensor:
-        """Latents (n, L, h, w), neither shifted nor scaled, to images (n, C, H, W); they may leave [-1, 1]."""
+        """Map latents (n, L, h, w), neither shifted nor scaled, to images (n, C, H, W), which may leave [-1, 1]."""
 
     def decode(self, z: Tensor) -> Tensor:
-        """What the transformer works on, (n, L, h, w), to images (n, C, H, W) within [-1, 1]."""
+        """Map normalized latents (n, L, h, w) to images (n, C, H, W) in [-1, 1]."""
         return self.invert(z / self.scale + self.shift).clamp(-1, 1)
 
     def normalize(self, latents: Tensor) -> Tensor:
-        """Latents to what the transformer works on."""
+        """Normalize latents for the transformer."""
         return (latents - self.shift) * self.scale
 
     def provenance(self) -> dict[str, Any]:
-        """Say what it is, as JSON takes it."""
+        """Describe the autoencoder, JSON-serializable."""
         return {
             **self.source,
             "channels": self.channels,
@@ -91,7 +92,7 @@ class Autoencoder(ABC, nn.Module):
 
 
 class Identity(Autoencoder):
-    """No autoencoder: the transformer works on pixels."""
+    """No autoencoder: the transformer works on the pixels themselves."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -99,38 +100,38 @@ class Identity(Autoencoder):
         self.factor = 1
         self.source = {"autoencoder": "identity"}
 
+    @override
     def encode(self, images: Tensor) -> Tensor:
-        """The images themselves."""
         return images
 
+    @override
     def invert(self, latents: Tensor) -> Tensor:
-        """The latents themselves."""
         return latents
 
 
-class Diffusers(Autoencoder):
+class DiffusersAutoencoder(Autoencoder):
     """An ``AutoencoderKL`` or ``AutoencoderTiny`` of diffusers."""
 
     def __init__(self, model: Any, source: dict[str, Any]) -> None:
         super().__init__()
         config = model.config
         self.model = model.eval().requires_grad_(False)
-        self.certain = type(model).__name__ == "AutoencoderTiny"
+        self.deterministic = type(model).__name__ == "AutoencoderTiny"
         self.channels, self.latents = config.in_channels, config.latent_channels
-        self.moments = self.latents if self.certain else 2 * self.latents
-        levels = config.encoder_block_out_channels if self.certain else config.block_out_channels
+        self.moments = self.latents if self.deterministic else 2 * self.latents
+        levels = config.encoder_block_out_channels if self.deterministic else config.block_out_channels
         self.factor = 2 ** (len(levels) - 1)
         self.scale, self.shift = float(config.scaling_factor), float(config.shift_factor or 0.0)
         self.source = source
 
+    @override
     def encode(self, images: Tensor) -> Tensor:
-        """See :meth:`Autoencoder.encode`."""
         out = self.model.encode(images)
-        moments: Tensor = out.latents if self.certain else out.latent_dist.parameters
+        moments: Tensor = out.latents if self.deterministic else out.latent_dist.parameters
         return moments
 
+    @override
     def invert(self, latents: Tensor) -> Tensor:
-        """See :meth:`Autoencoder.invert`."""
         images: Tensor = self.model.decode(latents).sample
         return images
 
@@ -139,7 +140,7 @@ class Diffusers(Autoencoder):
 
 
 class TinyBlock(nn.Module):
-    """A residual block of TAESD; newer ones also look at groups of channels that are normalised together."""
+    """A residual block of TAESD; newer versions add a branch with group normalization."""
 
     def __init__(self, width: int, pooled: bool) -> None:
         super().__init__()
@@ -157,24 +158,24 @@ class TinyBlock(nn.Module):
             )
         self.pooled = pooled
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """Transform (n, width, h, w)."""
         if self.pooled:
             x = x + self.pool(x)
         out: Tensor = (self.conv(x) + x).relu()
         return out
 
 
-class Soft(nn.Module):
-    """Bends what lies far out: the decoder was trained on latents within -3 and 3."""
+class SoftClamp(nn.Module):
+    """Soft clamp to [-3, 3], the range of the latents that the decoder was trained on."""
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """Bend."""
         return torch.tanh(x / 3) * 3
 
 
 def tiny_encoder(state: dict[str, Tensor]) -> nn.Sequential:
-    """The encoder that a state dict is of: 8 times down, by three steps of blocks."""
+    """Build the encoder of a state dict: three stages, each of which halves the side."""
     width, channels = state["0.weight"].shape[:2]
     layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1)]
     for step, blocks in enumerate((1, 3, 3, 3)):
@@ -187,9 +188,9 @@ def tiny_encoder(state: dict[str, Tensor]) -> nn.Sequential:
 
 
 def tiny_decoder(state: dict[str, Tensor]) -> nn.Sequential:
-    """The decoder that a state dict is of."""
+    """Build the decoder of a state dict."""
     width, latents = state["1.weight"].shape[:2]
-    layers: list[nn.Module] = [Soft(), nn.Conv2d(latents, width, 3, padding=1), nn.ReLU()]
+    layers: list[nn.Module] = [SoftClamp(), nn.Conv2d(latents, width, 3, padding=1), nn.ReLU()]
     for step, blocks in enumerate((3, 3, 3, 1)):
         if step:
             layers += [nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1, bias=False)]
@@ -199,13 +200,13 @@ def tiny_decoder(state: dict[str, Tensor]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class Tiny(Autoencoder):
-    """A tiny autoencoder (TAESD, TAESDXL, TAESD3, TAEF1, TAEF2) from its two files. Its latents are certain.
+class TinyAutoencoder(Autoencoder):
+    """A tiny autoencoder (TAESD, TAESDXL, TAESD3, TAEF1, TAEF2) from its two files. Its latents are deterministic.
 
     Raises
     ------
     WeightsError
-        If a file is not there, or is none of the family's that goes 8 times down.
+        A file is missing, or holds no autoencoder of this family with a factor of 8.
     """
 
     def __init__(self, encoder: Path, decoder: Path) -> None:
@@ -224,66 +225,66 @@ class Tiny(Autoencoder):
             refuse(decoder, [reason])
         self.source = {"autoencoder": "tiny", "files": [weights_provenance(encoder), weights_provenance(decoder)]}
 
+    @override
     def encode(self, images: Tensor) -> Tensor:
-        """See :meth:`Autoencoder.encode`."""
         latents: Tensor = self.encoder(images * 0.5 + 0.5)
         return latents
 
+    @override
     def invert(self, latents: Tensor) -> Tensor:
-        """See :meth:`Autoencoder.invert`."""
         images: Tensor = self.decoder(latents)
         return images * 2 - 1
 
 
 def load_tiny(build: Any, path: Path) -> nn.Sequential:
-    """Load one half of a tiny autoencoder."""
+    """Load the encoder or the decoder of a tiny autoencoder."""
     state = read_state(path)
     try:
         module: nn.Sequential = load_into(lambda: build(state), state, path)
     except (KeyError, ValueError) as error:
         if isinstance(error, WeightsError):
             raise
-        message = f"{path} holds no tiny autoencoder that goes 8 times down: there is no {error}"
+        message = f"{path} holds no tiny autoencoder with a factor of 8: there is no {error}"
         raise WeightsError(message) from error
     return module.requires_grad_(False)
 
 
 def load_autoencoder(spec: str | Path, channels: int = 3) -> Autoencoder:
-    """Load an autoencoder, in float32 and evaluation mode.
+    """Load an autoencoder in float32, in evaluation mode.
 
     Parameters
     ----------
     spec : str or path
-        ``"identity"`` for pixels themselves; a folder of diffusers' ``AutoencoderKL`` or ``AutoencoderTiny`` (or of a
-        pipeline that has one in ``vae/``, or of `rsprune autoencoder`), old names of its attention included; a folder
-        with ``*_encoder.pth`` and ``*_decoder.pth`` of the TAESD family.
+        ``"identity"`` for the pixels themselves; a folder of diffusers' ``AutoencoderKL`` or ``AutoencoderTiny`` (or of
+        a pipeline that has one in ``vae/``, or of `rsprune autoencoder`), also with the old names of its attention; a
+        folder with ``*_encoder.pth`` and ``*_decoder.pth`` of the TAESD family.
     channels : int
-        Of the images. An autoencoder of another number is refused.
+        Channels of the images.
 
     Raises
     ------
     ArgumentError
-        If ``spec`` is nothing of the kind, or for images of other channels.
+        ``spec`` is none of these, or an autoencoder of other channels.
     WeightsError, FormatError
-        If its files are not what they should be.
+        The files are damaged, or of another kind.
     """
     if str(spec) == "identity":
         return Identity(channels).eval()
-    found = open_folder(Path(spec))
-    if found.channels != channels:
-        message = f"the autoencoder {spec} is for images of {found.channels} channels, these have {channels}"
+    autoencoder = open_folder(Path(spec))
+    if autoencoder.channels != channels:
+        message = f"the autoencoder {spec} is for images of {autoencoder.channels} channels, these have {channels}"
         raise ArgumentError(message)
-    return found.eval()
+    return autoencoder.eval()
 
 
 def open_folder(folder: Path) -> Autoencoder:
-    """Load the autoencoder that lies in a folder."""
+    """Load the autoencoder in a folder."""
     for place in (folder / "vae", folder / "autoencoder", folder):
         if (place / "config.json").is_file():
             return open_diffusers(place)
     encoders, decoders = (sorted(folder.glob(f"*{half}.pth")) for half in ("encoder", "decoder"))
     if len(encoders) == len(decoders) == 1:
-        return Tiny(encoders[0], decoders[0])
+        return TinyAutoencoder(encoders[0], decoders[0])
     message = (
         f"no autoencoder in {str(folder)!r}: expected a folder of diffusers (config.json and weights), one with "
         '*_encoder.pth and *_decoder.pth, or "identity"'
@@ -291,8 +292,8 @@ def open_folder(folder: Path) -> Autoencoder:
     raise ArgumentError(message)
 
 
-def open_diffusers(folder: Path) -> Diffusers:
-    """Load an autoencoder of diffusers from its folder, never from the network."""
+def open_diffusers(folder: Path) -> DiffusersAutoencoder:
+    """Load an autoencoder of diffusers from its folder; nothing is downloaded."""
     import diffusers
 
     config = read_json(folder / "config.json")
@@ -314,4 +315,4 @@ def open_diffusers(folder: Path) -> Diffusers:
     except (OSError, ValueError, RuntimeError) as error:
         message = f"{folder} cannot be loaded as {name}: {error}"
         raise WeightsError(message) from error
-    return Diffusers(model, {"autoencoder": name, "files": [weights_provenance(path) for path in weights]})
+    return DiffusersAutoencoder(model, {"autoencoder": name, "files": [weights_provenance(path) for path in weights]})

@@ -1,38 +1,94 @@
-"""Weights of diffusion transformers: the published checkpoints, and our own.
+"""Checkpoints: written atomically, resumed exactly, and loaded as networks, the published ones included.
 
 A checkpoint is what `torch.save` writes of ``{"model": ..., "ema": ..., "opt": ..., "args": ...}``, or of the tensors
-alone. It is read without running code in it.
+alone. No code in it is run when it is read.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rsprune.encoders.weights import problems
-from rsprune.errors import WeightsError
+from rsprune.errors import ConfigMismatchError, WeightsError
+from rsprune.io import atomic_write, config_diff
+from rsprune.training.config import Which
 from rsprune.training.dit import SIZES, DiT
 
-__all__ = ["Which", "inferred_config", "load_dit", "read_checkpoint", "start_from"]
-
-#: The averaged weights, or those that the optimiser moves.
-Which = Literal["ema", "model"]
+__all__ = [
+    "TrainingFolder",
+    "inferred_config",
+    "keep_checkpoint",
+    "load_dit",
+    "load_state",
+    "read_checkpoint",
+    "resume_checkpoint",
+    "save_checkpoint",
+    "start_from",
+]
 
 HEADS = {width: heads for _, width, heads in SIZES.values()}
 
 
+class TrainingFolder:
+    """The paths in the folder of a training."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.last = self.path / "checkpoints" / "last.pt"
+        self.losses = self.path / "losses.csv"
+        self.curve = self.path / "losses.png"
+        self.tensorboard = self.path / "tensorboard"
+
+    def checkpoint(self, step: int) -> Path:
+        """Return the path of a checkpoint that is kept."""
+        return self.path / "checkpoints" / f"{step:07d}.pt"
+
+    def samples(self, step: int) -> Path:
+        """Return the path of a grid of samples."""
+        return self.path / "samples" / f"{step:07d}.png"
+
+
+def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint atomically. Equal contents give equal bytes."""
+    # As a file object: given a path, torch.save would write its name into the archive.
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        torch.save(_canonical(content), file)
+
+
+def _canonical(value: Any) -> Any:
+    """Rebuild containers and strings: pickle writes an object that it has seen before differently from its equal."""
+    if isinstance(value, Mapping):
+        return {_canonical(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)([_canonical(item) for item in value])
+    return sys.intern(value) if type(value) is str else value
+
+
+def keep_checkpoint(path: Path, name: Path) -> None:
+    """Hard-link a checkpoint as ``name``; copy it where the file system has no links, as many network drives."""
+    with atomic_write(name) as temporary:
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copyfile(path, temporary)
+
+
 def read_checkpoint(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU. Nothing in it is run: it may hold tensors, plain values and a ``Namespace``.
+    """Read a checkpoint to the CPU. It may hold tensors, plain values and a ``Namespace``; no code in it is run.
 
     Raises
     ------
     WeightsError
-        If it is not there, is damaged, or holds anything else.
+        It does not exist, is damaged, or holds anything else.
     """
     path = Path(path)
     if not path.is_file():
@@ -50,8 +106,27 @@ def read_checkpoint(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
     return content
 
 
+def resume_checkpoint(path: Path, recipe: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Read the checkpoint that a training resumes from; None if there is none yet.
+
+    Raises
+    ------
+    ConfigMismatchError
+        It is of another recipe. The message lists what differs.
+    """
+    if not path.exists():
+        return None
+    content = read_checkpoint(path)
+    stored = {name: value for name, value in content["recipe"].items() if name != "iterations"}
+    if differences := list(config_diff(stored, recipe)):
+        lines = "\n".join(f"  {line}" for line in differences)
+        message = f"{path} is a checkpoint of another recipe:\n{lines}\nGive the training another folder"
+        raise ConfigMismatchError(message)
+    return content
+
+
 def tensors_of(content: Mapping[str, Any], which: Which, path: Path) -> dict[str, Tensor]:
-    """The network's tensors by name."""
+    """Return the weights of a network by name."""
     state = content.get(which, content if "model" not in content and "ema" not in content else None)
     if not isinstance(state, Mapping) or not state or not all(torch.is_tensor(value) for value in state.values()):
         message = f'{path} has no weights "{which}": it holds {", ".join(sorted(map(str, content))[:8])}'
@@ -60,12 +135,12 @@ def tensors_of(content: Mapping[str, Any], which: Which, path: Path) -> dict[str
 
 
 def inferred_config(state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
-    """The structure that a state dict is of. Heads leave no trace in it: they are those of the published widths.
+    """Infer the structure of a network from its state dict; the number of heads follows from the published widths.
 
     Raises
     ------
     WeightsError
-        If it is none of a DiT, or of a width that is not published.
+        The state dict is not of a DiT, or of a width that is not published.
     """
     try:
         width, inputs, patch, _ = state["x_embedder.proj.weight"].shape
@@ -76,12 +151,11 @@ def inferred_config(state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
         message = f"{path} holds no weights of a DiT: {error}"
         raise WeightsError(message) from error
     if width not in HEADS:
-        message = (
-            f"{path} is of width {width}; those published are {', '.join(map(str, HEADS))}, others name their heads"
-        )
+        published = ", ".join(map(str, HEADS))
+        message = f"{path} has width {width}: only for the published ones, {published}, is the number of heads known"
         raise WeightsError(message)
     table = state.get("y_embedder.embedding_table.weight")
-    # More outputs than inputs: the second half are variances.
+    # With more outputs than inputs the second half are variances.
     learned = outputs > inputs
     return {
         "input_size": round(tokens**0.5) * patch,
@@ -91,7 +165,7 @@ def inferred_config(state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
         "depth": 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks.")),
         "num_heads": HEADS[width],
         "mlp_ratio": hidden / width,
-        "class_dropout_prob": 0.1,  # those published all have the row for "no class"
+        "class_dropout_prob": 0.1,  # all published ones have the row for "no class"
         "num_classes": None if table is None else len(table) - 1,
         "learn_sigma": learned,
         "cond_channels": inputs - outputs // 2 if learned else inputs - outputs,
@@ -104,14 +178,14 @@ def load_dit(path: str | Path, which: Which = "ema") -> DiT:
     Parameters
     ----------
     path : path
-        The file. A file of the tensors alone has one kind of weights, whatever ``which`` says.
+        The file. A file of the tensors alone has only one kind of weights, and ``which`` is ignored.
     which : str
-        ``"ema"``: the averaged weights, which sample better. ``"model"``: the last ones.
+        ``"ema"`` for the averaged weights, which sample better, or ``"model"`` for the last ones.
 
     Raises
     ------
     WeightsError
-        If the file is no such checkpoint, with the first names or shapes that differ.
+        The file is no such checkpoint. The message lists the first names or shapes that differ.
     """
     path = Path(path)
     content = read_checkpoint(path)
@@ -120,36 +194,35 @@ def load_dit(path: str | Path, which: Which = "ema") -> DiT:
     known = recipe.get("network") if isinstance(recipe, Mapping) else None
     config = dict(known) if isinstance(known, Mapping) else inferred_config(state, path)
     try:
-        with torch.device("meta"):  # no time is spent on random weights
+        with torch.device("meta"):  # skips the initialization
             model = DiT(**config)
     except (TypeError, ValueError) as error:
-        message = f"{path} describes a network that cannot be: {error}"
+        message = f"{path} describes an impossible network: {error}"
         raise WeightsError(message) from error
     load_state(model, state, path)
     return model.eval()
 
 
 def load_state(model: DiT, state: Mapping[str, Tensor], path: Path) -> None:
-    """Give a network exactly these tensors, in float32."""
-    found = problems({name: value.shape for name, value in model.state_dict().items()}, state)
-    if found:
-        message = f"{path} holds other weights than this network's: {'; '.join(found)}"
+    """Load exactly these tensors into a network, in float32."""
+    expected = {name: value.shape for name, value in model.state_dict().items()}
+    if mismatches := problems(expected, state):
+        message = f"{path} holds other weights than this network's: {'; '.join(mismatches)}"
         raise WeightsError(message)
     model.load_state_dict({name: value.float() for name, value in state.items()}, strict=True, assign=True)
     model.pos_embed.requires_grad_(False)
 
 
 def start_from(model: DiT, path: str | Path, which: Which = "ema") -> None:
-    """Give a network with channels for a condition the weights of one without.
+    """Initialize a network with channels for a condition from one without.
 
-    At first it predicts the same, to the bit: the columns of the new channels are zero. A network without classes may
-    start from one that has them: it takes the embedding of "no class" into its time embedding, and so begins as that
-    network without a class.
+    Both predict the same, to the bit, because the columns of the new channels are zero. An unconditional network may
+    start from a class-conditional one: the embedding of "no class" is added to the bias of its time embedding.
 
     Raises
     ------
     WeightsError
-        If anything else differs.
+        Anything else differs.
     """
     path = Path(path)
     state = tensors_of(read_checkpoint(path), which, path)

@@ -1,94 +1,129 @@
-"""The conditions of a fine-tuned network, for drawing from it: made as they were in fine-tuning."""
+"""What a fine-tuned network is conditioned on: low resolutions (SR) or label maps (SIS) of its images.
+
+Fine-tuning and sampling open the same :class:`Conditioning`, so that conditions become channels in one way.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from rsprune.errors import ArgumentError
+from rsprune.errors import ArgumentError, EmptyInputError
 from rsprune.runners import Progress
 from rsprune.sources import Source, SourceLike, open_source
 from rsprune.training.autoencoder import Autoencoder
-from rsprune.training.label_maps import DATASETS, LabelReading, OneHot, open_pairs
-from rsprune.training.latent_cache import LatentCache, PixelReader, Reading, cache_latents
+from rsprune.training.label_maps import DATASETS, OneHot, open_pairs
+from rsprune.training.latent_cache import LatentCache, cache_latents
+from rsprune.training.transforms import ImageTransform, LabelTransform, Transform
 
-__all__ = ["Conditions", "open_conditions"]
+__all__ = ["Conditioning", "open_conditioning", "pair_samples"]
 
 
 @dataclass(frozen=True)
-class Conditions:
-    """What images are drawn from, and what they are to be like, row by row.
+class Conditioning:
+    """Images and their conditions: two sources of the same rows, and how their files become channels."""
 
-    Attributes
-    ----------
-    source, reading, codec
-        The conditions: their files, how those become pixels, and what makes channels of the pixels.
-    originals, original_reading
-        The images that the conditions are of.
-    """
+    task: str  # "sr" for super-resolution, "sis" for semantic image synthesis
+    options: Mapping[str, Any]  # what else the recipe records: factor, or dataset and encoding
+    images: Source
+    transform: ImageTransform
+    conditions: Source
+    condition_transform: Transform
+    codec: Autoencoder  # makes channels of the pixels of a condition
 
-    source: Source
-    reading: PixelReader
-    codec: Autoencoder
-    originals: Source
-    original_reading: Reading
-
-    def cache(self, out: Path, device: str, observer: Progress) -> LatentCache:
+    def cache(self, out: Path, *, mirror: bool, device: str, progress: Progress) -> LatentCache:
         """Encode the conditions into a folder."""
-        return cache_latents(
-            self.source, self.codec, self.reading, out=out, mirror=False, device=device, progress=observer
-        )
+        source, codec, transform = self.conditions, self.codec, self.condition_transform
+        return cache_latents(source, codec, transform, out=out, mirror=mirror, device=device, progress=progress)
 
-    def read_originals(self, positions: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.uint8], str | None]]:
-        """The images at ascending positions as the network draws them, (S, S, C), with why one cannot be read."""
+    def channels(self, cache: LatentCache, ids: NDArray[np.int64], mirrored: NDArray[np.bool_] | None = None) -> Tensor:
+        """Return the channels of the conditions with numbers ``ids`` in their cache: float32 (n, cond_channels, h, w).
+
+        They are the means of the latents, which need no random numbers.
+        """
+        moments = cache.moments(ids, np.zeros(len(ids), bool) if mirrored is None else mirrored)
+        return self.codec.normalize(moments[:, : cache.latents])
+
+    def read_images(self, positions: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.uint8], str | None]]:
+        """Yield the images at ascending positions, uint8 (S, S, C), each with the reason if it cannot be read."""
         first = 0
-        for shard in self.originals.shards:
-            count = self.originals.count(shard)
-            mine = positions[(positions >= first) & (positions < first + count)] - first
+        for shard in self.images.shards:
+            count = self.images.count(shard)
+            rows = positions[(positions >= first) & (positions < first + count)] - first
             first += count
-            for item in self.originals.read(shard, mine.tolist()) if len(mine) else ():
-                (image,), failures = self.original_reading([item.data])
+            for item in self.images.read(shard, rows.tolist()) if len(rows) else ():
+                (image,), failures = self.transform([item.data])
                 yield image, f"{item.key}: {failures[0][2]}" if failures else None
 
 
-def open_conditions(recipe: Mapping[str, Any], source: SourceLike, codec: Autoencoder) -> Conditions:
-    """Find what images are to be drawn from.
+def open_conditioning(
+    task: str,
+    source: SourceLike,
+    codec: Autoencoder,
+    options: Mapping[str, Any],
+    *,
+    size: int,
+    bands: tuple[int, ...] | None = None,
+    valid_range: tuple[int, int] | None = None,
+) -> Conditioning:
+    """Open the images of a task and their conditions.
 
     Parameters
     ----------
-    recipe : mapping
-        Of the fine-tuned network.
+    task : str
+        ``"sr"`` or ``"sis"``.
     source
-        Of a network for super-resolution, images of high resolution, which are made small; of one for label maps, the
-        folder of the data set.
+        For super-resolution, images of high resolution; for label maps, the folder of the data set.
     codec : Autoencoder
-        The network's.
+        The autoencoder of the network.
+    options : mapping
+        ``factor``, or ``dataset`` and ``encoding``.
+    size, bands, valid_range
+        See :class:`~rsprune.training.transforms.ImageTransform`.
 
     Raises
     ------
     ArgumentError
-        If the recipe is of no such network.
+        Unknown task, or a source that the task cannot take.
     """
-    task, options, made = recipe.get("task"), recipe.get("options", {}), recipe.get("conditions", {})
-    if task not in ("sr", "sis"):
-        message = f"the network takes a condition, and its checkpoint does not say which: task={task!r}"
-        raise ArgumentError(message)
-    data = recipe["data"]
-    bands, extent = (tuple(data[name]) if data[name] else None for name in ("bands", "valid_range"))
-    original_reading = Reading(data["size"], codec.channels, bands, extent)
+    transform = ImageTransform(size, codec.channels, bands, valid_range)
     if task == "sr":
         images = open_source(source)
-        low = Reading(made["size"], codec.channels, bands, extent, options["factor"])
-        return Conditions(images, low, codec, images, original_reading)
+        low = replace(transform, downscale=options["factor"])
+        return Conditioning(task, options, images, transform, images, low, codec)
+    if task != "sis":
+        message = f"the network takes a condition, and its checkpoint does not say which: task={task!r}"
+        raise ArgumentError(message)
     if not isinstance(source, (str, Path)):
         message = f"label maps come from the folder of a data set, got {source!r}"
         raise ArgumentError(message)
-    originals, labels = open_pairs(options["dataset"], source)
+    images, labels = open_pairs(options["dataset"], source)
     palette, painted = DATASETS[options["dataset"]], options["encoding"] == "palette"
-    own = codec if painted else OneHot(len(palette.names), codec.factor)
-    return Conditions(labels, LabelReading(made["size"], palette, painted), own, originals, original_reading)
+    encoder = codec if painted else OneHot(len(palette.names), codec.factor)
+    return Conditioning(task, options, images, transform, labels, LabelTransform(size, palette, painted), encoder)
+
+
+def pair_samples(images: LatentCache, conditions: LatentCache) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pair the samples of two caches that stand in the same rows.
+
+    Returns the numbers of the images whose condition could be read, int64 (n,), and the number of each image's
+    condition, int64 (len(images),), -1 if it has none.
+
+    Raises
+    ------
+    EmptyInputError
+        No image has a condition.
+    """
+    _, numbers, others = np.intersect1d(images.positions, conditions.positions, return_indices=True)
+    if not len(numbers):
+        message = f"no image of {images.folder.path} has a condition in {conditions.folder.path} that could be read"
+        raise EmptyInputError(message)
+    partner = np.full(len(images), -1, np.int64)
+    partner[numbers] = others
+    return numbers, partner

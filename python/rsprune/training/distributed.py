@@ -1,4 +1,4 @@
-"""The processes of a training: one, or those that `torchrun` started."""
+"""Data-parallel training: the processes that `torchrun` started, or a single one."""
 
 from __future__ import annotations
 
@@ -12,78 +12,68 @@ from torch import Tensor, distributed
 
 from rsprune.errors import ArgumentError
 
-__all__ = ["Processes", "processes"]
-
-#: What `torchrun` says in the environment, and what holds without it.
-LAUNCHED = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+__all__ = ["DistributedContext", "join_processes"]
 
 
 @dataclass(frozen=True)
-class Processes:
-    """One process among its fellows.
-
-    Attributes
-    ----------
-    rank, world : int
-        Its number, and how many there are.
-    device : torch.device
-        Where it computes.
-    """
+class DistributedContext:
+    """Rank and device of this process, and the number of processes."""
 
     rank: int
-    world: int
+    world_size: int
     device: torch.device
 
     @property
-    def first(self) -> bool:
-        """Whether it is the one that writes."""
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files."""
         return self.rank == 0
 
-    def total(self, values: Tensor) -> Tensor:
-        """The sum of ``values`` over all processes."""
-        if self.world > 1:
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
+        """Sum ``values`` over all processes, in place."""
+        if self.world_size > 1:
             distributed.all_reduce(values)
         return values
 
-    def wait(self) -> None:
-        """Wait for the others."""
-        if self.world > 1:
+    def barrier(self) -> None:
+        """Wait for the other processes."""
+        if self.world_size > 1:
             distributed.barrier()
 
 
 @contextmanager
-def processes(device: str | None) -> Iterator[Processes]:
-    """Join the processes that `torchrun` started, or be alone.
+def join_processes(device: str | None) -> Iterator[DistributedContext]:
+    """Join the processes that `torchrun` started; without it this process is the only one.
 
     Parameters
     ----------
     device : str, optional
-        ``"cpu"``, ``"cuda"``, ``"cuda:1"``. The GPU of this process's number if not given, or the CPU where there is
-        none.
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``. By default the GPU of this process's local rank, or the CPU if there is no
+        GPU.
 
     Raises
     ------
     ArgumentError
-        If there is no such device.
+        There is no such device.
     """
-    rank, world, local = (int(os.environ.get(name, value)) for name, value in LAUNCHED)
+    environment = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))  # set by torchrun
+    rank, world_size, local_rank = (int(os.environ.get(name, default)) for name, default in environment)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         place = torch.device(device)
-        if place.type == "cuda" and world > 1:
-            place = torch.device("cuda", local)
+        if place.type == "cuda" and world_size > 1:
+            place = torch.device("cuda", local_rank)
         torch.empty(1, device=place)
     except (RuntimeError, AssertionError) as error:
         message = f"cannot use the device {device!r}: {str(error).splitlines()[0]}"
         raise ArgumentError(message) from error
-    if world == 1:
-        yield Processes(0, 1, place)
+    if world_size == 1:
+        yield DistributedContext(0, 1, place)
         return
     if place.type == "cuda":
         torch.cuda.set_device(place)
     distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
     try:
-        yield Processes(rank, world, place)
+        yield DistributedContext(rank, world_size, place)
     finally:
         distributed.destroy_process_group()

@@ -1,6 +1,7 @@
 """The diffusion transformer: DiT with adaLN-Zero blocks (Peebles and Xie, ICCV 2023, arXiv 2212.09748, section 3).
 
-Parameters have the names of the published checkpoints, which therefore load as they are. Written from the paper.
+Written from the paper. Parameters carry the names of the published checkpoints, which therefore load unchanged.
+Shapes: n images, C channels, S the side of the input, P the side of a patch, T = (S / P)^2 tokens, D their width.
 """
 
 from __future__ import annotations
@@ -12,61 +13,63 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
 from rsprune.errors import ArgumentError, ShapeError
+from rsprune.validation import check_integer
 
 __all__ = ["DiT", "DiT_models"]
 
-#: The sizes of the paper's table 1: blocks, width, heads.
+#: The sizes of table 1 in the paper: depth, width, attention heads.
 SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}
 PATCHES = (2, 4, 8)
 
-#: Sines and cosines that stand for a time step, and the longest of their periods over 2 pi.
+#: Width of the sinusoidal timestep embedding, and its longest period over 2 pi.
 FREQUENCIES = 256
 MAX_PERIOD = 10_000
 
-#: LayerNorm's, in the blocks and before the output.
+#: Epsilon of every LayerNorm.
 NORM_EPS = 1e-6
 
 
-def time_features(t: Tensor) -> Tensor:
-    """Cosines and sines of the time steps: (n,) of any number type to float32 (n, 256).
+def timestep_embedding(t: Tensor) -> Tensor:
+    """Sinusoidal embedding of time steps (n,): float32 (n, 256), cosines first.
 
     The frequencies are ``MAX_PERIOD ** (-i / half)``: they begin at 1 and stop short of ``1 / MAX_PERIOD``.
     """
     half = FREQUENCIES // 2
     exponent = -math.log(MAX_PERIOD) * torch.arange(half, dtype=torch.float32, device=t.device) / half
-    phase = t[:, None].float() * torch.exp(exponent)
-    return torch.cat([phase.cos(), phase.sin()], dim=1)
+    phase = t[:, None].float() * torch.exp(exponent)  # (n, 128)
+    return torch.cat([phase.cos(), phase.sin()], dim=1)  # (n, 256)
 
 
-def position_features(width: int, side: int) -> Tensor:
-    """Sines and cosines of the places of a ``side`` x ``side`` grid, row by row: float32 (1, side * side, width).
+def sincos_pos_embed_2d(width: int, side: int) -> Tensor:
+    """Sinusoidal embedding of the positions of a ``side`` x ``side`` grid, row by row: float32 (1, side * side, width).
 
-    Half of the features are those of the column, half those of the row.
+    The first half of the features encodes the column, the second half the row.
     """
     omega = 1.0 / MAX_PERIOD ** (torch.arange(width // 4, dtype=torch.float64) / (width // 4))
-    phase = torch.outer(torch.arange(side, dtype=torch.float64), omega)
-    one = torch.cat([phase.sin(), phase.cos()], dim=1)
-    column, row = one.repeat(side, 1), one.repeat_interleave(side, dim=0)
+    phase = torch.outer(torch.arange(side, dtype=torch.float64), omega)  # (side, width / 4)
+    axis = torch.cat([phase.sin(), phase.cos()], dim=1)  # (side, width / 2)
+    column, row = axis.repeat(side, 1), axis.repeat_interleave(side, dim=0)  # (side * side, width / 2) each
     return torch.cat([column, row], dim=1).float()[None]
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Shift and scale tokens (n, T, D) by one vector (n, D) an image."""
+    """Shift and scale the tokens (n, T, D) of each image by its own vectors (n, D)."""
     return x * (1 + scale[:, None]) + shift[:, None]
 
 
-def norm(width: int) -> nn.LayerNorm:
-    """A layer norm that leaves shift and scale to adaLN."""
+def layer_norm(width: int) -> nn.LayerNorm:
+    """Make a LayerNorm without affine parameters: shift and scale come from adaLN."""
     return nn.LayerNorm(width, eps=NORM_EPS, elementwise_affine=False)
 
 
 class PatchEmbedding(nn.Module):
-    """Patches to tokens: (n, C, H, W) to (n, T, D).
+    """Embed patches as tokens: (n, C, S, S) to (n, T, D).
 
-    The channels of a condition, if there are such, have columns of their own in the one weight. They are a product
-    apart, so that with zero columns the tokens are those of the noise channels alone, to the bit.
+    The channels of a condition, if there are any, have columns of their own in the one weight. They are convolved
+    separately, so that with zero columns the tokens equal those of the noisy input alone, to the bit.
     """
 
     def __init__(self, channels: int, cond_channels: int, width: int, patch: int) -> None:
@@ -74,37 +77,37 @@ class PatchEmbedding(nn.Module):
         self.channels = channels
         self.proj = nn.Conv2d(channels + cond_channels, width, patch, stride=patch)
 
+    @override
     def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
-        """Embed ``x`` and its condition."""
         weight, stride = self.proj.weight, self.proj.stride
-        tokens = functional.conv2d(x, weight[:, : self.channels], self.proj.bias, stride)
+        tokens = functional.conv2d(x, weight[:, : self.channels], self.proj.bias, stride)  # (n, D, S/P, S/P)
         if cond is not None:
             tokens = tokens + functional.conv2d(cond, weight[:, self.channels :], None, stride)
-        return tokens.flatten(2).transpose(1, 2)
+        return tokens.flatten(2).transpose(1, 2)  # (n, T, D)
 
 
 class TimeEmbedding(nn.Module):
-    """A time step to a vector: (n,) to (n, D)."""
+    """Embed time steps: (n,) to (n, D)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
 
+    @override
     def forward(self, t: Tensor) -> Tensor:
-        """Embed time steps."""
-        out: Tensor = self.mlp(time_features(t).to(next(self.mlp.parameters()).dtype))
+        out: Tensor = self.mlp(timestep_embedding(t).to(next(self.mlp.parameters()).dtype))
         return out
 
 
 class LabelEmbedding(nn.Module):
-    """A class to a vector: int64 (n,) to (n, D)."""
+    """Embed classes: int64 (n,) to (n, D)."""
 
     def __init__(self, rows: int, width: int) -> None:
         super().__init__()
         self.embedding_table = nn.Embedding(rows, width)
 
+    @override
     def forward(self, y: Tensor) -> Tensor:
-        """Embed classes."""
         out: Tensor = self.embedding_table(y)
         return out
 
@@ -118,97 +121,97 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """Attend."""
-        q, k, v = self.qkv(x).reshape(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        out: Tensor = self.proj(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        q, k, v = self.qkv(x).reshape(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (n, heads, T, D/heads)
+        x = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # (n, T, D)
+        out: Tensor = self.proj(x)
         return out
 
 
 class Mlp(nn.Module):
-    """The pointwise network of a block."""
+    """The pointwise feed-forward network of a block: (n, T, D) to (n, T, D)."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """Apply it to every token."""
         out: Tensor = self.fc2(functional.gelu(self.fc1(x), approximate="tanh"))
         return out
 
 
 class Block(nn.Module):
-    """A transformer block whose norms and residuals are modulated by the condition (figure 3, adaLN-Zero)."""
+    """A transformer block whose norms and residuals are modulated by the condition (adaLN-Zero, figure 3)."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()
-        self.norm1 = norm(width)
+        self.norm1 = layer_norm(width)
         self.attn = Attention(width, heads)
-        self.norm2 = norm(width)
+        self.norm2 = layer_norm(width)
         self.mlp = Mlp(width, int(width * mlp_ratio))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Transform tokens (n, T, D) under conditions (n, D)."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=1)
+        """Transform tokens (n, T, D) under condition vectors (n, D)."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=1)  # (n, D) each
         x = x + gate1[:, None] * self.attn(modulate(self.norm1(x), shift1, scale1))
         x = x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
         return x
 
 
 class FinalLayer(nn.Module):
-    """Tokens to patches: (n, T, D) to (n, T, P * P * C)."""
+    """Project tokens to patches: (n, T, D) to (n, T, P * P * C)."""
 
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
-        self.norm_final = norm(width)
+        self.norm_final = layer_norm(width)
         self.linear = nn.Linear(width, out)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
+    @override
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Predict."""
-        shift, scale = self.adaLN_modulation(c).chunk(2, dim=1)
+        shift, scale = self.adaLN_modulation(c).chunk(2, dim=1)  # (n, D) each
         out: Tensor = self.linear(modulate(self.norm_final(x), shift, scale))
         return out
 
 
 class DiT(nn.Module):
-    """A diffusion transformer that predicts noise, and how far between their bounds the variances lie.
+    """A diffusion transformer that predicts the noise, and where the variances lie between their bounds.
 
     Parameters
     ----------
     input_size : int
-        Height and width of its input, in latent or image pixels.
+        Height and width of the input, in latent or image pixels.
     patch_size : int
-        Side of the patches that become tokens.
+        Side of a patch.
     in_channels : int
         Channels of the noisy input.
     hidden_size, depth, num_heads : int
-        Width of the tokens, number of blocks, attention heads of each.
+        Width of the tokens, number of blocks, attention heads per block.
     mlp_ratio : float
-        Hidden width of a block's MLP over ``hidden_size``.
+        Hidden width of a block's MLP, relative to ``hidden_size``.
     class_dropout_prob : float
-        When positive the label table has one more row, for "no class": :attr:`null_label`. Who trains
-        replaces labels by it at this rate; the network draws nothing.
+        If positive, the label table has an additional row for "no class", :attr:`null_label`, with which the data
+        loader replaces labels at this rate. The network itself drops nothing.
     num_classes : int, optional
-        When None the network is unconditional: it sees the time step only, and has no label table.
+        Number of classes. If None, the network is unconditional: it sees the time step only, without a label table.
     learn_sigma : bool
-        Whether there is a second half of output channels, for the variances.
+        Whether the output has a second half of channels, for the variances.
     cond_channels : int
-        Channels of an image that conditions the output, concatenated to the noisy one. Their weights begin at zero, and
-        they add nothing to the output channels.
+        Channels of an image that conditions the output, concatenated to the noisy input. Their weights start at zero.
 
     Attributes
     ----------
     config : dict
-        The parameters above: ``DiT(**config)`` has the same structure.
+        The parameters above; ``DiT(**config)`` has the same structure.
 
     Raises
     ------
     ArgumentError
-        If the sizes do not divide as they must.
+        Sizes that do not divide as they must.
     """
 
     def __init__(
@@ -250,29 +253,29 @@ class DiT(nn.Module):
         self.t_embedder = TimeEmbedding(hidden_size)
         if num_classes is not None:
             self.y_embedder = LabelEmbedding(num_classes + (class_dropout_prob > 0), hidden_size)
-        # A parameter, as in the published files, that no optimiser moves.
-        self.pos_embed = nn.Parameter(position_features(hidden_size, input_size // patch_size), requires_grad=False)
+        # A parameter, as in the published files, though it is never trained.
+        self.pos_embed = nn.Parameter(sincos_pos_embed_2d(hidden_size, input_size // patch_size), requires_grad=False)
         self.blocks = nn.ModuleList(Block(hidden_size, num_heads, mlp_ratio) for _ in range(depth))
         self.final_layer = FinalLayer(hidden_size, patch_size**2 * self.out_channels)
-        self.reset_parameters()
+        self.initialize_weights()
 
     @property
     def null_label(self) -> int | None:
-        """The label that means "no class"; None where there is none."""
+        """The label for "no class"; None if the network has none."""
         return self.num_classes if self.config["class_dropout_prob"] > 0 else None
 
-    def reset_parameters(self) -> None:
-        """Draw the weights from torch's global generator: Xavier, with every block the identity and the output zero."""
+    def initialize_weights(self) -> None:
+        """Initialize from torch's global generator: Xavier, with every block the identity and the output zero."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         patches = self.x_embedder.proj.weight
         with torch.no_grad():
-            # Drawn as the matrix that it is, for the noise channels alone: a condition begins without a say.
-            fresh = torch.empty(len(patches), self.in_channels * self.patch_size**2)
+            # Initialized as a linear layer over the noise channels alone: those of a condition start at zero.
+            matrix = torch.empty(len(patches), self.in_channels * self.patch_size**2)
             patches.zero_()
-            patches[:, : self.in_channels] = nn.init.xavier_uniform_(fresh).view_as(patches[:, : self.in_channels])
+            patches[:, : self.in_channels] = nn.init.xavier_uniform_(matrix).view_as(patches[:, : self.in_channels])
         if self.x_embedder.proj.bias is not None:
             nn.init.zeros_(self.x_embedder.proj.bias)
         if self.num_classes is not None:
@@ -292,13 +295,13 @@ class DiT(nn.Module):
         Parameters
         ----------
         x : Tensor
-            (n, C, S, S), noisy.
+            (n, C, S, S): the noisy input.
         t : Tensor
-            (n,): time steps, from 0.
+            (n,): time steps, counted from 0.
         y : Tensor, optional
-            int64 (n,): classes. Exactly where the network is class-conditional.
+            int64 (n,): classes. Required if the network is class-conditional, and refused otherwise.
         cond : Tensor, optional
-            (n, cond_channels, S, S). Exactly where the network has such channels.
+            (n, cond_channels, S, S). Required if the network has such channels, and refused otherwise.
 
         Returns
         -------
@@ -308,27 +311,27 @@ class DiT(nn.Module):
         Raises
         ------
         ShapeError
-            If an input has another shape.
+            An input has another shape.
         ArgumentError
-            If one is missing, or not used.
+            ``y`` or ``cond`` is missing, or not used by this network.
         """
-        self.check(x, y, cond)
-        tokens = self.x_embedder(x, cond) + self.pos_embed
-        c = self.t_embedder(t)
+        self.check_inputs(x, y, cond)
+        tokens = self.x_embedder(x, cond) + self.pos_embed  # (n, T, D)
+        c = self.t_embedder(t)  # (n, D)
         if y is not None:
             c = c + self.y_embedder(y)
         for block in self.blocks:
             tokens = block(tokens, c)
-        return self.unpatch(self.final_layer(tokens, c))
+        return self.unpatchify(self.final_layer(tokens, c))
 
-    def unpatch(self, tokens: Tensor) -> Tensor:
-        """(n, T, P * P * C) to (n, C, S, S)."""
+    def unpatchify(self, tokens: Tensor) -> Tensor:
+        """Arrange patches (n, T, P * P * C) as images (n, C, S, S)."""
         side, patch = self.input_size // self.patch_size, self.patch_size
-        pixels = tokens.reshape(-1, side, side, patch, patch, self.out_channels)
+        pixels = tokens.reshape(-1, side, side, patch, patch, self.out_channels)  # (n, h, w, P, P, C)
         return pixels.permute(0, 5, 1, 3, 2, 4).reshape(-1, self.out_channels, self.input_size, self.input_size)
 
-    def check(self, x: Tensor, y: Tensor | None, cond: Tensor | None) -> None:
-        """Refuse inputs that do not fit."""
+    def check_inputs(self, x: Tensor, y: Tensor | None, cond: Tensor | None) -> None:
+        """Check that the inputs fit the network."""
         expected = (self.in_channels, self.input_size, self.input_size)
         if x.ndim != 4 or tuple(x.shape[1:]) != expected:
             message = f"expected x of shape {('n', *expected)}, got {tuple(x.shape)}"
@@ -347,11 +350,9 @@ class DiT(nn.Module):
 
 
 def check_config(config: dict[str, Any]) -> None:
-    """Refuse sizes that do not divide as they must."""
+    """Check that the sizes divide as they must."""
     for name in ("input_size", "patch_size", "in_channels", "hidden_size", "depth", "num_heads"):
-        if config[name] < 1:
-            message = f"{name} must be positive, got {config[name]}"
-            raise ArgumentError(message)
+        check_integer(name, config[name])
     if config["input_size"] % config["patch_size"]:
         message = f"input_size={config['input_size']} is no multiple of patch_size={config['patch_size']}"
         raise ArgumentError(message)
@@ -359,12 +360,11 @@ def check_config(config: dict[str, Any]) -> None:
         heads = config["num_heads"]
         message = f"hidden_size={config['hidden_size']} must be a multiple of num_heads={heads} and of 4"
         raise ArgumentError(message)
-    if config["num_classes"] is not None and config["num_classes"] < 1:
-        message = f"num_classes must be positive, or None for an unconditional network; got {config['num_classes']}"
-        raise ArgumentError(message)
+    if config["num_classes"] is not None:
+        check_integer("num_classes", config["num_classes"])
 
 
-#: The published networks by their names: ``DiT_models["DiT-XL/2"](input_size=32)``.
+#: Constructors of the published networks by name: ``DiT_models["DiT-XL/2"](input_size=32)``.
 DiT_models = {
     f"DiT-{size}/{patch}": partial(DiT, depth=depth, hidden_size=width, num_heads=heads, patch_size=patch)
     for size, (depth, width, heads) in SIZES.items()

@@ -1,4 +1,4 @@
-"""Export to the folder that diffusers' ``DiTPipeline`` loads."""
+"""Export a network as a folder for diffusers' ``DiTPipeline``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from torch import Tensor
 from rsprune.errors import ArgumentError
 from rsprune.io import read_json, write_json
 from rsprune.training import dit_transformer
+from rsprune.training.config import TIMESTEPS
 from rsprune.training.dit import NORM_EPS, DiT
 from rsprune.training.dit_transformer import DiTTransformer
+from rsprune.training.gaussian_diffusion import BETAS
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -22,18 +24,18 @@ __all__ = ["export_pipeline", "to_diffusers"]
 
 
 def to_diffusers(model: DiT) -> DiTTransformer:
-    """The same network as diffusers' class, with the same output to the bit in float32.
+    """Convert a network to diffusers' class, with the same output to the bit in float32.
 
     Raises
     ------
     ArgumentError
-        If it has channels for a condition, which that class knows nothing of.
+        The network has channels for a condition, which that class does not support.
     """
     config = model.config
     if model.cond_channels:
         message = f"diffusers' DiT has no channels for a condition; this network has {model.cond_channels}"
         raise ArgumentError(message)
-    theirs: DiTTransformer = DiTTransformer(
+    converted: DiTTransformer = DiTTransformer(
         num_attention_heads=config["num_heads"],
         attention_head_dim=config["hidden_size"] // config["num_heads"],
         in_channels=model.in_channels,
@@ -44,61 +46,59 @@ def to_diffusers(model: DiT) -> DiTTransformer:
         num_embeds_ada_norm=model.num_classes or 1,
         norm_eps=NORM_EPS,
     )
-    theirs.load_state_dict(renamed(model), strict=True)
-    theirs.eval()
-    return theirs
+    converted.load_state_dict(diffusers_state(model), strict=True)
+    converted.eval()
+    return converted
 
 
-def renamed(model: DiT) -> dict[str, Tensor]:
-    """The tensors by diffusers' names; the embeddings of time and class stand in every block."""
-    ours = {name: value.detach().cpu().float() for name, value in model.state_dict().items()}
+def diffusers_state(model: DiT) -> dict[str, Tensor]:
+    """Return the weights by diffusers' names; the embeddings of time and class are repeated in every block."""
+    source = {name: value.detach().cpu().float() for name, value in model.state_dict().items()}
     width = model.config["hidden_size"]
     rows = (model.num_classes or 1) + 1
     table = torch.zeros(rows, width)  # an unconditional network adds nothing for a class
     if model.num_classes is not None:
-        own = ours["y_embedder.embedding_table.weight"]
-        table[: len(own)] = own
-    out = {f"pos_embed.proj.{kind}": ours[f"x_embedder.proj.{kind}"] for kind in ("weight", "bias")}
+        labels = source["y_embedder.embedding_table.weight"]
+        table[: len(labels)] = labels
+    out = {f"pos_embed.proj.{kind}": source[f"x_embedder.proj.{kind}"] for kind in ("weight", "bias")}
     for i in range(model.config["depth"]):
-        here, there = f"blocks.{i}", f"transformer_blocks.{i}"
-        out[f"{there}.norm1.emb.class_embedder.embedding_table.weight"] = table
+        old, new = f"blocks.{i}", f"transformer_blocks.{i}"
+        out[f"{new}.norm1.emb.class_embedder.embedding_table.weight"] = table
         for kind in ("weight", "bias"):
             for number, layer in ((0, 1), (2, 2)):
-                name = f"{there}.norm1.emb.timestep_embedder.linear_{layer}.{kind}"
-                out[name] = ours[f"t_embedder.mlp.{number}.{kind}"]
-            out[f"{there}.norm1.linear.{kind}"] = ours[f"{here}.adaLN_modulation.1.{kind}"]
-            for letter, part in zip("qkv", ours[f"{here}.attn.qkv.{kind}"].chunk(3), strict=True):
-                out[f"{there}.attn1.to_{letter}.{kind}"] = part.contiguous()
-            out[f"{there}.attn1.to_out.0.{kind}"] = ours[f"{here}.attn.proj.{kind}"]
-            out[f"{there}.ff.net.0.proj.{kind}"] = ours[f"{here}.mlp.fc1.{kind}"]
-            out[f"{there}.ff.net.2.{kind}"] = ours[f"{here}.mlp.fc2.{kind}"]
+                name = f"{new}.norm1.emb.timestep_embedder.linear_{layer}.{kind}"
+                out[name] = source[f"t_embedder.mlp.{number}.{kind}"]
+            out[f"{new}.norm1.linear.{kind}"] = source[f"{old}.adaLN_modulation.1.{kind}"]
+            for letter, part in zip("qkv", source[f"{old}.attn.qkv.{kind}"].chunk(3), strict=True):
+                out[f"{new}.attn1.to_{letter}.{kind}"] = part.contiguous()
+            out[f"{new}.attn1.to_out.0.{kind}"] = source[f"{old}.attn.proj.{kind}"]
+            out[f"{new}.ff.net.0.proj.{kind}"] = source[f"{old}.mlp.fc1.{kind}"]
+            out[f"{new}.ff.net.2.{kind}"] = source[f"{old}.mlp.fc2.{kind}"]
     for kind in ("weight", "bias"):
-        out[f"proj_out_1.{kind}"] = ours[f"final_layer.adaLN_modulation.1.{kind}"]
-        out[f"proj_out_2.{kind}"] = ours[f"final_layer.linear.{kind}"]
+        out[f"proj_out_1.{kind}"] = source[f"final_layer.adaLN_modulation.1.{kind}"]
+        out[f"proj_out_2.{kind}"] = source[f"final_layer.linear.{kind}"]
     return out
 
 
 def export_pipeline(model: DiT, autoencoder: AutoencoderKL, folder: str | Path) -> None:
     """Write a folder for ``DiTPipeline.from_pretrained(folder, trust_remote_code=True)``.
 
-    The folder brings a class of its own, because diffusers' takes the sines of time steps at other frequencies (largest
-    difference of the outputs about a fifth of their range). Without ``trust_remote_code`` diffusers refuses the folder;
-    it never samples from it wrongly. The pipeline of an unconditional network takes any labels, such as ``[0, 0]``.
+    The folder contains its own transformer class, because diffusers' embeds time steps at other frequencies (outputs
+    would differ by up to a fifth of their range). Without ``trust_remote_code`` diffusers refuses the folder; it never
+    samples from it wrongly. The pipeline of an unconditional network takes any labels, such as ``[0, 0]``.
 
     Parameters
     ----------
     model : DiT
         The network, without channels for a condition.
     autoencoder : diffusers.AutoencoderKL
-        What its latents are decoded with.
+        The autoencoder that decodes its latents.
     folder : path
-        Made if it does not exist.
+        Created if it does not exist.
     """
     from diffusers import DDIMScheduler, DiTPipeline
 
-    from rsprune.training.gaussian_diffusion import BETAS, STEPS
-
-    scheduler = DDIMScheduler(STEPS, *BETAS, "linear", clip_sample=False)
+    scheduler = DDIMScheduler(TIMESTEPS, *BETAS, "linear", clip_sample=False)
     folder = Path(folder)
     DiTPipeline(to_diffusers(model), autoencoder, scheduler).save_pretrained(folder)
     source = Path(dit_transformer.__file__)

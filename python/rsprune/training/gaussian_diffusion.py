@@ -1,7 +1,7 @@
-"""The diffusion process: noise, the loss, and the way back.
+"""Gaussian diffusion: the forward process, the loss, and sampling.
 
-Gaussian diffusion with linear betas (Ho et al. 2020, arXiv 2006.11239: DDPM), variances learned between their bounds
-and the hybrid loss (Nichol and Dhariwal 2021, arXiv 2102.09672), as DiT is trained. Time steps run from 0 to 999.
+Linear betas (DDPM: Ho et al. 2020, arXiv 2006.11239), variances learned between their bounds and the hybrid loss
+(Nichol and Dhariwal 2021, arXiv 2102.09672), as DiT is trained. Time steps run from 0 to 999.
 """
 
 from __future__ import annotations
@@ -9,46 +9,47 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsprune.errors import ArgumentError
+from rsprune.training.config import TIMESTEPS, Sampler
+from rsprune.validation import check_choice, check_integer
 
 if TYPE_CHECKING:
     from torch._prims_common import DeviceLikeType
 
-__all__ = ["BETAS", "STEPS", "Denoiser", "Diffusion", "Losses", "Sampler", "guided", "make_scheduler", "sample"]
+__all__ = [
+    "BETAS",
+    "Denoiser",
+    "GaussianDiffusion",
+    "Losses",
+    "make_scheduler",
+    "p_sample",
+    "p_sample_loop",
+    "with_guidance",
+]
 
-#: Time steps, and the first and last beta.
-STEPS = 1000
+#: The first and the last beta.
 BETAS = (1e-4, 0.02)
 
-#: Half the distance of two 8-bit levels in [-1, 1], and how near a pixel must be to an end to be taken for it.
+#: Half the distance of two 8-bit levels in [-1, 1], and the magnitude from which a pixel counts as an extreme level.
 HALF_LEVEL = 1 / 255
 NEARLY_ONE = 0.999
 
-#: A network under fixed conditions: noisy inputs (n, C, H, W) and time steps (n,) to noise, or noise and variances.
+#: A network under fixed conditions: maps noisy inputs (n, C, H, W) and time steps (n,) to noise (and variances).
 Denoiser = Callable[[Tensor, Tensor], Tensor]
-
-#: "ddpm" takes the steps of the process; the others see fewer, and leave the learned variances out.
-Sampler = Literal["ddpm", "ddim", "dpm++"]
 
 
 @dataclass(frozen=True)
 class Losses:
     """The losses of a batch, float32 (n,) each.
 
-    Attributes
-    ----------
-    mse
-        Mean squared error of the noise.
-    vb
-        One term of the variational bound, in bits per dimension; zero where no variances are learned. It does not move
-        the noise.
+    ``mse`` is the mean squared error of the noise. ``vb`` is one term of the variational lower bound, in bits per
+    dimension, zero if no variances are learned; it has no gradient with respect to the predicted noise.
     """
 
     mse: Tensor
@@ -56,73 +57,77 @@ class Losses:
 
     @property
     def total(self) -> Tensor:
-        """What is minimised: their sum."""
+        """The hybrid loss, which is minimized: their sum."""
         return self.mse + self.vb
 
 
-class Diffusion:
-    """The forward process on a device, and the loss of what undoes it.
+class GaussianDiffusion:
+    """The forward process and the training loss.
 
-    Constants are computed in float64 and stored in float32.
+    Constants are computed in float64 and stored in float32, (1000,) each.
 
     Parameters
     ----------
     device
-        Where the inputs are.
+        The device of the inputs.
     """
 
     def __init__(self, device: DeviceLikeType = "cpu") -> None:
-        betas = np.linspace(*BETAS, STEPS)
-        alphas = np.cumprod(1 - betas)
-        before = np.append(1.0, alphas[:-1])
-        variance = betas * (1 - before) / (1 - alphas)  # of q(x_{t-1} | x_t, x_0): DDPM eq. 7
-        # At t = 0 it is zero and has no logarithm; the next one stands in.
-        lowest = np.log(np.append(variance[1], variance[1:]))
+        betas = np.linspace(*BETAS, TIMESTEPS)
+        alphas_cumprod = np.cumprod(1 - betas)
+        previous = np.append(1.0, alphas_cumprod[:-1])
+        variance = betas * (1 - previous) / (1 - alphas_cumprod)  # of q(x_{t-1} | x_t, x_0): DDPM eq. 7
+        # At t = 0 the variance is zero and has no logarithm; that of t = 1 stands in.
+        clipped = np.append(variance[1], variance[1:])
 
         def stored(values: NDArray[np.float64]) -> Tensor:
             return torch.tensor(values, dtype=torch.float32, device=device)
 
-        self.signal = stored(np.sqrt(alphas))
-        self.noise = stored(np.sqrt(1 - alphas))
-        self.log_lowest, self.log_highest = stored(lowest), stored(np.log(betas))
-        self.mean_start = stored(betas * np.sqrt(before) / (1 - alphas))
-        self.mean_now = stored((1 - before) * np.sqrt(1 - betas) / (1 - alphas))
+        self.sqrt_alphas_cumprod = stored(np.sqrt(alphas_cumprod))
+        self.sqrt_one_minus_alphas_cumprod = stored(np.sqrt(1 - alphas_cumprod))
+        self.log_betas = stored(np.log(betas))
+        self.posterior_log_variance = stored(np.log(clipped))
+        self.posterior_mean_x0 = stored(betas * np.sqrt(previous) / (1 - alphas_cumprod))
+        self.posterior_mean_xt = stored((1 - previous) * np.sqrt(1 - betas) / (1 - alphas_cumprod))
 
     def q_sample(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Draw from ``q(x_t | x_0)``: ``x`` (n, C, H, W) at time steps ``t`` (n,). DDPM eq. 4."""
-        return at(self.signal, t) * x + at(self.noise, t) * noise
+        return extract(self.sqrt_alphas_cumprod, t) * x + extract(self.sqrt_one_minus_alphas_cumprod, t) * noise
 
-    def losses(self, output: Tensor, x: Tensor, noisy: Tensor, t: Tensor, noise: Tensor) -> Losses:
-        """Score a prediction, in float32.
+    def training_losses(self, output: Tensor, x: Tensor, noisy: Tensor, t: Tensor, noise: Tensor) -> Losses:
+        """Compute the losses of a prediction, in float32.
 
         Parameters
         ----------
         output : Tensor
-            (n, C or 2C, H, W): what the network says of ``noisy``.
+            (n, C or 2C, H, W): the output of the network for ``noisy``.
         x, noisy, noise : Tensor
-            (n, C, H, W): the clean input, what :meth:`q_sample` made of it, and the noise that it took.
+            (n, C, H, W): the clean input, the output of :meth:`q_sample`, and the noise given to it.
         t : Tensor
             int64 (n,).
         """
         output, x, noisy, noise = (value.float() for value in (output, x, noisy, noise))
-        predicted, spread = output[:, : x.shape[1]], output[:, x.shape[1] :]
+        predicted, variances = output[:, : x.shape[1]], output[:, x.shape[1] :]
         mse = (predicted - noise).square().flatten(1).mean(1)
-        if not spread.shape[1]:
+        if not variances.shape[1]:
             return Losses(mse, torch.zeros_like(mse))
-        return Losses(mse, self.bound(predicted.detach(), spread, x, noisy, t))
+        return Losses(mse, self.vlb_terms(predicted.detach(), variances, x, noisy, t))
 
-    def bound(self, predicted: Tensor, spread: Tensor, x: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
-        """One term of the variational bound, bits per dimension, (n,): DDPM eq. 5.
+    def vlb_terms(self, predicted: Tensor, variances: Tensor, x: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+        """Compute one term of the variational lower bound, in bits per dimension, (n,): DDPM eq. 5.
 
-        A divergence of ``q(x_{t-1} | x_t, x_0)`` from the model; at t = 0 the likelihood of ``x``, in the levels of
-        8-bit pixels from -1 to 1. Latents are scored by the same formula.
+        This is the divergence of ``q(x_{t-1} | x_t, x_0)`` from the model; at t = 0 it is the negative log-likelihood
+        of ``x`` as 8-bit levels from -1 to 1. Latents are scored by the same formula.
         """
-        low, high = at(self.log_lowest, t), at(self.log_highest, t)
-        fraction = (spread + 1) / 2
+        low, high = extract(self.posterior_log_variance, t), extract(self.log_betas, t)
+        fraction = (variances + 1) / 2
         log_variance = fraction * high + (1 - fraction) * low
-        start = (noisy - at(self.noise, t) * predicted) / at(self.signal, t)
-        mean = at(self.mean_start, t) * start + at(self.mean_now, t) * noisy
-        true_mean = at(self.mean_start, t) * x + at(self.mean_now, t) * noisy
+        start = (noisy - extract(self.sqrt_one_minus_alphas_cumprod, t) * predicted) / extract(
+            self.sqrt_alphas_cumprod, t
+        )
+        from_x0, from_xt = extract(self.posterior_mean_x0, t), extract(self.posterior_mean_xt, t)
+        mean = from_x0 * start + from_xt * noisy
+        true_mean = from_x0 * x + from_xt * noisy
         divergence = 0.5 * (
             log_variance
             - low
@@ -130,70 +135,89 @@ class Diffusion:
             + torch.exp(low - log_variance)
             + (true_mean - mean).square() * torch.exp(-log_variance)
         )
-        likelihood = -log_likelihood(x, mean, 0.5 * log_variance)
-        terms = torch.where(t[:, None, None, None] == 0, likelihood, divergence)
+        nll = -discretized_gaussian_log_likelihood(x, mean, 0.5 * log_variance)
+        terms = torch.where(t[:, None, None, None] == 0, nll, divergence)
         return terms.flatten(1).mean(1) / math.log(2)
 
 
-def at(values: Tensor, t: Tensor) -> Tensor:
-    """The constants of time steps (n,), to multiply images with."""
+def extract(values: Tensor, t: Tensor) -> Tensor:
+    """Take the constants (1000,) of time steps (n,), to be broadcast over images: (n, 1, 1, 1)."""
     return values[t][:, None, None, None]
 
 
-def log_likelihood(x: Tensor, mean: Tensor, log_deviation: Tensor) -> Tensor:
-    """The logarithm of a Gaussian's mass on the level that ``x`` is at, 256 levels from -1 to 1: DDPM eq. 13.
+def discretized_gaussian_log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Compute the log of the Gaussian mass on the level of ``x``, one of 256 from -1 to 1: DDPM eq. 13.
 
-    The lowest and highest level reach to infinity.
+    The bins of the lowest and the highest level extend to infinity.
     """
-    scale = torch.exp(-log_deviation)
+    scale = torch.exp(-log_std)
     above, below = normal_cdf((x - mean + HALF_LEVEL) * scale), normal_cdf((x - mean - HALF_LEVEL) * scale)
     mass = torch.where(x < -NEARLY_ONE, above, torch.where(x > NEARLY_ONE, 1 - below, above - below))
     return mass.clamp(min=1e-12).log()
 
 
 def normal_cdf(z: Tensor) -> Tensor:
-    """The distribution function of the standard normal, by tanh (Page 1977), as DDPM and DiT have it."""
+    """Approximate the standard normal CDF by tanh (Page 1977), as DDPM and DiT do."""
     return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
 
 
-# --- the way back -----------------------------------------------------------------------------------------------------
+# --- sampling ---------------------------------------------------------------------------------------------------------
 
 
 def make_scheduler(sampler: Sampler, steps: int) -> Any:
-    """The scheduler of diffusers for a sampler, set to ``steps`` steps.
+    """Make diffusers' scheduler for a sampler.
 
-    ``"ddpm"``: the time steps and variances of DiT's own sampler, 250 in the paper. ``"ddim"`` (Song et al. 2021) and
-    ``"dpm++"`` (DPM-Solver++, Lu et al. 2022) need some 50 and 20.
+    ``"ddpm"`` takes the time steps and variances of DiT's own sampler, 250 in the paper. ``"ddim"`` (Song et al. 2021)
+    and ``"dpm++"`` (DPM-Solver++, Lu et al. 2022) need about 50 and 20.
 
     Raises
     ------
     ArgumentError
-        If there is no such sampler, or not so many steps.
+        Unknown sampler, or not 1 to 1000 steps.
     """
-    if not 1 <= steps <= STEPS:
-        message = f"a sampler takes 1 to {STEPS} steps, got {steps}"
-        raise ArgumentError(message)
+    check_choice("sampler", sampler, Sampler)
+    check_integer("steps", steps, maximum=TIMESTEPS)
     from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
-    process = {"num_train_timesteps": STEPS, "beta_start": BETAS[0], "beta_end": BETAS[1], "beta_schedule": "linear"}
+    process = {
+        "num_train_timesteps": TIMESTEPS,
+        "beta_start": BETAS[0],
+        "beta_end": BETAS[1],
+        "beta_schedule": "linear",
+    }
     spacing = {"timestep_spacing": "linspace"}
     if sampler == "ddpm":
         scheduler: Any = DDPMScheduler(**process, **spacing, variance_type="learned_range", clip_sample=False)
     elif sampler == "ddim":
         scheduler = DDIMScheduler(**process, timestep_spacing="trailing", clip_sample=False)
-    elif sampler == "dpm++":
-        scheduler = DPMSolverMultistepScheduler(**process, **spacing)
     else:
-        message = f"sampler={sampler!r} is unknown: it is ddpm, ddim or dpm++"
-        raise ArgumentError(message)
+        scheduler = DPMSolverMultistepScheduler(**process, **spacing)
     scheduler.set_timesteps(steps)
     return scheduler
 
 
+def p_sample(
+    scheduler: Any, output: Tensor, x: Tensor, t: Tensor, generator: torch.Generator | list[torch.Generator] | None
+) -> Tensor:
+    """Take one reverse step from ``x`` (n, C, H, W) at time step ``t``, given the ``output`` of the network for it.
+
+    Schedulers other than DDPM's leave the learned variances out. Where there are none, DDPM's takes their lower bounds.
+    """
+    from diffusers import DDPMScheduler
+
+    if not isinstance(scheduler, DDPMScheduler):
+        out: Tensor = scheduler.step(output[:, : x.shape[1]], t, x).prev_sample
+        return out
+    if output.shape[1] == x.shape[1]:
+        output = torch.cat([output, -torch.ones_like(output)], dim=1)
+    out = scheduler.step(output, t, x, generator=generator).prev_sample
+    return out
+
+
 @torch.inference_mode()
-def sample(
+def p_sample_loop(
     denoise: Denoiser,
-    start: Tensor,
+    noise: Tensor,
     sampler: Sampler = "ddpm",
     steps: int = 250,
     generator: torch.Generator | list[torch.Generator] | None = None,
@@ -203,13 +227,13 @@ def sample(
     Parameters
     ----------
     denoise : callable
-        The network. Where it does not learn variances, ``"ddpm"`` takes the lower of their bounds.
-    start : Tensor
-        float32 (n, C, H, W): standard normal noise.
+        The network under fixed conditions.
+    noise : Tensor
+        float32 (n, C, H, W), standard normal.
     sampler, steps
         See :func:`make_scheduler`.
     generator : torch.Generator or list of them, optional
-        Of the noise that ``"ddpm"`` adds at each step: one for all, or one for each sample.
+        Generators of the noise that ``"ddpm"`` adds at each step: one for all samples, or one per sample.
 
     Returns
     -------
@@ -217,43 +241,38 @@ def sample(
         float32 (n, C, H, W), not clipped.
     """
     scheduler = make_scheduler(sampler, steps)
-    x = start
+    x = noise
     for t in scheduler.timesteps:
         output = denoise(x, t.to(x.device).expand(len(x))).float()
-        if sampler != "ddpm":
-            output = output[:, : x.shape[1]]
-        elif output.shape[1] == x.shape[1]:
-            output = torch.cat([output, -torch.ones_like(output)], dim=1)  # the lower bound
-        extra = {"generator": generator} if sampler == "ddpm" else {}
-        x = scheduler.step(output, t, x, **extra).prev_sample
+        x = p_sample(scheduler, output, x, t, generator)
     return x
 
 
-def guided(
-    denoise: Callable[[Tensor, Tensor, Tensor], Tensor], y: Tensor, null: int, scale: float, channels: int
+def with_guidance(
+    denoise: Callable[[Tensor, Tensor, Tensor], Tensor], y: Tensor, null_label: int, scale: float, channels: int
 ) -> Denoiser:
-    """Classifier-free guidance (Ho and Salimans 2022): away from "no class", towards classes ``y``.
+    """Apply classifier-free guidance (Ho and Salimans 2022): extrapolate from "no class" towards the classes ``y``.
 
     Parameters
     ----------
     denoise : callable
-        The network: noisy inputs, time steps, classes.
+        The network: maps noisy inputs, time steps and classes to its output.
     y : Tensor
         int64 (n,).
-    null : int
+    null_label : int
         The label for "no class".
     scale : float
-        1 is no guidance.
+        Guidance scale; 1 is no guidance.
     channels : int
-        How many of the first channels are guided: those of the noise. (The published sampler guides 3 of 4.)
+        Number of leading channels that are guided: those of the noise. (The published sampler guides 3 of 4.)
     """
     if scale == 1:
         return lambda x, t: denoise(x, t, y)
 
-    def both(x: Tensor, t: Tensor) -> Tensor:
-        labels = torch.cat([y, torch.full_like(y, null)])
-        with_class, without = denoise(torch.cat([x, x]), torch.cat([t, t]), labels).chunk(2)
-        noise = without[:, :channels] + scale * (with_class[:, :channels] - without[:, :channels])
-        return torch.cat([noise, with_class[:, channels:]], dim=1)
+    def guided(x: Tensor, t: Tensor) -> Tensor:
+        labels = torch.cat([y, torch.full_like(y, null_label)])
+        conditional, unconditional = denoise(torch.cat([x, x]), torch.cat([t, t]), labels).chunk(2)
+        noise = unconditional[:, :channels] + scale * (conditional[:, :channels] - unconditional[:, :channels])
+        return torch.cat([noise, conditional[:, channels:]], dim=1)
 
-    return both
+    return guided

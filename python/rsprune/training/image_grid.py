@@ -1,4 +1,4 @@
-"""Pictures of samples."""
+"""Write generated images, singly or as a grid."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torch import Tensor
 
 from rsprune.io import atomic_write
 
-__all__ = ["grid", "to_pixels", "write_grid", "write_image"]
+__all__ = ["image_grid", "to_pixels", "write_grid", "write_image"]
 
 
 def to_pixels(images: Tensor) -> NDArray[np.uint8]:
-    """Images (n, C, H, W) from -1 to 1 as uint8 (n, H, W, C)."""
+    """Convert images (n, C, H, W) in [-1, 1] to uint8 (n, H, W, C)."""
     pixels = (images.float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
     out: NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).cpu().numpy()
     return out
 
 
-def grid(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Images (n, H, W, C) side by side, as square as they go; what is left over is black."""
+def image_grid(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Arrange images (n, H, W, C) in a grid that is as square as possible; unused cells are black."""
     count, height, width, channels = images.shape
     columns = math.ceil(count**0.5)
     rows = math.ceil(count / columns)
@@ -35,12 +35,12 @@ def grid(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def write_grid(images: NDArray[np.uint8], path: Path) -> None:
-    """Write a grid of images as PNG: of more than three bands the first three, of two the first."""
-    write_image(grid(images[..., :3] if images.shape[3] >= 3 else images[..., :1]), path)
+    """Write a grid of images as PNG: the first three bands, or the first if there are fewer than three."""
+    write_image(image_grid(images[..., :3] if images.shape[3] >= 3 else images[..., :1]), path)
 
 
 def write_image(pixels: NDArray[np.uint8], path: Path) -> None:
-    """Write an image of one, three or four bands (H, W, C) as PNG, atomically; the fourth is written as alpha."""
-    shown = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
-    with atomic_write(path) as beside:
-        Image.fromarray(np.ascontiguousarray(shown)).save(beside, "PNG")
+    """Write an image (H, W, C) of one, three or four bands as PNG, atomically; the fourth is written as alpha."""
+    image = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    with atomic_write(path) as temporary:
+        Image.fromarray(np.ascontiguousarray(image)).save(temporary, "PNG")

@@ -17,90 +17,59 @@ from torch import Tensor
 from rsprune.encoders.weights import weights_provenance
 from rsprune.errors import ArgumentError, ConfigMismatchError
 from rsprune.io import atomic_write, config_diff, provenance_header, write_npz
+from rsprune.options import keywords, to_config
 from rsprune.runners import Progress, show_progress
 from rsprune.runs.folder import RunFolder
 from rsprune.sources import SourceLike
 from rsprune.training.autoencoder import Autoencoder, load_autoencoder
-from rsprune.training.checkpoint import Which, load_dit, read_checkpoint
-from rsprune.training.conditioning import Conditions, open_conditions
-from rsprune.training.distributed import processes
+from rsprune.training.checkpoint import load_dit, read_checkpoint
+from rsprune.training.conditioning import Conditioning, open_conditioning
+from rsprune.training.config import SampleOptions, SamplerConfig
+from rsprune.training.distributed import join_processes
 from rsprune.training.dit import DiT
-from rsprune.training.gaussian_diffusion import Sampler, guided, sample
+from rsprune.training.gaussian_diffusion import Denoiser, p_sample_loop, with_guidance
 from rsprune.training.image_grid import to_pixels, write_grid, write_image
 from rsprune.training.latent_cache import LatentCache
-from rsprune.training.rng import start_noise, way_seed
-from rsprune.training.trainer import Precision, autocast, precision_on
-from rsprune.validation import check_integer
+from rsprune.training.rng import initial_noise, sampler_seed
+from rsprune.training.trainer import autocast, resolve_precision
 
-__all__ = ["Sampled", "Sampling", "codec_of", "draw_images", "sample_run"]
+__all__ = ["Sampled", "recipe_autoencoder", "sample_images", "sample_run"]
 
-#: Bands that a PNG file holds; the fourth is written as alpha.
-FILED = (1, 3, 4)
+#: Numbers of bands that a PNG file can hold; the fourth is written as alpha.
+PNG_BANDS = (1, 3, 4)
 
-#: Images of the picture that shows some of them.
-SHOWN = 36
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How images are drawn.
-
-    Attributes
-    ----------
-    sampler, steps
-        See :func:`~rsprune.training.gaussian_diffusion.make_scheduler`.
-    guidance
-        The scale of classifier-free guidance; 1 is none.
-    batch
-        Images at once. Their last bits may depend on it.
-    seed
-        Of all noise: image ``i`` begins from the same noise in whatever batch it is.
-
-    Raises
-    ------
-    ArgumentError
-        If the batch or the seed is none that there can be.
-    """
-
-    sampler: Sampler = "ddpm"
-    steps: int = 250
-    guidance: float = 1.0
-    batch: int = 32
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_integer("batch", self.batch)
-        check_integer("seed", self.seed, minimum=0)
+#: Images in the grid ``samples.png``.
+GRID_IMAGES = 36
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """What was drawn: the folder, and its figures."""
+    """The result of sampling: the folder, and its metrics."""
 
     path: Path
-    figures: dict[str, Any]
+    metrics: dict[str, Any]
 
     def describe(self) -> str:
-        """Say what was drawn, in a line."""
-        return f"{self.figures['images']:,} images in {self.path / 'images'}, and together in samples.npz beside it"
+        """Summarize the result in a line."""
+        return f"{self.metrics['images']:,} images in {self.path / 'images'}, and together in samples.npz beside it"
 
 
-def codec_of(recipe: dict[str, Any], autoencoder: str | Path | None) -> Autoencoder:
-    """The autoencoder that a network was trained with, scaled as it was.
+def recipe_autoencoder(recipe: dict[str, Any], autoencoder: str | Path | None) -> Autoencoder:
+    """Load the autoencoder that a network was trained with, and normalize its latents as they were.
 
     Parameters
     ----------
     recipe : dict
-        Of a checkpoint; empty for a published one.
+        The recipe in the checkpoint; empty for a published one.
     autoencoder : str or path, optional
-        Where it lies. Not needed for a network that was trained on pixels.
+        As for :func:`~rsprune.training.autoencoder.load_autoencoder`. Not needed for a network trained on pixels.
 
     Raises
     ------
     ArgumentError
-        If it is needed and not given.
+        The autoencoder is needed and not given.
     ConfigMismatchError
-        If it is another one.
+        It is not the one that the network was trained with.
     """
     known = recipe.get("data", {}).get("autoencoder", {})
     if autoencoder is None:
@@ -109,6 +78,8 @@ def codec_of(recipe: dict[str, Any], autoencoder: str | Path | None) -> Autoenco
             raise ArgumentError(message)
         autoencoder = "identity"
     codec = load_autoencoder(autoencoder, known.get("channels", 3))
+    # The network may have been trained on another scale than the autoencoder's own, which the recipe holds.
+    codec.scale, codec.shift = known.get("scale", codec.scale), known.get("shift", codec.shift)
     if known and (differences := list(config_diff(known, codec.provenance()))):
         lines = "\n".join(f"  {line}" for line in differences)
         message = f"the network was trained with another autoencoder than {autoencoder}:\n{lines}"
@@ -117,153 +88,121 @@ def codec_of(recipe: dict[str, Any], autoencoder: str | Path | None) -> Autoenco
     return codec
 
 
+@keywords(SampleOptions)
 def sample_run(
     checkpoint: str | Path,
     *,
     out: str | Path,
-    images: int = 64,
-    autoencoder: str | Path | None = None,
-    weights: Which = "ema",
-    classes: Sequence[str] | None = None,
     condition: SourceLike | None = None,
-    sampling: Sampling = Sampling(),
-    precision: Precision = "auto",
-    device: str | None = None,
+    options: SampleOptions,
     progress: bool | Progress = True,
 ) -> Sampled:
-    """Draw images, resumably: the same call draws those that are not there yet.
+    """Draw images, resumably: the same call draws those that are missing.
 
-    Writes ``images/<number>.png``, ``samples.npz`` (uint8 (n, H, W, C) under ``arr_0``, as the ADM evaluation suite
-    reads it), ``samples.png`` with some of them, and ``config.json`` with what they were made from.
+    Writes ``images/<number>.png``, ``samples.npz`` (uint8 (n, H, W, C) as ``arr_0``, as the ADM evaluation suite reads
+    it), ``samples.png`` with some of them, and ``config.json`` with what they depend on.
 
     Parameters
     ----------
     checkpoint : path
-        Of `rsprune train`, or a published one.
+        A checkpoint of `rsprune train` or `rsprune finetune`, or a published one.
     out : path
         The folder.
-    images : int
-        How many.
-    autoencoder : str or path, optional
-        See :func:`codec_of`.
-    weights : str
-        ``"ema"`` or ``"model"``.
-    classes : sequence of str, optional
-        Names of class folders, or numbers; image ``i`` is of the class ``i`` modulo their number. All classes if not
-        given. Of a conditional network only.
     condition : optional
-        Of a fine-tuned network only: images to make small and draw again, or the folder of label maps; see
-        :func:`~rsprune.training.conditioning.open_conditions`. Image ``i`` is drawn from the ``i``-th that could be
-        read; ``conditions.csv`` names them, ``originals/<number>.png`` are the real images, and their latents are kept
-        beside the folder, in ``<out>-conditions``.
-    sampling : Sampling
-        How.
-    precision, device
-        As for :func:`~rsprune.training.pretrain.pretrain`.
+        For a fine-tuned network only: the images whose low resolutions are enlarged, or the folder of the label maps;
+        see :func:`~rsprune.training.conditioning.open_conditioning`. Image ``i`` is drawn from the ``i``-th that could
+        be read; ``conditions.csv`` lists them, ``originals/<number>.png`` are the real images, and their latents are
+        kept beside the folder, in ``<out>-conditions``.
+    progress : bool or Progress
+        As for :func:`rsprune.prune`.
 
     Raises
     ------
     ArgumentError
-        If the network has no such class, or none to be guided by; if the condition is missing, not used, or of fewer
-        images.
+        The network has no such class, or cannot be guided; the condition is missing, not used, or of fewer images.
     ConfigMismatchError
-        If the folder holds other images.
+        The folder holds other images.
     """
-    check_integer("images", images)
-    path = Path(checkpoint)
+    path, sampling = Path(checkpoint), options.sampling
     recipe = read_checkpoint(path, mmap=True).get("recipe") or {}
-    network = load_dit(path, weights)
+    network = load_dit(path, options.weights)
     if (condition is None) != (network.cond_channels == 0):
         does = "takes a condition, which is missing" if condition is None else "takes no condition"
         message = f"the network in {path} {does}"
         raise ArgumentError(message)
-    codec = codec_of(recipe, autoencoder)
-    if codec.channels not in FILED:
-        message = f"images of {codec.channels} bands have no place in PNG files, which hold 1, 3 or 4"
+    codec = recipe_autoencoder(recipe, options.autoencoder)
+    if codec.channels not in PNG_BANDS:
+        message = f"images of {codec.channels} bands cannot be written as PNG files, which hold 1, 3 or 4"
         raise ArgumentError(message)
-    labels = label_numbers(network, recipe.get("classes"), classes)
+    labels = class_labels(network, recipe.get("classes"), options.classes)
     if sampling.guidance != 1 and (labels is None or network.null_label is None):
-        lacks = "is unconditional" if labels is None else 'knows no label for "no class"'
+        lacks = "is unconditional" if labels is None else 'has no label for "no class"'
         message = f"the network {lacks}, and guidance needs both classes and none: use guidance=1"
         raise ArgumentError(message)
-    with processes(device) as us, show_progress(progress) as observer:
-        number = precision_on(us.device, precision)
+    folder = RunFolder(out)
+    with join_processes(options.device) as dist, show_progress(progress) as shown:
+        device, precision = dist.device, resolve_precision(options.precision, dist.device)
         config = provenance_header() | {
             "checkpoint": weights_provenance(path),
-            "weights": weights,
+            "weights": options.weights,
             "autoencoder": codec.provenance(),
             "classes": labels,
-            "sampling": vars(sampling),
-            "precision": number,
+            "sampling": to_config(sampling),
+            "precision": precision,
         }
-        folder = RunFolder(out)
-        network.to(us.device)
-        codec.to(us.device)
+        network.to(device)
+        codec.to(device)
 
-        given = None
+        pairs: Conditioning | None = None
         if condition is not None:
+            pairs = recipe_conditioning(recipe, condition, codec)
             place = folder.path.resolve()  # the folder may be "."
-            place = place.with_name(place.name + "-conditions")
-            found = open_conditions(recipe, condition, codec)
-            given = Given(found, found.cache(place, str(us.device), observer))
-            if images > len(given.cache):
-                message = f"{images} images cannot be drawn from {len(given.cache)} conditions"
+            cache = pairs.cache(
+                place.with_name(f"{place.name}-conditions"), mirror=False, device=str(device), progress=shown
+            )
+            if options.images > len(cache):
+                message = f"{options.images} images cannot be drawn from {len(cache)} conditions"
                 raise ArgumentError(message)
-            config |= {"condition": given.cache.config}
+            config |= {"condition": cache.config}
 
-        def denoiser(numbers: list[int]) -> Callable[[Tensor, Tensor], Tensor]:
-            cond = None if given is None else given(numbers).to(us.device)
+        def denoiser(numbers: list[int]) -> Denoiser:
+            cond = None if pairs is None else pairs.channels(cache, np.array(numbers)).to(device)
 
-            def call(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-                with autocast(us.device, number):
-                    noise: Tensor = network(x, t, y, cond)
-                return noise
+            def denoise(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+                with autocast(device, precision):
+                    output: Tensor = network(x, t, y, cond)
+                return output
 
             if labels is None:
-                return call
-            y = torch.tensor([labels[i % len(labels)] for i in numbers], device=us.device)
-            return guided(call, y, network.null_label or 0, sampling.guidance, network.in_channels)
+                return denoise
+            y = torch.tensor([labels[i % len(labels)] for i in numbers], device=device)
+            return with_guidance(denoise, y, network.null_label or 0, sampling.guidance, network.in_channels)
 
         with folder.lock():
             folder.start(config)
-            if given is not None:
-                write_keys(folder.path / "conditions.csv", given.cache.keys[:images])
-                given.write_originals(folder.path, images, observer)
-            draw_images(folder.path, images, network, codec, denoiser, sampling, observer)
-    return Sampled(folder.path, {"images": images, "folder": str(folder.path)})
+            if pairs is not None:
+                write_keys(folder.path / "conditions.csv", cache.keys[: options.images])
+                write_originals(folder.path, pairs, cache, options.images, shown)
+            sample_images(folder.path, options.images, network, codec, denoiser, sampling, shown)
+    return Sampled(folder.path, {"images": options.images, "folder": str(folder.path)})
 
 
-@dataclass(frozen=True)
-class Given:
-    """What images are drawn from."""
-
-    conditions: Conditions
-    cache: LatentCache
-
-    def __call__(self, numbers: list[int]) -> Tensor:
-        """The channels that condition the images of these numbers."""
-        moments = self.cache.moments(np.array(numbers, np.int64), np.zeros(len(numbers), bool))
-        return self.conditions.codec.normalize(moments[:, : self.cache.latents])
-
-    def write_originals(self, folder: Path, images: int, observer: Progress) -> None:
-        """Write the image that each drawn one is to be like, under the same name."""
-        paths = [image_path(folder, number, "originals") for number in range(images)]
-        missing = [number for number, path in enumerate(paths) if not path.exists()]
-        found = self.conditions.read_originals(self.cache.positions[missing])
-        for number, (image, failure) in zip(missing, found, strict=True):
-            if failure is None:
-                write_image(image, paths[number])
-            else:
-                observer.note(f"image {number} has no original: {failure}")
+def recipe_conditioning(recipe: dict[str, Any], source: SourceLike, codec: Autoencoder) -> Conditioning:
+    """Open the conditions to sample from as they were opened in fine-tuning."""
+    data = recipe.get("data", {})
+    bands, valid_range = (tuple(data[name]) if data.get(name) else None for name in ("bands", "valid_range"))
+    task, options = str(recipe.get("task")), recipe.get("options", {})
+    size = data.get("size", 0)
+    return open_conditioning(task, source, codec, options, size=size, bands=bands, valid_range=valid_range)
 
 
 def image_path(folder: Path, number: int, kind: str = "images") -> Path:
-    """Where an image lies."""
+    """Return the path of an image."""
     return folder / kind / f"{number:06d}.png"
 
 
-def label_numbers(network: DiT, names: list[str] | None, classes: Sequence[str] | None) -> list[int] | None:
-    """The labels that images are drawn of, in turn."""
+def class_labels(network: DiT, names: list[str] | None, classes: Sequence[str] | None) -> list[int] | None:
+    """Return the labels to sample in turn; None for an unconditional network."""
     if network.num_classes is None:
         if classes:
             message = f"the network is unconditional: it has no classes {', '.join(classes)}"
@@ -271,7 +210,7 @@ def label_numbers(network: DiT, names: list[str] | None, classes: Sequence[str] 
         return None
     if not classes:
         return list(range(network.num_classes))
-    # A folder may have a number for a name, and then the name counts.
+    # A class folder may have a number for a name, and then the name counts.
     known = {str(i): i for i in range(network.num_classes)} | {name: i for i, name in enumerate(names or [])}
     for name in classes:
         if name not in known:
@@ -281,53 +220,56 @@ def label_numbers(network: DiT, names: list[str] | None, classes: Sequence[str] 
 
 
 def write_keys(path: Path, keys: Sequence[str]) -> None:
-    """Write which condition each image was drawn from, as a table; keys may hold commas."""
-    with atomic_write(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
+    """Write the key of each image's condition as a CSV table; keys may hold commas."""
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("number", "key"))
         writer.writerows(enumerate(keys))
 
 
-def draw_images(
+def write_originals(folder: Path, pairs: Conditioning, cache: LatentCache, images: int, progress: Progress) -> None:
+    """Write the real image of each generated one, under the same name."""
+    paths = [image_path(folder, number, "originals") for number in range(images)]
+    missing = [number for number, path in enumerate(paths) if not path.exists()]
+    for number, (image, failure) in zip(missing, pairs.read_images(cache.positions[missing]), strict=True):
+        if failure is None:
+            write_image(image, paths[number])
+        else:
+            progress.note(f"image {number} has no original: {failure}")
+
+
+def sample_images(
     folder: Path,
     images: int,
     network: DiT,
     codec: Autoencoder,
-    denoiser: Callable[[list[int]], Callable[[Tensor, Tensor], Tensor]],
-    sampling: Sampling,
-    observer: Progress,
+    denoiser: Callable[[list[int]], Denoiser],
+    sampling: SamplerConfig,
+    progress: Progress,
 ) -> None:
-    """Draw the images that a folder lacks, batch by batch, and gather all.
+    """Draw the images that a folder lacks, batch by batch, then write all of them as an archive.
 
-    Parameters
-    ----------
-    denoiser : callable
-        The network under the conditions of the images of these numbers.
+    ``denoiser`` returns the network under the conditions of the images with given numbers.
     """
     device = next(network.parameters()).device
     shape = (network.in_channels, network.input_size, network.input_size)
     paths = [image_path(folder, number) for number in range(images)]
     batches = [list(range(start, min(start + sampling.batch, images))) for start in range(0, images, sampling.batch)]
     missing = [batch for batch in batches if not all(paths[number].exists() for number in batch)]
-    observer.start("sample", images, images - sum(map(len, missing)))
+    progress.start("sample", images, images - sum(map(len, missing)))
     for batch in missing:
-        start = torch.stack([start_noise(sampling.seed, number, shape) for number in batch])
-        # A generator of its own: what is added to one image does not depend on those beside it.
-        generators = [torch.Generator().manual_seed(way_seed(sampling.seed, number)) for number in batch]
-        latents = sample(denoiser(batch), start.to(device), sampling.sampler, sampling.steps, generators)
+        noise = torch.stack([initial_noise(sampling.seed, number, shape) for number in batch])
+        # One generator per image: the noise added to an image does not depend on the others in its batch.
+        generators = [torch.Generator().manual_seed(sampler_seed(sampling.seed, number)) for number in batch]
+        latents = p_sample_loop(denoiser(batch), noise.to(device), sampling.sampler, sampling.steps, generators)
         with torch.inference_mode():
             pixels = to_pixels(codec.decode(latents))
         for number, image in zip(batch, pixels, strict=True):
             write_image(image, paths[number])
-        observer.advance(len(batch))
-    observer.finish()
-    gather(folder, paths)
-
-
-def gather(folder: Path, paths: list[Path]) -> None:
-    """Write all images as one archive, and some as a picture."""
+        progress.advance(len(batch))
+    progress.finish()
     write_npz(folder / "samples.npz", map(read_image, paths), len(paths))
-    write_grid(np.stack([read_image(path) for path in paths[:SHOWN]]), folder / "samples.png")
+    write_grid(np.stack([read_image(path) for path in paths[:GRID_IMAGES]]), folder / "samples.png")
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
