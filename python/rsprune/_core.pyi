@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 __all__ = [
     "VERSION",
     "Centroids",
+    "RankHistogram",
     "Rows",
+    "Selection",
     "apportion",
     "assign_rows",
     "cpu_features",
@@ -31,7 +33,7 @@ __all__ = [
     "pass_messages",
     "preprocess_images",
     "row_dots",
-    "select_rows",
+    "select",
     "separated_rows",
     "similar_components",
     "softmax",
@@ -141,7 +143,42 @@ def apportion(
     offsets: NDArray[np.float64] | None,
     priority: NDArray[np.uint64] | None,
 ) -> NDArray[np.int64]: ...
-def select_rows(
+# Rows selected, ascending. `counts` is int64 (k, 4): pool, quota, fill, preselected.
+@final
+class Selection:
+    @property
+    def indices(self) -> NDArray[np.int64]: ...
+    @property
+    def cluster(self) -> NDArray[np.int32]: ...
+    @property
+    def similarity(self) -> NDArray[np.float32]: ...
+    @property
+    def phase(self) -> NDArray[np.uint8]: ...
+    @property
+    def counts(self) -> NDArray[np.int64]: ...
+    @property
+    def invalid(self) -> NDArray[np.int64]: ...
+
+# A mergeable summary of scores, by group and bucket; the best scores are the largest. Rows of label -1 or score NaN
+# count nowhere. From the rows of `score >= selection_limits(budget)[label]`, in their order, `select` with
+# fill="global" or "none" and within="nearest" selects what it selects from all; `limits` are those of the best
+# `ranks[group]` rows. -inf where all rows are wanted.
+@final
+class RankHistogram:
+    def __new__(cls, groups: int, low: float, high: float, /, *, buckets: int | None = None) -> RankHistogram: ...
+    @staticmethod
+    def from_counts(counts: NDArray[np.uint32], low: float, high: float, /) -> RankHistogram: ...
+    @property
+    def counts(self) -> NDArray[np.uint32]: ...
+    def update(
+        self, scores: NDArray[np.float32] | NDArray[np.float64], labels: NDArray[np.int32] | None = None, /
+    ) -> None: ...
+    def merge(self, other: RankHistogram, /) -> None: ...
+    def totals(self) -> NDArray[np.int64]: ...
+    def limits(self, ranks: NDArray[np.int64], /) -> NDArray[np.float64]: ...
+    def selection_limits(self, budget: int, /) -> NDArray[np.float64]: ...
+
+def select(
     labels: NDArray[np.int32],
     similarity: NDArray[np.float32],
     /,
@@ -155,14 +192,7 @@ def select_rows(
     preselected: NDArray[np.int64],
     strict: bool,
     threads: int | None,
-) -> tuple[
-    NDArray[np.int64],
-    NDArray[np.int32],
-    NDArray[np.float32],
-    NDArray[np.uint8],
-    NDArray[np.int64],
-    NDArray[np.int64],
-]: ...
+) -> Selection: ...
 def fit_rows(
     rows: Rows,
     /,

@@ -442,8 +442,8 @@ def choose(request: Request, assignment: Assignment, k: int, rows: Embeddings | 
         )
         excluded = np.concatenate([excluded, duplicates])
 
-    def run(labels: NDArray[np.int32], budget: int, preselected: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
-        return _core.select_rows(
+    def run(labels: NDArray[np.int32], budget: int, preselected: NDArray[np.int64]) -> _core.Selection:
+        return _core.select(
             labels,
             ranks,
             k=k,
@@ -459,22 +459,20 @@ def choose(request: Request, assignment: Assignment, k: int, rows: Embeddings | 
 
     try:
         # Whatever fails here fails in groups, too.
-        indices, cluster, _, phase, counts, invalid = run(labels, budget, preselected)
+        chosen = run(labels, budget, preselected)
     except BudgetError as error:
         if not len(out_of_domain):
             raise
         message = f"{error}. Of the excluded, {len(out_of_domain)} are below min_similarity = {options.min_similarity}"
         raise BudgetError(message) from None
+    indices, cluster, phase, counts = chosen.indices, chosen.cluster, chosen.phase, chosen.counts
     by_group: dict[Any, GroupCounts] = {}
     smallest, where = budget, ""
     if request.groups is not None:
         pool = (labels >= 0) & ~np.isnan(ranks)
         pool[excluded] = False
         by_group = _group_shares(request, pool)
-        nothing = (indices[:0], cluster[:0], phase[:0], np.zeros_like(counts))
-        indices, cluster, phase, chosen = _select_in_groups(run, request, labels, list(by_group.values()), nothing)
-        chosen[:, 0] = counts[:, 0]
-        counts = chosen
+        indices, cluster, phase, counts = _select_in_groups(run, request, labels, list(by_group.values()), chosen)
         selected = np.bincount(request.groups.of[indices], minlength=len(by_group)).tolist()
         by_group = {
             name: group._replace(selected=count)
@@ -494,7 +492,7 @@ def choose(request: Request, assignment: Assignment, k: int, rows: Embeddings | 
         similarity[indices],
         phase,
         counts.view(COUNTS).reshape(k),
-        invalid,
+        chosen.invalid,
         budget,
         k,
         request.n,
@@ -517,28 +515,31 @@ def _group_shares(request: Request, pool: NDArray[np.bool_]) -> dict[Any, GroupC
 
 
 def _select_in_groups(
-    run: Callable[..., tuple[NDArray[Any], ...]],
+    run: Callable[..., _core.Selection],
     request: Request,
     labels: NDArray[np.int32],
     shares: list[GroupCounts],
-    nothing: tuple[NDArray[Any], ...],
-) -> tuple[NDArray[Any], ...]:
-    """Select from each group by itself; return indices, clusters, phases and counts of all, as ``nothing`` has them."""
+    ungrouped: _core.Selection,
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint8], NDArray[np.int64]]:
+    """Select from each group by itself; return indices, clusters, phases and counts of all."""
     assert request.groups is not None
     of, preselected = request.groups.of, request.preselected
     members = np.split(np.argsort(of, kind="stable"), np.cumsum(np.bincount(of, minlength=len(shares)))[:-1])
     # The labels of one group at a time; the rows of the others look invalid.
     visible = np.full_like(labels, -1)
-    parts = [nothing]
+    parts = []
     for group, (rows, share) in enumerate(zip(members, shares, strict=True)):
         if share.budget:
             visible[rows] = labels[rows]
-            chosen = run(visible, share.budget, preselected[of[preselected] == group])
-            parts.append((*chosen[:2], *chosen[3:5]))
+            parts.append(run(visible, share.budget, preselected[of[preselected] == group]))
             visible[rows] = -1
-    *columns, counts = zip(*parts, strict=True)
-    order = np.argsort(np.concatenate(columns[0]))
-    return *(np.concatenate(column)[order] for column in columns), np.sum(counts, axis=0)
+    indices = np.concatenate([ungrouped.indices[:0], *(part.indices for part in parts)])
+    cluster = np.concatenate([ungrouped.cluster[:0], *(part.cluster for part in parts)])
+    phase = np.concatenate([ungrouped.phase[:0], *(part.phase for part in parts)])
+    counts = sum((part.counts for part in parts), np.zeros_like(ungrouped.counts))
+    counts[:, 0] = ungrouped.counts[:, 0]
+    order = np.argsort(indices)
+    return indices[order], cluster[order], phase[order], counts
 
 
 def check_min_similarity(value: Any) -> float | None:

@@ -40,7 +40,7 @@ mod _core {
     #[pymodule_export]
     use super::seed::draws;
     #[pymodule_export]
-    use super::select::{apportion, select_rows};
+    use super::select::{RankHistogram, Selection, apportion, select};
 
     /// The version of the compiled core.
     #[pymodule_export]
