@@ -21,7 +21,7 @@ def rows_of(*parts: np.ndarray) -> _core.Rows:
 @pytest.mark.parametrize("dim", [1, 16, 257])
 def test_neighbours_are_numpys(dim):
     base, queries = clustered(2500, dim), clustered(300, dim, seed=1)
-    found, similarity = _core.nearest_rows(rows_of(queries), rows_of(base), k=7, exclude_self=False, threads=None)
+    found, similarity = _core.knn(rows_of(queries), rows_of(base), k=7, exclude_self=False, threads=None)
     units = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (queries.astype(float), base.astype(float))]
     cosines = (units[0] @ units[1].T).astype(np.float32)
     assert np.allclose(np.take_along_axis(cosines, found, 1), similarity, atol=3e-7)
@@ -35,7 +35,7 @@ def test_neighbours_are_numpys(dim):
 
 def test_rows_find_no_neighbour_where_there_is_none():
     rows = np.array([[1, 0], [0, 0], [0, 2], [np.nan, 1]], np.float32)
-    found, similarity = _core.nearest_rows(rows_of(rows), rows_of(rows), k=2, exclude_self=True, threads=1)
+    found, similarity = _core.knn(rows_of(rows), rows_of(rows), k=2, exclude_self=True, threads=1)
     assert found.tolist() == [[2, -1], [-1, -1], [0, -1], [-1, -1]]
     assert similarity[0, 0] == 0.0
     assert np.isnan(similarity[found < 0]).all()
@@ -50,16 +50,16 @@ def test_every_search_gives_the_same_bytes(dtype, tmp_path):
     starts = np.array([0, 10, 10, 1800, 3000], np.int64)
 
     def everything(rows: _core.Rows, threads: int | None) -> list[bytes]:
-        graph = _core.nearest_rows(rows, rows, k=9, exclude_self=True, threads=threads)
+        graph = _core.knn(rows, rows, k=9, exclude_self=True, threads=threads)
         budgets = np.array([3, 5, 40, 20], np.int64)
         results = [
             *graph,
-            _core.earlier_similarity(rows, order, starts, threads=threads),
-            _core.separated_rows(rows, order, starts, threshold=0.95, threads=threads),
+            _core.max_similarity_to_earlier(rows, order, starts, threads=threads),
+            _core.greedy_dedup(rows, order, starts, threshold=0.95, threads=threads),
             _core.similar_components(rows, order, starts, threshold=0.97, threads=threads),
-            _core.neighbour_components(*graph, threshold=0.96),
-            *_core.farthest_rows(rows, order[:2], count=60, distance=0.0, threads=threads),
-            *_core.facility_rows(rows, order, starts, budgets, threads=threads),
+            _core.graph_components(*graph, threshold=0.96),
+            *_core.farthest_first(rows, order[:2], count=60, distance=0.0, threads=threads),
+            *_core.facility_location(rows, order, starts, budgets, threads=threads),
         ]
         return [result.tobytes() for result in results]
 
@@ -72,7 +72,7 @@ def test_every_search_gives_the_same_bytes(dtype, tmp_path):
 
 def test_float64_rows_of_any_length_have_neighbours():
     rows = np.array([[3e300, 4e300], [3e-310, 4e-310], [4.0, -3.0]])
-    found, similarity = _core.nearest_rows(rows_of(rows), rows_of(rows), k=2, exclude_self=True, threads=1)
+    found, similarity = _core.knn(rows_of(rows), rows_of(rows), k=2, exclude_self=True, threads=1)
     assert found.tolist() == [[1, 2], [0, 2], [0, 1]]
     assert similarity[0].tolist() == pytest.approx([1, 0], abs=1e-7)
 
@@ -81,18 +81,18 @@ def test_what_cannot_be_searched_is_named():
     rows, wider = rows_of(np.ones((3, 2), np.float32)), rows_of(np.ones((3, 4), np.float32))
     numbers = np.arange(3)
     with raises(ShapeError, 2, 4):
-        _core.nearest_rows(rows, wider, k=1, exclude_self=False, threads=1)
+        _core.knn(rows, wider, k=1, exclude_self=False, threads=1)
     with raises(ArgumentError, "k", 0):
-        _core.nearest_rows(rows, rows, k=0, exclude_self=False, threads=1)
+        _core.knn(rows, rows, k=0, exclude_self=False, threads=1)
     with raises(ArgumentError, 3):
-        _core.earlier_similarity(rows, numbers + 1, np.array([0, 3]), threads=1)
+        _core.max_similarity_to_earlier(rows, numbers + 1, np.array([0, 3]), threads=1)
     with raises(ArgumentError, -1):
-        _core.earlier_similarity(rows, numbers - 1, np.array([0, 3]), threads=1)
+        _core.max_similarity_to_earlier(rows, numbers - 1, np.array([0, 3]), threads=1)
     with raises(ArgumentError, 3):
-        _core.earlier_similarity(rows, numbers, np.array([0, 2]), threads=1)
+        _core.max_similarity_to_earlier(rows, numbers, np.array([0, 2]), threads=1)
     with raises(ArgumentError):
-        _core.farthest_rows(rows, np.array([1, 1]), count=2, distance=0.0, threads=1)
+        _core.farthest_first(rows, np.array([1, 1]), count=2, distance=0.0, threads=1)
     with raises(ArgumentError):
-        _core.facility_rows(rows, numbers, np.array([0, 3]), np.array([1, 1]), threads=1)
+        _core.facility_location(rows, numbers, np.array([0, 3]), np.array([1, 1]), threads=1)
     with raises(ShapeError, "[3, 1]"):
-        _core.facility_neighbours(np.zeros((3, 1), np.int64), np.ones((2, 1), np.float32), budget=1)
+        _core.facility_location_on_graph(np.zeros((3, 1), np.int64), np.ones((2, 1), np.float32), budget=1)

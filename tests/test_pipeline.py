@@ -457,7 +457,7 @@ def test_classes_of_joined_sets_are_their_own(reference, tmp_path):
     source = open_source([reference, reference])
     assert sorted(set(classes_of(source))) == [f"{s}/class{i}" for s in range(2) for i in range(5)]
     taken = balanced_draw(["a", "b", "a", "c", "a", "b"], seed=3, max_per_class=2, max_images=4)
-    draws = _core.draws(3, 0, 6)
+    draws = _core.hash64(3, 0, 6)
     best = sorted([0, 2, 4], key=lambda i: draws[i])[:2]  # the larger classes have one more: a, of two that reach 2
     assert np.flatnonzero(taken).tolist() == sorted([*best, min([1, 5], key=lambda i: draws[i]), 3])
 

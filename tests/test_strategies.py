@@ -205,7 +205,7 @@ def test_large_pools_are_fitted_on_a_draw(pool, monkeypatch):
     monkeypatch.setattr("rsprune.strategies.inputs.FIT_ROWS", 150)
     monkeypatch.setattr("rsprune.strategies.inputs.FIT_ROWS_A_CLUSTER", 1)
     got = run("prototypes", pool, centroids=None, k=4, seed=1, entropy=None)
-    draws = rsprune._core.draws(1, 0, N)
+    draws = rsprune._core.hash64(1, 0, N)
     valid = [i for i in range(N) if i not in (7, 8)]
     rows = sorted(sorted(valid, key=lambda i: draws[i])[:150])
     fitted = rsprune.fit_centroids(pool["embeds"][rows], 4, seed=1, n_init=1)

@@ -97,7 +97,7 @@ def some_centroids(rows: np.ndarray) -> np.ndarray:
 def semdedup_oracle(rows: np.ndarray, centroids: np.ndarray, keep: str, mode: str, eps: float, seed: int):
     labels, similarity = rsprune.assign(rows, centroids)
     pairs, threshold = cosines(rows, rows), np.float32(1 - eps)
-    draws = _core.draws(seed, 0, len(rows))
+    draws = _core.hash64(seed, 0, len(rows))
     nearest, kept = {}, []
     for cluster in range(len(centroids)):
         key = {"hard": similarity, "easy": -similarity, "random": draws}[keep]
@@ -188,7 +188,7 @@ def test_kcenter_within_clusters_equals_its_oracle(rows, budget):
     budget = min(budget, len(valid))
     centroids, pairs = some_centroids(rows), cosines(rows, rows)
     labels = rsprune.assign(rows, centroids).labels
-    draws = _core.draws(3, 0, len(rows))
+    draws = _core.hash64(3, 0, len(rows))
     members = [[i for i in valid if labels[i] == k] for k in range(len(centroids))]
     sizes = [len(one) for one in members]
     expected = []
@@ -393,7 +393,7 @@ def test_dinov2_by_cluster_equals_its_oracle(rows, budget, min_hits, per_cluster
     valid, centroids = valid_rows(rows), some_centroids(rows)
     sets = {"a": rows[valid[::2]], "b": rows[valid[:3]] + np.float32(0.25)}
     labels = rsprune.assign(rows, centroids).labels
-    draws = _core.draws(seed, 0, len(rows))
+    draws = _core.hash64(seed, 0, len(rows))
     of_set: dict[str, list[int]] = {"a": [], "b": []}
     for name, references in sets.items():
         hits = np.bincount(rsprune.assign(references, centroids).labels, minlength=len(centroids))

@@ -10,35 +10,36 @@ from numpy.typing import NDArray
 __all__ = [
     "VERSION",
     "Centroids",
+    "Clustering",
     "RankHistogram",
     "Rows",
     "Selection",
     "apportion",
-    "assign_rows",
+    "assign",
     "cpu_features",
     "decode_images",
-    "draws",
-    "earlier_similarity",
+    "distances",
+    "dots",
     "entropy_arrays",
     "entropy_images",
-    "facility_neighbours",
-    "facility_rows",
-    "farthest_rows",
-    "fit_rows",
-    "group_distances",
-    "group_medians",
-    "herd_rows",
-    "nearest_rows",
-    "neighbour_components",
+    "facility_location",
+    "facility_location_on_graph",
+    "farthest_first",
+    "graph_components",
+    "greedy_dedup",
+    "hash64",
+    "herd",
+    "kmeans",
+    "knn",
+    "max_similarity_to_earlier",
+    "medians",
     "pass_messages",
     "preprocess_images",
-    "row_dots",
     "select",
-    "separated_rows",
     "similar_components",
     "softmax",
     "take_rows",
-    "valid_rows",
+    "valid",
 ]
 
 VERSION: str
@@ -110,7 +111,7 @@ class Centroids:
     def normalized(self) -> int: ...
     def vectors(self) -> NDArray[np.float32]: ...
 
-def assign_rows(
+def assign(
     rows: Rows,
     centroids: Centroids,
     /,
@@ -122,17 +123,17 @@ def assign_rows(
     threads: int | None,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]: ...
 def take_rows(rows: Rows, numbers: NDArray[np.int64], /) -> NDArray[np.float32] | NDArray[np.float64]: ...
-def valid_rows(rows: Rows, /, *, threads: int | None) -> NDArray[np.bool_]: ...
-def group_medians(rows: Rows, labels: NDArray[np.int32], /, *, k: int, threads: int | None) -> NDArray[np.float64]: ...
-def group_distances(
+def valid(rows: Rows, /, *, threads: int | None) -> NDArray[np.bool_]: ...
+def medians(rows: Rows, labels: NDArray[np.int32], /, *, k: int, threads: int | None) -> NDArray[np.float64]: ...
+def distances(
     rows: Rows, labels: NDArray[np.int32], centres: NDArray[np.float64], /, *, threads: int | None
 ) -> NDArray[np.float64]: ...
-def herd_rows(
+def herd(
     rows: Rows, labels: NDArray[np.int32], counts: NDArray[np.int64], /, *, threads: int | None
 ) -> NDArray[np.int64]: ...
-def row_dots(a: Rows, b: Rows, /, *, threads: int | None) -> NDArray[np.float64]: ...
+def dots(a: Rows, b: Rows, /, *, threads: int | None) -> NDArray[np.float64]: ...
 def softmax(values: NDArray[np.float64], temperature: float, /) -> NDArray[np.float64]: ...
-def draws(seed: int, start: int, stop: int, /) -> NDArray[np.uint64]: ...
+def hash64(seed: int, start: int, stop: int, /) -> NDArray[np.uint64]: ...
 def apportion(
     total: int,
     weights: NDArray[np.float64] | Sequence[int],
@@ -143,6 +144,7 @@ def apportion(
     offsets: NDArray[np.float64] | None,
     priority: NDArray[np.uint64] | None,
 ) -> NDArray[np.int64]: ...
+
 # Rows selected, ascending. `counts` is int64 (k, 4): pool, quota, fill, preselected.
 @final
 class Selection:
@@ -193,7 +195,20 @@ def select(
     strict: bool,
     threads: int | None,
 ) -> Selection: ...
-def fit_rows(
+
+# Centroids float32 (k, D), the objective after each iteration of the best run, the rows that it started from.
+@final
+class Clustering:
+    @property
+    def centroids(self) -> NDArray[np.float32]: ...
+    @property
+    def objective(self) -> NDArray[np.float64]: ...
+    @property
+    def seeds(self) -> NDArray[np.int64]: ...
+    @property
+    def invalid(self) -> NDArray[np.int64]: ...
+
+def kmeans(
     rows: Rows,
     /,
     *,
@@ -204,29 +219,29 @@ def fit_rows(
     tol: float,
     raise_invalid: bool,
     threads: int | None,
-) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]: ...
+) -> Clustering: ...
 
 # Groups are rows in an order, one group after the other, and where each starts, with the end of the last: int64.
 # Neighbours are int64 (N, k), -1 for none, with their similarity, float32 (N, k).
-def nearest_rows(
+def knn(
     queries: Rows, base: Rows, /, *, k: int, exclude_self: bool, threads: int | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
-def earlier_similarity(
+def max_similarity_to_earlier(
     rows: Rows, order: NDArray[np.int64], starts: NDArray[np.int64], /, *, threads: int | None
 ) -> NDArray[np.float32]: ...
-def separated_rows(
+def greedy_dedup(
     rows: Rows, order: NDArray[np.int64], starts: NDArray[np.int64], /, *, threshold: float, threads: int | None
 ) -> NDArray[np.bool_]: ...
 def similar_components(
     rows: Rows, order: NDArray[np.int64], starts: NDArray[np.int64], /, *, threshold: float, threads: int | None
 ) -> NDArray[np.int64]: ...
-def neighbour_components(
+def graph_components(
     neighbours: NDArray[np.int64], similarity: NDArray[np.float32], /, *, threshold: float
 ) -> NDArray[np.int64]: ...
-def farthest_rows(
+def farthest_first(
     rows: Rows, given: NDArray[np.int64], /, *, count: int, distance: float, threads: int | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
-def facility_rows(
+def facility_location(
     rows: Rows,
     order: NDArray[np.int64],
     starts: NDArray[np.int64],
@@ -235,7 +250,7 @@ def facility_rows(
     *,
     threads: int | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]: ...
-def facility_neighbours(
+def facility_location_on_graph(
     neighbours: NDArray[np.int64], similarity: NDArray[np.float32], /, *, budget: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]: ...
 def pass_messages(

@@ -117,7 +117,7 @@ def _assign_parts(
             continue
         for block in host_blocks(part):
             yield Assignment(
-                *_core.assign_rows(
+                *_core.assign(
                     block,
                     centroids,
                     normalize=normalize,

@@ -78,7 +78,7 @@ def assign(
     first_row: int,
     threads: int | None,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Labels and similarities of rows on a device, as ``_core.assign_rows`` gives them for rows on the host."""
+    """Labels and similarities of rows on a device, as ``_core.assign`` gives them for rows on the host."""
     run = _assign
     if "torch._dynamo" in sys.modules:
         # The caller may be compiled, which fuses operations that must round each for itself.
@@ -107,12 +107,12 @@ def _assign(
             step = device_block_rows(rows)
             for some in (missing[i : i + step] for i in range(0, missing.size, step)):
                 part = next(host_blocks(rows[block].index_select(0, torch.from_numpy(some).to(rows.device))))
-                answer = _core.assign_rows(part, centroids, raise_invalid=False, first_row=0, **options)
+                answer = _core.assign(part, centroids, raise_invalid=False, first_row=0, **options)
                 labels[block][some], similarity[block][some] = answer
             if raise_invalid and labels[block].min() < 0:
                 row = start + int(labels[block].argmin())
                 part = next(host_blocks(rows[row : row + 1]))
-                _core.assign_rows(part, centroids, raise_invalid=True, first_row=first_row + row, **options)
+                _core.assign(part, centroids, raise_invalid=True, first_row=first_row + row, **options)
     return labels, similarity
 
 

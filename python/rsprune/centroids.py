@@ -195,21 +195,21 @@ def fit_centroids(
     rows = embeddings.on_host()
     raise_invalid = check_choice("on_invalid", on_invalid, OnInvalid) == "raise"
     threads = check_threads(threads)
-    vectors, history, starts, invalid = _core.fit_rows(rows, raise_invalid=raise_invalid, threads=threads, **options)
+    clustering = _core.kmeans(rows, raise_invalid=raise_invalid, threads=threads, **options)
     meta = {
         "rsprune": _core.VERSION,
         **options,
         "dim": rows.shape[1],
         "rows": rows.shape[0],
-        "invalid": len(invalid),
+        "invalid": len(clustering.invalid),
         "digest": f"blake3:{rows.digest(threads=threads)}",
         "encoder": encoder if encoder is None or isinstance(encoder, str) else dict(encoder),
-        "iterations": len(history),
-        "objective": float(history[-1]),
-        "history": history.tolist(),
-        "starts": starts.tolist(),
+        "iterations": len(clustering.objective),
+        "objective": float(clustering.objective[-1]),
+        "history": clustering.objective.tolist(),
+        "starts": clustering.seeds.tolist(),
     }
-    return Centroids(vectors, meta)
+    return Centroids(clustering.centroids, meta)
 
 
 def as_core(centroids: Any, rows: int | None = None) -> _core.Centroids:

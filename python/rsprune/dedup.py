@@ -54,9 +54,7 @@ def leaks(embeds: Any, evaluation: Any, eps: float, *, threads: int | None = Non
         )
         raise ShapeError(message)
     base, threads = images.on_host(), check_threads(threads)
-    nearest = [
-        _core.nearest_rows(rows, base, k=1, exclude_self=False, threads=threads)[1][:, 0] for rows in pool.blocks()
-    ]
+    nearest = [_core.knn(rows, base, k=1, exclude_self=False, threads=threads)[1][:, 0] for rows in pool.blocks()]
     return np.flatnonzero(np.concatenate(nearest) > np.float32(1 - eps)).astype(np.int64)
 
 
@@ -102,5 +100,5 @@ def near_duplicates(
     order = rows[np.lexsort((-similarity[rows], comes_later[rows], labels[rows]))].astype(np.int64)
     starts = np.concatenate([[0], np.cumsum(np.bincount(labels[rows]))]).astype(np.int64)
     threshold = float(np.float32(1 - eps))
-    stays = _core.separated_rows(embeds.on_host(), order, starts, threshold=threshold, threads=threads)
+    stays = _core.greedy_dedup(embeds.on_host(), order, starts, threshold=threshold, threads=threads)
     return np.setdiff1d(order[~stays], preselected)

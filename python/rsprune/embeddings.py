@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune._core import Rows, take_rows, valid_rows
+from rsprune import _core
+from rsprune._core import Rows
 from rsprune.errors import DtypeError, EmptyInputError, ShapeError
 
 if TYPE_CHECKING:
@@ -58,13 +59,13 @@ class Embeddings:
             stop = start + block.shape[0]
             first, last = np.searchsorted(rows, [start, stop])
             if last > first:
-                parts.append(take_rows(block, rows[first:last] - start))
+                parts.append(_core.take_rows(block, rows[first:last] - start))
             start = stop
         return np.concatenate(parts)
 
     def valid(self, threads: int | None = None) -> NDArray[np.bool_]:
         """Find the rows that have a direction, bool (N,): neither NaN nor infinite nor all zero. Reads all rows."""
-        return np.concatenate([valid_rows(block, threads=threads) for block in self.blocks()])
+        return np.concatenate([_core.valid(block, threads=threads) for block in self.blocks()])
 
 
 def as_rows(embeds: Any) -> Embeddings:

@@ -207,9 +207,9 @@ def redundancy(embeds: Any, *, sample: int = 16_384, seed: int = 0, threads: int
     drawn = valid[sample_rows(check_integer("sample", sample, minimum=2), len(valid), seed)]
     some = Rows([rows.take(drawn)])
     first = np.array([0], np.int64)
-    order, _ = _core.farthest_rows(some, first, count=len(drawn), distance=-1.0, threads=threads)
+    order, _ = _core.farthest_first(some, first, count=len(drawn), distance=-1.0, threads=threads)
     ends = np.array([0, len(order)], np.int64)
-    novelty = distance(_core.earlier_similarity(some, order, ends, threads=threads))
+    novelty = distance(_core.max_similarity_to_earlier(some, order, ends, threads=threads))
     novelty[0] = novelty[1]
     # Rounding may leave steps up of its own size.
     novelty = np.minimum.accumulate(novelty)

@@ -71,5 +71,5 @@ def sample_rows(count: int, rows: int, seed: int, turn: int = 0) -> NDArray[np.i
     """Sample ``count`` of ``rows`` row numbers without replacement, ascending; ``turn`` numbers independent samples."""
     if count >= rows:
         return np.arange(rows)
-    draws = _core.draws(check_integer("seed", seed, minimum=0), turn * rows, (turn + 1) * rows)
+    draws = _core.hash64(check_integer("seed", seed, minimum=0), turn * rows, (turn + 1) * rows)
     return np.sort(np.argsort(draws, kind="stable")[:count])

@@ -267,7 +267,7 @@ class SubsetEvaluator:
         order = chosen[np.lexsort((chosen, clusters))]
         starts = np.concatenate([[0], np.cumsum(np.bincount(clusters, minlength=self._centroids))]).astype(np.int64)
         rows = self._embeds.on_host()
-        earlier = _core.earlier_similarity(rows, order, starts, threads=self._threads)
+        earlier = _core.max_similarity_to_earlier(rows, order, starts, threads=self._threads)
         return float((earlier > np.float32(1 - self._eps)).mean())
 
 
@@ -290,12 +290,12 @@ class _Set:
             raise ArgumentError(message)
         self.numbers: NDArray[np.float32] = rows if rows.dtype == np.float32 else unit(rows).astype(np.float32)
         self.unit, self.rows, self._threads = unit(self.numbers), Rows([self.numbers]), threads
-        _, similarity = _core.nearest_rows(self.rows, self.rows, k=k, exclude_self=True, threads=threads)
+        _, similarity = _core.knn(self.rows, self.rows, k=k, exclude_self=True, threads=threads)
         self.edge: NDArray[np.float32] = similarity[:, -1]
 
     def nearest(self, other: _Set) -> NDArray[np.float32]:
         """The similarity of each row to the nearest of another set: float32 (n,)."""
-        _, similarity = _core.nearest_rows(self.rows, other.rows, k=1, exclude_self=False, threads=self._threads)
+        _, similarity = _core.knn(self.rows, other.rows, k=1, exclude_self=False, threads=self._threads)
         return similarity[:, 0]
 
 

@@ -226,7 +226,7 @@ def balanced_draw(
     shares = most.tolist()
     if max_images is not None:
         shares = apportion(min(max_images, sum(shares)), upper=shares).tolist()
-    order = np.lexsort((_core.draws(seed, 0, len(of)), of))  # stable: ties to the lower row
+    order = np.lexsort((_core.hash64(seed, 0, len(of)), of))  # stable: ties to the lower row
     place = np.empty(len(of), np.int64)
     place[order] = np.arange(len(of)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     taken: NDArray[np.bool_] = place < np.asarray(shares)[of]

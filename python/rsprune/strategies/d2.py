@@ -59,7 +59,7 @@ def d2(
         raise ArgumentError(message)
     rows, numbers = pool_rows(inputs)
     count = min(check_count("neighbours", neighbours), max(len(inputs.candidates) - 1, 1))
-    graph = _core.nearest_rows(rows, rows, k=count, exclude_self=True, threads=inputs.threads)
+    graph = _core.knn(rows, rows, k=count, exclude_self=True, threads=inputs.threads)
     chosen = _core.pass_messages(
         *graph,
         _scores(inputs)[numbers],

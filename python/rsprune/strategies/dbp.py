@@ -90,7 +90,7 @@ def distance_to_others(centroids: NDArray[np.float32], threads: int | None) -> N
     means = np.zeros(k)
     for start in range(0, k if others else 0, BLOCK):
         block = np.ascontiguousarray(centroids[start : start + BLOCK])
-        distances = 1.0 - _core.row_dots(_core.Rows([block]), _core.Rows([centroids]), threads=threads)
+        distances = 1.0 - _core.dots(_core.Rows([block]), _core.Rows([centroids]), threads=threads)
         # Not itself.
         distances[np.arange(len(block)), np.arange(start, start + len(block))] = np.inf
         nearest = np.sort(np.partition(distances, others - 1, axis=1)[:, :others], axis=1)

@@ -144,8 +144,8 @@ def _without_leaks(
 def _components(rows: Rows, cosine: float, k: int, inputs: Inputs) -> NDArray[np.int64]:
     """Of each row, the lowest of its connected component."""
     count = max(1, min(k, rows.shape[0] - 1))
-    graph = _core.nearest_rows(rows, rows, k=count, exclude_self=True, threads=inputs.threads)
-    return _core.neighbour_components(*graph, threshold=float(np.float32(cosine)))
+    graph = _core.knn(rows, rows, k=count, exclude_self=True, threads=inputs.threads)
+    return _core.graph_components(*graph, threshold=float(np.float32(cosine)))
 
 
 def _by_sample(
@@ -156,8 +156,7 @@ def _by_sample(
 
     def nearest(count: int) -> list[NDArray[np.int64]]:
         return [
-            _core.nearest_rows(one, rows, k=min(count, len(pool)), exclude_self=False, threads=inputs.threads)[0]
-            for one in sets
+            _core.knn(one, rows, k=min(count, len(pool)), exclude_self=False, threads=inputs.threads)[0] for one in sets
         ]
 
     count = NEIGHBOURS if k_nn is None else k_nn

@@ -38,11 +38,11 @@ def facility_location(
         # A row is one of its own neighbours.
         count = min(check_count("neighbours", neighbours), len(inputs.candidates) - 1) + 1
         rows, numbers = pool_rows(inputs)
-        graph = _core.nearest_rows(rows, rows, k=count, exclude_self=False, threads=inputs.threads)
-        return Choice(numbers[_core.facility_neighbours(*graph, budget=inputs.rows_wanted)[0]])
+        graph = _core.knn(rows, rows, k=count, exclude_self=False, threads=inputs.threads)
+        return Choice(numbers[_core.facility_location_on_graph(*graph, budget=inputs.rows_wanted)[0]])
     groups = inputs.groups(k)
     order, starts = ordered_groups(np.zeros(inputs.n), groups, inputs)
     sizes = np.diff(starts)
     counts = apportion(inputs.rows_wanted, 1 if balanced else sizes, upper=sizes)
     embeds = inputs.need("embeds").on_host()
-    return Choice(_core.facility_rows(embeds, order, starts, counts, threads=inputs.threads)[0], groups)
+    return Choice(_core.facility_location(embeds, order, starts, counts, threads=inputs.threads)[0], groups)

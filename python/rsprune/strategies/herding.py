@@ -46,4 +46,4 @@ def herding(inputs: Inputs, *, per_cluster: bool = False, k: int | None = None) 
                 f"herding {wanted} of {inputs.n} rows takes {work:.0e} multiply-adds; per_cluster=True takes far less"
             )
             warnings.warn(message, UserWarning, stacklevel=4)
-    return Choice(_core.herd_rows(rows, groups.labels, counts, threads=inputs.threads), groups)
+    return Choice(_core.herd(rows, groups.labels, counts, threads=inputs.threads), groups)

@@ -114,8 +114,8 @@ def share_down(
 
 def _draws(seed: int, level: int, k: int) -> NDArray[np.uint64]:
     """A draw for each cluster of a level, in a stream of its own beside that of the rows."""
-    stream = int(_core.draws(seed, 2**63 + level, 2**63 + level + 1)[0])
-    return _core.draws(stream, 0, k)
+    stream = int(_core.hash64(seed, 2**63 + level, 2**63 + level + 1)[0])
+    return _core.hash64(stream, 0, k)
 
 
 def _levels(inputs: Inputs, levels: Sequence[int] | None) -> list[int]:

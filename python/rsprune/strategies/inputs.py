@@ -179,7 +179,7 @@ class Inputs:
     @cached_property
     def draws(self) -> NDArray[np.uint64]:
         """uint64 (N,): the draw ``hash64(seed, row)`` of each row, whatever the number of rows."""
-        return _core.draws(self.seed, 0, self.n)
+        return _core.hash64(self.seed, 0, self.n)
 
     def clusters(
         self, k: int | None = None, *, default_k: int = 200, n_init: int = 1, max_iter: int = 100, tol: float = 1e-4

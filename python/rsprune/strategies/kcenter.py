@@ -99,4 +99,4 @@ def _chosen(
             raise ArgumentError(message)
         place = int(found[0])
     given = np.array([place], np.int64)
-    return _core.farthest_rows(rows, given, count=count, distance=min_distance, threads=inputs.threads)[0]
+    return _core.farthest_first(rows, given, count=count, distance=min_distance, threads=inputs.threads)[0]

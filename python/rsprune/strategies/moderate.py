@@ -33,8 +33,8 @@ def moderate(inputs: Inputs, *, k: int | None = None, per_cluster: bool = False)
     groups = inputs.groups(k)
     rows = inputs.need("embeds").on_host()
     labels = groups.labels
-    medians = _core.group_medians(rows, labels, k=groups.k, threads=inputs.threads)
-    distance = _core.group_distances(rows, labels, medians, threads=inputs.threads)
+    medians = _core.medians(rows, labels, k=groups.k, threads=inputs.threads)
+    distance = _core.distances(rows, labels, medians, threads=inputs.threads)
     wanted, pool = inputs.rows_wanted, inputs.candidates
     if not per_cluster:
         # The window's rows are the first `start + B` without the first `start`.

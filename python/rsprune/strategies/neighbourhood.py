@@ -25,7 +25,7 @@ def pool_rows(inputs: Inputs, rows: NDArray[np.int64] | None = None) -> tuple[Ro
     wanted = inputs.candidates if rows is None else rows
     if rows is None:
         whole = embeds.on_host()
-        if np.array_equal(_core.valid_rows(whole, threads=inputs.threads), inputs.valid):
+        if np.array_equal(_core.valid(whole, threads=inputs.threads), inputs.valid):
             return whole, np.arange(inputs.n)
     return Rows([embeds.take(wanted)]), wanted
 

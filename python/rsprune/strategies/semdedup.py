@@ -76,12 +76,12 @@ def semdedup(
     threshold = float(np.float32(1 - eps))
     if mode == "first_seen":
         nearest = np.full(inputs.n, np.inf, np.float32)
-        nearest[order] = _core.earlier_similarity(rows, order, starts, threads=threads)
+        nearest[order] = _core.max_similarity_to_earlier(rows, order, starts, threads=threads)
         if inputs.budget is not None:
             return Choice(best(nearest, inputs.candidates, inputs.budget), clusters)
         kept = order[nearest[order] <= np.float32(threshold)]
     elif mode == "greedy":
-        kept = order[_core.separated_rows(rows, order, starts, threshold=threshold, threads=threads)]
+        kept = order[_core.greedy_dedup(rows, order, starts, threshold=threshold, threads=threads)]
     elif mode == "components":
         roots = _core.similar_components(rows, order, starts, threshold=threshold, threads=threads)
         # The first of each, in the order of the groups.

@@ -1,4 +1,4 @@
-//! Everything that can go wrong in the core, one variant a cause.
+//! The errors of the core, one variant for each cause.
 
 use std::path::PathBuf;
 
@@ -7,22 +7,22 @@ use thiserror::Error;
 /// The result of every fallible function of the core.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong. Messages name the value, what was expected and what to do.
+/// An error. Messages name the value, the expectation and the remedy.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// An option has a value that it cannot have.
+    /// An argument with an invalid value.
     #[error("{0}")]
     Argument(String),
-    /// An array has the wrong number of dimensions or the wrong extent.
+    /// An array of the wrong shape.
     #[error("{0}")]
     Shape(String),
-    /// An array holds numbers of a kind that is not read.
+    /// An array of a dtype that is not supported.
     #[error("{0}")]
     Dtype(String),
     /// A budget that cannot be met.
     #[error("{0}")]
     Budget(String),
-    /// Nothing to work on.
+    /// An input without rows.
     #[error("{0}")]
     Empty(String),
     /// A row without a direction: NaN, infinite or all zero.
@@ -41,15 +41,15 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// A file that could not be read, or is not what its name says.
+    /// A file that could not be read.
     #[error("{path}: {source}")]
     Io {
         /// The file.
         path: PathBuf,
-        /// The system's word on it.
+        /// The OS error message.
         source: std::io::Error,
     },
-    /// A file whose content is not what its format demands.
+    /// A file whose content violates its format.
     #[error("{path}: {why}")]
     Format {
         /// The file.
@@ -63,12 +63,12 @@ pub enum Error {
     /// The caller asked to stop.
     #[error("interrupted")]
     Interrupted,
-    /// The system refused to start threads.
+    /// The OS did not start as many threads.
     #[error("cannot start {threads} threads: {why}")]
     Threads {
         /// How many were asked for.
         threads: usize,
-        /// The system's word on it.
+        /// The OS error message.
         why: String,
     },
 }

@@ -3,23 +3,23 @@
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
 use rsprune_core::Error;
-use rsprune_core::assign::{self, OnInvalid, Options};
+use rsprune_core::assign::{OnInvalid, Options};
 
-use crate::door;
+use crate::gil;
 use crate::rows::Rows;
 
 type Labels<'py> = (Bound<'py, PyArray1<i32>>, Bound<'py, PyArray1<f32>>);
 
-/// Unit centroids, checked.
+/// Unit centroids that have been validated.
 #[pyclass(frozen, module = "rsprune._core")]
-pub struct Centroids(assign::Centroids);
+pub struct Centroids(rsprune_core::assign::Centroids);
 
 #[pymethods]
 impl Centroids {
     #[new]
     #[pyo3(signature = (vectors, /))]
     fn new(py: Python<'_>, vectors: &Rows) -> PyResult<Self> {
-        door::run(py, Some(1), |_| assign::Centroids::new(vectors.core())).map(Centroids)
+        gil::detach(py, Some(1), |_| rsprune_core::assign::Centroids::new(vectors.core())).map(Centroids)
     }
 
     #[getter]
@@ -27,7 +27,7 @@ impl Centroids {
         (self.0.len(), self.0.dim())
     }
 
-    /// How many were not of unit length when they came.
+    /// The number of vectors that were not of unit length as given.
     #[getter]
     fn normalized(&self) -> usize {
         self.0.normalized()
@@ -39,7 +39,7 @@ impl Centroids {
     }
 }
 
-/// A vector of numbers in C order as a matrix, without a copy.
+/// Reshapes numbers in C order to a matrix, without a copy.
 pub fn matrix(py: Python<'_>, values: Vec<f32>, dim: usize) -> PyResult<Bound<'_, PyArray2<f32>>> {
     let shape = [values.len() / dim, dim];
     values.into_pyarray(py).reshape(shape)
@@ -53,7 +53,7 @@ pub fn on_invalid(raise: bool) -> OnInvalid {
 #[pyfunction]
 #[pyo3(signature = (rows, centroids, /, *, normalize, raise_invalid, first_row, block_rows, threads))]
 #[allow(clippy::too_many_arguments, reason = "the options of one Python function")]
-pub fn assign_rows<'py>(
+pub fn assign<'py>(
     py: Python<'py>,
     rows: &Rows,
     centroids: &Centroids,
@@ -64,9 +64,10 @@ pub fn assign_rows<'py>(
     threads: Option<usize>,
 ) -> PyResult<Labels<'py>> {
     let options = Options { normalize, block_rows, ..Options::default() };
-    let assigned = door::run(py, threads, |par| {
-        let assigned = assign::assign(rows.core(), &centroids.0, options, on_invalid(raise_invalid), par);
-        // Rows that come in several calls are numbered through.
+    let assigned = gil::detach(py, threads, |par| {
+        let on_invalid = on_invalid(raise_invalid);
+        let assigned = rsprune_core::assign::assign(rows.core(), &centroids.0, options, on_invalid, par);
+        // Rows that come in several calls are numbered consecutively.
         assigned.map_err(|error| match error {
             Error::InvalidRow { row, why } => Error::InvalidRow { row: first_row + row, why },
             error => error,

@@ -8,8 +8,8 @@ use rsprune_core::image::gray::Gray;
 use rsprune_core::image::{ImageRef, Reduction, SamplesRef};
 use rsprune_core::{Error, Par, Result};
 
-use crate::door;
 use crate::errors::to_py;
+use crate::gil;
 use crate::images::{Failure, Item, inputs, limits, split};
 
 type Entropies<'py> = Bound<'py, PyArray1<f64>>;
@@ -29,7 +29,7 @@ pub fn entropy_images<'py>(
 ) -> PyResult<(Entropies<'py>, Vec<Failure>)> {
     let reduction = reduction(py, gray, bands, nodata, valid_range)?;
     let (inputs, limits) = (inputs(&items)?, limits(max_pixels));
-    let outcomes = door::run(py, threads, |par| entropies_from_inputs(&inputs, &reduction, &limits, par))?;
+    let outcomes = gil::detach(py, threads, |par| entropies_from_inputs(&inputs, &reduction, &limits, par))?;
     let (entropies, failures) = split(outcomes);
     let entropies = entropies.into_iter().map(|entropy| entropy.unwrap_or(f64::NAN)).collect();
     Ok((PyArray1::from_vec(py, entropies), failures))
@@ -57,11 +57,11 @@ pub fn entropy_arrays<'py>(
     let entropies = match &array {
         Stack::U8(array) => {
             let stack = array.as_array();
-            door::run(py, threads, |par| entropies(&stack, |samples| SamplesRef::U8(samples), reduction, par))
+            gil::detach(py, threads, |par| entropies(&stack, |samples| SamplesRef::U8(samples), reduction, par))
         }
         Stack::U16(array) => {
             let stack = array.as_array();
-            door::run(py, threads, |par| entropies(&stack, |samples| SamplesRef::U16(samples), reduction, par))
+            gil::detach(py, threads, |par| entropies(&stack, |samples| SamplesRef::U16(samples), reduction, par))
         }
     };
     Ok(PyArray1::from_vec(py, entropies?))

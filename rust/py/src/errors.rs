@@ -2,54 +2,76 @@
 
 use std::io::ErrorKind;
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
+use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
+use pyo3::types::PyType;
 use rsprune_core::Error;
 use rsprune_core::error::ImageError;
 
-/// The exception that stands for `error`.
+/// The classes of `rsprune.errors`, each imported once.
+mod python {
+    use pyo3::import_exception;
+
+    import_exception!(rsprune.errors, ArgumentError);
+    import_exception!(rsprune.errors, ShapeError);
+    import_exception!(rsprune.errors, DtypeError);
+    import_exception!(rsprune.errors, BudgetError);
+    import_exception!(rsprune.errors, EmptyInputError);
+    import_exception!(rsprune.errors, InvalidRowError);
+    import_exception!(rsprune.errors, FormatError);
+    import_exception!(rsprune.errors, EmptyImageError);
+    import_exception!(rsprune.errors, UnknownImageFormatError);
+    import_exception!(rsprune.errors, TruncatedImageError);
+    import_exception!(rsprune.errors, CorruptImageError);
+    import_exception!(rsprune.errors, UnsupportedImageError);
+    import_exception!(rsprune.errors, ImageTooLargeError);
+    import_exception!(rsprune.errors, NoValidPixelsError);
+    import_exception!(rsprune.errors, BandsError);
+}
+
+/// The Python exception for `error`.
 pub fn to_py(py: Python<'_>, error: Error) -> PyErr {
     let message = error.to_string();
     let class = match &error {
-        Error::Argument(_) => "ArgumentError",
-        Error::Shape(_) => "ShapeError",
-        Error::Dtype(_) => "DtypeError",
-        Error::Budget(_) => "BudgetError",
-        Error::Empty(_) => "EmptyInputError",
-        Error::InvalidRow { .. } | Error::InvalidCentroid { .. } => "InvalidRowError",
-        Error::Format { .. } => "FormatError",
-        Error::Image(cause) => image_class(cause),
+        Error::Argument(_) => py.get_type::<python::ArgumentError>(),
+        Error::Shape(_) => py.get_type::<python::ShapeError>(),
+        Error::Dtype(_) => py.get_type::<python::DtypeError>(),
+        Error::Budget(_) => py.get_type::<python::BudgetError>(),
+        Error::Empty(_) => py.get_type::<python::EmptyInputError>(),
+        Error::InvalidRow { .. } | Error::InvalidCentroid { .. } => py.get_type::<python::InvalidRowError>(),
+        Error::Format { .. } => py.get_type::<python::FormatError>(),
+        Error::Image(cause) => image_class(py, cause),
         // An OSError built from its number becomes FileNotFoundError, PermissionError and so on by itself.
         Error::Io { path, source } => {
             return match source.raw_os_error() {
                 Some(number) => {
                     let reason = std::io::Error::from_raw_os_error(number).to_string();
-                    pyo3::exceptions::PyOSError::new_err((number, reason, path.clone()))
+                    PyOSError::new_err((number, reason, path.clone()))
                 }
-                None => pyo3::exceptions::PyOSError::new_err(message),
+                None => PyOSError::new_err(message),
             };
         }
         Error::Interrupted => return PyKeyboardInterrupt::new_err(()),
         Error::Threads { .. } => return PyRuntimeError::new_err(message),
     };
-    raise(py, class, message)
+    PyErr::from_type(class, message)
 }
 
-/// The name of the class in `rsprune.errors` that stands for `cause`.
-pub fn image_class(cause: &ImageError) -> &'static str {
+/// The class of an image that cannot be used.
+fn image_class<'py>(py: Python<'py>, cause: &ImageError) -> Bound<'py, PyType> {
     match cause {
-        ImageError::Empty => "EmptyImageError",
-        ImageError::UnknownFormat { .. } => "UnknownImageFormatError",
-        ImageError::Truncated { .. } => "TruncatedImageError",
-        ImageError::Corrupt { .. } => "CorruptImageError",
-        ImageError::Unsupported { .. } => "UnsupportedImageError",
-        ImageError::TooLarge { .. } => "ImageTooLargeError",
-        ImageError::NoValidPixels => "NoValidPixelsError",
-        ImageError::Bands(_) => "BandsError",
+        ImageError::Empty => py.get_type::<python::EmptyImageError>(),
+        ImageError::UnknownFormat { .. } => py.get_type::<python::UnknownImageFormatError>(),
+        ImageError::Truncated { .. } => py.get_type::<python::TruncatedImageError>(),
+        ImageError::Corrupt { .. } => py.get_type::<python::CorruptImageError>(),
+        ImageError::Unsupported { .. } => py.get_type::<python::UnsupportedImageError>(),
+        ImageError::TooLarge { .. } => py.get_type::<python::ImageTooLargeError>(),
+        ImageError::NoValidPixels => py.get_type::<python::NoValidPixelsError>(),
+        ImageError::Bands(_) => py.get_type::<python::BandsError>(),
     }
 }
 
-/// Why an image failed, in one stable word: the `kind` of its class in `rsprune.errors`, or what the system said of its file.
+/// Why an image failed, in one stable word: the `kind` of its class in `rsprune.errors`, or that of the OS error.
 pub fn failure_kind(error: &Error) -> &'static str {
     match error {
         Error::Image(cause) => cause.kind(),
@@ -61,9 +83,4 @@ pub fn failure_kind(error: &Error) -> &'static str {
         },
         _ => "other",
     }
-}
-
-fn raise(py: Python<'_>, class: &str, message: String) -> PyErr {
-    let build = || py.import("rsprune.errors")?.getattr(class)?.call1((&message,));
-    build().map_or_else(|error| error, PyErr::from_value)
 }

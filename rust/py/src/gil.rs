@@ -1,4 +1,4 @@
-//! The one place where the GIL is released.
+//! Releasing the GIL, in one place.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -9,13 +9,13 @@ use rsprune_core::{Par, Result};
 
 use crate::errors::to_py;
 
-/// How often a waiting call looks for Ctrl-C: often enough to feel immediate, seldom enough to cost nothing.
+/// How often a waiting call checks for Ctrl-C: often enough to feel immediate, seldom enough to cost nothing.
 const SIGNAL_PERIOD: Duration = Duration::from_millis(50);
 
 /// Runs `work` without the GIL on `threads` threads, raises its error as a Python exception, and stops it on Ctrl-C.
 ///
 /// Every call into the core that can take longer than a millisecond goes through here.
-pub fn run<T: Send>(
+pub fn detach<T: Send>(
     py: Python<'_>,
     threads: Option<usize>,
     work: impl FnOnce(&Par<'_>) -> Result<T> + Send,

@@ -4,18 +4,18 @@ use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, P
 use pyo3::prelude::*;
 use rsprune_core::groups;
 
-use crate::door;
+use crate::gil;
 use crate::rows::Rows;
 
 #[pyfunction]
 #[pyo3(signature = (rows, /, *, threads))]
-pub fn valid_rows<'py>(py: Python<'py>, rows: &Rows, threads: Option<usize>) -> PyResult<Bound<'py, PyArray1<bool>>> {
-    Ok(door::run(py, threads, |par| groups::valid(rows.core(), par))?.into_pyarray(py))
+pub fn valid<'py>(py: Python<'py>, rows: &Rows, threads: Option<usize>) -> PyResult<Bound<'py, PyArray1<bool>>> {
+    Ok(gil::detach(py, threads, |par| groups::valid(rows.core(), par))?.into_pyarray(py))
 }
 
 #[pyfunction]
 #[pyo3(signature = (rows, labels, /, *, k, threads))]
-pub fn group_medians<'py>(
+pub fn medians<'py>(
     py: Python<'py>,
     rows: &Rows,
     labels: PyReadonlyArray1<'py, i32>,
@@ -23,13 +23,13 @@ pub fn group_medians<'py>(
     threads: Option<usize>,
 ) -> PyResult<Bound<'py, PyArray2<f64>>> {
     let labels = labels.as_slice()?;
-    let medians = door::run(py, threads, |par| groups::medians(rows.core(), labels, k, par))?;
+    let medians = gil::detach(py, threads, |par| groups::medians(rows.core(), labels, k, par))?;
     medians.into_pyarray(py).reshape([k, rows.core().dim()])
 }
 
 #[pyfunction]
 #[pyo3(signature = (rows, labels, centres, /, *, threads))]
-pub fn group_distances<'py>(
+pub fn distances<'py>(
     py: Python<'py>,
     rows: &Rows,
     labels: PyReadonlyArray1<'py, i32>,
@@ -37,13 +37,13 @@ pub fn group_distances<'py>(
     threads: Option<usize>,
 ) -> PyResult<Bound<'py, PyArray1<f64>>> {
     let (labels, centres) = (labels.as_slice()?, centres.as_slice()?);
-    Ok(door::run(py, threads, |par| groups::distances(rows.core(), labels, centres, par))?.into_pyarray(py))
+    Ok(gil::detach(py, threads, |par| groups::distances(rows.core(), labels, centres, par))?.into_pyarray(py))
 }
 
 /// Row numbers, group by group, in the order in which they were chosen.
 #[pyfunction]
 #[pyo3(signature = (rows, labels, counts, /, *, threads))]
-pub fn herd_rows<'py>(
+pub fn herd<'py>(
     py: Python<'py>,
     rows: &Rows,
     labels: PyReadonlyArray1<'py, i32>,
@@ -52,19 +52,14 @@ pub fn herd_rows<'py>(
 ) -> PyResult<Bound<'py, PyArray1<i64>>> {
     let labels = labels.as_slice()?;
     let counts: Vec<usize> = counts.as_slice()?.iter().map(|&count| count.max(0) as usize).collect();
-    let chosen = door::run(py, threads, |par| groups::herd(rows.core(), labels, &counts, par))?;
+    let chosen = gil::detach(py, threads, |par| groups::herd(rows.core(), labels, &counts, par))?;
     Ok(chosen.into_iter().flatten().map(|row| row as i64).collect::<Vec<i64>>().into_pyarray(py))
 }
 
 #[pyfunction]
 #[pyo3(signature = (a, b, /, *, threads))]
-pub fn row_dots<'py>(
-    py: Python<'py>,
-    a: &Rows,
-    b: &Rows,
-    threads: Option<usize>,
-) -> PyResult<Bound<'py, PyArray2<f64>>> {
-    let dots = door::run(py, threads, |par| groups::dots(a.core(), b.core(), par))?;
+pub fn dots<'py>(py: Python<'py>, a: &Rows, b: &Rows, threads: Option<usize>) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    let dots = gil::detach(py, threads, |par| groups::dots(a.core(), b.core(), par))?;
     dots.into_pyarray(py).reshape([a.core().len(), b.core().len()])
 }
 

@@ -10,8 +10,8 @@ use rsprune_core::image::resize::{Filter, Fit, Target, resize_inputs};
 use rsprune_core::image::{ImageRef, Input, Limits, Reduction, SamplesRef, rgb_from_inputs};
 use rsprune_core::{Error, Result};
 
-use crate::door;
 use crate::errors::{failure_kind, to_py};
+use crate::gil;
 
 /// An image that failed: its number, the kind of its failure, and the message.
 pub type Failure = (usize, &'static str, String);
@@ -74,7 +74,7 @@ pub fn decode_images<'py>(
     // The rule that takes any number of bands: how many RGB takes is checked where it is made.
     let reduction = Reduction::new(Gray::Mean, bands, None, valid_range).map_err(|error| to_py(py, error))?;
     let (inputs, limits) = (inputs(&items)?, limits(max_pixels));
-    let outcomes = door::run(py, threads, |par| rgb_from_inputs(&inputs, &reduction, &limits, par))?;
+    let outcomes = gil::detach(py, threads, |par| rgb_from_inputs(&inputs, &reduction, &limits, par))?;
     let (decoded, failures) = split(outcomes);
     let array = |rgb: rsprune_core::image::Rgb| PyArray1::from_vec(py, rgb.samples).reshape([rgb.height, rgb.width, 3]);
     let decoded = decoded.into_iter().map(|rgb| rgb.map(array).transpose()).collect::<PyResult<_>>()?;
@@ -100,7 +100,7 @@ pub fn preprocess_images<'py>(
     let target = target(out.shape(), items.len(), interpolation, resize_to).map_err(|error| to_py(py, error))?;
     let (inputs, limits) = (inputs(&items)?, limits(max_pixels));
     let out = out.as_slice_mut()?;
-    let failures = door::run(py, threads, |par| resize_inputs(&inputs, target, &reduction, &limits, out, par))?;
+    let failures = gil::detach(py, threads, |par| resize_inputs(&inputs, target, &reduction, &limits, out, par))?;
     Ok(failures.into_iter().map(|(i, error)| (i, failure_kind(&error), error.to_string())).collect())
 }
 

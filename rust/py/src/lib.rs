@@ -2,16 +2,16 @@
 #![allow(missing_docs, reason = "the docstrings that users read are those of the Python package")]
 
 mod assign;
-mod cluster;
 mod cpu;
-mod door;
 mod entropy;
 mod errors;
+mod gil;
 mod groups;
 mod images;
+mod kmeans;
 mod neighbors;
+mod rng;
 mod rows;
-mod seed;
 mod select;
 
 use pyo3::prelude::*;
@@ -19,26 +19,26 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _core {
     #[pymodule_export]
-    use super::assign::{Centroids, assign_rows};
-    #[pymodule_export]
-    use super::cluster::fit_rows;
+    use super::assign::{Centroids, assign};
     #[pymodule_export]
     use super::cpu::cpu_features;
     #[pymodule_export]
     use super::entropy::{entropy_arrays, entropy_images};
     #[pymodule_export]
-    use super::groups::{group_distances, group_medians, herd_rows, row_dots, softmax, valid_rows};
+    use super::groups::{distances, dots, herd, medians, softmax, valid};
     #[pymodule_export]
     use super::images::{decode_images, preprocess_images};
     #[pymodule_export]
+    use super::kmeans::{Clustering, kmeans};
+    #[pymodule_export]
     use super::neighbors::{
-        earlier_similarity, facility_neighbours, facility_rows, farthest_rows, nearest_rows, neighbour_components,
-        pass_messages, separated_rows, similar_components,
+        facility_location, facility_location_on_graph, farthest_first, graph_components, greedy_dedup, knn,
+        max_similarity_to_earlier, pass_messages, similar_components,
     };
     #[pymodule_export]
-    use super::rows::{Rows, take_rows};
+    use super::rng::hash64;
     #[pymodule_export]
-    use super::seed::draws;
+    use super::rows::{Rows, take_rows};
     #[pymodule_export]
     use super::select::{RankHistogram, Selection, apportion, select};
 

@@ -12,8 +12,8 @@ use rsprune_core::neighbors::kcenter::{self, Stop};
 use rsprune_core::neighbors::knn::NO_ROW;
 use rsprune_core::neighbors::{self, Components, Neighbour, Options};
 
-use crate::door;
 use crate::errors::to_py;
+use crate::gil;
 use crate::rows::Rows;
 
 type Numbers<'py> = PyReadonlyArray1<'py, i64>;
@@ -24,7 +24,7 @@ type Picks<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<f64>>);
 /// Numbers and similarities (N, k) of the most similar rows; -1 and NaN where there are too few.
 #[pyfunction]
 #[pyo3(signature = (queries, base, /, *, k, exclude_self, threads))]
-pub fn nearest_rows<'py>(
+pub fn knn<'py>(
     py: Python<'py>,
     queries: &Rows,
     base: &Rows,
@@ -32,7 +32,7 @@ pub fn nearest_rows<'py>(
     exclude_self: bool,
     threads: Option<usize>,
 ) -> PyResult<Neighbours<'py>> {
-    let (numbers, similarity): (Vec<i64>, Vec<f32>) = door::run(py, threads, |par| {
+    let (numbers, similarity): (Vec<i64>, Vec<f32>) = gil::detach(py, threads, |par| {
         let found = neighbors::knn(queries.core(), base.core(), k, exclude_self, Options::default(), par)?;
         let number = |row: u32| if row == NO_ROW { -1 } else { i64::from(row) };
         Ok(found.into_iter().map(|neighbour| (number(neighbour.row), neighbour.similarity)).unzip())
@@ -44,7 +44,7 @@ pub fn nearest_rows<'py>(
 /// Of each row of `order`, its largest similarity to an earlier one of its group, and at least 0.
 #[pyfunction]
 #[pyo3(signature = (rows, order, starts, /, *, threads))]
-pub fn earlier_similarity<'py>(
+pub fn max_similarity_to_earlier<'py>(
     py: Python<'py>,
     rows: &Rows,
     order: Numbers<'py>,
@@ -52,7 +52,7 @@ pub fn earlier_similarity<'py>(
     threads: Option<usize>,
 ) -> PyResult<Bound<'py, PyArray1<f32>>> {
     let lists = Lists::new(py, &order, &starts)?;
-    let similarity = door::run(py, threads, |par| {
+    let similarity = gil::detach(py, threads, |par| {
         groups::nearest_earlier(rows.core(), lists.groups(rows)?, Options::default(), par)
     })?;
     Ok(similarity.into_pyarray(py))
@@ -61,7 +61,7 @@ pub fn earlier_similarity<'py>(
 /// Of each row of `order`, whether no earlier one of its group that remains is similar above the threshold.
 #[pyfunction]
 #[pyo3(signature = (rows, order, starts, /, *, threshold, threads))]
-pub fn separated_rows<'py>(
+pub fn greedy_dedup<'py>(
     py: Python<'py>,
     rows: &Rows,
     order: Numbers<'py>,
@@ -70,7 +70,7 @@ pub fn separated_rows<'py>(
     threads: Option<usize>,
 ) -> PyResult<Bound<'py, PyArray1<bool>>> {
     let lists = Lists::new(py, &order, &starts)?;
-    let remain = door::run(py, threads, |par| {
+    let remain = gil::detach(py, threads, |par| {
         groups::separated(rows.core(), lists.groups(rows)?, threshold, Options::default(), par)
     })?;
     Ok(remain.into_pyarray(py))
@@ -88,7 +88,7 @@ pub fn similar_components<'py>(
     threads: Option<usize>,
 ) -> PyResult<Bound<'py, PyArray1<i64>>> {
     let lists = Lists::new(py, &order, &starts)?;
-    let components = door::run(py, threads, |par| {
+    let components = gil::detach(py, threads, |par| {
         groups::components_above(rows.core(), lists.groups(rows)?, threshold, Options::default(), par)
     })?;
     Ok(wide(py, components.roots()))
@@ -97,14 +97,14 @@ pub fn similar_components<'py>(
 /// As [`similar_components`], of the edges between rows and their neighbours.
 #[pyfunction]
 #[pyo3(signature = (neighbours, similarity, /, *, threshold))]
-pub fn neighbour_components<'py>(
+pub fn graph_components<'py>(
     py: Python<'py>,
     neighbours: PyReadonlyArray2<'py, i64>,
     similarity: PyReadonlyArray2<'py, f32>,
     threshold: f32,
 ) -> PyResult<Bound<'py, PyArray1<i64>>> {
     let graph = Graph::new(py, &neighbours, &similarity)?;
-    let components = door::run(py, Some(1), |_| {
+    let components = gil::detach(py, Some(1), |_| {
         let n = graph.lists.len() / graph.k.max(1);
         let components = Components::new(n);
         for (i, list) in (0u32..).zip(graph.lists.chunks_exact(graph.k)) {
@@ -119,7 +119,7 @@ pub fn neighbour_components<'py>(
 /// Rows chosen by farthest point after the `given` ones, which come first; of every row the similarity to the nearest.
 #[pyfunction]
 #[pyo3(signature = (rows, given, /, *, count, distance, threads))]
-pub fn farthest_rows<'py>(
+pub fn farthest_first<'py>(
     py: Python<'py>,
     rows: &Rows,
     given: Numbers<'py>,
@@ -130,14 +130,14 @@ pub fn farthest_rows<'py>(
     let given = narrow(py, given.as_slice()?)?;
     let stop = Stop { count, distance };
     let centers =
-        door::run(py, threads, |par| kcenter::farthest_first(rows.core(), &given, stop, Options::default(), par))?;
+        gil::detach(py, threads, |par| kcenter::farthest_first(rows.core(), &given, stop, Options::default(), par))?;
     Ok((wide(py, centers.chosen), centers.similarity.into_pyarray(py)))
 }
 
 /// Rows and gains by facility location, group by group in the order in which they were chosen.
 #[pyfunction]
 #[pyo3(signature = (rows, order, starts, budgets, /, *, threads))]
-pub fn facility_rows<'py>(
+pub fn facility_location<'py>(
     py: Python<'py>,
     rows: &Rows,
     order: Numbers<'py>,
@@ -147,7 +147,7 @@ pub fn facility_rows<'py>(
 ) -> PyResult<Picks<'py>> {
     let lists = Lists::new(py, &order, &starts)?;
     let budgets: Vec<usize> = budgets.as_slice()?.iter().map(|&budget| budget.max(0) as usize).collect();
-    let picks = door::run(py, threads, |par| {
+    let picks = gil::detach(py, threads, |par| {
         facility::within_groups(rows.core(), lists.groups(rows)?, &budgets, Options::default(), par)
     })?;
     Ok(columns(py, picks.concat()))
@@ -156,14 +156,14 @@ pub fn facility_rows<'py>(
 /// Rows and gains by facility location on the graph of the neighbours of each row, itself among them.
 #[pyfunction]
 #[pyo3(signature = (neighbours, similarity, /, *, budget))]
-pub fn facility_neighbours<'py>(
+pub fn facility_location_on_graph<'py>(
     py: Python<'py>,
     neighbours: PyReadonlyArray2<'py, i64>,
     similarity: PyReadonlyArray2<'py, f32>,
     budget: usize,
 ) -> PyResult<Picks<'py>> {
     let graph = Graph::new(py, &neighbours, &similarity)?;
-    Ok(columns(py, door::run(py, Some(1), |par| facility::on_graph(&graph.lists, graph.k, budget, par))?))
+    Ok(columns(py, gil::detach(py, Some(1), |par| facility::on_graph(&graph.lists, graph.k, budget, par))?))
 }
 
 /// Rows by D2 pruning on the graph of the neighbours of each row, in the order in which they were chosen.
@@ -182,7 +182,7 @@ pub fn pass_messages<'py>(
     let graph = Graph::new(py, &neighbours, &similarity)?;
     let (scores, passing) = (scores.as_slice()?, Passing { multiply, gamma });
     let chosen =
-        door::run(py, Some(1), |par| graph::pass_messages(&graph.lists, graph.k, scores, passing, budget, par))?;
+        gil::detach(py, Some(1), |par| graph::pass_messages(&graph.lists, graph.k, scores, passing, budget, par))?;
     Ok(wide(py, chosen))
 }
 

@@ -10,8 +10,8 @@ use pyo3::prelude::*;
 use rsprune_core::Error;
 use rsprune_core::rows::{self, Block, Dtype};
 
-use crate::door;
 use crate::errors::to_py;
+use crate::gil;
 
 /// (N, D) rows made of arrays and `.npy` files, in their order.
 #[pyclass(frozen, module = "rsprune._core")]
@@ -63,14 +63,14 @@ impl Rows {
     #[pyo3(signature = (start, stop, /))]
     fn read<'py>(&self, py: Python<'py>, start: usize, stop: usize) -> PyResult<Bound<'py, PyArray2<f64>>> {
         let range = self.range(py, start, stop)?;
-        let values = door::run(py, Some(1), |_| Ok(self.rows.reader().read(range)?.to_vec()))?;
+        let values = gil::detach(py, Some(1), |_| Ok(self.rows.reader().read(range)?.to_vec()))?;
         values.into_pyarray(py).reshape([stop - start, self.rows.dim()])
     }
 
     /// The BLAKE3 hash of the rows as float32, or as float64 if any number needs it.
     #[pyo3(signature = (*, threads))]
     fn digest(&self, py: Python<'_>, threads: Option<usize>) -> PyResult<String> {
-        door::run(py, threads, |par| rows::digest(&self.rows, par))
+        gil::detach(py, threads, |par| rows::digest(&self.rows, par))
     }
 }
 
@@ -100,7 +100,7 @@ pub fn take_rows<'py>(
     let mut reader = core.reader();
     let one = |row: i64| row as usize..row as usize + 1;
     if core.holds(Dtype::F64) {
-        let values = door::run(py, Some(1), |par| {
+        let values = gil::detach(py, Some(1), |par| {
             let mut values = Vec::with_capacity(numbers.len() * dim);
             for &row in numbers {
                 par.check()?;
@@ -110,7 +110,7 @@ pub fn take_rows<'py>(
         })?;
         return Ok(values.into_pyarray(py).reshape([numbers.len(), dim])?.into_any());
     }
-    let values = door::run(py, Some(1), |par| {
+    let values = gil::detach(py, Some(1), |par| {
         let mut values = Vec::with_capacity(numbers.len() * dim);
         for &row in numbers {
             par.check()?;

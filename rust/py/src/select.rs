@@ -4,10 +4,10 @@ use num_bigint::BigInt;
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
 use rsprune_core::Error;
-use rsprune_core::select::{self, Fill, Options, Within};
+use rsprune_core::select::{Fill, Options, Within};
 
-use crate::door;
 use crate::errors::to_py;
+use crate::gil;
 
 /// The selected rows, ascending, and the row counts of every cluster.
 #[pyclass(frozen, get_all, module = "rsprune._core")]
@@ -55,7 +55,7 @@ pub fn select<'py>(
     let (labels, similarity) = (labels.as_slice()?, similarity.as_slice()?);
     let (exclude, preselected) = (exclude.as_slice()?, preselected.as_slice()?);
     let options = Options { k, budget, fill, within, seed, exclude, preselected, strict };
-    let selection = door::run(py, threads, |par| select::select(labels, similarity, &options, par))?;
+    let selection = gil::detach(py, threads, |par| rsprune_core::select::select(labels, similarity, &options, par))?;
     let counts = selection.counts.iter().flat_map(|c| [c.pool, c.quota, c.fill, c.preselected]);
     let counts: Vec<i64> = counts.map(|count| count as i64).collect();
     Ok(Selection {
@@ -80,15 +80,15 @@ type Reduced<'py> = (Bound<'py, PyAny>, (Bound<'py, PyArray2<u32>>, f64, f64));
 
 /// Counts of scores by group and bucket, which merge.
 #[pyclass(module = "rsprune._core")]
-pub struct RankHistogram(select::RankHistogram);
+pub struct RankHistogram(rsprune_core::select::RankHistogram);
 
 #[pymethods]
 impl RankHistogram {
     #[new]
     #[pyo3(signature = (groups, low, high, /, *, buckets=None))]
     fn new(py: Python<'_>, groups: usize, low: f64, high: f64, buckets: Option<usize>) -> PyResult<Self> {
-        let buckets = buckets.unwrap_or_else(|| select::RankHistogram::default_buckets(groups));
-        select::RankHistogram::new(groups, low..high, buckets).map(Self).map_err(|error| to_py(py, error))
+        let buckets = buckets.unwrap_or_else(|| rsprune_core::select::RankHistogram::default_buckets(groups));
+        rsprune_core::select::RankHistogram::new(groups, low..high, buckets).map(Self).map_err(|error| to_py(py, error))
     }
 
     /// Counts rows; those of label -1 or score NaN count nowhere.
@@ -179,20 +179,20 @@ pub fn apportion<'py>(
     let (lower, upper) = (lower.as_slice()?, upper.as_slice()?);
     let invalid = |value: i64| to_py(py, Error::Argument(format!("a share of {value}; expected at least 0")));
     let bound = |value: i64| usize::try_from(value).map_err(|_| invalid(value));
-    let bounds = lower
-        .iter()
-        .zip(upper)
-        .map(|(&lower, &upper)| Ok(select::apportion::Bound { lower: bound(lower)?, upper: bound(upper)? }));
+    let bounds = lower.iter().zip(upper).map(|(&lower, &upper)| {
+        Ok(rsprune_core::select::apportion::Bound { lower: bound(lower)?, upper: bound(upper)? })
+    });
     let bounds = bounds.collect::<PyResult<Vec<_>>>()?;
     let weights = match &weights {
-        Weights::Floats(weights) => select::apportion::Weights::Floats(weights.as_slice()?),
-        Weights::Integers(weights) => select::apportion::Weights::Integers(weights),
+        Weights::Floats(weights) => rsprune_core::select::apportion::Weights::Floats(weights.as_slice()?),
+        Weights::Integers(weights) => rsprune_core::select::apportion::Weights::Integers(weights),
     };
-    let options = select::apportion::Options {
+    let options = rsprune_core::select::apportion::Options {
         offsets: offsets.as_ref().map(|offsets| offsets.as_slice()).transpose()?,
         priority: priority.as_ref().map(|priority| priority.as_slice()).transpose()?,
     };
-    let shares = select::apportion::apportion(total, weights, &bounds, options).map_err(|error| to_py(py, error))?;
+    let shares = rsprune_core::select::apportion::apportion(total, weights, &bounds, options)
+        .map_err(|error| to_py(py, error))?;
     Ok(shares.into_iter().map(|share| share as i64).collect::<Vec<i64>>().into_pyarray(py))
 }
 
