@@ -81,7 +81,7 @@ def entropy_arrays(
     nodata: int | None = None,
     valid_range: tuple[int, int] | None = None,
     threads: int | None = None,
-) -> NDArray[np.float64]: ...
+) -> tuple[NDArray[np.float64], list[tuple[int, str, str]]]: ...
 def entropy_images(
     items: Sequence[str | bytes | NDArray[np.uint8] | NDArray[np.uint16]],
     /,

@@ -13,7 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune import _core
-from rsprune.errors import ArgumentError, DtypeError, NoValidPixelsError, ShapeError, failure
+from rsprune.errors import (
+    ArgumentError,
+    CorruptImageError,
+    DtypeError,
+    ImageError,
+    ShapeError,
+    TruncatedImageError,
+    UnsupportedImageError,
+    failure,
+)
 
 __all__ = ["Gray", "entropy", "top_entropies"]
 
@@ -131,52 +140,58 @@ def _of_items(images: Iterator[Any], options: _Options, max_pixels: int | None, 
     done = [np.empty(0)]
     start = 0
     while chunk := list(islice(images, _CHUNK)):
-        items = [_item(image, i, options) for i, image in enumerate(chunk, start)]
-        entropies, failures = _core.entropy_images(items, max_pixels=max_pixels, **options)
+        items = [_item(image, f"images[{i}]", options) for i, image in enumerate(chunk, start)]
+        # A Pillow image that could not be read stands as an empty file: the core counts it among the failures.
+        encoded = [b"" if isinstance(item, ImageError) else item for item in items]
+        entropies, failures = _core.entropy_images(encoded, max_pixels=max_pixels, **options)
         if failures and raises:
             i, kind, message = failures[0]
-            name = items[i] if isinstance(items[i], str) else f"images[{start + i}]"
-            raise failure(kind, message, str(name))
+            item = items[i]
+            if isinstance(item, ImageError):
+                raise item
+            raise failure(kind, message, item if isinstance(item, str) else f"images[{start + i}]")
         done.append(entropies)
         start += len(chunk)
     return np.concatenate(done)
 
 
 def _of_stack(array: NDArray[Any], options: _Options, *, raises: bool) -> NDArray[np.float64]:
-    _check_dtype(array, "images", options)
+    _check_dtype(array, "images")
     if array.ndim not in (3, 4):
         msg = (
             f"images has shape {array.shape}; a stack of images is (N, H, W) or (N, H, W, C): one image is image[None]"
         )
         raise ShapeError(msg)
     _check_extent(array.shape[1:], "images", options)
+    if array.dtype.itemsize == 1:
+        _check_eight_bits(array, options)
     done = [np.empty(0)]
     for start in range(0, len(array), _CHUNK):
-        entropies = _core.entropy_arrays(_native(array[start : start + _CHUNK]), **options)
-        missing = np.flatnonzero(np.isnan(entropies))
-        if len(missing) and raises:
-            msg = f"images[{start + missing[0]}]: every pixel is nodata ({options['nodata']})"
-            raise NoValidPixelsError(msg)
+        entropies, failures = _core.entropy_arrays(_native(array[start : start + _CHUNK]), **options)
+        if failures and raises:
+            i, kind, message = failures[0]
+            raise failure(kind, message, f"images[{start + i}]")
         done.append(entropies)
     return np.concatenate(done)
 
 
-def _item(image: Any, i: int, options: _Options) -> _Item:
-    """Return the image as the core reads it."""
+def _item(image: Any, name: str, options: _Options) -> _Item | ImageError:
+    """Return the image as the core reads it, or why a Pillow image cannot be read."""
     if isinstance(image, (str, bytes)):
         return image
     if isinstance(image, os.PathLike):
         return os.fsdecode(image)
     if isinstance(image, (bytearray, memoryview)):
         return bytes(image)
-    name = f"images[{i}]"
     pillow = sys.modules.get("PIL.Image")
     if pillow is not None and isinstance(image, pillow.Image):
-        image = _without_alpha(image)
+        image = _pillow_samples(image, name, options)
+        if isinstance(image, ImageError):
+            return image
     elif not isinstance(image, np.ndarray):
         msg = f"{name} is a {type(image).__name__}; expected a path, bytes, an array or a Pillow image"
         raise ArgumentError(msg)
-    _check_dtype(image, name, options)
+    _check_dtype(image, name)
     if image.ndim not in (2, 3):
         msg = f"{name} has shape {image.shape}; an image is (H, W) or (H, W, C)"
         raise ShapeError(msg)
@@ -184,31 +199,42 @@ def _item(image: Any, i: int, options: _Options) -> _Item:
     return np.ascontiguousarray(_native(image))
 
 
-def _without_alpha(image: Any) -> NDArray[Any]:
-    """Return the samples of a Pillow image, palettes and rare modes as RGB."""
-    if image.mode in ("1", "LA", "La"):
-        image = image.convert("L")
-    elif image.mode in ("P", "PA", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"):
-        image = image.convert("RGB")
-    return np.asarray(image)
+def _pillow_samples(image: Any, name: str, options: _Options) -> NDArray[Any] | ImageError:
+    """Return the samples of a Pillow image, without alpha; palettes and rare modes become RGB."""
+    try:
+        if image.mode in ("1", "LA", "La") or (
+            # Pillow's gray of this mode is its first band.
+            image.mode == "YCbCr" and options["bands"] is None and options["gray"] != "mean"
+        ):
+            image = image.convert("L")
+        elif image.mode in ("P", "PA", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"):
+            image = image.convert("RGB")
+        return np.asarray(image)
+    except MemoryError:
+        raise
+    # Pillow reads the file here, and its decoders raise whatever comes up.
+    except Exception as cause:  # noqa: BLE001
+        return _pillow_error(cause, image.mode, name)
 
 
 def _native(array: NDArray[Any]) -> NDArray[Any]:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
-def _check_dtype(array: NDArray[Any], name: str, options: _Options) -> None:
+def _check_dtype(array: NDArray[Any], name: str) -> None:
     if array.dtype.kind != "u" or array.dtype.itemsize > 2:
         msg = f"{name} is an array of {array.dtype}; expected uint8 or uint16: scale it first"
         raise DtypeError(msg)
-    if array.dtype.itemsize > 1:
-        return
-    nodata = options["nodata"]
+
+
+def _check_eight_bits(array: NDArray[Any], options: _Options) -> None:
+    """Refuse options that mean nothing to any image of an array of uint8."""
+    nodata, valid_range = options["nodata"], options["valid_range"]
     if nodata is not None and nodata > 255:
-        msg = f"nodata={nodata} does not occur in {name}, an array of uint8"
+        msg = f"nodata={nodata} does not occur in images, an array of {array.dtype}"
         raise ArgumentError(msg)
-    if options["valid_range"] is not None:
-        msg = f"valid_range={options['valid_range']} is for uint16, but {name} is an array of uint8: leave it out"
+    if valid_range is not None:
+        msg = f"valid_range={valid_range} is for uint16, but images is an array of {array.dtype}: leave it out"
         raise ArgumentError(msg)
 
 

@@ -40,6 +40,7 @@ __all__ = [
     "UnknownImageFormatError",
     "UnknownKeyError",
     "UnsupportedImageError",
+    "ValueRangeError",
     "WeightsError",
     "failure",
 ]
@@ -208,6 +209,12 @@ class BandsError(ImageError):
     """The bands that were asked for are not there."""
 
     kind = "bands"
+
+
+class ValueRangeError(ImageError):
+    """16-bit samples without ``valid_range=`` whose values do not use all 16 bits."""
+
+    kind = "value_range"
 
 
 _IMAGE_ERRORS: dict[str, type[ImageError]] = {error.kind: error for error in ImageError.__subclasses__()}

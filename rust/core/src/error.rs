@@ -125,6 +125,17 @@ pub enum ImageError {
     /// The bands that were asked for are not there.
     #[error("{0}")]
     Bands(String),
+    /// 16-bit samples that came without their range and do not use all 16 bits: taken for that, they would be all but black.
+    #[error(
+        "the 16-bit values seen, {lo} to {hi}, do not fill the range of 0 to 65535; give the lowest and the highest value \
+         that the data can take, valid_range=(lo, hi), which is (0, 65535) if they only happen to be dark"
+    )]
+    ValueRange {
+        /// The lowest value seen.
+        lo: u16,
+        /// The highest one.
+        hi: u16,
+    },
 }
 
 impl ImageError {
@@ -139,6 +150,7 @@ impl ImageError {
             Self::TooLarge { .. } => "too_large",
             Self::NoValidPixels => "no_valid_pixels",
             Self::Bands(_) => "bands",
+            Self::ValueRange { .. } => "value_range",
         }
     }
 }

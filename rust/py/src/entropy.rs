@@ -30,9 +30,7 @@ pub fn entropy_images<'py>(
     let reduction = reduction(py, gray, bands, nodata, valid_range)?;
     let (inputs, limits) = (inputs(&items)?, limits(max_pixels));
     let outcomes = gil::detach(py, threads, |par| entropies_from_inputs(&inputs, &reduction, &limits, par))?;
-    let (entropies, failures) = split(outcomes);
-    let entropies = entropies.into_iter().map(|entropy| entropy.unwrap_or(f64::NAN)).collect();
-    Ok((PyArray1::from_vec(py, entropies), failures))
+    Ok(with_failures(py, outcomes))
 }
 
 /// A stack of images of one size: (N, H, W) or (N, H, W, C).
@@ -52,9 +50,9 @@ pub fn entropy_arrays<'py>(
     nodata: Option<u16>,
     valid_range: Option<(u16, u16)>,
     threads: Option<usize>,
-) -> PyResult<Entropies<'py>> {
+) -> PyResult<(Entropies<'py>, Vec<Failure>)> {
     let reduction = &reduction(py, gray, bands, nodata, valid_range)?;
-    let entropies = match &array {
+    let outcomes = match &array {
         Stack::U8(array) => {
             let stack = array.as_array();
             gil::detach(py, threads, |par| entropies(&stack, |samples| SamplesRef::U8(samples), reduction, par))
@@ -64,7 +62,14 @@ pub fn entropy_arrays<'py>(
             gil::detach(py, threads, |par| entropies(&stack, |samples| SamplesRef::U16(samples), reduction, par))
         }
     };
-    Ok(PyArray1::from_vec(py, entropies?))
+    Ok(with_failures(py, outcomes?))
+}
+
+/// The entropies, NaN where there is none, and why.
+fn with_failures(py: Python<'_>, outcomes: Vec<Result<f64>>) -> (Entropies<'_>, Vec<Failure>) {
+    let (entropies, failures) = split(outcomes);
+    let entropies = entropies.into_iter().map(|entropy| entropy.unwrap_or(f64::NAN)).collect();
+    (PyArray1::from_vec(py, entropies), failures)
 }
 
 /// Images that lie together are lent as they are; others are copied one at a time.
@@ -73,7 +78,7 @@ fn entropies<T: Copy + Send + Sync>(
     samples: impl Fn(&[T]) -> SamplesRef<'_> + Sync + Send,
     reduction: &Reduction,
     par: &Par<'_>,
-) -> Result<Vec<f64>> {
+) -> Result<Vec<Result<f64>>> {
     let &[n, height, width, ref rest @ ..] = stack.shape() else {
         return Err(Error::Shape(format!("a stack of images has 3 or 4 dimensions, not {}", stack.ndim())));
     };

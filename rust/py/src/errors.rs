@@ -27,6 +27,7 @@ mod python {
     import_exception!(rsprune.errors, ImageTooLargeError);
     import_exception!(rsprune.errors, NoValidPixelsError);
     import_exception!(rsprune.errors, BandsError);
+    import_exception!(rsprune.errors, ValueRangeError);
 }
 
 /// The Python exception for `error`.
@@ -68,6 +69,7 @@ fn image_class<'py>(py: Python<'py>, cause: &ImageError) -> Bound<'py, PyType> {
         ImageError::TooLarge { .. } => py.get_type::<python::ImageTooLargeError>(),
         ImageError::NoValidPixels => py.get_type::<python::NoValidPixelsError>(),
         ImageError::Bands(_) => py.get_type::<python::BandsError>(),
+        ImageError::ValueRange { .. } => py.get_type::<python::ValueRangeError>(),
     }
 }
 

@@ -70,26 +70,23 @@ pub fn entropies_from_inputs(
     par.map(inputs.len(), Scratch::default, |scratch, i| Ok(entropy_from_input(inputs[i], reduction, limits, scratch)))
 }
 
-/// The entropy of each of `n` arrays, which `with_array` lends one at a time. An array of nodata alone has NaN.
+/// The entropy of each of `n` arrays, which `with_array` lends one at a time. One that fails leaves its cause in its place.
 ///
 /// # Errors
 ///
-/// Those of [`Reduction::gray_levels`], [`Error::Interrupted`] and [`Error::Threads`].
+/// [`Error::Interrupted`] and [`Error::Threads`].
 pub fn entropies_from_arrays(
     n: usize,
     with_array: impl Fn(usize, &mut dyn FnMut(ImageRef<'_>)) + Sync + Send,
     reduction: &Reduction,
     par: &Par<'_>,
-) -> Result<Vec<f64>> {
+) -> Result<Vec<Result<f64>>> {
     par.map(n, Scratch::default, |scratch, i| {
-        let mut outcome = Ok(f64::NAN);
+        let mut outcome = Err(ImageError::NoValidPixels);
         with_array(i, &mut |image| {
             scratch.histogram.clear();
             outcome = reduction.gray_levels(image, &mut scratch.histogram).and_then(|()| scratch.entropy());
         });
-        match outcome {
-            Err(ImageError::NoValidPixels) => Ok(f64::NAN),
-            outcome => outcome.map_err(Error::Image),
-        }
+        Ok(outcome.map_err(Error::Image))
     })
 }

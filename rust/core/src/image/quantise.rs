@@ -1,6 +1,6 @@
 //! 16-bit samples to 256 levels.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ImageError, Result};
 
 /// Maps the values `lo..=hi` evenly onto 256 levels: `floor((v - lo) * 256 / (hi - lo + 1))`, saturated at both ends.
 /// Of the whole range this is the high byte.
@@ -55,6 +55,64 @@ impl Quantiser {
     }
 }
 
+/// Samples of which one has to lie in the third quarter for 16 bits to be taken for used.
+const SAMPLES_PER_WITNESS: usize = 100;
+
+/// What is seen of 16-bit samples whose range nobody gave.
+///
+/// The whole range is assumed only where the values show it: at least one in a hundred lies in the third quarter,
+/// 32769 to 49151. Data of 8 to 15 bits does not reach there, and what such data holds besides (a border of 65535, negative
+/// numbers that wrapped around, the 32768 that is the lowest of them) lies beside it. A dark image of the whole range cannot
+/// be told from such data, and needs the range as well.
+#[derive(Debug, Clone, Copy)]
+pub struct ValuesSeen {
+    nodata: Option<u16>,
+    lo: u16,
+    hi: u16,
+    count: usize,
+    witnesses: usize,
+}
+
+impl ValuesSeen {
+    /// None yet. Samples of `nodata` are passed over.
+    pub fn new(nodata: Option<u16>) -> Self {
+        ValuesSeen { nodata, lo: u16::MAX, hi: 0, count: 0, witnesses: 0 }
+    }
+
+    /// Looks at some samples.
+    pub fn add(&mut self, samples: &[u16]) {
+        // Counters of 32 bits, for a loop that the compiler makes vectors of.
+        for part in samples.chunks(1 << 16) {
+            let (mut lo, mut hi, mut count, mut witnesses) = (self.lo, self.hi, 0u32, 0u32);
+            let mut see = |value: u16, valid: bool| {
+                lo = lo.min(if valid { value } else { u16::MAX });
+                hi = hi.max(if valid { value } else { 0 });
+                count += u32::from(valid);
+                witnesses += u32::from(valid & (value > 0x8000) & (value < 0xc000));
+            };
+            match self.nodata {
+                None => part.iter().for_each(|&value| see(value, true)),
+                Some(nodata) => part.iter().for_each(|&value| see(value, value != nodata)),
+            }
+            (self.lo, self.hi) = (lo, hi);
+            self.count += count as usize;
+            self.witnesses += witnesses as usize;
+        }
+    }
+
+    /// Fails unless the samples use all 16 bits.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::ValueRange`].
+    pub fn check(&self) -> Result<(), ImageError> {
+        if self.witnesses * SAMPLES_PER_WITNESS >= self.count {
+            return Ok(());
+        }
+        Err(ImageError::ValueRange { lo: self.lo, hi: self.hi })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,6 +152,33 @@ mod tests {
     fn an_empty_range_is_refused() {
         assert!(Quantiser::new(5, 5).is_err());
         assert!(Quantiser::new(6, 5).is_err());
+    }
+
+    fn check(values: impl IntoIterator<Item = u16>, nodata: Option<u16>) -> Result<(), ImageError> {
+        let mut seen = ValuesSeen::new(nodata);
+        seen.add(&values.into_iter().collect::<Vec<_>>());
+        seen.check()
+    }
+
+    #[test]
+    fn only_values_that_use_all_bits_need_no_range() {
+        assert_eq!(check(0..=u16::MAX, None), Ok(()));
+        assert_eq!(check([], None), Ok(()));
+        assert_eq!(check([7, 7], Some(7)), Ok(()));
+        for bits in 8..16 {
+            let hi = (1 << bits) - 1;
+            assert_eq!(check(0..=hi, None), Err(ImageError::ValueRange { lo: 0, hi }));
+            // A border, and int16 values that wrapped around.
+            let border = std::iter::repeat_n(u16::MAX, 1 << bits);
+            assert_eq!(check((5..=hi).chain(border.clone()), None), Err(ImageError::ValueRange { lo: 5, hi: u16::MAX }));
+            assert_eq!(check((5..=hi).chain(border), Some(u16::MAX)), Err(ImageError::ValueRange { lo: 5, hi }));
+            let negative = (-900..900).map(|value: i16| value as u16).chain([i16::MIN as u16; 900]);
+            assert!(check((0..=hi).chain(negative), None).is_err());
+        }
+        // One in a hundred is enough.
+        assert!(check((0..99).chain([40_000]), None).is_ok());
+        assert!(check((0..100).chain([40_000]), None).is_err());
+        assert!(check((0..99).chain([40_000]), Some(40_000)).is_err());
     }
 
     proptest! {

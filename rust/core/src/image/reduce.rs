@@ -1,7 +1,7 @@
 //! The reduction of an image's samples: bands are chosen, 16 bits become 8, nodata is left out, colours become gray.
 
 use super::gray::{self, Gray};
-use super::quantise::Quantiser;
+use super::quantise::{Quantiser, ValuesSeen};
 use super::{ImageRef, Output, Result, Rgb, SamplesRef, bands};
 use crate::error::{Error, ImageError};
 
@@ -26,13 +26,14 @@ pub struct Reduction {
     gray: Gray,
     bands: Option<Vec<usize>>,
     nodata: Option<u16>,
-    /// Of 16-bit samples. `None`: the high byte, and 8-bit samples are welcome.
+    /// The range of 16-bit samples. `None`: the whole range, of images that use it.
     range: Option<Quantiser>,
 }
 
 impl Reduction {
     /// `bands`: those to look at; by default the first three, or the only one. `nodata`: a pixel whose chosen bands all hold
-    /// this value, as stored, is left out. `valid_range`: the values of 16-bit samples that span the 256 levels.
+    /// this value, as stored, is left out. `valid_range`: the values of 16-bit samples that span the 256 levels; samples of
+    /// 8 bits are levels already.
     ///
     /// # Errors
     ///
@@ -61,7 +62,6 @@ impl Reduction {
     /// Whether all samples of 8-bit images of that many `bands` are looked at, as they are.
     pub fn takes_all(&self, bands: usize) -> bool {
         self.nodata.is_none()
-            && self.range.is_none()
             && bands::select(self.bands.as_deref(), bands).is_ok_and(|chosen| is_all(chosen, bands))
     }
 
@@ -83,8 +83,7 @@ impl Reduction {
     ///
     /// # Errors
     ///
-    /// Those of [`Reduction::check_bands`], and [`ImageError::Unsupported`] when a range of 16-bit values was given for
-    /// 8-bit samples.
+    /// Those of [`Reduction::check_bands`] and [`Reduction::check_range`].
     pub fn gray_levels(&self, image: ImageRef<'_>, sink: &mut impl Levels) -> Result<()> {
         self.check_bands(image.bands)?;
         let chosen = bands::select(self.bands.as_deref(), image.bands)?;
@@ -92,7 +91,6 @@ impl Reduction {
         let mut blocks = Blocks { gray: self.gray, bands, chosen, planes: Vec::new(), sink };
         match image.samples {
             SamplesRef::U8(samples) => {
-                self.check_eight_bits()?;
                 let nodata = self.nodata.and_then(|value| u8::try_from(value).ok());
                 // Samples that are levels already need no block to become them in.
                 let block = if bands == 1 { usize::MAX } else { BLOCK * bands };
@@ -104,6 +102,7 @@ impl Reduction {
                 }
             }
             SamplesRef::U16(samples) => {
+                self.check_range(image.samples, bands, chosen)?;
                 let (quantiser, mut plane) = (self.quantiser(), vec![0; BLOCK]);
                 for samples in samples.chunks(BLOCK * bands) {
                     blocks.wide(samples, quantiser, &mut plane);
@@ -122,24 +121,44 @@ impl Reduction {
     ///
     /// Those of [`Reduction::gray_levels`].
     pub fn rgb(&self, image: ImageRef<'_>) -> Result<Rgb> {
-        let chosen = self.rgb_bands(image.bands, matches!(image.samples, SamplesRef::U8(_)))?;
+        let chosen = self.rgb_bands(image.bands)?;
+        self.check_range(image.samples, image.bands, &chosen)?;
         let mut samples = vec![0; 3 * image.width * image.height];
         self.write_rgb(image.samples, image.bands, chosen, &mut samples);
         Ok(Rgb { width: image.width, height: image.height, samples })
     }
 
-    /// The band of each channel of [`Reduction::rgb`], for images of so many `bands`, of 8 bits or of 16.
+    /// Fails when samples are of 16 bits, no range was given, and the chosen bands do not use the whole one.
     ///
     /// # Errors
     ///
-    /// Those of [`Reduction::gray_levels`].
-    pub(super) fn rgb_bands(&self, bands: usize, eight_bits: bool) -> Result<[usize; 3]> {
+    /// [`ImageError::ValueRange`].
+    pub(super) fn check_range(&self, samples: SamplesRef<'_>, bands: usize, chosen: &[usize]) -> Result<()> {
+        let (SamplesRef::U16(samples), None) = (samples, self.range) else { return Ok(()) };
+        let mut seen = ValuesSeen::new(self.nodata);
+        if bands == 1 {
+            seen.add(samples);
+            return seen.check();
+        }
+        let mut plane = vec![0; BLOCK];
+        for samples in samples.chunks(BLOCK * bands) {
+            for &band in chosen {
+                take(samples, bands, band, &mut plane);
+                seen.add(&plane[..samples.len() / bands]);
+            }
+        }
+        seen.check()
+    }
+
+    /// The band of each channel of [`Reduction::rgb`], for images of so many `bands`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Reduction::check_bands`].
+    pub(super) fn rgb_bands(&self, bands: usize) -> Result<[usize; 3]> {
         let chosen = bands::select(self.bands.as_deref(), bands)?;
         if !matches!(chosen.len(), 1 | 3) {
             return Err(ImageError::Bands(format!("{} bands were chosen, but RGB takes three, or one", chosen.len())));
-        }
-        if eight_bits {
-            self.check_eight_bits()?;
         }
         Ok(std::array::from_fn(|i| chosen[if chosen.len() == 1 { 0 } else { i }]))
     }
@@ -164,16 +183,6 @@ impl Reduction {
 
     fn quantiser(&self) -> Quantiser {
         self.range.unwrap_or_else(Quantiser::high_byte)
-    }
-
-    fn check_eight_bits(&self) -> Result<()> {
-        match self.range {
-            None => Ok(()),
-            Some(_) => Err(ImageError::Unsupported {
-                format: "8-bit image",
-                detail: "valid_range gives the range of 16-bit samples; leave it out".into(),
-            }),
-        }
     }
 }
 
@@ -327,7 +336,7 @@ mod tests {
         ) {
             let chosen: Vec<usize> = places.iter().map(|place| place.index(image.bands)).collect();
             let gray = if matches!(chosen.len(), 1 | 3) { Gray::Bt601 } else { Gray::Mean };
-            let reduction = Reduction::new(gray, Some(chosen.clone()), nodata, None).unwrap();
+            let reduction = Reduction::new(gray, Some(chosen.clone()), nodata, Some((0, u16::MAX))).unwrap();
             let mut counts = Counts([0; 256]);
             reduction.gray_levels(image.as_ref(), &mut counts).unwrap();
             let mut want = Counts([0; 256]);

@@ -77,7 +77,8 @@ impl Pixels<'_> {
 
     fn of_array(self, image: ImageRef<'_>) -> image::Result<()> {
         let ImageRef { width, height, bands, samples } = image;
-        let chosen = self.reduction.rgb_bands(bands, matches!(samples, SamplesRef::U8(_)))?;
+        let chosen = self.reduction.rgb_bands(bands)?;
+        self.reduction.check_range(samples, bands, &chosen)?;
         if width == 0 || height == 0 {
             return Err(ImageError::NoValidPixels);
         }
@@ -108,7 +109,7 @@ struct JpegRows<'a> {
 impl Sink for JpegRows<'_> {
     fn start(&mut self, width: usize, height: usize, colour: Colour) {
         (self.width, self.colour) = (width, colour);
-        self.chosen = self.pixels.reduction.rgb_bands(colour.bands(), true);
+        self.chosen = self.pixels.reduction.rgb_bands(colour.bands());
         self.direct = colour.bands() == 3 && self.chosen == Ok([0, 1, 2]);
         self.pixels.resizer.start(width, height);
     }

@@ -38,12 +38,25 @@ impl Compression {
         Err(unsupported(format!("{name} compression inside TIFF; use DEFLATE, LZW or none")))
     }
 
+    /// The most bytes that a compressed byte can stand for.
+    pub fn max_ratio(self) -> u64 {
+        match self {
+            Self::None => 1,
+            // 12 bits can stand for a string as long as the table has codes.
+            Self::Lzw => 4096 * 2 / 3,
+            // A match of 258 bytes takes two bits.
+            Self::Deflate => 258 * 4,
+            Self::PackBits => 64,
+        }
+    }
+
     /// Whether samples may be stored as differences.
     pub fn predicts(self) -> bool {
         matches!(self, Self::Lzw | Self::Deflate)
     }
 
-    /// The `size` bytes that `data` holds; `buffer` is where they are unpacked.
+    /// The first `size` bytes that `data` holds; `buffer` is where they are unpacked. Writers may fill up the last strip with
+    /// rows that lie outside the image.
     pub fn decompress<'a>(self, data: &'a [u8], size: usize, buffer: &'a mut Vec<u8>) -> Result<&'a [u8]> {
         if self == Self::None {
             return Ok(&data[..size]);
@@ -85,15 +98,36 @@ fn unpack_lzw(mut data: &[u8], out: &mut [u8]) -> Result<usize> {
 }
 
 fn unpack_deflate(data: &[u8], out: &mut [u8]) -> Result<usize> {
+    // Straight into place, and with the checksum, if nothing follows the rows.
     let mut decoder = Decompress::new(true);
+    if let Ok(Status::StreamEnd) = decoder.decompress(data, out, FlushDecompress::Finish) {
+        return Ok(decoder.total_out() as usize);
+    }
+    let mut decoder = Decompress::new(true);
+    let filled = inflate(&mut decoder, data, out)?;
+    if filled == out.len() {
+        // Either rows outside the image follow, or the checksum.
+        let rest = &data[decoder.total_in() as usize..];
+        inflate(&mut decoder, rest, &mut [0])?;
+    }
+    Ok(filled)
+}
+
+/// Goes on until `out` is full or `data` ends. Returns how many bytes came.
+fn inflate(decoder: &mut Decompress, data: &[u8], out: &mut [u8]) -> Result<usize> {
+    let start = (decoder.total_in(), decoder.total_out());
     loop {
-        let (read, filled) = (decoder.total_in() as usize, decoder.total_out() as usize);
-        match decoder.decompress(&data[read..], &mut out[filled..], FlushDecompress::Finish) {
+        let read = (decoder.total_in() - start.0) as usize;
+        let filled = (decoder.total_out() - start.1) as usize;
+        if filled == out.len() {
+            return Ok(filled);
+        }
+        let status = decoder.decompress(&data[read..], &mut out[filled..], FlushDecompress::None);
+        let now = ((decoder.total_in() - start.0) as usize, (decoder.total_out() - start.1) as usize);
+        match status {
             Err(error) => return Err(corrupt(format!("DEFLATE data: {error}"))),
-            Ok(Status::StreamEnd) => return Ok(decoder.total_out() as usize),
-            Ok(_) if (read, filled) == (decoder.total_in() as usize, decoder.total_out() as usize) => {
-                return Ok(filled);
-            }
+            Ok(Status::StreamEnd) => return Ok(now.1),
+            Ok(_) if now == (read, filled) => return Ok(filled),
             Ok(_) => {}
         }
     }
@@ -137,6 +171,22 @@ mod tests {
             b"\xaa\xaa\xaa\x80\x00\x2a\xaa\xaa\xaa\xaa\x80\x00\x2a\x22\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa";
         let mut buffer = Vec::new();
         assert_eq!(Compression::PackBits.decompress(packed, 24, &mut buffer), Ok(&expected[..]));
+    }
+
+    #[test]
+    fn what_follows_the_rows_is_left() {
+        use std::io::Write;
+        let rows: Vec<u8> = (0..5000u32).map(|i| (i * i >> 7) as u8).collect();
+        let mut deflate = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+        deflate.write_all(&rows).unwrap();
+        let deflate = deflate.finish().unwrap();
+        let lzw = weezl::encode::Encoder::with_tiff_size_switch(BitOrder::Msb, 8).encode(&rows).unwrap();
+        for (compression, packed) in [(Compression::Deflate, deflate), (Compression::Lzw, lzw)] {
+            for size in [1, 2500, 4999, 5000] {
+                assert_eq!(compression.decompress(&packed, size, &mut Vec::new()), Ok(&rows[..size]), "{compression:?}");
+            }
+            assert!(compression.decompress(&packed, 5001, &mut Vec::new()).is_err());
+        }
     }
 
     #[test]

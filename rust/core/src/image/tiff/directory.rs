@@ -20,6 +20,11 @@ impl<'a> File<'a> {
         Ok((file, first))
     }
 
+    /// Bytes in the file.
+    pub fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
     /// `len` bytes from `at`.
     pub fn slice(&self, at: u64, len: u64) -> Result<&'a [u8]> {
         let end = at.checked_add(len).ok_or_else(|| corrupt(format!("an offset of {at}")))?;
@@ -36,9 +41,13 @@ impl<'a> File<'a> {
     }
 
     fn number(&self, at: u64, size: u64) -> Result<u64> {
+        Ok(self.fold(self.slice(at, size)?))
+    }
+
+    /// The number that bytes stand for.
+    fn fold(&self, bytes: &[u8]) -> u64 {
         let fold = |number, &byte: &u8| number << 8 | u64::from(byte);
-        let bytes = self.slice(at, size)?;
-        Ok(if self.big_endian { bytes.iter().fold(0, fold) } else { bytes.iter().rev().fold(0, fold) })
+        if self.big_endian { bytes.iter().fold(0, fold) } else { bytes.iter().rev().fold(0, fold) }
     }
 
     fn u16(&self, at: u64) -> Result<u64> {
@@ -46,22 +55,36 @@ impl<'a> File<'a> {
     }
 }
 
-/// Bytes in a number of each type that counts and offsets are written in: BYTE, SHORT, LONG, LONG8 and IFD8.
-fn size_of(kind: u64) -> Option<u64> {
+/// Bytes in a whole number of each type, and whether it has a sign. Counts, sizes and offsets come in all of them.
+fn whole_number(kind: u64) -> Option<(u64, bool)> {
     match kind {
-        1 => Some(1),
-        3 => Some(2),
-        4 => Some(4),
-        16 | 18 => Some(8),
+        1 => Some((1, false)),
+        3 => Some((2, false)),
+        // LONG and IFD.
+        4 | 13 => Some((4, false)),
+        // LONG8 and IFD8.
+        16 | 18 => Some((8, false)),
+        6 => Some((1, true)),
+        8 => Some((2, true)),
+        9 => Some((4, true)),
+        17 => Some((8, true)),
         _ => None,
     }
 }
+
+/// The type of text.
+const ASCII: u64 = 2;
+
+/// Values that a message lists at most.
+const LISTED: usize = 8;
 
 /// One image's tags.
 #[derive(Debug)]
 pub struct Directory<'a> {
     file: File<'a>,
     entries: Vec<Entry>,
+    /// Where the next image's directory stands; 0 behind the last one.
+    pub next: u64,
 }
 
 #[derive(Debug)]
@@ -76,7 +99,7 @@ struct Entry {
 impl<'a> Directory<'a> {
     /// Reads the directory at `at`.
     pub fn read(file: File<'a>, at: u64) -> Result<Self> {
-        let (header, entry) = if file.big { (8, 20) } else { (2, 12) };
+        let (header, entry, inline) = if file.big { (8, 20, 8) } else { (2, 12, 4) };
         let count = file.number(at, header)?;
         // More than a directory can hold is refused before anything is reserved for it.
         if count == 0 || count > u64::from(u16::MAX) {
@@ -86,28 +109,57 @@ impl<'a> Directory<'a> {
         let entries = (0..count)
             .map(|i| {
                 let at = start.saturating_add(i * entry);
-                let count_size = if file.big { 8 } else { 4 };
                 Ok(Entry {
                     tag: file.u16(at)? as u16,
                     kind: file.u16(at + 2)?,
-                    count: file.number(at + 4, count_size)?,
-                    place: at + 4 + count_size,
+                    count: file.number(at + 4, inline)?,
+                    place: at + 4 + inline,
                 })
             })
             .collect::<Result<_>>()?;
-        Ok(Directory { file, entries })
+        // Writers that know of one image only leave the link out at the end of the file.
+        let next = file.number(start + count * entry, inline).unwrap_or(0);
+        Ok(Directory { file, entries, next })
+    }
+
+    /// How many tags there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// A tag, and the bytes of its values of `size` each.
+    fn values(&self, entry: &Entry, size: u64, name: &str) -> Result<&'a [u8]> {
+        let length = entry.count.checked_mul(size).ok_or_else(|| corrupt(format!("{} times {name}", entry.count)))?;
+        let inline = if self.file.big { 8 } else { 4 };
+        let at = if length <= inline { entry.place } else { self.file.number(entry.place, inline)? };
+        self.file.slice(at, length)
+    }
+
+    fn entry(&self, tag: u16) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.tag == tag)
+    }
+
+    /// The text of `tag`, if the directory has it.
+    pub fn text(&self, tag: u16, name: &str) -> Result<Option<&'a str>> {
+        let Some(entry) = self.entry(tag).filter(|entry| entry.kind == ASCII) else { return Ok(None) };
+        let text = str::from_utf8(self.values(entry, 1, name)?).unwrap_or_default();
+        Ok(Some(text.trim_end_matches('\0').trim()))
     }
 
     /// The numbers of `tag`, if the directory has it. `name` is for the message.
     pub fn numbers(&self, tag: u16, name: &str) -> Result<Option<Vec<u64>>> {
-        let Some(entry) = self.entries.iter().find(|entry| entry.tag == tag) else { return Ok(None) };
-        let size = size_of(entry.kind).ok_or_else(|| corrupt(format!("{name} of type {}", entry.kind)))?;
-        let length = entry.count.checked_mul(size).ok_or_else(|| corrupt(format!("{} times {name}", entry.count)))?;
-        let inline = if self.file.big { 8 } else { 4 };
-        let at = if length <= inline { entry.place } else { self.file.number(entry.place, inline)? };
-        // Checked as a whole before memory is taken for the numbers.
-        self.file.slice(at, length)?;
-        (0..entry.count).map(|i| self.file.number(at + i * size, size)).collect::<Result<_>>().map(Some)
+        let Some(entry) = self.entry(tag) else { return Ok(None) };
+        let Some((size, signed)) = whole_number(entry.kind) else {
+            return Err(corrupt(format!("{name} of type {}", entry.kind)));
+        };
+        let number = |bytes: &[u8]| {
+            let number = self.file.fold(bytes);
+            if signed && number >> (8 * size - 1) != 0 {
+                return Err(corrupt(format!("a negative {name}")));
+            }
+            Ok(number)
+        };
+        self.values(entry, size, name)?.chunks_exact(size as usize).map(number).collect::<Result<_>>().map(Some)
     }
 
     /// The only, or the first, number of `tag`.
@@ -130,7 +182,10 @@ impl<'a> Directory<'a> {
             None => Ok(default),
             Some([]) => Err(corrupt(format!("{name} without a value"))),
             Some([first, rest @ ..]) if rest.iter().all(|other| other == first) => Ok(*first),
-            Some(mixed) => Err(unsupported(format!("bands that differ in {name}: {mixed:?}"))),
+            Some(mixed) => {
+                let (listed, more) = (&mixed[..mixed.len().min(LISTED)], if mixed.len() > LISTED { ", ..." } else { "" });
+                Err(unsupported(format!("bands that differ in {name}: {listed:?}{more}")))
+            }
         }
     }
 

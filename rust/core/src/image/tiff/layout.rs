@@ -22,7 +22,10 @@ mod tag {
     pub const TILE_HEIGHT: u16 = 323;
     pub const TILE_OFFSETS: u16 = 324;
     pub const TILE_BYTES: u16 = 325;
+    pub const EXTRA_SAMPLES: u16 = 338;
     pub const SAMPLE_FORMAT: u16 = 339;
+    /// GDAL's: the value of pixels without data, as text.
+    pub const NODATA: u16 = 42113;
 }
 
 /// What the samples stand for.
@@ -36,6 +39,12 @@ pub enum Photometric {
     Palette(Vec<[u8; 3]>),
 }
 
+/// Bytes of holes that any file may have, however short it is.
+const FREE_HOLES: u64 = 64 << 20;
+
+/// Bytes that a tile may hold however small its image is; others hold no more than a few images.
+const FREE_TILE: u64 = 16 << 20;
+
 /// The whole image, cut into chunks: strips or tiles.
 #[derive(Debug)]
 pub struct Layout {
@@ -48,6 +57,10 @@ pub struct Layout {
     pub compression: Compression,
     /// Samples are stored as differences from their left neighbours.
     pub differenced: bool,
+    /// Of two bands the second one is alpha.
+    pub gray_alpha: bool,
+    /// What the samples of a hole in a sparse file are.
+    pub hole: f64,
     /// All bands, or one where every band has its own chunks.
     pub bands_in_chunk: usize,
     pub chunk_width: usize,
@@ -121,6 +134,8 @@ impl Layout {
             photometric: read_photometric(directory, bits, bands)?,
             compression,
             differenced: read_predictor(directory, bits, compression)?,
+            gray_alpha: bands == 2 && matches!(directory.number(tag::EXTRA_SAMPLES, "ExtraSamples")?, Some(1 | 2)),
+            hole: directory.text(tag::NODATA, "GDAL_NODATA")?.and_then(|text| text.parse().ok()).unwrap_or(0.0),
             bands_in_chunk: bands_in_chunk as usize,
             chunk_width: chunk_width as usize,
             chunk_height: chunk_height as usize,
@@ -158,10 +173,39 @@ impl Layout {
         })
     }
 
-    /// Bytes that a chunk holds once it is decompressed. The last strip may be shorter than the others; tiles never are.
+    /// Decompressed bytes of a chunk's rows that lie in the image.
     pub fn chunk_bytes(&self, chunk: &Chunk) -> usize {
-        let rows = if self.tiled { self.chunk_height } else { self.chunk_height.min(self.height - chunk.y) };
-        rows * self.row_bytes
+        self.chunk_height.min(self.height - chunk.y) * self.row_bytes
+    }
+
+    /// Fails unless the file can hold what it declares: the image is not asked memory for before. Data expands by no more
+    /// than its compression allows, and a file of many holes has their offsets at least.
+    pub fn check_size(&self, file: File<'_>) -> Result<()> {
+        let mut holes = 0;
+        let image = (self.width * self.height * self.bands * self.bits.div_ceil(8) as usize) as u64;
+        for chunk in self.chunks() {
+            let size = self.chunk_bytes(&chunk) as u64;
+            if size > FREE_TILE && size / 4 > image {
+                return Err(corrupt(format!(
+                    "tiles {} pixels wide for an image of {} x {}",
+                    self.chunk_width, self.width, self.height
+                )));
+            }
+            match self.locate(file, &chunk)? {
+                None => holes += size,
+                Some(data) if size / self.compression.max_ratio() > data.len() as u64 => {
+                    return Err(corrupt(format!("{} bytes of a strip or tile cannot hold {size}", data.len())));
+                }
+                Some(_) => {}
+            }
+        }
+        if holes > FREE_HOLES + file.len().saturating_mul(Compression::Deflate.max_ratio()) {
+            return Err(unsupported(format!(
+                "{holes} bytes of holes in a sparse file of {}; cut it into tiles, or fill the holes",
+                file.len()
+            )));
+        }
+        Ok(())
     }
 
     /// The compressed bytes of a chunk. `None` of a hole in a sparse file.
@@ -174,8 +218,9 @@ impl Layout {
         let data = match (self.compression, length) {
             // As libtiff does, byte counts of uncompressed data are not relied on: old writers get them wrong.
             (Compression::None, _) => file.slice(offset, self.chunk_bytes(chunk) as u64),
+            // Compressed data ends by itself where its length was not known to the writer.
+            (_, None | Some(0)) => file.from(offset),
             (_, Some(length)) => file.slice(offset, length),
-            (_, None) => file.from(offset),
         };
         let name = if self.tiled { "tile" } else { "strip" };
         let where_it_ends = |_| {
@@ -220,8 +265,10 @@ fn read_photometric(directory: &Directory<'_>, bits: u64, bands: u64) -> Result<
             if map.len() < 3 * colours {
                 return Err(corrupt(format!("a palette of {} values, not {}", map.len(), 3 * colours)));
             }
-            // All reds, all greens, all blues, of 16 bits.
-            let colour = |i| [0, 1, 2].map(|band| (map[band * colours + i] >> 8) as u8);
+            // All reds, all greens, all blues, of 16 bits. Old writers put 8 bits there: as in libtiff, colours that are all
+            // but black are such.
+            let shift = if map.iter().take(3 * colours).all(|&value| value < 256) { 0 } else { 8 };
+            let colour = |i| [0, 1, 2].map(|band| (map[band * colours + i] >> shift) as u8);
             return Ok(Photometric::Palette((0..colours).map(colour).collect()));
         }
         3 => "a palette of this depth",

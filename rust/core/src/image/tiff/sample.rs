@@ -6,6 +6,8 @@ use super::layout::Layout;
 pub trait Sample: Copy + Default {
     /// All samples of one row of a chunk.
     fn unpack(line: &[u8], layout: &Layout, row: &mut Vec<Self>);
+    /// The sample nearest to a number, of so many bits.
+    fn nearest(value: f64, bits: u32) -> Self;
     /// The sum, without carry.
     fn plus(self, other: Self) -> Self;
     /// The sample where zero is white.
@@ -31,6 +33,10 @@ impl Sample for u8 {
         }
     }
 
+    fn nearest(value: f64, bits: u32) -> u8 {
+        (value.round() as u8).min(u8::MAX >> (8 - bits))
+    }
+
     fn plus(self, other: u8) -> u8 {
         self.wrapping_add(other)
     }
@@ -54,6 +60,10 @@ impl Sample for u16 {
         } else {
             row.extend(pairs.iter().map(|&pair| u16::from_le_bytes(pair)));
         }
+    }
+
+    fn nearest(value: f64, _bits: u32) -> u16 {
+        value.round() as u16
     }
 
     fn plus(self, other: u16) -> u16 {
