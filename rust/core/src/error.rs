@@ -80,10 +80,10 @@ pub enum ImageError {
     #[error("the file is empty (0 bytes)")]
     Empty,
     /// The first bytes belong to no format that is read.
-    #[error("not a JPEG, PNG, TIFF or WebP image (it starts with {start})")]
+    #[error("not a JPEG, PNG, TIFF or WebP image, but {name}")]
     UnknownFormat {
-        /// The first bytes, printable.
-        start: String,
+        /// The format's name, or the first bytes, printable.
+        name: String,
     },
     /// The data ends before the image does.
     #[error("truncated {format}: {detail}")]

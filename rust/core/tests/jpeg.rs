@@ -187,12 +187,46 @@ fn each_fault_has_its_own_error() {
         (patched(0xc0, 5, &[0xff, 0xff, 0xff, 0xff]), "too_large", "65535 x 65535"),
         (patched(0xc0, 5, &[0x20, 0, 0x20, 0]), "truncated", "declared size"),
         (patched(0xda, 5, &[9]), "corrupt", "component 9"),
-        (patched(0xd1, 1, &[0xd3]), "corrupt", "FFD3"),
+        (patched(0xd1, 1, &[0xc5]), "corrupt", "FFC5"),
     ];
     for (bytes, kind, detail) in cases {
         let error = run(&bytes, Output::Native).unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
         assert!(error.to_string().contains(detail), "{error} does not say {detail}");
+    }
+}
+
+#[test]
+fn restart_markers_out_of_order_are_taken_as_libjpeg_takes_them() {
+    let decoded = |bytes: &[u8]| digest(&samples(run(bytes, Output::Native).unwrap()));
+    // Neither the expected one nor its neighbours: it is taken for the expected one.
+    assert_eq!(decoded(&patched(0xd1, 1, &[0xd4])), GOLDEN[0].2);
+    // One that comes twice: what follows it stands in the next segment's place, which is found again behind.
+    let at = find(BASELINE, 0xd1);
+    let twice = [&BASELINE[..at], &BASELINE[at..at + 2], &BASELINE[at..]].concat();
+    let missing = [&BASELINE[..at], &BASELINE[at + 2..]].concat();
+    for damaged in [twice, missing, patched(0xd1, 1, &[0xd3])] {
+        assert_ne!(decoded(&damaged), GOLDEN[0].2);
+    }
+}
+
+#[test]
+fn an_end_behind_a_whole_scan_is_the_end() {
+    for bytes in [PROGRESSIVE, SCANS] {
+        let mut ends: Vec<_> = (0..bytes.len() - 1).filter(|&i| bytes[i..i + 2] == [0xff, 0xda]).collect();
+        ends.push(bytes.len() - 2);
+        let mut digests = Vec::new();
+        for &end in &ends[1..] {
+            // Tables for the next scan may stand before it.
+            let whole = [&bytes[..end], &[0xff, 0xd9]].concat();
+            let image = run(&whole, Output::Native).unwrap();
+            let luma = run(&whole, Output::Luma).unwrap();
+            assert_eq!((image.width, image.height), (luma.width, luma.height));
+            digests.push(digest(&samples(image)));
+            assert_eq!(run(&bytes[..end], Output::Native).map(|_| ()).is_ok(), end == bytes.len() - 2);
+        }
+        digests.dedup();
+        assert_eq!(digests.len(), ends.len() - 1, "every scan shows");
     }
 }
 

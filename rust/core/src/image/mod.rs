@@ -1,6 +1,7 @@
 //! Decoding of encoded images to samples, one file a codec, their reduction to gray levels, and their resizing.
 
 pub mod bands;
+mod formats;
 pub mod gray;
 mod input;
 pub mod jpeg;
@@ -135,7 +136,7 @@ impl Format {
             [0x89, b'P', b'N', b'G', 0x0d, 0x0a, 0x1a, 0x0a, ..] => Ok(Self::Png),
             [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Ok(Self::Tiff),
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Ok(Self::WebP),
-            _ => Err(ImageError::UnknownFormat { start: bytes[..bytes.len().min(12)].escape_ascii().to_string() }),
+            _ => Err(ImageError::UnknownFormat { name: formats::describe(bytes) }),
         }
     }
 }
@@ -184,7 +185,7 @@ mod tests {
         assert_eq!(Format::sniff(b"RIFF\0\0\0\0WEBPVP8 "), Ok(Format::WebP));
         assert_eq!(Format::sniff(b""), Err(ImageError::Empty));
         let text = Format::sniff(b"<html>\n<body>").unwrap_err();
-        assert_eq!(text, ImageError::UnknownFormat { start: r"<html>\n<body".into() });
+        assert_eq!(text, ImageError::UnknownFormat { name: "HTML".into() });
     }
 
     #[test]

@@ -170,7 +170,10 @@ mod tests {
             assert_eq!(check(0..=hi, None), Err(ImageError::ValueRange { lo: 0, hi }));
             // A border, and int16 values that wrapped around.
             let border = std::iter::repeat_n(u16::MAX, 1 << bits);
-            assert_eq!(check((5..=hi).chain(border.clone()), None), Err(ImageError::ValueRange { lo: 5, hi: u16::MAX }));
+            assert_eq!(
+                check((5..=hi).chain(border.clone()), None),
+                Err(ImageError::ValueRange { lo: 5, hi: u16::MAX })
+            );
             assert_eq!(check((5..=hi).chain(border), Some(u16::MAX)), Err(ImageError::ValueRange { lo: 5, hi }));
             let negative = (-900..900).map(|value: i16| value as u16).chain([i16::MIN as u16; 900]);
             assert!(check((0..=hi).chain(negative), None).is_err());

@@ -61,8 +61,7 @@ impl Reduction {
 
     /// Whether all samples of 8-bit images of that many `bands` are looked at, as they are.
     pub fn takes_all(&self, bands: usize) -> bool {
-        self.nodata.is_none()
-            && bands::select(self.bands.as_deref(), bands).is_ok_and(|chosen| is_all(chosen, bands))
+        self.nodata.is_none() && bands::select(self.bands.as_deref(), bands).is_ok_and(|chosen| is_all(chosen, bands))
     }
 
     /// The rule that makes levels of pixels.

@@ -101,6 +101,11 @@ pub struct Bits<'a> {
 }
 
 impl Bits<'_> {
+    /// No data: zeros.
+    pub fn none() -> Bits<'static> {
+        Bits { data: &[0; PADDING], position: 0, buffer: 0, count: 0 }
+    }
+
     /// Whether more bits were taken than there are.
     pub fn overrun(&self) -> bool {
         self.position * 8 > (self.data.len() - PADDING) * 8 + self.count as usize

@@ -114,6 +114,14 @@ impl<'a> Markers<'a> {
         self.frame.as_ref().ok_or_else(|| corrupt("no frame header"))
     }
 
+    /// Gives the components that no scan has sent a quantization table, of zeros.
+    pub fn quantize_all(&mut self) {
+        let Some(frame) = &mut self.frame else { return };
+        for i in 0..frame.components().len() {
+            frame.component_mut(i).quantizer.get_or_insert([0; 64]);
+        }
+    }
+
     /// The Huffman table in a slot, or the standard one where `or_standard` allows it.
     pub fn huffman(&self, ac: bool, slot: usize, or_standard: bool) -> Result<Spec> {
         let defined = self.huffman[usize::from(ac)].get(slot).copied().flatten();
@@ -170,6 +178,7 @@ impl<'a> Markers<'a> {
                         self.adobe_transform = Some(segment[11]);
                     }
                 }
+                0xf7 => return Err(unsupported("JPEG-LS coding")),
                 // Comments, application data, and what has a length but no meaning here.
                 _ => {
                     self.segment()?;

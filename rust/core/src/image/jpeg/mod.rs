@@ -2,8 +2,8 @@
 //!
 //! The samples are those of libjpeg-turbo with its default settings, bit for bit, because entropies have to be those of
 //! Pillow, which decodes with it. Where the standard leaves a choice (the inverse DCT's arithmetic, upsampling, colour
-//! conversion) that library's choice is taken; block smoothing, which it applies to images whose last scans are missing, is
-//! not needed: such images are refused here.
+//! conversion) that library's choice is taken; so it is where a file lacks its last scans ([`smoothing`]) or has its restart
+//! markers wrong ([`scan::Reader`]).
 //!
 //! From the file to pixels: [`markers`] reads the headers into a [`frame`], [`scan`] and [`progressive`] fill blocks of
 //! coefficients with the help of [`huffman`], [`pairs`] and [`bits`], [`rows`] makes rows of the image from them by [`idct`] and
@@ -24,9 +24,11 @@ mod progressive;
 mod rows;
 mod scan;
 mod simd;
+mod smoothing;
 mod upsample;
 
 use bits::{Segments, next_marker};
+use frame::Frame;
 use huffman::Table;
 use markers::{Markers, Next, Scan};
 use pairs::Pairs;
@@ -201,14 +203,18 @@ impl Decoding<'_> {
             markers.seek(position);
             next = markers.next_scan()?;
         }
+        markers.quantize_all();
         let frame = markers.frame()?;
-        if !(0..frame.components().len()).all(|i| !self.plan.wants(i) || progress.complete(i)) {
-            return Err(truncated(match next {
-                Next::EndOfImage => "scans are missing before the end-of-image marker",
-                _ => "the file ends before its last scan",
-            }));
+        let complete = (0..frame.components().len()).all(|i| !self.plan.wants(i) || progress.complete(i));
+        // An end that is marked is where the writer stopped.
+        if !complete && !matches!(next, Next::EndOfImage) {
+            return Err(truncated("the file ends before its last scan"));
         }
         sink.start(frame.width, frame.height, self.plan.colour);
+        if !complete && smoothing::applies(frame, &progress) {
+            self.emit_smoothed(frame, &progress, &places, blocks, strips, sink);
+            return Ok(());
+        }
         for mcu_row in 0..frame.mcus_down {
             let mut row = places;
             for (place, component) in row.iter_mut().zip(frame.components()) {
@@ -217,6 +223,35 @@ impl Decoding<'_> {
             strips.emit(self.simd, frame, &self.plan, mcu_row, blocks, &row, sink);
         }
         Ok(())
+    }
+
+    /// Hands out the rows of an image of which not all coefficients were sent.
+    fn emit_smoothed(
+        &self,
+        frame: &Frame,
+        progress: &Progress,
+        places: &[Option<usize>; MAX_COMPONENTS],
+        blocks: &[Block],
+        strips: &mut Strips,
+        sink: &mut impl Sink,
+    ) {
+        let (row_places, _) = self.plan.places(frame, 1);
+        let mut smoothed = Vec::new();
+        for mcu_row in 0..frame.mcus_down {
+            smoothed.clear();
+            smoothed.push([0; 64]);
+            for (i, component) in frame.components().iter().enumerate() {
+                let Some(place) = places[i] else { continue };
+                for y in mcu_row * component.v..(mcu_row + 1) * component.v {
+                    if y < component.blocks_down {
+                        smoothing::row(frame, progress, i, y, &blocks[place..], &mut smoothed);
+                    } else {
+                        smoothed.resize(smoothed.len() + component.padded_across, [0; 64]);
+                    }
+                }
+            }
+            strips.emit(self.simd, frame, &self.plan, mcu_row, &smoothed, &row_places, sink);
+        }
     }
 
     /// Reads one scan of several. Returns where the next marker is to be looked for.

@@ -53,6 +53,11 @@ impl Progress {
     pub fn complete(&self, component: usize) -> bool {
         self.0[component].iter().all(|&known| known == Some(0))
     }
+
+    /// The bits that are still to come of a component's coefficients, in zigzag order; nothing of those that no scan has sent.
+    pub fn of(&self, component: usize) -> &[Option<u8>; 64] {
+        &self.0[component]
+    }
 }
 
 /// First scan of DC coefficients.

@@ -85,9 +85,10 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Segments that the data consists of with a restart marker behind every `interval` MCUs, if that is not 0.
+    /// The most segments that the data may consist of with a restart marker behind every `interval` MCUs, if that is not 0.
+    /// Damaged files have markers twice.
     pub fn segments(&self, interval: usize) -> usize {
-        if interval == 0 { 1 } else { (self.across * self.down).div_ceil(interval) }
+        if interval == 0 { 1 } else { 2 * (self.across * self.down).div_ceil(interval) }
     }
 
     /// Moves on by a row of MCUs.
@@ -106,7 +107,22 @@ pub trait Coder {
     fn restart(&mut self);
 }
 
+/// What there is to read before the next restart marker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Data {
+    /// A segment.
+    There,
+    /// Nothing: its segment was lost.
+    Lost,
+    /// Nothing any more.
+    Spent,
+}
+
 /// A scan's data, read row by row.
+///
+/// Restart markers number the segments. Where one is not the expected one, libjpeg's way is gone: a number just ahead says
+/// that segments were lost, one just past that segments came twice, and any other is taken for the expected one. Of a lost
+/// segment the first MCU is read from zeros, and the others stay as they are.
 pub struct Reader<'a> {
     segments: &'a Segments,
     /// The number of the current segment.
@@ -115,13 +131,16 @@ pub struct Reader<'a> {
     interval: usize,
     /// MCUs before the next restart marker.
     left: usize,
+    /// Restart markers that were due so far.
+    restarts: usize,
+    data: Data,
 }
 
 impl<'a> Reader<'a> {
     /// Starts with the first of `segments`, which restart markers end behind every `interval` MCUs, if that is not 0.
     pub fn new(segments: &'a Segments, interval: usize) -> Result<Self> {
         let bits = segments.bits(0).ok_or_else(|| premature(End::File))?;
-        Ok(Reader { segments, segment: 0, bits, interval, left: interval })
+        Ok(Reader { segments, segment: 0, bits, interval, left: interval, restarts: 0, data: Data::There })
     }
 
     /// Reads all rows of MCUs.
@@ -183,6 +202,10 @@ impl<'a> Reader<'a> {
                     coder.restart();
                 }
                 self.left -= 1;
+                if self.data != Data::There {
+                    self.pass_lost(coder, layout, mcu, blocks);
+                    continue 'row;
+                }
             }
             for unit in &layout.units[..layout.count] {
                 let Some(block) = blocks.get_mut(unit.first + mcu * unit.step) else {
@@ -199,17 +222,47 @@ impl<'a> Reader<'a> {
         outcome
     }
 
-    /// Goes over a restart marker.
+    /// Goes over a restart marker, or stays before it if the segment that is due was lost.
     #[cold]
     #[inline(never)]
     fn restarted(&mut self, bits: Bits<'a>) -> Result<Bits<'a>> {
-        let end = self.segments.end(self.segment);
-        let expected = End::Marker(0xd0 + (self.segment % 8) as u8);
-        self.segment += 1;
+        let expected = self.restarts % 8;
+        self.restarts += 1;
         self.left = self.interval;
-        match self.segments.bits(self.segment) {
-            Some(next) if end == expected && !bits.overrun() => Ok(next),
-            _ => Err(premature(end)),
+        loop {
+            let end = self.segments.end(self.segment);
+            let End::Marker(code @ 0xd0..=0xd7) = end else { return Err(premature(end)) };
+            if bits.overrun() {
+                return Err(premature(end));
+            }
+            match (usize::from(code & 7) + 8 - expected) % 8 {
+                1 | 2 => {
+                    self.data = if self.data == Data::There { Data::Lost } else { Data::Spent };
+                    return Ok(Bits::none());
+                }
+                6 | 7 => self.segment += 1,
+                _ => {
+                    self.segment += 1;
+                    self.data = Data::There;
+                    return self.segments.bits(self.segment).ok_or_else(|| premature(end));
+                }
+            }
+        }
+    }
+
+    /// Passes by an MCU of a lost segment.
+    #[cold]
+    #[inline(never)]
+    fn pass_lost<C: Coder>(&mut self, coder: &mut C, layout: &Layout, mcu: usize, blocks: &mut [Block]) {
+        if self.data == Data::Lost {
+            let mut zeros = Bits::none();
+            for unit in &layout.units[..layout.count] {
+                if let Some(block) = blocks.get_mut(unit.first + mcu * unit.step) {
+                    // Zeros that make no sense leave what they made so far.
+                    let _ = coder.block(&mut zeros, unit, block);
+                }
+            }
+            self.data = Data::Spent;
         }
     }
 }

@@ -183,7 +183,11 @@ mod tests {
         let lzw = weezl::encode::Encoder::with_tiff_size_switch(BitOrder::Msb, 8).encode(&rows).unwrap();
         for (compression, packed) in [(Compression::Deflate, deflate), (Compression::Lzw, lzw)] {
             for size in [1, 2500, 4999, 5000] {
-                assert_eq!(compression.decompress(&packed, size, &mut Vec::new()), Ok(&rows[..size]), "{compression:?}");
+                assert_eq!(
+                    compression.decompress(&packed, size, &mut Vec::new()),
+                    Ok(&rows[..size]),
+                    "{compression:?}"
+                );
             }
             assert!(compression.decompress(&packed, 5001, &mut Vec::new()).is_err());
         }

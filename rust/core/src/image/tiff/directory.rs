@@ -183,7 +183,8 @@ impl<'a> Directory<'a> {
             Some([]) => Err(corrupt(format!("{name} without a value"))),
             Some([first, rest @ ..]) if rest.iter().all(|other| other == first) => Ok(*first),
             Some(mixed) => {
-                let (listed, more) = (&mixed[..mixed.len().min(LISTED)], if mixed.len() > LISTED { ", ..." } else { "" });
+                let (listed, more) =
+                    (&mixed[..mixed.len().min(LISTED)], if mixed.len() > LISTED { ", ..." } else { "" });
                 Err(unsupported(format!("bands that differ in {name}: {listed:?}{more}")))
             }
         }

@@ -87,7 +87,10 @@ pub fn check_bands(pages: &[Layout]) -> Result<()> {
     if pages.iter().all(|page| gray(page) && page.bits == pages[0].bits) {
         return Ok(());
     }
-    Err(unsupported(format!("{} pages of one size that are no bands; save the one that is meant by itself", pages.len())))
+    Err(unsupported(format!(
+        "{} pages of one size that are no bands; save the one that is meant by itself",
+        pages.len()
+    )))
 }
 
 /// Reads directories, each of them once.

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::load_words;
-use crate::image::jpeg::idct::{HALFWAY, POINT, factor, flat};
+use crate::image::jpeg::idct::{HALFWAY, POINT, factor, flat, inverse};
 use crate::image::jpeg::scan::Block;
 
 /// See [`crate::image::jpeg::idct::row_of_blocks`].
@@ -14,13 +14,13 @@ pub fn row_of_blocks(blocks: &[Block], quantizer: &[u16; 64], out: &mut [u8], st
     let steps: [__m256i; 8] = std::array::from_fn(|i| _mm256_broadcastsi128_si256(load_words(&rows[i])));
     let (pairs, last) = blocks.as_chunks();
     for (x, [left, right]) in pairs.iter().enumerate() {
-        let rows = pair(left, right, &steps);
+        let rows = pair(left, right, &steps, quantizer);
         for (y, row) in rows.iter().enumerate() {
             out[y * stride + 16 * x..][..16].copy_from_slice(row);
         }
     }
     if let [block] = last {
-        let rows = pair(block, &[0; 64], &steps);
+        let rows = pair(block, &[0; 64], &steps, quantizer);
         for (y, row) in rows.iter().enumerate() {
             out[y * stride + 16 * pairs.len()..][..8].copy_from_slice(&row[..8]);
         }
@@ -30,7 +30,7 @@ pub fn row_of_blocks(blocks: &[Block], quantizer: &[u16; 64], out: &mut [u8], st
 /// Eight rows of the samples of two blocks side by side.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn pair(left: &Block, right: &Block, steps: &[__m256i; 8]) -> [[u8; 16]; 8] {
+fn pair(left: &Block, right: &Block, steps: &[__m256i; 8], quantizer: &[u16; 64]) -> [[u8; 16]; 8] {
     let ((l, _), (r, _)) = (left.as_chunks(), right.as_chunks());
     let mut v: [__m256i; 8] = std::array::from_fn(|i| _mm256_set_m128i(load_words(&r[i]), load_words(&l[i])));
 
@@ -46,8 +46,21 @@ fn pair(left: &Block, right: &Block, steps: &[__m256i; 8]) -> [[u8; 16]; 8] {
     for (row, &step) in v.iter_mut().zip(steps) {
         *row = _mm256_mullo_epi16(*row, step);
     }
+    // First rows that a shift would take out of 16 bits: no image has such.
+    let back = _mm256_srai_epi16::<HALFWAY>(_mm256_slli_epi16::<HALFWAY>(v[0]));
+    let lost = _mm256_xor_si256(back, v[0]);
+    if _mm256_testz_si256(lost, lost) == 0 {
+        return one_by_one(left, right, quantizer);
+    }
     let columns = transposed(&pass::<{ POINT - HALFWAY }>(&v));
     bytes(&pass::<{ POINT + HALFWAY + 3 }>(&columns))
+}
+
+/// The same by the portable method, which knows the exceptions.
+#[cold]
+fn one_by_one(left: &Block, right: &Block, quantizer: &[u16; 64]) -> [[u8; 16]; 8] {
+    let [left, right] = [left, right].map(|block| inverse(block, quantizer));
+    std::array::from_fn(|y| std::array::from_fn(|x| if x < 8 { left[8 * y + x] } else { right[8 * y + x - 8] }))
 }
 
 /// One-dimensional transforms: `v[i]` holds the i-th values of the columns of both blocks.
