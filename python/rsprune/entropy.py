@@ -33,6 +33,9 @@ _Item = str | bytes | NDArray[np.uint8] | NDArray[np.uint16]
 # never held whole.
 _CHUNK = 4096
 
+# Characters of Pillow's message that an error repeats.
+_MAX_MESSAGE = 300
+
 
 class _Options(TypedDict):
     gray: str
@@ -63,48 +66,54 @@ def entropy(
     images
         One of
 
-        - an iterable of paths, of encoded images (``bytes``; JPEG, PNG, TIFF or WebP, told by their content), of
-          arrays (H, W) or (H, W, C), of Pillow images, or of any mixture of these;
-        - an array (N, H, W) or (N, H, W, C) of uint8 or uint16, which is read where it lies.
+        - an iterable of paths, encoded images (``bytes``; JPEG, PNG, TIFF or WebP, recognized by their content),
+          arrays (H, W) or (H, W, C), Pillow images, or any mixture of these;
+        - an array (N, H, W) or (N, H, W, C) of uint8 or uint16, which is read in place.
 
-        The alpha channel of a PNG, WebP or Pillow image is dropped without blending. All bands of a TIFF or an array
-        are bands: a fourth one is never taken for alpha. Of a TIFF of several pages the first is read.
+        The alpha channel of a PNG, a WebP, a gray-and-alpha TIFF or a Pillow image is dropped without blending. Otherwise
+        every band of a TIFF or an array is a band: a fourth one is never taken for alpha. From a TIFF file the image at
+        full resolution is read, not its thumbnails, overviews or masks; single-band pages of one size are the bands of
+        one image, and any other set of pages is an error.
     gray
-        How a pixel's bands become one level. ``"bt601"``: ``(19595 R + 38470 G + 7471 B + 32768) >> 16``, bit for bit
-        Pillow's ``convert("L")``; one band is taken as it is. ``"mean"``: the mean of any number of bands, rounded half
-        up. ``"luma"``: a JPEG's own Y plane, without decoding its colours, which is much faster and differs a little
-        from ``"bt601"``; every other image, and any image with ``bands``, falls back to ``"bt601"``.
+        How the bands of a pixel become one level. ``"bt601"``: ``(19595 R + 38470 G + 7471 B + 32768) >> 16``, bit for
+        bit Pillow's ``convert("L")``; a single band is taken as it is. ``"mean"``: the mean of any number of bands,
+        rounded half up. ``"luma"``: the Y plane that a JPEG stores, without decoding its colors, which is much faster and
+        differs slightly from ``"bt601"``; all other images, and any image with ``bands``, are read as ``"bt601"``.
     bands
-        The bands to look at, counted from 0. By default the first three of an image of three or more, or the only one;
-        an image of two bands needs a choice.
+        The bands to use, counted from 0. By default the only one, or the first three of three or four. Images of two bands,
+        or of more than four, need a choice.
     nodata
-        Pixels whose chosen bands all hold this value, as stored, are left out (with ``"luma"``, whose Y does).
+        Pixels whose selected bands all hold this stored value are left out (with ``"luma"``, pixels whose Y holds it).
     valid_range
-        The lowest and highest value ``(lo, hi)`` that 16-bit samples take: they become the levels
-        ``floor((v - lo) * 256 / (hi - lo + 1))``, saturated at both ends. By default the whole range, which makes the
-        level the high byte. An error for 8-bit samples, which are levels already.
+        The lowest and highest value ``(lo, hi)`` that 16-bit samples can take: a value v becomes the level
+        ``floor((v - lo) * 256 / (hi - lo + 1))``, clipped to 0 and 255. Samples of 8 bits are levels already, and the range
+        does not apply to them; an array of uint8 that holds all images is refused with it. Without a range, 16-bit
+        samples span 0 to 65535 and the level is the high byte. This is assumed only for images that show it, in which at
+        least 1 % of the samples lie in 32769 to 49151; any other raises :class:`~rsprune.errors.ValueRangeError`, because
+        8- to 15-bit data in 16 bits would otherwise lose most of its entropy. Pass ``(0, 65535)`` for dark images that do
+        use 16 bits.
     on_error
-        What to do with an image that cannot be read or decoded, that lacks the bands, or that is all nodata:
+        What to do with an image that cannot be read or decoded, lacks the bands, needs a range or is all nodata:
         ``"raise"`` the error of the first one, or put ``"nan"`` in its place.
     max_pixels
-        The largest image to decode, by its header, in pixels; 178,956,970 by default, as in Pillow. Images of more than
-        four bands may have proportionally fewer.
+        The largest image to decode, in pixels, according to its header; 178,956,970 by default, as in Pillow. Images of
+        more than four bands may have proportionally fewer.
     threads
-        The number of threads; all cores by default. It does not show in the result.
+        The number of threads; all cores by default. The result does not depend on it.
 
     Returns
     -------
     numpy.ndarray
-        float64 (N,), each in [0, 8]. No images give an array of none.
+        float64 (N,), each in [0, 8]. An empty input gives an empty array.
 
     Raises
     ------
     ImageError
-        The subclass that names what is wrong with an image; its message names the image. With ``on_error="raise"``.
+        With ``on_error="raise"``: the subclass for what is wrong with the image, which the message names.
     OSError
-        Its subclass for a file that cannot be read. With ``on_error="raise"``.
+        With ``on_error="raise"``: its subclass for a file that cannot be read.
     ArgumentError, DtypeError, ShapeError
-        Options, arrays or items that cannot be worked with, whatever ``on_error`` says.
+        Options, arrays or items that cannot be used, whatever ``on_error`` is.
 
     Examples
     --------
@@ -149,7 +158,7 @@ def _of_items(images: Iterator[Any], options: _Options, max_pixels: int | None, 
             item = items[i]
             if isinstance(item, ImageError):
                 raise item
-            raise failure(kind, message, item if isinstance(item, str) else f"images[{start + i}]")
+            raise _failed(kind, message, item if isinstance(item, str) else f"images[{start + i}]", options)
         done.append(entropies)
         start += len(chunk)
     return np.concatenate(done)
@@ -170,9 +179,16 @@ def _of_stack(array: NDArray[Any], options: _Options, *, raises: bool) -> NDArra
         entropies, failures = _core.entropy_arrays(_native(array[start : start + _CHUNK]), **options)
         if failures and raises:
             i, kind, message = failures[0]
-            raise failure(kind, message, f"images[{start + i}]")
+            raise _failed(kind, message, f"images[{start + i}]", options)
         done.append(entropies)
     return np.concatenate(done)
+
+
+def _failed(kind: str, message: str, name: str, options: _Options) -> Exception:
+    """Return the exception for a failure that the core reports."""
+    if kind == "no_valid_pixels":
+        message = f"{message} ({options['nodata']})"
+    return failure(kind, message, name)
 
 
 def _item(image: Any, name: str, options: _Options) -> _Item | ImageError:
@@ -215,6 +231,16 @@ def _pillow_samples(image: Any, name: str, options: _Options) -> NDArray[Any] | 
     # Pillow reads the file here, and its decoders raise whatever comes up.
     except Exception as cause:  # noqa: BLE001
         return _pillow_error(cause, image.mode, name)
+
+
+def _pillow_error(cause: Exception, mode: str, name: str) -> ImageError:
+    """Return the error of a Pillow image that cannot be read: Pillow has a word, but no class, for each cause."""
+    message = f"{name}: a Pillow image of mode {mode}: {str(cause)[:_MAX_MESSAGE]}"
+    if "truncated" in message:
+        return TruncatedImageError(message)
+    if "conversion from" in message:
+        return UnsupportedImageError(message)
+    return CorruptImageError(message)
 
 
 def _native(array: NDArray[Any]) -> NDArray[Any]:

@@ -3,6 +3,9 @@
 use super::Result;
 use crate::error::ImageError;
 
+/// Bands that a message lists at most.
+const LISTED: usize = 8;
+
 /// The most bands of which the first three are taken for red, green and blue: a fourth one is near infrared, or alpha.
 const MAX_DEFAULT_BANDS: usize = 4;
 
@@ -17,9 +20,13 @@ pub fn select(requested: Option<&[usize]>, available: usize) -> Result<&[usize]>
     match requested {
         Some(bands) => match bands.iter().find(|&&band| band >= available) {
             None => Ok(bands),
-            Some(band) => Err(ImageError::Bands(format!(
-                "band {band} was asked for, but the image has {available} (they are counted from 0)"
-            ))),
+            Some(_) => {
+                let (listed, more) =
+                    (&bands[..bands.len().min(LISTED)], if bands.len() > LISTED { ", ..." } else { "" });
+                Err(ImageError::Bands(format!(
+                    "bands {listed:?}{more} were asked for, but the image has {available} (they are counted from 0)"
+                )))
+            }
         },
         None if available == 2 => {
             Err(ImageError::Bands("the image has 2 bands; say which to use, for example bands=(0,)".into()))
@@ -52,6 +59,7 @@ mod tests {
     fn asked_for_bands_must_be_there() {
         assert_eq!(select(Some(&[3, 0, 0]), 4), Ok(&[3, 0, 0][..]));
         let message = select(Some(&[0, 4]), 4).unwrap_err().to_string();
-        assert!(message.contains("band 4") && message.contains("has 4"), "{message}");
+        assert!(message.contains("[0, 4]") && message.contains("has 4"), "{message}");
+        assert!(select(Some(&[9; 60_000]), 4).unwrap_err().to_string().len() < 200);
     }
 }

@@ -3,8 +3,8 @@
 /// First bytes, and whose they are. The first that fits counts.
 const NAMES: &[(&[u8], &str)] = &[
     (b"BM", "BMP"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
+    (b"GIF87a", "GIF (GIF87a)"),
+    (b"GIF89a", "GIF (GIF89a)"),
     (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
     (b"\xff\x4f\xff\x51", "JPEG 2000"),
     (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
@@ -70,16 +70,16 @@ pub fn describe(bytes: &[u8]) -> String {
         let name = brand.and_then(|brand| BRANDS.iter().find(|(other, _)| *other == brand));
         return name.map_or("a video or another file of boxes", |(_, name)| name).into();
     }
+    let start = bytes[..bytes.len().min(12)].escape_ascii();
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
     let starts = |start: &str| text.get(..start.len()).is_some_and(|text| text.eq_ignore_ascii_case(start.as_bytes()));
     if let Some((_, name)) = TEXTS.iter().find(|(start, _)| starts(start)) {
-        return (*name).into();
+        return format!("{name} (it starts with {start})");
     }
-    let start = &bytes[..bytes.len().min(12)];
-    if start.iter().all(|&byte| byte == 0) {
+    if bytes.iter().take(12).all(|&byte| byte == 0) {
         return "zeros".into();
     }
-    format!("a file that starts with {}", start.escape_ascii())
+    format!("a file that starts with {start}")
 }
 
 #[cfg(test)]
@@ -90,12 +90,12 @@ mod tests {
     fn formats_go_by_their_names() {
         for (bytes, name) in [
             (&b"BM6\x90\0\0"[..], "BMP"),
-            (b"GIF89a....", "GIF"),
+            (b"GIF89a....", "GIF (GIF89a)"),
             (b"\0\0\0\x0cjP  \r\n\x87\n\0\0", "JPEG 2000"),
             (b"\0\0\0\x18ftypheic\0\0", "HEIF"),
             (b"\0\0\0\x1cftypavif\0\0", "AVIF"),
             (b"\0\0\0\x1cftyp", "a video or another file of boxes"),
-            (b"\xef\xbb\xbf <!DOCTYPE HTML>", "HTML"),
+            (b"\n<!DOCTYPE HTML>", "HTML (it starts with \\n<!DOCTYPE H)"),
             (b"\0\0\0\0", "zeros"),
             (b"12345678901234567890", "a file that starts with 123456789012"),
         ] {
