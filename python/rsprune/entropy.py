@@ -70,28 +70,29 @@ def entropy(
           arrays (H, W) or (H, W, C), Pillow images, or any mixture of these;
         - an array (N, H, W) or (N, H, W, C) of uint8 or uint16, which is read in place.
 
-        The alpha channel of a PNG, a WebP, a gray-and-alpha TIFF or a Pillow image is dropped without blending. Otherwise
-        every band of a TIFF or an array is a band: a fourth one is never taken for alpha. From a TIFF file the image at
-        full resolution is read, not its thumbnails, overviews or masks; single-band pages of one size are the bands of
-        one image, and any other set of pages is an error.
+        The alpha channel of a PNG, a WebP, a gray-and-alpha TIFF or a Pillow image is dropped without blending.
+        Otherwise every band of a TIFF or an array is a band: a fourth one is never taken for alpha. From a TIFF file
+        the image at full resolution is read, not its thumbnails, overviews or masks; single-band pages of one size
+        are the bands of one image, and any other set of pages is an error.
     gray
-        How the bands of a pixel become one level. ``"bt601"``: ``(19595 R + 38470 G + 7471 B + 32768) >> 16``, bit for
-        bit Pillow's ``convert("L")``; a single band is taken as it is. ``"mean"``: the mean of any number of bands,
-        rounded half up. ``"luma"``: the Y plane that a JPEG stores, without decoding its colors, which is much faster and
-        differs slightly from ``"bt601"``; all other images, and any image with ``bands``, are read as ``"bt601"``.
+        How the bands of a pixel become one level. ``"bt601"``: ``(19595 R + 38470 G + 7471 B + 32768) >> 16``, bit
+        for bit Pillow's ``convert("L")``; a single band is taken as it is. ``"mean"``: the mean of any number of
+        bands, rounded half up. ``"luma"``: the Y plane that a JPEG stores, without decoding its colors, which is much
+        faster and differs slightly from ``"bt601"``; all other images, and any image with ``bands``, are read as
+        ``"bt601"``.
     bands
-        The bands to use, counted from 0. By default the only one, or the first three of three or four. Images of two bands,
-        or of more than four, need a choice.
+        The bands to use, counted from 0. By default the only one, or the first three of three or four. Images of two
+        bands, or of more than four, need a choice.
     nodata
         Pixels whose selected bands all hold this stored value are left out (with ``"luma"``, pixels whose Y holds it).
     valid_range
-        The lowest and highest value ``(lo, hi)`` that 16-bit samples can take: a value v becomes the level
-        ``floor((v - lo) * 256 / (hi - lo + 1))``, clipped to 0 and 255. Samples of 8 bits are levels already, and the range
-        does not apply to them; an array of uint8 that holds all images is refused with it. Without a range, 16-bit
-        samples span 0 to 65535 and the level is the high byte. This is assumed only for images that show it, in which at
-        least 1 % of the samples lie in 32769 to 49151; any other raises :class:`~rsprune.errors.ValueRangeError`, because
-        8- to 15-bit data in 16 bits would otherwise lose most of its entropy. Pass ``(0, 65535)`` for dark images that do
-        use 16 bits.
+        The lowest and highest value ``(lo, hi)`` that 16-bit samples can take. A value v becomes the level
+        ``floor((v - lo) * 256 / (hi - lo + 1))``, clipped to 0 and 255. Samples of 8 bits are levels already, and the
+        range does not apply to them; an array of uint8 that holds all images is refused with it. Without a range,
+        16-bit samples span 0 to 65535 and the level is the high byte. This is assumed only for images that show it, in
+        which at least 1 % of the samples lie in 32769 to 49151; any other raises
+        :class:`~rsprune.errors.ValueRangeError`, because 8- to 15-bit data in 16 bits would otherwise lose most of its
+        entropy. Pass ``(0, 65535)`` for dark images that do use 16 bits.
     on_error
         What to do with an image that cannot be read or decoded, lacks the bands, needs a range or is all nodata:
         ``"raise"`` the error of the first one, or put ``"nan"`` in its place.
@@ -229,7 +230,7 @@ def _pillow_samples(image: Any, name: str, options: _Options) -> NDArray[Any] | 
     except MemoryError:
         raise
     # Pillow reads the file here, and its decoders raise whatever comes up.
-    except Exception as cause:  # noqa: BLE001
+    except Exception as cause:
         return _pillow_error(cause, image.mode, name)
 
 

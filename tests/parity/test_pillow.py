@@ -1,6 +1,7 @@
 """Entropies and samples against Pillow, scikit-image and tifffile."""
 
 import os
+import struct
 import tarfile
 from io import BytesIO
 from itertools import product
@@ -24,8 +25,12 @@ def pillow_levels(encoded: bytes) -> np.ndarray:
         return np.asarray(image.convert("L"))
 
 
+# Of all 16 bits, however dark the scene.
+WHOLE = (0, 65535)
+
+
 def check_entropies(files: list[bytes]) -> None:
-    ours = entropy(files)
+    ours = entropy(files, valid_range=WHOLE)
     for encoded, h in zip(files, ours, strict=True):
         levels = pillow_levels(encoded)
         assert h == pytest.approx(Image.fromarray(levels).entropy(), abs=1e-12)
@@ -33,7 +38,7 @@ def check_entropies(files: list[bytes]) -> None:
 
 
 def decode(encoded: bytes, **options) -> np.ndarray:
-    (image,), failures = _core.decode_images([encoded], **options)
+    (image,), failures = _core.decode_images([encoded], **{"valid_range": WHOLE} | options)
     assert not failures
     assert image is not None
     return image
@@ -167,7 +172,8 @@ def test_tiff_by_tifffile(byteorder, compression, predictor, planar, tile, bands
     for band in range(bands):
         got = decode(encoded, bands=[band])
         np.testing.assert_array_equal(got, np.repeat(levels[:, :, [band]], 3, axis=2))
-        assert entropy([encoded], bands=[band])[0] == pytest.approx(shannon_entropy(levels[:, :, band]), abs=1e-12)
+        ours = entropy([encoded], bands=[band], valid_range=WHOLE)[0]
+        assert ours == pytest.approx(shannon_entropy(levels[:, :, band]), abs=1e-12)
 
 
 def test_big_tiff(rgb):
@@ -183,6 +189,100 @@ def test_sixteen_bit_gray_takes_the_high_byte():
         np.testing.assert_array_equal(decode(encoded)[..., 0], gray >> 8)
         # Pillow's own convert("L") of 16 bits clips: all but 256 of these would be white.
         assert entropy([encoded])[0] == 8.0
+
+
+# --- damage that libjpeg and libpng read over -------------------------------------------------------------------------
+
+
+def markers(encoded: bytes, *codes: int) -> list[int]:
+    """Return where markers of these codes stand, those in segments' contents left out."""
+    found, at = [], 2
+    while at < len(encoded) - 1:
+        if encoded[at] != 0xFF or encoded[at + 1] in (0, 0xFF):
+            at += 1
+            continue
+        if encoded[at + 1] in codes:
+            found.append(at)
+        alone = encoded[at + 1] == 0xD9 or 0xD0 <= encoded[at + 1] <= 0xD7
+        at += 2 if alone else 2 + int.from_bytes(encoded[at + 2 : at + 4], "big")
+    return found
+
+
+# Sizes of whole MCUs and others, with rows and columns of blocks that are there only to fill them.
+SIZES = [(128, 128), (61, 47), (40, 72), (8, 8), (9, 300), (17, 17)]
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("quality", [20, 90])
+def test_progressive_jpegs_that_end_behind_any_scan(mode, quality, subsampling):
+    for i, (height, width) in enumerate(SIZES):
+        image = Image.fromarray(tiles(9, 300)[i][:height, :width]).convert(mode)
+        encoded = encode(image, "JPEG", quality=quality, subsampling=subsampling, progressive=True)
+        for scan in markers(encoded, 0xDA)[1:]:
+            check_rgb(encoded[:scan] + b"\xff\xd9")
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_restart_markers_out_of_order(mode, progressive):
+    random = np.random.default_rng(5)
+    image = Image.fromarray(tiles(2)[1]).convert(mode)
+    encoded = encode(image, "JPEG", quality=80, progressive=progressive, restart_marker_blocks=3)
+    restarts = markers(encoded, *range(0xD0, 0xD8))
+    assert len(restarts) > 20
+    read = 0
+    for _ in range(60):
+        damaged = bytearray(encoded)
+        for at in sorted(random.choice(restarts, random.integers(1, 3), replace=False), reverse=True):
+            wrong = 0xD0 + int(random.integers(8))
+            way = random.integers(4)
+            if way == 0:
+                damaged[at + 1] = wrong
+            elif way == 1:
+                del damaged[at : at + 2]
+            elif way == 2:
+                damaged[at:at] = damaged[at : at + 2]
+            else:  # a segment lost with its marker
+                del damaged[at : min(other for other in [*restarts, len(encoded)] if other > at)]
+        ((image, *_), failures) = _core.decode_images([bytes(damaged)])
+        # The end of the scan may come too early, or what is left out of step make no sense.
+        if not failures:
+            read += 1
+            check_rgb(bytes(damaged))
+    assert read > 20
+
+
+def test_quantization_tables_of_any_value():
+    random = np.random.default_rng(6)
+    for quality, subsampling, tile in [(95, 0, 0), (75, 2, 1), (30, 2, 2)]:
+        encoded = encode(Image.fromarray(tiles(3)[tile]), "JPEG", quality=quality, subsampling=subsampling)
+        for _ in range(40):
+            damaged = bytearray(encoded)
+            for table in markers(encoded, 0xDB):
+                if random.random() < 0.7:
+                    damaged[table + 5 + random.integers(64)] = random.integers(256)
+                    damaged[table + 5] = random.choice([damaged[table + 5], 0, 130, 255])
+            check_rgb(bytes(damaged))
+
+
+def test_webp_flags_of_missing_chunks(rgb):
+    for options in ({"lossless": True}, {"quality": 80}):
+        encoded = encode(rgb, "WEBP", exif=b"Exif\0\0MM\0*", **options)
+        assert encoded[12:16] == b"VP8X"
+        at = encoded.index(b"EXIF")
+        without = bytearray(encoded[:at])
+        without[4:8] = struct.pack("<I", len(without) - 8)
+        for more in (0x00, 0x04, 0x10, 0x24):
+            without[20] = encoded[20] | more
+            check_rgb(bytes(without))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA"])
+def test_png_without_its_end(rgb, mode):
+    encoded = encode(rgb.convert(mode), "PNG")
+    for missing in (12, 16):
+        check_rgb(encoded[:-missing])
 
 
 @needs_data

@@ -13,21 +13,28 @@ macro_rules! files {
 /// 24 x 20 pixels of the Blue Marble each, by Pillow and tifffile.
 const FILES: &[(&str, &[u8])] = files![
     "alpha.webp",
+    "bands.tif",
     "baseline.jpg",
     "cmyk.jpg",
+    "flags.webp",
     "gray.jpg",
     "gray2.png",
+    "gray_alpha.tif",
     "interlaced16.png",
     "lossless.webp",
     "lossy.webp",
     "lzw.tif",
     "packbits.tif",
+    "pages.tif",
     "palette.png",
     "plain.tif",
     "planar16.tif",
     "progressive.jpg",
+    "progressive_cut.jpg",
     "restart.jpg",
+    "restart_ahead.jpg",
     "rgba.png",
+    "sparse.tif",
     "tiles.tif",
 ];
 
