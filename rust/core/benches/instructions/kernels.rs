@@ -107,7 +107,7 @@ fn units(seed: u64, n: usize, dim: usize) -> Result<Centroids> {
 fn assign<T: Element + 'static>(level: Level, from: fn(f64) -> T) -> Result<Work> {
     const DIM: usize = 128;
     const K: usize = 192;
-    let n = if level == Level::Scalar { 1 } else { 24 };
+    let n = if level.name() == "scalar" { 1 } else { 24 };
     let centroids: &'static Centroids = Box::leak(Box::new(units(2, K, DIM)?));
     let near = centroids.vectors().iter().zip(noise(1, n * DIM));
     let values: Vec<T> = near.map(|(&c, noise)| from(f64::from(c) + 0.05 * noise)).collect();

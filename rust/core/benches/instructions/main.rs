@@ -70,7 +70,7 @@ mod counts {
         let mut changes = Vec::new();
         print!("{HEAD}");
         for kernel in KERNELS.iter().filter(|k| names.is_empty() || names.iter().any(|&name| k.name.contains(name))) {
-            let present = Level::ALL.into_iter().filter(|level| level.is_present());
+            let present = Level::present();
             let skipped = if kernel.by_level { 0 } else { present.clone().count() - 1 };
             for level in present.skip(skipped) {
                 let count = steps::count(kernel, level)?.saturating_sub(steps::count(&EMPTY, level)?);

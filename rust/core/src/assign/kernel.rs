@@ -53,7 +53,7 @@ impl Kernel {
         match self.level {
             Level::Scalar | Level::Neon => SCALAR,
             Level::Avx2 | Level::AvxVnni => AVX2,
-            Level::Avx512 | Level::Avx512Vnni => AVX512,
+            Level::Avx512 | Level::Avx512Vnni | Level::Avx512Icl => AVX512,
         }
     }
 
@@ -76,10 +76,12 @@ impl Kernel {
         match (self.level, self.exact_products) {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the level was found present on this CPU.
-            (Level::Avx512 | Level::Avx512Vnni, true) => unsafe { x86::nearest_avx512::<true>(rows, centroids, best) },
+            (Level::Avx512 | Level::Avx512Vnni | Level::Avx512Icl, true) => unsafe {
+                x86::nearest_avx512::<true>(rows, centroids, best)
+            },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the level was found present on this CPU.
-            (Level::Avx512 | Level::Avx512Vnni, false) => unsafe {
+            (Level::Avx512 | Level::Avx512Vnni | Level::Avx512Icl, false) => unsafe {
                 x86::nearest_avx512::<false>(rows, centroids, best)
             },
             #[cfg(target_arch = "x86_64")]
@@ -100,7 +102,9 @@ impl Kernel {
         match self.level {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the level was found present on this CPU.
-            Level::Avx512 | Level::Avx512Vnni => unsafe { x86::dots_avx512(rows, dim, centroids, out) },
+            Level::Avx512 | Level::Avx512Vnni | Level::Avx512Icl => unsafe {
+                x86::dots_avx512(rows, dim, centroids, out)
+            },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the level was found present on this CPU.
             Level::Avx2 | Level::AvxVnni => unsafe { x86::dots_avx2(rows, dim, centroids, out) },
@@ -113,7 +117,7 @@ impl Kernel {
         match self.level {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the level was found present on this CPU.
-            Level::Avx512 | Level::Avx512Vnni => unsafe { x86::pairs_avx512(pairs) },
+            Level::Avx512 | Level::Avx512Vnni | Level::Avx512Icl => unsafe { x86::pairs_avx512(pairs) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the level was found present on this CPU.
             Level::Avx2 | Level::AvxVnni => unsafe { x86::pairs_avx2(pairs) },

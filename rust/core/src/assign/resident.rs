@@ -134,7 +134,7 @@ mod tests {
             let Ok(centroids) = Centroids::new(&centroids) else { return Ok(()) };
             let scalar = Options { level: Some(Level::Scalar), ..Options::default() };
             let expected = assign(&rows, &centroids, scalar, OnInvalid::Exclude, &par).unwrap().labels;
-            for level in Level::ALL.into_iter().filter(|level| level.is_present()) {
+            for level in Level::present() {
                 let resident = Resident::new(Cow::Borrowed(rows.singles(0..n).unwrap()), dim, level, &par).unwrap();
                 if let Some(resident) = resident {
                     let labels = resident.labels(&centroids, &par).unwrap();
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn rows_without_room_or_direction_are_refused() {
         for bad in [0.0, f32::NAN, f32::INFINITY, 1e-30, 1e30] {
-            for level in Level::ALL.into_iter().filter(|level| level.is_present()) {
+            for level in Level::present() {
                 let rows = Cow::Owned(vec![1.0, 2.0, bad, bad]);
                 assert!(Resident::new(rows, 2, level, &Par::new(Some(1))).unwrap().is_none(), "{bad}");
             }

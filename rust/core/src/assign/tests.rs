@@ -41,7 +41,7 @@ fn assign_oracle(row: &[f64], centroids: &[f32], normalize: bool) -> (i32, f32) 
 
 /// All that this CPU has; Neon's kernels are portable Rust.
 fn levels() -> impl Iterator<Item = Level> {
-    Level::ALL.into_iter().filter(|level| level.is_present() || *level == Level::Neon)
+    Level::present().chain([Level::Neon])
 }
 
 /// Values that hurt: few distinct ones make ties, extreme ones leave the normal range of float32.

@@ -3,6 +3,7 @@
 #[cfg(target_arch = "x86_64")]
 use super::sliced;
 use crate::image::Levels;
+use crate::runtime::cpu::{self, Level, dispatch};
 
 /// Levels of an 8-bit gray image.
 pub const LEVELS: usize = 256;
@@ -18,12 +19,12 @@ pub struct Histogram {
     counts: [u64; LEVELS],
     /// Levels that are not in `counts` yet.
     waiting: Vec<u8>,
-    vectors: bool,
+    level: Level,
 }
 
 impl Default for Histogram {
     fn default() -> Self {
-        Histogram { counts: [0; LEVELS], waiting: Vec::with_capacity(COLLECTED), vectors: has_vectors() }
+        Histogram { counts: [0; LEVELS], waiting: Vec::with_capacity(COLLECTED), level: cpu::active() }
     }
 }
 
@@ -41,7 +42,7 @@ impl Histogram {
     }
 
     fn flush(&mut self) {
-        count(self.vectors, &mut self.counts, &self.waiting);
+        count(self.level, &mut self.counts, &self.waiting);
         self.waiting.clear();
     }
 }
@@ -49,7 +50,7 @@ impl Histogram {
 impl Levels for Histogram {
     fn add(&mut self, levels: &[u8]) {
         if levels.len() >= COLLECTED {
-            count(self.vectors, &mut self.counts, levels);
+            count(self.level, &mut self.counts, levels);
         } else {
             self.add_with(levels.len(), |to| to.copy_from_slice(levels));
         }
@@ -72,23 +73,23 @@ impl Levels for Histogram {
 }
 
 /// Adds `levels` to `counts`.
-fn count(vectors: bool, counts: &mut [u64; LEVELS], mut levels: &[u8]) {
-    #[cfg(target_arch = "x86_64")]
-    if vectors && levels.len() >= FEW {
-        // SAFETY: `vectors` says that this CPU can run it.
-        levels = unsafe { sliced::add(counts, levels) };
-    }
-    let _ = vectors;
-    for part in levels.chunks(u32::MAX as usize) {
-        count_one_by_one(counts, part);
+fn count(level: Level, counts: &mut [u64; LEVELS], levels: &[u8]) {
+    if levels.len() < FEW {
+        count_one_by_one(counts, levels);
+    } else {
+        count_many(level, counts, levels);
     }
 }
 
-fn has_vectors() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return sliced::is_present();
-    #[cfg(not(target_arch = "x86_64"))]
-    false
+dispatch! {
+    /// Adds so many levels that setting up vectors pays.
+    fn count_many(level: Level, counts: &mut [u64; LEVELS], levels: &[u8]) {
+        Avx512Icl => {
+            let rest = sliced::add(counts, levels);
+            count_one_by_one(counts, rest);
+        },
+        Scalar => levels.chunks(u32::MAX as usize).for_each(|part| count_one_by_one(counts, part)),
+    }
 }
 
 /// Adds fewer than 2^32 levels.
@@ -145,8 +146,8 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(100))]
         #[test]
         fn counts_are_those_of_counting_by_the_book(blocks in blocks()) {
-            for vectors in [false, has_vectors()] {
-                let mut histogram = Histogram { vectors, ..Histogram::default() };
+            for level in Level::present() {
+                let mut histogram = Histogram { level, ..Histogram::default() };
                 blocks.iter().for_each(|block| histogram.add(block));
                 prop_assert_eq!(*histogram.counts(), counts_by_the_book(&blocks.concat()));
             }

@@ -17,15 +17,6 @@ const BATCHES: usize = 8;
 /// Which pixels have each upper or lower half of a level, batch by batch.
 type Halves = [[__m512i; BATCHES]; 16];
 
-/// Whether this CPU can run [`add`].
-pub fn is_present() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vbmi")
-        && is_x86_feature_detected!("avx512vpopcntdq")
-        && is_x86_feature_detected!("gfni")
-}
-
 /// Counts the levels of as many whole batches as there are, and returns the rest.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vpopcntdq,gfni")]
 pub fn add<'a>(counts: &mut [u64; LEVELS], levels: &'a [u8]) -> &'a [u8] {

@@ -6,7 +6,7 @@ use super::{members, piece, read_row};
 use crate::assign::lanes::{LANES, tree};
 use crate::error::{Error, Result};
 use crate::rows::{Dtype, Rows};
-use crate::runtime::cpu::{self, Level};
+use crate::runtime::cpu::{self, Level, dispatch};
 use crate::runtime::parallel::Par;
 
 /// Rows that a thread scores at a time.
@@ -48,7 +48,14 @@ struct Group<T> {
     level: Level,
 }
 
-impl<T: Copy + Into<f64> + Send + Sync> Group<T> {
+/// A float32 or a float64.
+trait Number: Copy + Into<f64> + Send + Sync {}
+
+impl Number for f32 {}
+
+impl Number for f64 {}
+
+impl<T: Number> Group<T> {
     /// The rows of a group, or none of those of which none is wanted.
     fn load(rows: &Rows<'_>, members: &[usize], wanted: usize, level: Level, narrow: fn(f64) -> T) -> Result<Self> {
         let members = if wanted == 0 { &[] } else { members };
@@ -75,8 +82,8 @@ impl<T: Copy + Into<f64> + Send + Sync> Group<T> {
             caller.check()?;
             let mut wanted: Vec<f64> = mean.iter().zip(&sum).map(|(mean, sum)| (t + 1) as f64 * mean - sum).collect();
             wanted.resize(self.dim.next_multiple_of(LANES), 0.0);
-            let best = |(): &mut (), i: usize| Ok(self.best(piece(i, BLOCK, n), &wanted, &free));
-            let best = par.map(n.div_ceil(BLOCK), || (), best)?;
+            let best_of_block = |(): &mut (), i: usize| Ok(best(self.level, self, piece(i, BLOCK, n), &wanted, &free));
+            let best = par.map(n.div_ceil(BLOCK), || (), best_of_block)?;
             // Blocks ascend, so the first of equals is the lowest row.
             let best = best.into_iter().flatten().reduce(|a, b| if b.0 > a.0 { b } else { a });
             let Some((_, place)) = best else { break };
@@ -87,19 +94,7 @@ impl<T: Copy + Into<f64> + Send + Sync> Group<T> {
         Ok(chosen)
     }
 
-    /// The highest score among the free rows of a range, and its place.
-    fn best(&self, places: Range<usize>, wanted: &[f64], free: &[bool]) -> Option<(f64, usize)> {
-        match self.level {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: levels are those of the CPU.
-            Level::Avx512 | Level::Avx512Vnni => unsafe { best_avx512(self, places, wanted, free) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Level::Avx2 | Level::AvxVnni => unsafe { best_avx2(self, places, wanted, free) },
-            _ => self.best_of(places, wanted, free),
-        }
-    }
-
+    /// The highest score among the free rows of a range, and its place: what [`best`] is compiled of.
     #[inline(always)]
     fn best_of(&self, places: Range<usize>, wanted: &[f64], free: &[bool]) -> Option<(f64, usize)> {
         let mut best: Option<(f64, usize)> = None;
@@ -126,7 +121,7 @@ impl<T: Copy + Into<f64> + Send + Sync> Group<T> {
 
 /// [`lanes::dot`](crate::assign::lanes::dot), where `y` is padded to whole steps already.
 #[inline(always)]
-fn dot<T: Copy + Into<f64>>(x: &[T], y: &[f64]) -> f64 {
+fn dot<T: Number>(x: &[T], y: &[f64]) -> f64 {
     let (steps, tail) = x.as_chunks::<LANES>();
     let (others, _) = y.as_chunks::<LANES>();
     let mut sums = [0.0; LANES];
@@ -142,26 +137,17 @@ fn dot<T: Copy + Into<f64>>(x: &[T], y: &[f64]) -> f64 {
     tree(sums)
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-fn best_avx512<T: Copy + Into<f64> + Send + Sync>(
-    group: &Group<T>,
-    places: Range<usize>,
-    wanted: &[f64],
-    free: &[bool],
-) -> Option<(f64, usize)> {
-    group.best_of(places, wanted, free)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn best_avx2<T: Copy + Into<f64> + Send + Sync>(
-    group: &Group<T>,
-    places: Range<usize>,
-    wanted: &[f64],
-    free: &[bool],
-) -> Option<(f64, usize)> {
-    group.best_of(places, wanted, free)
+dispatch! {
+    /// The highest score among the free rows of a range of a group, and its place.
+    fn best<T: Number>(
+        level: Level,
+        group: &Group<T>,
+        places: Range<usize>,
+        wanted: &[f64],
+        free: &[bool],
+    ) -> Option<(f64, usize)> {
+        Avx512 | Avx2 | Scalar => group.best_of(places, wanted, free),
+    }
 }
 
 #[cfg(test)]
@@ -187,13 +173,14 @@ mod tests {
                 _ => Some((s, i)),
             });
             wanted.resize(dim.next_multiple_of(LANES), 0.0);
-            for level in Level::ALL.into_iter().filter(|level| level.is_present()) {
+            for level in Level::present() {
                 let norms = vec![1.0; n];
                 let got = if narrow {
                     let group = Group { values: singles[..n * dim].to_vec(), norms, dim, level };
-                    group.best(0..n, &wanted, &vec![true; n])
+                    best(level, &group, 0..n, &wanted, &vec![true; n])
                 } else {
-                    Group { values: rows.to_vec(), norms, dim, level }.best(0..n, &wanted, &vec![true; n])
+                    let group = Group { values: rows.to_vec(), norms, dim, level };
+                    best(level, &group, 0..n, &wanted, &vec![true; n])
                 };
                 prop_assert_eq!(got, expected);
             }

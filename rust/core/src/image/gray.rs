@@ -2,6 +2,7 @@
 
 use super::Result;
 use crate::error::{Error, ImageError};
+use crate::runtime::cpu::{self, dispatch};
 
 /// How the bands of a pixel become one level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub(super) fn levels(gray: Gray, bands: usize, samples: &[u8], levels: &mut [u8]
     match gray {
         _ if bands == 1 => levels.copy_from_slice(samples),
         Gray::Mean => mean(bands, samples, levels),
-        Gray::Bt601 | Gray::Luma => bt601(samples, levels),
+        Gray::Bt601 | Gray::Luma => bt601(cpu::active(), samples, levels),
     }
 }
 
@@ -106,18 +107,13 @@ const GREEN: u32 = 38470;
 pub(super) const BLUE: u32 = 7471;
 pub(super) const HALF: u32 = 1 << 15;
 
-fn bt601(rgb: &[u8], levels: &mut [u8]) {
-    #[cfg(target_arch = "x86_64")]
-    if avx512::is_present() {
-        // SAFETY: what it needs was just found to be there.
-        return unsafe { avx512::bt601(rgb, levels) };
+dispatch! {
+    /// The levels of interleaved red, green and blue by BT.601.
+    fn bt601(level: Level, rgb: &[u8], levels: &mut [u8]) {
+        Avx512Icl => avx512::bt601(rgb, levels),
+        Avx2 => avx2::bt601(rgb, levels),
+        Scalar => bt601_scalar(rgb, levels),
     }
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") {
-        // SAFETY: AVX2 was just found to be there.
-        return unsafe { avx2::bt601(rgb, levels) };
-    }
-    bt601_scalar(rgb, levels);
 }
 
 fn bt601_scalar(rgb: &[u8], levels: &mut [u8]) {
@@ -188,13 +184,6 @@ mod avx512 {
     use std::arch::x86_64::*;
 
     use super::{BLUE, HALF, RED};
-
-    /// Whether this CPU can run [`bt601`].
-    pub fn is_present() -> bool {
-        is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vbmi")
-            && is_x86_feature_detected!("avx512vnni")
-    }
 
     /// Pixels of one step.
     const STEP: usize = 64;
@@ -277,6 +266,7 @@ mod avx512 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::cpu::Level;
     use proptest::prelude::*;
 
     /// Whether all kernels that this CPU can run give the levels of the scalar one.
@@ -287,14 +277,7 @@ mod tests {
             levels
         };
         let scalar = levels(&bt601_scalar);
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") {
-            // SAFETY: AVX2 was just found to be there.
-            if levels(&|rgb, levels| unsafe { avx2::bt601(rgb, levels) }) != scalar {
-                return false;
-            }
-        }
-        levels(&bt601) == scalar
+        Level::present().all(|level| levels(&|rgb, levels| bt601(level, rgb, levels)) == scalar)
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::assign::Kernel;
 use crate::assign::lanes::{LANES, tree};
 use crate::error::{Error, Result};
 use crate::rows::Rows;
-use crate::runtime::cpu::Level;
+use crate::runtime::cpu::dispatch;
 use crate::runtime::parallel::Par;
 
 /// Similarities of all pairs of a group are kept up to so many bytes for all threads together; those of larger groups are
@@ -64,10 +64,10 @@ pub fn within_groups(
             false => std::borrow::Cow::Owned(group.column(i)),
         };
         let mut cover = vec![NOTHING; group.len()];
-        let of_nothing = |i: usize| Pick { row: i as u32, gain: gain(&column(i), &cover, level) };
+        let of_nothing = |i: usize| Pick { row: i as u32, gain: gain(level, &column(i), &cover) };
         let gains = (0..group.len()).map(|i| par.check().map(|()| of_nothing(i))).collect::<Result<Vec<Pick>>>()?;
         let picks = lazily(gains, budgets[g], par, |step| match step {
-            Step::Gain(i) => gain(&column(i as usize), &cover, level),
+            Step::Gain(i) => gain(level, &column(i as usize), &cover),
             Step::Take(i) => {
                 cover.iter_mut().zip(column(i as usize).iter()).for_each(|(c, &s)| *c = c.max(s));
                 0.0
@@ -155,16 +155,10 @@ fn term(similarity: f32, cover: f32) -> f64 {
     if more > 0.0 { more } else { 0.0 }
 }
 
-/// What `similarity` to all rows adds to their `cover`.
-fn gain(similarity: &[f32], cover: &[f32], level: Level) -> f64 {
-    match level {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the level was found present on this CPU.
-        Level::Avx512 | Level::Avx512Vnni => unsafe { x86::gain_avx512(similarity, cover) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the level was found present on this CPU.
-        Level::Avx2 | Level::AvxVnni => unsafe { x86::gain_avx2(similarity, cover) },
-        _ => gain_in_lanes(similarity, cover),
+dispatch! {
+    /// What `similarity` to all rows adds to their `cover`.
+    fn gain(level: Level, similarity: &[f32], cover: &[f32]) -> f64 {
+        Avx512 | Avx2 | Scalar => gain_in_lanes(similarity, cover),
     }
 }
 
@@ -183,20 +177,6 @@ fn gain_in_lanes(similarity: &[f32], cover: &[f32]) -> f64 {
         *sum += term(s, c);
     }
     0.5 * tree(sums)
-}
-
-/// [`gain_in_lanes`] as compiled for each instruction set.
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    #[target_feature(enable = "avx512f,avx512vl")]
-    pub(super) fn gain_avx512(similarity: &[f32], cover: &[f32]) -> f64 {
-        super::gain_in_lanes(similarity, cover)
-    }
-
-    #[target_feature(enable = "avx2")]
-    pub(super) fn gain_avx2(similarity: &[f32], cover: &[f32]) -> f64 {
-        super::gain_in_lanes(similarity, cover)
-    }
 }
 
 /// Candidates whose similarities to all are computed at a time: packed, they stay in the second-level cache.

@@ -12,6 +12,7 @@ use super::dtype::{Dtype, Element};
 use super::file::RowFile;
 use super::npy;
 use crate::error::{Error, Result};
+use crate::runtime::cpu;
 
 /// (n, D) numbers of one dtype, in memory or in a `.npy` file.
 #[derive(Debug)]
@@ -202,8 +203,12 @@ impl Number for f32 {
 pub(super) fn widen<T: Number>(bytes: &[u8], dtype: Dtype, out: &mut [T]) {
     assert_eq!(bytes.len(), out.len() * dtype.size());
     match dtype {
-        Dtype::F16 => T::from_halves(bytes.as_chunks().0, convert::from_f16, out),
-        Dtype::Bf16 => T::from_halves(bytes.as_chunks().0, convert::from_bf16, out),
+        Dtype::F16 => {
+            T::from_halves(bytes.as_chunks().0, |halves, out| convert::from_f16(cpu::active(), halves, out), out)
+        }
+        Dtype::Bf16 => {
+            T::from_halves(bytes.as_chunks().0, |halves, out| convert::from_bf16(cpu::active(), halves, out), out)
+        }
         Dtype::F32 => {
             let singles = bytes.as_chunks().0.iter().map(|&v| T::from_single(f32::from_le_bytes(v)));
             out.iter_mut().zip(singles).for_each(|(out, v)| *out = v);

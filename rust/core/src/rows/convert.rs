@@ -4,32 +4,22 @@
 
 use half::f16;
 
-use crate::runtime::cpu;
+use crate::runtime::cpu::dispatch;
 
-/// float16, as little-endian bytes that need not be aligned.
-pub(super) fn from_f16(halves: &[[u8; 2]], out: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    if cpu::has("avx512f") {
-        // SAFETY: present.
-        return unsafe { x86::from_f16_avx512(halves, out) };
-    } else if cpu::has("f16c") {
-        // SAFETY: present, and `f16c` needs AVX.
-        return unsafe { x86::from_f16_f16c(halves, out) };
+dispatch! {
+    /// Widens float16, as little-endian bytes that need not be aligned.
+    pub(super) fn from_f16(level: Level, halves: &[[u8; 2]], out: &mut [f32]) {
+        Avx512 => x86::from_f16_avx512(halves, out),
+        Avx2 => x86::from_f16_f16c(halves, out),
+        Scalar => from_f16_scalar(halves, out),
     }
-    from_f16_scalar(halves, out);
 }
 
-/// bfloat16, likewise.
-pub(super) fn from_bf16(halves: &[[u8; 2]], out: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    if cpu::has("avx512f") {
-        // SAFETY: present.
-        return unsafe { x86::from_bf16_avx512(halves, out) };
-    } else if cpu::has("avx2") {
-        // SAFETY: present.
-        return unsafe { x86::from_bf16_avx2(halves, out) };
+dispatch! {
+    /// Widens bfloat16, as little-endian bytes that need not be aligned.
+    pub(super) fn from_bf16(level: Level, halves: &[[u8; 2]], out: &mut [f32]) {
+        Avx512 | Avx2 | Scalar => from_bf16_scalar(halves, out),
     }
-    from_bf16_scalar(halves, out);
 }
 
 #[inline(always)]
@@ -78,16 +68,6 @@ mod x86 {
         }
         from_f16_scalar(last, last_out);
     }
-
-    #[target_feature(enable = "avx512f")]
-    pub(super) fn from_bf16_avx512(halves: &[[u8; 2]], out: &mut [f32]) {
-        from_bf16_scalar(halves, out);
-    }
-
-    #[target_feature(enable = "avx2")]
-    pub(super) fn from_bf16_avx2(halves: &[[u8; 2]], out: &mut [f32]) {
-        from_bf16_scalar(halves, out);
-    }
 }
 
 #[cfg(test)]
@@ -95,54 +75,21 @@ mod tests {
     use half::bf16;
 
     use super::*;
-
-    type Kernel = fn(&[[u8; 2]], &mut [f32]);
-
-    fn kernels_of_f16() -> Vec<Kernel> {
-        let mut kernels: Vec<Kernel> = vec![from_f16, from_f16_scalar];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if cpu::has("avx512f") {
-                // SAFETY: present.
-                kernels.push(|halves, out| unsafe { x86::from_f16_avx512(halves, out) });
-            }
-            if cpu::has("f16c") {
-                // SAFETY: present.
-                kernels.push(|halves, out| unsafe { x86::from_f16_f16c(halves, out) });
-            }
-        }
-        kernels
-    }
-
-    fn kernels_of_bf16() -> Vec<Kernel> {
-        let mut kernels: Vec<Kernel> = vec![from_bf16, from_bf16_scalar];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if cpu::has("avx512f") {
-                // SAFETY: present.
-                kernels.push(|halves, out| unsafe { x86::from_bf16_avx512(halves, out) });
-            }
-            if cpu::has("avx2") {
-                // SAFETY: present.
-                kernels.push(|halves, out| unsafe { x86::from_bf16_avx2(halves, out) });
-            }
-        }
-        kernels
-    }
+    use crate::runtime::cpu::Level;
 
     /// All numbers of two bytes, in places that no vector is aligned to, and in lengths that none divides.
-    fn check(kernels: Vec<Kernel>, oracle: impl Fn(u16) -> f32) {
+    fn check(kernel: impl Fn(Level, &[[u8; 2]], &mut [f32]), oracle: impl Fn(u16) -> f32) {
         let all: Vec<[u8; 2]> = (0..=u16::MAX).map(u16::to_le_bytes).collect();
-        for kernel in kernels {
+        for level in Level::present() {
             for (start, length) in [(0, all.len()), (1, all.len() - 1), (3, 7), (5, 8), (31_743, 67), (0, 0)] {
                 let halves = &all[start..start + length];
                 let mut out = vec![0.0; length];
-                kernel(halves, &mut out);
+                kernel(level, halves, &mut out);
                 for (&half, out) in halves.iter().zip(out) {
                     let expected = oracle(u16::from_le_bytes(half));
                     assert!(
                         out.to_bits() == expected.to_bits() || out.is_nan() && expected.is_nan(),
-                        "{half:?}: {out} instead of {expected}"
+                        "{level:?} {half:?}: {out} instead of {expected}"
                     );
                 }
             }
@@ -151,11 +98,11 @@ mod tests {
 
     #[test]
     fn every_float16_is_widened_as_half_does() {
-        check(kernels_of_f16(), |bits| f16::from_bits(bits).to_f32_const());
+        check(from_f16, |bits| f16::from_bits(bits).to_f32_const());
     }
 
     #[test]
     fn every_bfloat16_is_widened_as_half_does() {
-        check(kernels_of_bf16(), |bits| bf16::from_bits(bits).to_f32_const());
+        check(from_bf16, |bits| bf16::from_bits(bits).to_f32_const());
     }
 }

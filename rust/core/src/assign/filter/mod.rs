@@ -172,7 +172,7 @@ fn run_encode<C: Code>(level: Level, rows: &[f32], dim: usize, digits: &mut Digi
     match level {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the level was found present on this CPU.
-        Level::Avx512Vnni | Level::Avx512 => unsafe { x86::encode_avx512(rows, dim, digits) },
+        Level::Avx512Icl | Level::Avx512Vnni | Level::Avx512 => unsafe { x86::encode_avx512(rows, dim, digits) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the level was found present on this CPU.
         Level::AvxVnni | Level::Avx2 => unsafe { x86::encode_avx2(rows, dim, digits) },
@@ -192,7 +192,9 @@ fn run_coarse(
     match level {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the level was found present on this CPU.
-        Level::Avx512Vnni => unsafe { x86::coarse_avx512_vnni(job, digits, packed, single, words, block) },
+        Level::Avx512Vnni | Level::Avx512Icl => unsafe {
+            x86::coarse_avx512_vnni(job, digits, packed, single, words, block)
+        },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the level was found present on this CPU.
         Level::AvxVnni => unsafe { x86::coarse_avx_vnni(job, digits, packed, single, words, block) },
@@ -204,7 +206,7 @@ fn run_fine(level: Level, job: Job<'_>, digits: &Digits<I16>, packed: &Packed<I1
     match level {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the level was found present on this CPU.
-        Level::Avx512Vnni => unsafe { x86::fine_avx512_vnni(job, digits, packed, block) },
+        Level::Avx512Vnni | Level::Avx512Icl => unsafe { x86::fine_avx512_vnni(job, digits, packed, block) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the level was found present on this CPU.
         Level::Avx512 => unsafe { x86::fine_avx512(job, digits, packed, block) },

@@ -126,7 +126,9 @@ impl Screen {
             Digits::Eight(packed) => match self.level {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: the level was found present on this CPU.
-                Level::Avx512Vnni => unsafe { x86::eight_avx512_vnni(packed, self.dim, task, screening) },
+                Level::Avx512Vnni | Level::Avx512Icl => unsafe {
+                    x86::eight_avx512_vnni(packed, self.dim, task, screening)
+                },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: the level was found present on this CPU.
                 Level::AvxVnni => unsafe { x86::eight_avx_vnni(packed, self.dim, task, screening) },
@@ -135,7 +137,9 @@ impl Screen {
             Digits::Sixteen(packed) => match self.level {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: the level was found present on this CPU.
-                Level::Avx512Vnni => unsafe { x86::sixteen_avx512_vnni(packed, self.dim, task, screening) },
+                Level::Avx512Vnni | Level::Avx512Icl => unsafe {
+                    x86::sixteen_avx512_vnni(packed, self.dim, task, screening)
+                },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: the level was found present on this CPU.
                 Level::Avx512 => unsafe { x86::sixteen_avx512(packed, self.dim, task, screening) },

@@ -91,17 +91,17 @@ proptest! {
         let eight = scores::<[i32; LANES], I8>(&rows, &centroids, dim);
         let sixteen = scores::<[i32; LANES], I16>(&rows, &centroids, dim);
         // Compiled for the test's own floor, the intrinsics are calls, but the same.
-        if Level::Avx2.is_present() {
+        if Level::present().any(|level| level == Level::Avx2) {
             prop_assert_eq!(&scores::<Ymm<false>, I16>(&rows, &centroids, dim), &sixteen);
         }
-        if Level::AvxVnni.is_present() {
+        if Level::present().any(|level| level == Level::AvxVnni) {
             prop_assert_eq!(&scores::<Ymm<true>, I16>(&rows, &centroids, dim), &sixteen);
             prop_assert_eq!(&scores::<Ymm<true>, I8>(&rows, &centroids, dim), &eight);
         }
-        if Level::Avx512.is_present() {
+        if Level::present().any(|level| level == Level::Avx512) {
             prop_assert_eq!(&scores::<Zmm<false>, I16>(&rows, &centroids, dim), &sixteen);
         }
-        if Level::Avx512Vnni.is_present() {
+        if Level::present().any(|level| level == Level::Avx512Vnni) {
             prop_assert_eq!(&scores::<Zmm<true>, I16>(&rows, &centroids, dim), &sixteen);
             prop_assert_eq!(&scores::<Zmm<true>, I8>(&rows, &centroids, dim), &eight);
         }
@@ -154,7 +154,7 @@ fn eight_bits_give_way_to_sixteen_when_they_exclude_too_little() {
     let rows: Vec<f32> = (0..n * dim).map(|i| if i % dim == 0 { 50.0 } else { number(i) }).collect();
     let centroids: Vec<f32> = (0..k * dim).map(|i| if i % dim == 0 { 1.0 } else { number(i + 7) }).collect();
     let filter = Filter::new(Level::Avx512Vnni, &centroids, dim);
-    if let Some(filter) = filter.filter(|_| Level::Avx512Vnni.is_present()) {
+    if let Some(filter) = filter.filter(|_| Level::present().any(|level| level == Level::Avx512Vnni)) {
         let mut scratch = Scratch::default();
         let first = filter.survivors(&rows, None, &[], &mut scratch).to_vec();
         assert!(scratch.needs_fine);
@@ -173,7 +173,7 @@ fn little_more_than_one_centroid_a_row_is_left_for_float64() {
     };
     let rows: Vec<f32> = (0..n * dim).map(number(1)).collect();
     let centroids: Vec<f32> = (0..k * dim).map(number(2)).collect();
-    for level in Level::ALL.into_iter().filter(|level| level.is_present() || *level == Level::Neon) {
+    for level in Level::present().chain([Level::Neon]) {
         let Some(filter) = Filter::new(level, &centroids, dim) else { continue };
         let survivors = filter.survivors(&rows, None, &[], &mut Scratch::default()).len();
         assert!((n..n * 14 / 10).contains(&survivors), "{level:?}: {survivors} of {n} rows");

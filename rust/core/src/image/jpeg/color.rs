@@ -1,8 +1,8 @@
 //! Colour conversion of rows: planes to interleaved RGB, in libjpeg's 16-bit fixed point, or to gray levels.
 
 use super::frame::{Colour, MAX_COMPONENTS};
-use super::simd::Simd;
 use crate::image::gray::weighted;
+use crate::runtime::cpu::{Level, dispatch};
 
 /// The factors of ITU-R BT.601, full range (JFIF 1.02), with 16 bits behind the point.
 const RED_BY_CR: i32 = 91_881;
@@ -19,39 +19,37 @@ fn rgb(y: u8, cb: u8, cr: u8) -> [u8; 3] {
 }
 
 /// Planes of any colour space to pixels: gray, or red, green and blue.
-pub fn interleave(simd: Simd, colour: Colour, [a, b, c, d]: [&[u8]; MAX_COMPONENTS], out: &mut [u8]) {
+pub fn interleave(level: Level, colour: Colour, [a, b, c, d]: [&[u8]; MAX_COMPONENTS], out: &mut [u8]) {
     match colour {
         Colour::Gray => out.copy_from_slice(a),
         Colour::Rgb => rgb_from_planes(a, b, c, out),
-        Colour::YCbCr => rgb_from_ycbcr(simd, a, b, c, out),
+        Colour::YCbCr => rgb_from_ycbcr(level, a, b, c, out),
         Colour::Cmyk => rgb_from_cmyk(a, b, c, d, out),
         Colour::Ycck => rgb_from_ycck(a, b, c, d, out),
     }
 }
 
-/// YCbCr to the gray levels, by BT.601, of the RGB that it stands for.
-pub fn levels_from_ycbcr(simd: Simd, y: &[u8], cb: &[u8], cr: &[u8], out: &mut [u8]) {
-    #[cfg(target_arch = "x86_64")]
-    if simd.avx2() {
-        // SAFETY: `avx2` says that this CPU has AVX2.
-        return unsafe { super::avx2::color::levels_from_ycbcr(y, cb, cr, out) };
-    }
-    let _ = simd;
-    for (((level, &y), &cb), &cr) in out.iter_mut().zip(y).zip(cb).zip(cr) {
-        *level = weighted(rgb(y, cb, cr));
+dispatch! {
+    /// YCbCr to the gray levels, by BT.601, of the RGB that it stands for.
+    pub fn levels_from_ycbcr(level: Level, y: &[u8], cb: &[u8], cr: &[u8], out: &mut [u8]) {
+        Avx2 => super::avx2::color::levels_from_ycbcr(y, cb, cr, out),
+        Scalar => {
+            for (((out, &y), &cb), &cr) in out.iter_mut().zip(y).zip(cb).zip(cr) {
+                *out = weighted(rgb(y, cb, cr));
+            }
+        },
     }
 }
 
-/// YCbCr to RGB. `out` holds three bytes a pixel.
-fn rgb_from_ycbcr(simd: Simd, y: &[u8], cb: &[u8], cr: &[u8], out: &mut [u8]) {
-    #[cfg(target_arch = "x86_64")]
-    if simd.avx2() {
-        // SAFETY: `avx2` says that this CPU has AVX2.
-        return unsafe { super::avx2::color::rgb_from_ycbcr(y, cb, cr, out) };
-    }
-    let _ = simd;
-    for (((pixel, &y), &cb), &cr) in out.chunks_exact_mut(3).zip(y).zip(cb).zip(cr) {
-        pixel.copy_from_slice(&rgb(y, cb, cr));
+dispatch! {
+    /// YCbCr to RGB. `out` holds three bytes a pixel.
+    fn rgb_from_ycbcr(level: Level, y: &[u8], cb: &[u8], cr: &[u8], out: &mut [u8]) {
+        Avx2 => super::avx2::color::rgb_from_ycbcr(y, cb, cr, out),
+        Scalar => {
+            for (((pixel, &y), &cb), &cr) in out.chunks_exact_mut(3).zip(y).zip(cb).zip(cr) {
+                pixel.copy_from_slice(&rgb(y, cb, cr));
+            }
+        },
     }
 }
 
@@ -88,6 +86,7 @@ fn under_black(ink: u8, white: u8) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::cpu;
 
     #[test]
     fn colours_are_those_of_the_real_formula() {
@@ -112,9 +111,9 @@ mod tests {
             for cb in 0..=255u8 {
                 let (ys, cbs) = ([y; 256], [cb; 256]);
                 let mut rows = [([0; 768], [0; 256]); 2];
-                for (simd, (rgb, levels)) in [Simd::PORTABLE, Simd::detect()].into_iter().zip(&mut rows) {
-                    rgb_from_ycbcr(simd, &ys, &cbs, &all, rgb);
-                    levels_from_ycbcr(simd, &ys, &cbs, &all, levels);
+                for (level, (rgb, levels)) in [Level::Scalar, cpu::active()].into_iter().zip(&mut rows) {
+                    rgb_from_ycbcr(level, &ys, &cbs, &all, rgb);
+                    levels_from_ycbcr(level, &ys, &cbs, &all, levels);
                 }
                 assert_eq!(rows[0], rows[1], "y {y} cb {cb}");
                 assert!(rows[0].0.as_chunks().0.iter().zip(rows[0].1).all(|(&rgb, level)| weighted(rgb) == level));
@@ -128,9 +127,9 @@ mod tests {
         let (y, cb, cr) = (plane(7), plane(31), plane(57));
         for width in 0..100 {
             let mut rows = [(vec![0; 3 * width], vec![0; width]), (vec![0; 3 * width], vec![0; width])];
-            for (simd, (rgb, levels)) in [Simd::PORTABLE, Simd::detect()].into_iter().zip(&mut rows) {
-                rgb_from_ycbcr(simd, &y[..width], &cb[..width], &cr[..width], rgb);
-                levels_from_ycbcr(simd, &y[..width], &cb[..width], &cr[..width], levels);
+            for (level, (rgb, levels)) in [Level::Scalar, cpu::active()].into_iter().zip(&mut rows) {
+                rgb_from_ycbcr(level, &y[..width], &cb[..width], &cr[..width], rgb);
+                levels_from_ycbcr(level, &y[..width], &cb[..width], &cr[..width], levels);
             }
             assert_eq!(rows[0], rows[1], "width {width}");
         }

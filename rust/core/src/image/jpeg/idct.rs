@@ -5,7 +5,7 @@
 //! it wraps and saturates at 16 bits, as the method's vector implementations do.
 
 use super::scan::Block;
-use super::simd::Simd;
+use crate::runtime::cpu::dispatch;
 
 /// Bits behind the point in the constants.
 pub const POINT: i32 = 13;
@@ -36,19 +36,18 @@ pub mod factor {
     pub const TERM_3: [i32; 2] = [-fixed(2.562915447), fixed(3.072711026) - fixed(2.562915447)];
 }
 
-/// Turns a row of blocks into eight rows of samples, `stride` apart, that start with `out`.
-pub fn row_of_blocks(simd: Simd, blocks: &[Block], quantizer: &[u16; 64], out: &mut [u8], stride: usize) {
-    #[cfg(target_arch = "x86_64")]
-    if simd.avx2() {
-        // SAFETY: `avx2` says that this CPU has AVX2.
-        return unsafe { super::avx2::idct::row_of_blocks(blocks, quantizer, out, stride) };
-    }
-    let _ = simd;
-    for (x, block) in blocks.iter().enumerate() {
-        let samples = inverse(block, quantizer);
-        for (y, row) in samples.chunks_exact(8).enumerate() {
-            out[y * stride + 8 * x..][..8].copy_from_slice(row);
-        }
+dispatch! {
+    /// Turns a row of blocks into eight rows of samples, `stride` apart, that start with `out`.
+    pub fn row_of_blocks(level: Level, blocks: &[Block], quantizer: &[u16; 64], out: &mut [u8], stride: usize) {
+        Avx2 => super::avx2::idct::row_of_blocks(blocks, quantizer, out, stride),
+        Scalar => {
+            for (x, block) in blocks.iter().enumerate() {
+                let samples = inverse(block, quantizer);
+                for (y, row) in samples.chunks_exact(8).enumerate() {
+                    out[y * stride + 8 * x..][..8].copy_from_slice(row);
+                }
+            }
+        },
     }
 }
 
@@ -140,6 +139,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::runtime::cpu::{self, Level};
 
     /// The method in 64 bits as its authors draw it, one multiplication a constant, for a column or row.
     fn plain(v: [i64; 8], shift: u32) -> [i64; 8] {
@@ -195,9 +195,9 @@ mod tests {
 
     fn both(blocks: &[Block], quantizer: &[u16; 64]) -> [Vec<u8>; 2] {
         let stride = 8 * blocks.len() + 3;
-        [Simd::PORTABLE, Simd::detect()].map(|simd| {
+        [Level::Scalar, cpu::active()].map(|level| {
             let mut out = vec![0; 8 * stride];
-            row_of_blocks(simd, blocks, quantizer, &mut out, stride);
+            row_of_blocks(level, blocks, quantizer, &mut out, stride);
             out
         })
     }

@@ -2,10 +2,10 @@
 
 use super::frame::{Colour, MAX_COMPONENTS};
 use super::rows::Sink;
-use super::simd::Simd;
 use super::{Scratch, color, decode_rows};
 use crate::image::gray::Gray;
 use crate::image::{ImageRef, Levels, Limits, Reduction, Result, SamplesRef};
+use crate::runtime::cpu::{self, Level};
 
 /// Samples collected before they are reduced, where a row does not become levels at once.
 const COLLECTED: usize = 1 << 14;
@@ -24,7 +24,7 @@ pub fn gray_levels(
     let mut samples = std::mem::take(&mut scratch.samples);
     samples.clear();
     let mut rows = Rows {
-        simd: Simd::detect(),
+        level: cpu::active(),
         reduction,
         sink,
         samples,
@@ -40,7 +40,7 @@ pub fn gray_levels(
 }
 
 struct Rows<'a, L> {
-    simd: Simd,
+    level: Level,
     reduction: &'a Reduction,
     sink: &'a mut L,
     /// Of the last few rows, where they do not become levels at once.
@@ -78,14 +78,14 @@ impl<L: Levels> Sink for Rows<'_, L> {
         if !self.direct {
             let start = self.samples.len();
             self.samples.resize(start + self.width * self.colour.bands(), 0);
-            color::interleave(self.simd, self.colour, planes, &mut self.samples[start..]);
+            color::interleave(self.level, self.colour, planes, &mut self.samples[start..]);
             if self.samples.len() >= COLLECTED {
                 self.flush();
             }
         } else if self.colour == Colour::Gray {
             self.sink.add(a);
         } else {
-            self.sink.add_with(self.width, |levels| color::levels_from_ycbcr(self.simd, a, b, c, levels));
+            self.sink.add_with(self.width, |levels| color::levels_from_ycbcr(self.level, a, b, c, levels));
         }
     }
 }

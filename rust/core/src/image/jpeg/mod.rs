@@ -23,7 +23,6 @@ mod pairs;
 mod progressive;
 mod rows;
 mod scan;
-mod simd;
 mod smoothing;
 mod upsample;
 
@@ -39,10 +38,11 @@ use scan::{Block, Layout, Reader, Sequential};
 pub use frame::Colour;
 pub use levels::gray_levels;
 pub use rows::Sink;
-pub(super) use {color::interleave, frame::MAX_COMPONENTS, simd::Simd};
+pub(super) use {color::interleave, frame::MAX_COMPONENTS};
 
 use super::{Image, Limits, Result, Samples};
 use crate::error::ImageError;
+use crate::runtime::cpu::{self, Level};
 
 /// What to decode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +90,7 @@ pub fn decode_into(
     scratch: &mut Scratch,
     samples: &mut Vec<u8>,
 ) -> Result<(usize, usize, usize)> {
-    let mut sink = Interleave::new(Simd::detect(), samples);
+    let mut sink = Interleave::new(cpu::active(), samples);
     decode_rows(bytes, output, limits, scratch, &mut sink)?;
     Ok((sink.width, sink.height, sink.bands))
 }
@@ -106,11 +106,11 @@ pub fn decode_rows(
     scratch: &mut Scratch,
     sink: &mut impl Sink,
 ) -> Result<()> {
-    decode_rows_with(Simd::detect(), bytes, output, limits, scratch, sink)
+    decode_rows_with(cpu::active(), bytes, output, limits, scratch, sink)
 }
 
 fn decode_rows_with(
-    simd: Simd,
+    level: Level,
     bytes: &[u8],
     output: Output,
     limits: &Limits,
@@ -130,7 +130,7 @@ fn decode_rows_with(
     }
     let plan = Plan::new(frame, output)?;
     scratch.strips.prepare(frame, &plan);
-    let decoding = Decoding { simd, bytes, plan };
+    let decoding = Decoding { level, bytes, plan };
     let outcome = if !frame.progressive && scan.selectors().len() == frame.components().len() {
         decoding.single_scan(&markers, &scan, scratch, sink)
     } else {
@@ -144,7 +144,7 @@ fn decode_rows_with(
 
 /// One image being decoded.
 struct Decoding<'a> {
-    simd: Simd,
+    level: Level,
     bytes: &'a [u8],
     plan: Plan,
 }
@@ -175,10 +175,10 @@ impl Decoding<'_> {
             blocks.resize(count, [0; 64]);
             let mut layout = layout.clone();
             for _ in 0..rows_in_strip.min(layout.down - mcu_row * rows_in_strip) {
-                reader.row(self.simd, &mut coder, &layout, blocks)?;
+                reader.row(self.level, &mut coder, &layout, blocks)?;
                 layout.next_row();
             }
-            strips.emit(self.simd, frame, &self.plan, mcu_row, blocks, &places, sink);
+            strips.emit(self.level, frame, &self.plan, mcu_row, blocks, &places, sink);
         }
         Ok(())
     }
@@ -220,7 +220,7 @@ impl Decoding<'_> {
             for (place, component) in row.iter_mut().zip(frame.components()) {
                 *place = place.map(|place| place + mcu_row * component.v * component.padded_across);
             }
-            strips.emit(self.simd, frame, &self.plan, mcu_row, blocks, &row, sink);
+            strips.emit(self.level, frame, &self.plan, mcu_row, blocks, &row, sink);
         }
         Ok(())
     }
@@ -250,7 +250,7 @@ impl Decoding<'_> {
                     }
                 }
             }
-            strips.emit(self.simd, frame, &self.plan, mcu_row, &smoothed, &row_places, sink);
+            strips.emit(self.level, frame, &self.plan, mcu_row, &smoothed, &row_places, sink);
         }
     }
 
@@ -281,11 +281,11 @@ impl Decoding<'_> {
         let (dc, ac) = (tables.of(false, scan), tables.of(true, scan));
         let &Scan { first, last, low, .. } = scan;
         match (frame.progressive, first, scan.high) {
-            (false, ..) => reader.rows(self.simd, &mut tables.sequential(scan), layout, blocks)?,
-            (true, 0, 0) => reader.rows(self.simd, &mut DcFirst::new(dc, low), layout, blocks)?,
-            (true, 0, _) => reader.rows(self.simd, &mut DcRefine::new(low), layout, blocks)?,
-            (true, _, 0) => reader.rows(self.simd, &mut AcFirst::new(ac[0], first, last, low), layout, blocks)?,
-            (true, ..) => reader.rows(self.simd, &mut AcRefine::new(ac[0], first, last, low), layout, blocks)?,
+            (false, ..) => reader.rows(self.level, &mut tables.sequential(scan), layout, blocks)?,
+            (true, 0, 0) => reader.rows(self.level, &mut DcFirst::new(dc, low), layout, blocks)?,
+            (true, 0, _) => reader.rows(self.level, &mut DcRefine::new(low), layout, blocks)?,
+            (true, _, 0) => reader.rows(self.level, &mut AcFirst::new(ac[0], first, last, low), layout, blocks)?,
+            (true, ..) => reader.rows(self.level, &mut AcRefine::new(ac[0], first, last, low), layout, blocks)?,
         }
         Ok(end)
     }
@@ -350,7 +350,7 @@ impl Tables {
 
 /// The sink that collects the picture: gray, or red, green and blue, interleaved.
 struct Interleave<'a> {
-    simd: Simd,
+    level: Level,
     colour: Colour,
     width: usize,
     height: usize,
@@ -361,8 +361,8 @@ struct Interleave<'a> {
 }
 
 impl<'a> Interleave<'a> {
-    fn new(simd: Simd, samples: &'a mut Vec<u8>) -> Self {
-        Interleave { simd, colour: Colour::Gray, width: 0, height: 0, bands: 0, y: 0, samples }
+    fn new(level: Level, samples: &'a mut Vec<u8>) -> Self {
+        Interleave { level, colour: Colour::Gray, width: 0, height: 0, bands: 0, y: 0, samples }
     }
 }
 
@@ -376,7 +376,7 @@ impl Sink for Interleave<'_> {
 
     fn row(&mut self, planes: [&[u8]; MAX_COMPONENTS]) {
         let length = self.width * self.bands;
-        color::interleave(self.simd, self.colour, planes, &mut self.samples[self.y * length..][..length]);
+        color::interleave(self.level, self.colour, planes, &mut self.samples[self.y * length..][..length]);
         self.y += 1;
     }
 }
@@ -427,10 +427,10 @@ mod tests {
             &include_bytes!("../../../../../tests/golden/jpeg/progressive_444.jpg")[..],
             &include_bytes!("../../../../../tests/golden/jpeg/scans_440.jpg")[..],
         ] {
-            let [portable, fast] = [Simd::PORTABLE, Simd::detect()].map(|simd| {
+            let [portable, fast] = [Level::Scalar, cpu::active()].map(|level| {
                 let mut samples = Vec::new();
-                let mut sink = Interleave::new(simd, &mut samples);
-                decode_rows_with(simd, bytes, Output::Native, &Limits::default(), &mut Scratch::default(), &mut sink)
+                let mut sink = Interleave::new(level, &mut samples);
+                decode_rows_with(level, bytes, Output::Native, &Limits::default(), &mut Scratch::default(), &mut sink)
                     .unwrap();
                 samples
             });

@@ -4,9 +4,9 @@ use super::Output;
 use super::frame::{Colour, Frame, MAX_COMPONENTS};
 use super::idct;
 use super::scan::Block;
-use super::simd::Simd;
 use super::upsample::{self, Upsampling};
 use crate::image::Result;
+use crate::runtime::cpu::Level;
 
 /// Takes an image's rows as they are finished.
 pub trait Sink {
@@ -83,7 +83,7 @@ impl Strips {
     #[allow(clippy::too_many_arguments, reason = "the state of one decode, of which each piece has its owner")]
     pub fn emit(
         &mut self,
-        simd: Simd,
+        level: Level,
         frame: &Frame,
         plan: &Plan,
         mcu_row: usize,
@@ -98,7 +98,7 @@ impl Strips {
             samples.copy_within(8 * component.v * stride.., 0);
             for y in 0..component.v.min(component.blocks_down - mcu_row * component.v) {
                 let blocks = &blocks[place + y * component.padded_across..][..component.blocks_across];
-                idct::row_of_blocks(simd, blocks, quantizer, &mut samples[(1 + 8 * y) * stride..], stride);
+                idct::row_of_blocks(level, blocks, quantizer, &mut samples[(1 + 8 * y) * stride..], stride);
             }
         }
 
@@ -113,7 +113,7 @@ impl Strips {
                 let Some(upsampling) = plan.wanted[i].filter(|&u| u != Upsampling::None) else { continue };
                 let (near, far) = upsampling.rows(y, component.height);
                 let slice = |row| &self.samples[i][at(frame, i, mcu_row, row)..][..component.width];
-                upsample::row(simd, upsampling, y, slice(near), slice(far), &mut self.row[i]);
+                upsample::row(level, upsampling, y, slice(near), slice(far), &mut self.row[i]);
             }
             let planes = std::array::from_fn(|i| match plan.wanted[i] {
                 None => &[][..],

@@ -5,10 +5,10 @@ use super::frame::{Frame, MAX_COMPONENTS};
 use super::huffman::{LOOKUP_BITS, Table};
 use super::markers::{Scan, ZIGZAG};
 use super::pairs::{END, Pairs};
-use super::simd::Simd;
 use super::{Invalid, corrupt, truncated};
 use crate::error::ImageError;
 use crate::image::Result;
+use crate::runtime::cpu::{Level, dispatch};
 
 /// The coefficients of 8 x 8 samples in natural order.
 pub type Block = [i16; 64];
@@ -146,45 +146,26 @@ impl<'a> Reader<'a> {
     /// Reads all rows of MCUs.
     pub fn rows<C: Coder>(
         &mut self,
-        simd: Simd,
+        level: Level,
         coder: &mut C,
         mut layout: Layout,
         blocks: &mut [Block],
     ) -> Result<()> {
         for _ in 0..layout.down {
-            self.row(simd, coder, &layout, blocks)?;
+            self.row(level, coder, &layout, blocks)?;
             layout.next_row();
         }
         Ok(())
     }
 
     /// Reads one row of MCUs.
-    pub fn row<C: Coder>(&mut self, simd: Simd, coder: &mut C, layout: &Layout, blocks: &mut [Block]) -> Result<()> {
-        let outcome = {
-            #[cfg(target_arch = "x86_64")]
-            if simd.avx2() {
-                // SAFETY: `avx2` says that this CPU has BMI2.
-                unsafe { self.row_bmi2(coder, layout, blocks) }
-            } else {
-                self.row_inline(coder, layout, blocks)
-            }
-            #[cfg(not(target_arch = "x86_64"))]
-            {
-                let _ = simd;
-                self.row_inline(coder, layout, blocks)
-            }
-        };
+    pub fn row<C: Coder>(&mut self, level: Level, coder: &mut C, layout: &Layout, blocks: &mut [Block]) -> Result<()> {
+        let outcome = read_row(level, self, coder, layout, blocks);
         // Where the data has run out, whatever was read behind its end is a consequence of that.
         if self.bits.overrun() { Err(premature(self.segments.end(self.segment))) } else { outcome }
     }
 
-    /// The same code with the shifts of BMI2, which spare the loop's longest chain an instruction a shift.
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "bmi1,bmi2")]
-    fn row_bmi2<C: Coder>(&mut self, coder: &mut C, layout: &Layout, blocks: &mut [Block]) -> Result<()> {
-        self.row_inline(coder, layout, blocks)
-    }
-
+    /// What [`read_row`] is compiled of.
     #[inline(always)]
     fn row_inline<C: Coder>(&mut self, coder: &mut C, layout: &Layout, blocks: &mut [Block]) -> Result<()> {
         let mut bits = self.bits;
@@ -264,6 +245,19 @@ impl<'a> Reader<'a> {
             }
             self.data = Data::Spent;
         }
+    }
+}
+
+dispatch! {
+    /// Reads one row of MCUs. The shifts of BMI2 spare the loop's longest chain an instruction a shift.
+    fn read_row<C: Coder>(
+        level: Level,
+        reader: &mut Reader<'_>,
+        coder: &mut C,
+        layout: &Layout,
+        blocks: &mut [Block],
+    ) -> Result<()> {
+        Avx2 | Scalar => reader.row_inline(coder, layout, blocks),
     }
 }
 

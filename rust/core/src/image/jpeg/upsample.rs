@@ -7,9 +7,9 @@
 use std::ops::Range;
 
 use super::frame::{Component, Frame};
-use super::simd::Simd;
 use super::unsupported;
 use crate::image::Result;
+use crate::runtime::cpu::{Level, dispatch};
 
 /// How a component's rows become rows of the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,13 +67,13 @@ impl Upsampling {
 
 /// Makes a row of the image. `y` is its number, `near` and `far` are the component's rows that [`Upsampling::rows`] names,
 /// as wide as the component; `out` is as wide as they become.
-pub fn row(simd: Simd, upsampling: Upsampling, y: usize, near: &[u8], far: &[u8], out: &mut [u8]) {
+pub fn row(level: Level, upsampling: Upsampling, y: usize, near: &[u8], far: &[u8], out: &mut [u8]) {
     match upsampling {
         Upsampling::None => out.copy_from_slice(near),
         Upsampling::Repeat(across, _) => {
             out.chunks_exact_mut(across).zip(near).for_each(|(copies, &sample)| copies.fill(sample));
         }
-        Upsampling::Across => across(simd, near, out),
+        Upsampling::Across => across(level, near, out),
         Upsampling::Down => {
             // 1 above, 2 below: the alternating rounding.
             let bias = if y.is_multiple_of(2) { 1 } else { 2 };
@@ -81,28 +81,24 @@ pub fn row(simd: Simd, upsampling: Upsampling, y: usize, near: &[u8], far: &[u8]
                 *out = ((3 * u16::from(near) + u16::from(far) + bias) >> 2) as u8;
             }
         }
-        Upsampling::Both => both(simd, near, far, out),
+        Upsampling::Both => both(level, near, far, out),
     }
 }
 
-fn across(simd: Simd, samples: &[u8], out: &mut [u8]) {
-    #[cfg(target_arch = "x86_64")]
-    if simd.avx2() {
-        // SAFETY: `avx2` says that this CPU has AVX2.
-        return unsafe { super::avx2::upsample::across(samples, out) };
+dispatch! {
+    /// Interpolates to twice the width.
+    fn across(level: Level, samples: &[u8], out: &mut [u8]) {
+        Avx2 => super::avx2::upsample::across(samples, out),
+        Scalar => across_outside(samples, out, 0..0),
     }
-    let _ = simd;
-    across_outside(samples, out, 0..0);
 }
 
-fn both(simd: Simd, near: &[u8], far: &[u8], out: &mut [u8]) {
-    #[cfg(target_arch = "x86_64")]
-    if simd.avx2() {
-        // SAFETY: `avx2` says that this CPU has AVX2.
-        return unsafe { super::avx2::upsample::both(near, far, out) };
+dispatch! {
+    /// Interpolates between two rows, and to twice the width.
+    fn both(level: Level, near: &[u8], far: &[u8], out: &mut [u8]) {
+        Avx2 => super::avx2::upsample::both(near, far, out),
+        Scalar => both_outside(near, far, out, 0..0),
     }
-    let _ = simd;
-    both_outside(near, far, out, 0..0);
 }
 
 /// The pixels of the samples that are not in `done`. Past the row's ends its first and last sample are repeated.
@@ -132,10 +128,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::runtime::cpu;
 
-    fn doubled(simd: Simd, upsampling: Upsampling, near: &[u8], far: &[u8]) -> Vec<u8> {
+    fn doubled(level: Level, upsampling: Upsampling, near: &[u8], far: &[u8]) -> Vec<u8> {
         let mut out = vec![0; 2 * near.len()];
-        row(simd, upsampling, 0, near, far, &mut out);
+        row(level, upsampling, 0, near, far, &mut out);
         out
     }
 
@@ -145,7 +142,7 @@ mod tests {
             let (near, far): (Vec<u8>, Vec<u8>) = rows.into_iter().unzip();
             for upsampling in [Upsampling::Across, Upsampling::Both] {
                 let [portable, fast] =
-                    [Simd::PORTABLE, Simd::detect()].map(|simd| doubled(simd, upsampling, &near, &far));
+                    [Level::Scalar, cpu::active()].map(|level| doubled(level, upsampling, &near, &far));
                 prop_assert_eq!(portable, fast);
             }
         }
@@ -153,12 +150,12 @@ mod tests {
 
     #[test]
     fn interpolation_weighs_three_to_one() {
-        assert_eq!(doubled(Simd::PORTABLE, Upsampling::Across, &[0, 100, 8], &[]), [0, 25, 75, 77, 31, 8]);
-        assert_eq!(doubled(Simd::PORTABLE, Upsampling::Both, &[0, 100, 8], &[16, 100, 8]), [4, 28, 76, 77, 31, 8]);
+        assert_eq!(doubled(Level::Scalar, Upsampling::Across, &[0, 100, 8], &[]), [0, 25, 75, 77, 31, 8]);
+        assert_eq!(doubled(Level::Scalar, Upsampling::Both, &[0, 100, 8], &[16, 100, 8]), [4, 28, 76, 77, 31, 8]);
         let mut out = [0; 2];
-        row(Simd::PORTABLE, Upsampling::Down, 0, &[10, 11], &[13, 12], &mut out);
+        row(Level::Scalar, Upsampling::Down, 0, &[10, 11], &[13, 12], &mut out);
         assert_eq!(out, [11, 11]);
-        row(Simd::PORTABLE, Upsampling::Down, 1, &[10, 11], &[12, 12], &mut out);
+        row(Level::Scalar, Upsampling::Down, 1, &[10, 11], &[12, 12], &mut out);
         assert_eq!(out, [11, 11]);
     }
 

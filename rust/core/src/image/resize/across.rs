@@ -1,13 +1,14 @@
 //! The horizontal pass.
 
-use super::kernel::{BANDS, Kernel, OVERHANG, Rows, RowsMut, STRIP};
+use super::kernel::{self, BANDS, OVERHANG, Rows, RowsMut, STRIP};
 use super::taps::{Axis, Filter, Taps};
 use super::{fit, kernel::LANES};
+use crate::runtime::cpu::Level;
 
 /// Rows that wait to be resized together.
 #[derive(Debug)]
 pub struct Across {
-    kernel: Kernel,
+    level: Level,
     taps: Taps,
     width: usize,
     strip: Vec<u8>,
@@ -17,9 +18,9 @@ pub struct Across {
 }
 
 impl Across {
-    pub fn new(filter: Filter, kernel: Kernel) -> Self {
+    pub fn new(filter: Filter, level: Level) -> Self {
         let (strip, resized) = (Vec::new(), Vec::new());
-        Across { kernel, taps: Taps::new(filter, kernel), width: 0, strip, waiting: 0, resized }
+        Across { level, taps: Taps::new(filter, level), width: 0, strip, waiting: 0, resized }
     }
 
     /// Starts the next image.
@@ -56,7 +57,7 @@ impl Across {
             let rows = input.bytes.chunks_exact(input.stride).zip(output.bytes.chunks_mut(output.stride));
             rows.take(self.waiting).for_each(|(row, out)| out[..kept.len()].copy_from_slice(&row[kept.clone()]));
         } else {
-            self.kernel.across(&self.taps, &input, output);
+            kernel::across(self.level, &self.taps, &input, output);
         }
         self.waiting = 0;
     }

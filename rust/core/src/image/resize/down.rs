@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use super::fit;
-use super::kernel::{Kernel, LANES, Rows, RowsMut, STRIP};
+use super::kernel::{self, LANES, Rows, RowsMut, STRIP};
 use super::taps::{Axis, Filter, GROUP, Taps};
+use crate::runtime::cpu::Level;
 
 /// Rows that are kept besides those that a row of the output is made of, so that the rest is seldom moved.
 const SLACK: usize = 64;
@@ -14,7 +15,7 @@ const AHEAD: usize = STRIP + GROUP;
 /// The rows that rows of the output are still made of.
 #[derive(Debug)]
 pub struct Down {
-    kernel: Kernel,
+    level: Level,
     taps: Taps,
     stride: usize,
     rows: Vec<u8>,
@@ -26,9 +27,9 @@ pub struct Down {
 }
 
 impl Down {
-    pub fn new(filter: Filter, kernel: Kernel) -> Self {
+    pub fn new(filter: Filter, level: Level) -> Self {
         let (rows, oldest, held, done) = (Vec::new(), 0, 0, 0);
-        Down { kernel, taps: Taps::new(filter, kernel), stride: 0, rows, oldest, held, done }
+        Down { level, taps: Taps::new(filter, level), stride: 0, rows, oldest, held, done }
     }
 
     /// Starts the next image, whose rows are `length` bytes long.
@@ -78,7 +79,7 @@ impl Down {
         if self.taps.copies() {
             output.copy_from_slice(&input.bytes[..output.len()]);
         } else {
-            self.kernel.down(self.taps.groups(span), &input, output);
+            kernel::down(self.level, self.taps.groups(span), &input, output);
         }
         self.done += 1;
         true

@@ -12,7 +12,7 @@ mod taps;
 
 use across::Across;
 use down::Down;
-use kernel::{BANDS, Kernel};
+use kernel::BANDS;
 use taps::Axis;
 
 use crate::error::{Error, Result};
@@ -113,10 +113,9 @@ pub struct Resizer {
 }
 
 impl Resizer {
-    /// Resizes to `target`, by the kernel of a `level`. It never shows in the result.
+    /// Resizes to `target`, by the kernels of a `level`.
     pub fn new(target: Target, level: Level) -> Self {
-        let kernel = Kernel::of(level);
-        let (across, down) = (Across::new(target.filter, kernel), Down::new(target.filter, kernel));
+        let (across, down) = (Across::new(target.filter, level), Down::new(target.filter, level));
         Resizer { target, across, down, width: 0, row: 0, down_first: false }
     }
 
@@ -286,7 +285,7 @@ mod tests {
             extents in proptest::collection::vec(any_extent(), 1..4),
             seed in any::<u64>(),
         ) {
-            let levels = Level::ALL.into_iter().filter(|level| level.is_present());
+            let levels = Level::present();
             let mut resizers: Vec<_> = levels.map(|level| (level, Resizer::new(target, level))).collect();
             // One after the other with the same memory, the first one twice.
             for &(width, height) in extents.iter().chain(&extents[..1]) {

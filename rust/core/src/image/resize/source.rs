@@ -5,9 +5,9 @@ use std::sync::{Mutex, PoisonError};
 use super::{Resizer, Target};
 use crate::error::{Error, ImageError, Result};
 use crate::image::input::with_file;
-use crate::image::jpeg::{self, Colour, MAX_COMPONENTS, Simd, Sink};
+use crate::image::jpeg::{self, Colour, MAX_COMPONENTS, Sink};
 use crate::image::{self, Format, ImageRef, Input, Limits, Output, Reduction, SamplesRef, Scratch, decode};
-use crate::runtime::cpu;
+use crate::runtime::cpu::{self, Level};
 use crate::runtime::parallel::Par;
 
 /// Decodes and resizes every image into its place in `out`, [`Target::bytes`] each. Returns the number of each that failed
@@ -36,7 +36,7 @@ pub fn resize_inputs(
         target.bytes(),
         || (Scratch::default(), Vec::new(), Resizer::new(target, level)),
         |(scratch, line, resizer), i, out| {
-            if let Err(error) = (Pixels { reduction, resizer, line, out }).of_input(inputs[i], limits, scratch) {
+            if let Err(error) = (Pixels { level, reduction, resizer, line, out }).of_input(inputs[i], limits, scratch) {
                 out.fill(0);
                 failures.lock().unwrap_or_else(PoisonError::into_inner).push((i, error));
             }
@@ -50,6 +50,7 @@ pub fn resize_inputs(
 
 /// Where the pixels of one image go.
 struct Pixels<'a> {
+    level: Level,
     reduction: &'a Reduction,
     resizer: &'a mut Resizer,
     /// A row, where its bands are not those that are looked at.
@@ -70,8 +71,8 @@ impl Pixels<'_> {
         if Format::sniff(bytes)? != Format::Jpeg {
             return self.of_array(decode(bytes, Output::Native, limits, scratch)?.as_ref());
         }
-        let (simd, chosen) = (Simd::detect(), Ok([0, 1, 2]));
-        let mut rows = JpegRows { pixels: self, simd, colour: Colour::Gray, width: 0, direct: false, chosen };
+        let (level, chosen) = (self.level, Ok([0, 1, 2]));
+        let mut rows = JpegRows { pixels: self, level, colour: Colour::Gray, width: 0, direct: false, chosen };
         jpeg::decode_rows(bytes, Output::Native, limits, &mut scratch.jpeg, &mut rows).and(rows.chosen.map(drop))
     }
 
@@ -98,7 +99,7 @@ impl Pixels<'_> {
 /// Resizes the rows of a JPEG as they are decoded.
 struct JpegRows<'a> {
     pixels: Pixels<'a>,
-    simd: Simd,
+    level: Level,
     colour: Colour,
     width: usize,
     /// Whether the picture's bands are those that are looked at.
@@ -115,14 +116,14 @@ impl Sink for JpegRows<'_> {
     }
 
     fn row(&mut self, planes: [&[u8]; MAX_COMPONENTS]) {
-        let &mut Self { simd, colour, width, direct, chosen: Ok(chosen), .. } = self else { return };
-        let Pixels { reduction, resizer, line, out } = &mut self.pixels;
+        let &mut Self { level, colour, width, direct, chosen: Ok(chosen), .. } = self else { return };
+        let Pixels { reduction, resizer, line, out, .. } = &mut self.pixels;
         resizer.push(out, |rgb| {
             if direct {
-                return jpeg::interleave(simd, colour, planes, rgb);
+                return jpeg::interleave(level, colour, planes, rgb);
             }
             line.resize(width * colour.bands(), 0);
-            jpeg::interleave(simd, colour, planes, line);
+            jpeg::interleave(level, colour, planes, line);
             reduction.write_rgb(SamplesRef::U8(line), colour.bands(), chosen, rgb);
         });
     }

@@ -6,7 +6,8 @@
 
 use std::ops::Range;
 
-use super::kernel::Kernel;
+use super::kernel;
+use crate::runtime::cpu::Level;
 
 /// Bits of a weight behind the point: what a sum of 8-bit samples leaves free of 32, less two for its sign and for
 /// overshoot.
@@ -83,7 +84,7 @@ impl Span {
 #[derive(Debug)]
 pub struct Taps {
     filter: Filter,
-    kernel: Kernel,
+    level: Level,
     axis: Option<Axis>,
     spans: Vec<Span>,
     groups: Vec<[i32; GROUP]>,
@@ -94,10 +95,10 @@ pub struct Taps {
 }
 
 impl Taps {
-    /// No weights yet. They will come in groups as `kernel` reads them.
-    pub fn new(filter: Filter, kernel: Kernel) -> Self {
+    /// No weights yet. They will come in groups as the kernels of `level` read them.
+    pub fn new(filter: Filter, level: Level) -> Self {
         let (spans, groups, weights) = (Vec::new(), Vec::new(), Vec::new());
-        Taps { filter, kernel, axis: None, spans, groups, needed: 0..0, longest: 0, weights }
+        Taps { filter, level, axis: None, spans, groups, needed: 0..0, longest: 0, weights }
     }
 
     /// Makes the weights of `axis`, unless they are there.
@@ -155,7 +156,7 @@ impl Taps {
         self.spans.push(Span { start, len, group: self.groups.len() });
         for from in (0..len).step_by(GROUP) {
             let group = std::array::from_fn(|i| if from + i < len { weight(from + i) } else { 0 });
-            self.groups.push(self.kernel.pack(group));
+            self.groups.push(kernel::pack(self.level, group));
         }
     }
 

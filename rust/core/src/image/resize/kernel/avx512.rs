@@ -45,7 +45,7 @@ impl Sums {
     }
 }
 
-/// See [`super::Kernel::across`].
+/// See [`super::across`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub fn across(taps: &Taps, input: &Rows<'_>, output: &mut RowsMut<'_>) {
     check_across(taps, input, output);
@@ -85,7 +85,7 @@ pub fn across(taps: &Taps, input: &Rows<'_>, output: &mut RowsMut<'_>) {
     }
 }
 
-/// See [`super::Kernel::down`].
+/// See [`super::down`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub fn down(groups: &[[i32; GROUP]], input: &Rows<'_>, output: &mut [u8]) {
     check_down(groups, input, output);

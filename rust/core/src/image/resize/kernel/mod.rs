@@ -9,7 +9,7 @@ mod avx2;
 mod avx512;
 
 use super::taps::{GROUP, HALF, PRECISION, Taps};
-use crate::runtime::cpu::Level;
+use crate::runtime::cpu::dispatch;
 
 /// Rows that are resized horizontally at a time.
 pub const STRIP: usize = 4;
@@ -19,19 +19,6 @@ pub const BANDS: usize = 3;
 pub const OVERHANG: usize = 16;
 /// What the rows between the passes are padded to a multiple of: the samples that any kernel takes at a time.
 pub const LANES: usize = 64;
-
-/// Which compilation runs. Only [`Kernel::of`] makes one, of what this CPU has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kernel(Set);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Set {
-    Scalar,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-}
 
 /// Rows of bytes, one every `stride`.
 pub struct Rows<'a> {
@@ -49,60 +36,36 @@ pub struct RowsMut<'a> {
     pub stride: usize,
 }
 
-impl Kernel {
-    /// The kernel of that level, or the one below it. A level that this CPU lacks counts as the lowest.
-    pub fn of(level: Level) -> Self {
-        #[cfg(target_arch = "x86_64")]
-        match level {
-            Level::Avx512Vnni if level.is_present() => return Kernel(Set::Avx512),
-            Level::Avx2 | Level::AvxVnni | Level::Avx512 if level.is_present() => return Kernel(Set::Avx2),
-            _ => {}
-        }
-        let _ = level;
-        Kernel(Set::Scalar)
-    }
-
-    /// Weights as this kernel reads them.
-    pub fn pack(self, weights: [i32; GROUP]) -> [i32; GROUP] {
-        match self.0 {
-            Set::Scalar => weights,
-            #[cfg(target_arch = "x86_64")]
-            Set::Avx2 => avx2::pack(weights),
-            #[cfg(target_arch = "x86_64")]
-            Set::Avx512 => avx512::pack(weights),
-        }
-    }
-
-    /// Resizes [`STRIP`] rows of pixels horizontally. A row of the input has [`OVERHANG`] bytes behind its pixels; a row
-    /// of the output has one, which is overwritten.
-    pub fn across(self, taps: &Taps, input: &Rows<'_>, output: &mut RowsMut<'_>) {
-        match self.0 {
-            Set::Scalar => across(taps, input, output),
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: `of` found this CPU to have AVX2.
-            Set::Avx2 => unsafe { avx2::across(taps, input, output) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: `of` found this CPU to have AVX-512 F, BW, VL and VNNI.
-            Set::Avx512 => unsafe { avx512::across(taps, input, output) },
-        }
-    }
-
-    /// The sums of the samples that lie below each other in as many rows as there are weights in `groups`. Rows are
-    /// padded to a multiple of [`LANES`].
-    pub fn down(self, groups: &[[i32; GROUP]], input: &Rows<'_>, output: &mut [u8]) {
-        match self.0 {
-            Set::Scalar => down(groups, input, output),
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: `of` found this CPU to have AVX2.
-            Set::Avx2 => unsafe { avx2::down(groups, input, output) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: `of` found this CPU to have AVX-512 F, BW, VL and VNNI.
-            Set::Avx512 => unsafe { avx512::down(groups, input, output) },
-        }
+dispatch! {
+    /// Weights as [`across`] and [`down`] of the same level read them.
+    pub fn pack(level: Level, weights: [i32; GROUP]) -> [i32; GROUP] {
+        Avx512Vnni => avx512::pack(weights),
+        Avx2 => avx2::pack(weights),
+        Scalar => weights,
     }
 }
 
-fn across(taps: &Taps, input: &Rows<'_>, output: &mut RowsMut<'_>) {
+dispatch! {
+    /// Resizes [`STRIP`] rows of pixels horizontally. A row of the input has [`OVERHANG`] bytes behind its pixels; a row
+    /// of the output has one, which is overwritten.
+    pub fn across(level: Level, taps: &Taps, input: &Rows<'_>, output: &mut RowsMut<'_>) {
+        Avx512Vnni => avx512::across(taps, input, output),
+        Avx2 => avx2::across(taps, input, output),
+        Scalar => across_scalar(taps, input, output),
+    }
+}
+
+dispatch! {
+    /// The sums of the samples that lie below each other in as many rows as there are weights in `groups`. Rows are
+    /// padded to a multiple of [`LANES`].
+    pub fn down(level: Level, groups: &[[i32; GROUP]], input: &Rows<'_>, output: &mut [u8]) {
+        Avx512Vnni => avx512::down(groups, input, output),
+        Avx2 => avx2::down(groups, input, output),
+        Scalar => down_scalar(groups, input, output),
+    }
+}
+
+fn across_scalar(taps: &Taps, input: &Rows<'_>, output: &mut RowsMut<'_>) {
     for y in 0..STRIP {
         let (row, out) = (&input.bytes[y * input.stride..], &mut output.bytes[y * output.stride..]);
         for (span, pixel) in taps.spans().iter().zip(out.chunks_exact_mut(BANDS)) {
@@ -116,7 +79,7 @@ fn across(taps: &Taps, input: &Rows<'_>, output: &mut RowsMut<'_>) {
     }
 }
 
-fn down(groups: &[[i32; GROUP]], input: &Rows<'_>, output: &mut [u8]) {
+fn down_scalar(groups: &[[i32; GROUP]], input: &Rows<'_>, output: &mut [u8]) {
     for (block, output) in output.chunks_mut(LANES).enumerate() {
         let mut sums = [HALF; LANES];
         for (i, &weight) in groups.as_flattened().iter().enumerate() {
@@ -137,14 +100,14 @@ fn round(sums: &[i32], samples: &mut [u8]) {
     samples.iter_mut().zip(sums).for_each(|(sample, sum)| *sample = (sum >> PRECISION).clamp(0, 255) as u8);
 }
 
-/// Fails unless all that [`Kernel::across`] reads and writes is there: the kernels rely on it.
+/// Fails unless all that [`across`] reads and writes is there: the kernels rely on it.
 #[cfg(target_arch = "x86_64")]
 fn check_across(taps: &Taps, input: &Rows<'_>, output: &RowsMut<'_>) {
     assert!(BANDS * taps.needed().end + OVERHANG <= input.stride && input.bytes.len() >= STRIP * input.stride);
     assert!(BANDS * taps.spans().len() < output.stride && output.bytes.len() >= STRIP * output.stride);
 }
 
-/// Fails unless all that [`Kernel::down`] reads is there: the kernels rely on it.
+/// Fails unless all that [`down`] reads is there: the kernels rely on it.
 #[cfg(target_arch = "x86_64")]
 fn check_down(groups: &[[i32; GROUP]], input: &Rows<'_>, output: &[u8]) {
     assert!(output.len() <= input.stride && input.stride.is_multiple_of(LANES));
