@@ -44,7 +44,7 @@ __all__ = [
 
 VERSION: str
 
-def cpu_features() -> dict[str, bool | str]: ...
+def cpu_features() -> dict[str, bool | str | dict[str, str]]: ...
 
 # Images are paths (str), encoded images (bytes), and contiguous arrays (H, W) or (H, W, C). One that fails leaves NaN
 # or None in its place and its (number, kind, message) in the second list, for `rsprune.errors.failure`.

@@ -10,7 +10,9 @@
 //! | [`neighbors`] | similar rows: near-duplicates, k-center, facility location |
 //! | [`kmeans`] | reference centroids by spherical K-means |
 //! | [`groups`] | rows in groups, as other selection methods see them |
-//! | [`runtime`], [`error`] | threads, CPU features, seeded draws; errors |
+//! | [`linalg`] | products of rows with columns: exact ones, and whole-number ones with bounds on their error |
+//! | `simd` | vectors in the registers of each instruction set |
+//! | [`runtime`], [`error`] | threads, the choice of kernels, random numbers; errors |
 //!
 //! Every result is a function of its input and seed alone: no thread count, block size or instruction set shows in it.
 
@@ -20,10 +22,12 @@ pub mod error;
 pub mod groups;
 pub mod image;
 pub mod kmeans;
+pub mod linalg;
 pub mod neighbors;
 pub mod rows;
 pub mod runtime;
 pub mod select;
+mod simd;
 
 pub use error::{Error, Result};
 pub use runtime::parallel::Par;

@@ -5,6 +5,7 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use pyo3::prelude::*;
+use rsprune_core::runtime::cpu;
 use rsprune_core::{Par, Result};
 
 use crate::errors::to_py;
@@ -27,7 +28,8 @@ pub fn detach<T: Send>(
             let (done, finished) = sync_channel(1);
             let cancel = &cancel;
             let worker = scope.spawn(move || {
-                let outcome = work(&Par::cancellable(threads, cancel));
+                // A wrong RSPRUNE_CPU is an error of every call, even of those whose kernels could not report it.
+                let outcome = cpu::level().and_then(|_| work(&Par::cancellable(threads, cancel)));
                 // The receiver outlives the worker: it leaves its loop only once something was sent or dropped.
                 let _ = done.send(outcome);
             });

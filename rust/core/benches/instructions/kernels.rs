@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use half::f16;
 use rsprune_core::Par;
-use rsprune_core::assign::{self, Centroids, OnInvalid, Prepared};
+use rsprune_core::assign::{self, Assigner, Centroids, OnInvalid};
 use rsprune_core::entropy::{entropies_from_arrays, entropies_from_inputs};
 use rsprune_core::image::gray::Gray;
 use rsprune_core::image::{ImageRef, Input, Limits, Reduction, SamplesRef};
@@ -111,7 +111,7 @@ fn assign<T: Element + 'static>(level: Level, from: fn(f64) -> T) -> Result<Work
     let centroids: &'static Centroids = Box::leak(Box::new(units(2, K, DIM)?));
     let near = centroids.vectors().iter().zip(noise(1, n * DIM));
     let values: Vec<T> = near.map(|(&c, noise)| from(f64::from(c) + 0.05 * noise)).collect();
-    let prepared = Prepared::new(centroids, assign::Options::default())?;
+    let prepared = Assigner::new(centroids, assign::Options::default())?;
     let run = move || {
         black_box(prepared.assign(&Rows::from_slice(&values, DIM)?, OnInvalid::Raise, &par())?);
         Ok(())

@@ -1,7 +1,7 @@
 //! The centroids of an assignment: unit vectors.
 
-use super::scale::Direction;
 use crate::error::{Error, Result};
+use crate::linalg::norm::Norm;
 use crate::rows::Rows;
 
 /// Norms that are off by more than this are no rounding: such vectors are normalised.
@@ -30,9 +30,9 @@ impl Centroids {
         let mut normalized = 0;
         for i in 0..k {
             let row = reader.read(i..i + 1)?;
-            let direction = Direction::of(row).map_err(|why| Error::InvalidCentroid { centroid: i, why })?;
-            if (direction.restore(direction.norm) - 1.0).abs() > UNIT_TOLERANCE {
-                row.iter_mut().for_each(|v| *v /= direction.norm);
+            let norm = Norm::of(row).map_err(|why| Error::InvalidCentroid { centroid: i, why })?;
+            if (norm.unscale(norm.value) - 1.0).abs() > UNIT_TOLERANCE {
+                row.iter_mut().for_each(|v| *v /= norm.value);
                 normalized += 1;
             }
             units.extend(row.iter().map(|&v| v as f32));

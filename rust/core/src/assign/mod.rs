@@ -1,17 +1,13 @@
 //! Stage II: the nearest centroid of every row.
 //!
 //! `label(x) = argmax_k <x, mu_k>`, ties to the lowest k, and `similarity(x) = <x, mu_label> / |x|` (RS-Prune, Eq. 4,
-//! rows normalised). Both are defined by the float64 dot product of [`lanes`], whose order of additions is fixed: every
+//! rows normalised). Both are defined by the float64 dot product of [`crate::linalg::dot`], whose order of additions is fixed: every
 //! kernel, block size and thread count gives the same bits.
 //!
-//! [`Centroids`] are packed once ([`Prepared`]), the rows block by block; [`kernel`] finds the best centroid of each packed row.
+//! [`Centroids`] are packed once ([`Assigner`]) and the rows come block by block: [`crate::linalg::nearest`] leaves few
+//! centroids of each row, which [`crate::linalg::exact_gemm`] scores by the definition.
 
 mod centroids;
-mod filter;
-mod kernel;
-pub mod lanes;
-mod resident;
-mod scale;
 #[cfg(test)]
 mod tests;
 
@@ -19,32 +15,21 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 pub use centroids::Centroids;
-pub(crate) use filter::{Ask, Measure, PANEL_VECTORS, Screen, Screening};
-use filter::{Filter, Survivor};
-pub use kernel::{Best, Kernel, PAIRS, Packed};
 
 use crate::error::{Error, Result};
+use crate::linalg::exact_gemm::{Best, ExactColumns};
+use crate::linalg::nearest::{BLOCK_BYTES, NearestFilter, NearestScratch, best_candidates, block_rows};
+use crate::linalg::norm::Norm;
 use crate::rows::{Dtype, Reader, Rows};
 use crate::runtime::cpu::{self, Level};
 use crate::runtime::parallel::Par;
-pub(crate) use resident::{ROOM, Resident};
-pub(crate) use scale::Direction;
 
 /// The label of a row without a direction.
 pub const NO_LABEL: i32 = -1;
 
-/// A block of rows as float64 fills about this many bytes: it must stay in the second-level cache (1 MB a core, or 512
-/// KB on older machines) together with a tile of centroids.
-const BLOCK_BYTES: usize = 256 << 10;
-
 /// A thread reads about this much of a file at a time: a disk does its best long before, and it fits into a huge page or
 /// two of each thread.
 const STRETCH_BYTES: usize = 4 << 20;
-
-/// Rows in a block of float32.
-fn rows_of_block(dim: usize) -> usize {
-    (BLOCK_BYTES / (dim * size_of::<f32>())).clamp(12, 1536).next_multiple_of(6)
-}
 
 /// How to assign.
 #[derive(Debug, Clone, Copy)]
@@ -93,26 +78,26 @@ pub fn assign(
     on_invalid: OnInvalid,
     par: &Par<'_>,
 ) -> Result<Assigned> {
-    Prepared::new(centroids, options)?.assign(rows, on_invalid, par)
+    Assigner::new(centroids, options)?.assign(rows, on_invalid, par)
 }
 
 /// Centroids that are packed once, when rows first need them, for any number of assignments.
-pub struct Prepared<'c> {
+pub struct Assigner<'c> {
     centroids: &'c Centroids,
     options: Options,
     level: Level,
-    filter: OnceLock<Option<Filter<'c>>>,
-    all: OnceLock<Packed>,
+    filter: OnceLock<Option<NearestFilter<'c>>>,
+    columns: OnceLock<ExactColumns>,
 }
 
-impl<'c> Prepared<'c> {
-    /// Of `centroids`.
+impl<'c> Assigner<'c> {
+    /// Assigns to `centroids`.
     ///
     /// # Errors
     /// As [`cpu::level`].
     pub fn new(centroids: &'c Centroids, options: Options) -> Result<Self> {
         let level = options.level.map_or_else(cpu::level, Ok)?;
-        Ok(Prepared { centroids, options, level, filter: OnceLock::new(), all: OnceLock::new() })
+        Ok(Assigner { centroids, options, level, filter: OnceLock::new(), columns: OnceLock::new() })
     }
 
     /// As [`assign`].
@@ -120,27 +105,6 @@ impl<'c> Prepared<'c> {
     /// # Errors
     /// As [`assign`].
     pub fn assign(&self, rows: &Rows<'_>, on_invalid: OnInvalid, par: &Par<'_>) -> Result<Assigned> {
-        let normalize = self.options.normalize;
-        let nearest = self.nearest(rows, par, |best, direction| match direction {
-            // The one rounding to float32.
-            Some(d) if normalize => (best.label as i32, (best.dot / d.norm) as f32),
-            Some(d) => (best.label as i32, d.restore(best.dot) as f32),
-            None => (NO_LABEL, f32::NAN),
-        })?;
-        let (labels, similarity): (Vec<i32>, Vec<f32>) = nearest.into_iter().unzip();
-        if let (OnInvalid::Raise, Some(row)) = (on_invalid, labels.iter().position(|&label| label == NO_LABEL)) {
-            return Err(invalid_row(rows, row)?);
-        }
-        Ok(Assigned { labels, similarity })
-    }
-
-    /// `finish(best centroid, direction)` of every row; the direction is `None` for rows that have none.
-    fn nearest<T: Clone + Default + Send>(
-        &self,
-        rows: &Rows<'_>,
-        par: &Par<'_>,
-        finish: impl Fn(Best, Option<Direction>) -> T + Sync + Send,
-    ) -> Result<Vec<T>> {
         let (dim, of_centroids) = (rows.dim(), self.centroids.dim());
         if dim != of_centroids {
             return Err(Error::Shape(format!(
@@ -148,46 +112,55 @@ impl<'c> Prepared<'c> {
                  encoder, or fit centroids to embeddings of this one",
             )));
         }
-        // Float64 numbers have inexact products, which a fused multiply-add would not round.
+        // Float64 numbers have inexact products, of which the filter's bounds know nothing.
         let exact_products = !rows.holds(Dtype::F64);
-        let kernel = Kernel::new(self.level, exact_products);
-        let filter = || self.filter.get_or_init(|| Filter::new(self.level, self.centroids.vectors(), dim)).as_ref();
-        match exact_products.then(filter).flatten() {
-            Some(filter) => self.by_filter(rows, kernel, filter, par, finish),
-            None => self.by_all(rows, kernel, par, finish),
+        let vectors = self.centroids.vectors();
+        let filter = || self.filter.get_or_init(|| NearestFilter::new(self.level, vectors, dim)).as_ref();
+        let nearest = match exact_products.then(filter).flatten() {
+            Some(filter) => self.by_filter(rows, filter, par),
+            None => self.by_all(rows, exact_products, par),
+        }?;
+        let (labels, similarity): (Vec<i32>, Vec<f32>) = nearest.into_iter().unzip();
+        if let (OnInvalid::Raise, Some(row)) = (on_invalid, labels.iter().position(|&label| label == NO_LABEL)) {
+            return Err(invalid_row(rows, row)?);
+        }
+        Ok(Assigned { labels, similarity })
+    }
+
+    /// The label and the similarity of a row of this norm, which is `None` for rows without a direction.
+    fn finish(&self, best: Best, norm: Option<Norm>) -> (i32, f32) {
+        match norm {
+            // The one rounding to float32.
+            Some(norm) if self.options.normalize => (best.label as i32, (best.dot / norm.value) as f32),
+            Some(norm) => (best.label as i32, norm.unscale(best.dot) as f32),
+            None => (NO_LABEL, f32::NAN),
         }
     }
 
     /// All centroids, packed for float64.
-    fn all(&self, kernel: Kernel) -> &Packed {
-        self.all.get_or_init(|| kernel.pack_centroids(self.centroids.vectors(), self.centroids.dim()))
+    fn columns(&self) -> &ExactColumns {
+        self.columns.get_or_init(|| ExactColumns::new(self.level, self.centroids.vectors(), self.centroids.dim()))
     }
 
-    /// As [`Prepared::nearest`], scoring in float64 only what the filter leaves.
-    fn by_filter<T: Clone + Default + Send>(
-        &self,
-        rows: &Rows<'_>,
-        kernel: Kernel,
-        filter: &Filter<'_>,
-        par: &Par<'_>,
-        finish: impl Fn(Best, Option<Direction>) -> T + Sync + Send,
-    ) -> Result<Vec<T>> {
-        let dim = rows.dim();
-        let size = self.options.block_rows.unwrap_or_else(|| rows_of_block(dim)).max(1);
-        let scratch = || (filter::Scratch::default(), Vec::new());
+    /// Assigns rows by scoring in float64 only what the filter leaves.
+    fn by_filter(&self, rows: &Rows<'_>, filter: &NearestFilter<'_>, par: &Par<'_>) -> Result<Vec<(i32, f32)>> {
+        let (dim, vectors) = (rows.dim(), self.centroids.vectors());
+        let size = self.options.block_rows.unwrap_or_else(|| block_rows(dim)).max(1);
+        let scratch = || (NearestScratch::default(), Vec::new());
         for_rows(rows, size, par, scratch, |(scratch, best), reader, range, block| {
             let next = range.end..(range.end + size).min(rows.len());
             let (values, upcoming) = reader.read_single(range, next)?;
             best.clear();
             best.resize(block.len(), None);
-            score(filter.survivors(values, None, upcoming, scratch), values, self.centroids, kernel, best);
+            let candidates = filter.candidates(values, None, upcoming, scratch);
+            best_candidates(self.level, candidates, values, vectors, dim, best);
             for ((out, best), row) in block.iter_mut().zip(best.iter()).zip(values.chunks_exact(dim)) {
                 *out = match *best {
-                    Some((best, direction)) => finish(best, Some(direction)),
+                    Some((best, norm)) => self.finish(best, Some(norm)),
                     None => {
-                        // The filter cannot judge the row, which is rare.
-                        let (best, direction) = by_all_of_one(row, kernel, self.all(kernel));
-                        finish(best, direction)
+                        // The filter has no bounds for the row, which is rare.
+                        let (best, norm) = self.by_all_of_one(row);
+                        self.finish(best, norm)
                     }
                 };
             }
@@ -195,63 +168,34 @@ impl<'c> Prepared<'c> {
         })
     }
 
-    /// As [`Prepared::nearest`], scoring all centroids in float64.
-    fn by_all<T: Clone + Default + Send>(
-        &self,
-        rows: &Rows<'_>,
-        kernel: Kernel,
-        par: &Par<'_>,
-        finish: impl Fn(Best, Option<Direction>) -> T + Sync + Send,
-    ) -> Result<Vec<T>> {
-        let (dim, packed) = (rows.dim(), self.all(kernel));
+    /// Assigns rows by scoring all centroids in float64.
+    fn by_all(&self, rows: &Rows<'_>, exact_products: bool, par: &Par<'_>) -> Result<Vec<(i32, f32)>> {
+        let (dim, columns) = (rows.dim(), self.columns());
         let by_cache = || (BLOCK_BYTES / (dim * size_of::<f64>())).clamp(4, 4096).next_multiple_of(4);
         let size = self.options.block_rows.unwrap_or_else(by_cache).max(1);
         let scratch = || (Vec::new(), Vec::new(), Vec::new());
-        for_rows(rows, size, par, scratch, |(directions, tiles, best), reader, range, block| {
+        for_rows(rows, size, par, scratch, |(norms, tiles, best), reader, range, block| {
             let values = reader.read(range)?;
-            directions.clear();
-            directions.extend(values.chunks_exact_mut(dim).map(|row| Direction::of(row).ok()));
-            kernel.pack_rows(values, dim, tiles);
-            kernel.nearest(tiles, block.len(), packed, best);
-            for ((out, &best), &direction) in block.iter_mut().zip(best.iter()).zip(directions.iter()) {
-                *out = finish(best, direction);
+            norms.clear();
+            norms.extend(values.chunks_exact_mut(dim).map(|row| Norm::of(row).ok()));
+            columns.pack_rows(values, tiles);
+            columns.argmax(tiles, block.len(), exact_products, best);
+            for ((out, &best), &norm) in block.iter_mut().zip(best.iter()).zip(norms.iter()) {
+                *out = self.finish(best, norm);
             }
             Ok(())
         })
     }
-}
 
-/// The best of the `survivors` of each of `rows` into `best`.
-fn score(
-    survivors: &[Survivor],
-    rows: &[f32],
-    centroids: &Centroids,
-    kernel: Kernel,
-    best: &mut [Option<(Best, Direction)>],
-) {
-    let dim = centroids.dim();
-    for survivors in survivors.chunks(PAIRS) {
-        let pair = |i: usize| {
-            let Survivor { row, label } = survivors[i.min(survivors.len() - 1)];
-            (&rows[row as usize * dim..][..dim], &centroids.vectors()[label as usize * dim..][..dim])
-        };
-        for (survivor, (dot, square)) in survivors.iter().zip(kernel.pairs(std::array::from_fn(pair))) {
-            let best = &mut best[survivor.row as usize];
-            if best.is_none_or(|(best, _)| dot > best.dot) {
-                *best = Some((Best { label: survivor.label, dot }, Direction::of_square(square)));
-            }
-        }
+    /// The best of all centroids for one row of float32.
+    fn by_all_of_one(&self, row: &[f32]) -> (Best, Option<Norm>) {
+        let mut wide: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
+        let norm = Norm::of(&mut wide).ok();
+        let (mut tiles, mut best) = (Vec::new(), Vec::new());
+        self.columns().pack_rows(&wide, &mut tiles);
+        self.columns().argmax(&tiles, 1, true, &mut best);
+        (best[0], norm)
     }
-}
-
-/// The best of all centroids for one row.
-fn by_all_of_one(row: &[f32], kernel: Kernel, centroids: &Packed) -> (Best, Option<Direction>) {
-    let mut wide: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
-    let direction = Direction::of(&mut wide).ok();
-    let (mut tiles, mut best) = (Vec::new(), Vec::new());
-    kernel.pack_rows(&wide, row.len(), &mut tiles);
-    kernel.nearest(&tiles, 1, centroids, &mut best);
-    (best[0], direction)
 }
 
 /// What `f(scratch, reader, range, out)` makes of every `range` of `size` rows. Rows from files are read some
@@ -293,6 +237,6 @@ fn for_rows<'r, S, T: Clone + Default + Send>(
 /// The error that names `row`, which has no direction.
 pub(crate) fn invalid_row(rows: &Rows<'_>, row: usize) -> Result<Error> {
     let mut reader = rows.reader();
-    let why = Direction::of(reader.read(row..row + 1)?).err().unwrap_or("has no direction");
+    let why = Norm::of(reader.read(row..row + 1)?).err().unwrap_or("has no direction");
     Ok(Error::InvalidRow { row, why })
 }

@@ -1,15 +1,18 @@
 //! Every kernel, block size and thread count against the definition, bit for bit.
 
+use std::borrow::Cow;
+
 use half::{bf16, f16};
 use proptest::prelude::*;
 
-use super::lanes::{LANES, dot};
 use super::*;
+use crate::linalg::dot::{LANES, dot, reduce_lanes};
+use crate::linalg::quantized_rows::QuantizedRows;
 use crate::rows::{Block, Element};
 use crate::runtime::cpu::Level;
 use crate::runtime::rng::uniform;
 
-/// The definition of [`lanes`], one product after the other.
+/// The definition of [`crate::linalg::dot`], one product after the other.
 fn dot_oracle(x: &[f64], y: &[f32]) -> f64 {
     let mut s = [0.0; LANES];
     for i in 0..x.len().next_multiple_of(LANES) {
@@ -24,7 +27,7 @@ fn assign_oracle(row: &[f64], centroids: &[f32], normalize: bool) -> (i32, f32) 
     let norm = {
         let mut s = [0.0; LANES];
         row.iter().enumerate().for_each(|(i, v)| s[i % LANES] += v * v);
-        lanes::tree(s).sqrt()
+        reduce_lanes(s).sqrt()
     };
     if !norm.is_finite() || norm == 0.0 {
         return (NO_LABEL, f32::NAN);
@@ -71,12 +74,12 @@ fn matrices() -> impl Strategy<Value = (usize, Vec<f32>, Vec<f32>)> {
     })
 }
 
-/// Best centroids of all rows by one kernel, as bits.
-fn by_kernel(kernel: Kernel, rows: &[f64], centroids: &[f32], dim: usize) -> Vec<(u32, u64)> {
-    let packed = kernel.pack_centroids(centroids, dim);
+/// Best centroids of all rows by the kernel of one level, as bits.
+fn by_kernel(level: Level, exact: bool, rows: &[f64], centroids: &[f32], dim: usize) -> Vec<(u32, u64)> {
+    let columns = ExactColumns::new(level, centroids, dim);
     let (mut tiles, mut best) = (Vec::new(), Vec::new());
-    kernel.pack_rows(rows, dim, &mut tiles);
-    kernel.nearest(&tiles, rows.len() / dim, &packed, &mut best);
+    columns.pack_rows(rows, &mut tiles);
+    columns.argmax(&tiles, rows.len() / dim, exact, &mut best);
     best.iter().map(|b| (b.label, b.dot.to_bits())).collect()
 }
 
@@ -103,7 +106,7 @@ proptest! {
         let expected = by_oracle(&wide, &centroids, dim);
         for level in levels() {
             for exact in [true, false] {
-                let got = by_kernel(Kernel::new(level, exact), &wide, &centroids, dim);
+                let got = by_kernel(level, exact, &wide, &centroids, dim);
                 prop_assert_eq!(&got, &expected, "{:?}, exact products: {}", level, exact);
             }
         }
@@ -117,9 +120,8 @@ proptest! {
             .flat_map(|row| centroids.chunks(dim).map(|c| dot_oracle(&row, c).to_bits()).collect::<Vec<u64>>())
             .collect();
         for level in levels() {
-            let kernel = Kernel::new(level, true);
             let mut dots = Vec::new();
-            kernel.dots(&rows, dim, &kernel.pack_centroids(&centroids, dim), &mut dots);
+            ExactColumns::new(level, &centroids, dim).dots(&rows, &mut dots);
             prop_assert_eq!(&dots.iter().map(|d| d.to_bits()).collect::<Vec<u64>>(), &expected, "{:?}", level);
         }
     }
@@ -132,7 +134,7 @@ proptest! {
         let wide: Vec<f64> = rows.iter().zip(&noise).map(|(&v, e)| f64::from(v) * (1.0 + e)).collect();
         let expected = by_oracle(&wide, &centroids, dim);
         for level in levels() {
-            prop_assert_eq!(&by_kernel(Kernel::new(level, false), &wide, &centroids, dim), &expected, "{:?}", level);
+            prop_assert_eq!(&by_kernel(level, false, &wide, &centroids, dim), &expected, "{:?}", level);
         }
     }
 
@@ -345,5 +347,31 @@ fn the_dot_product_is_that_of_the_oracle() {
         let y: Vec<f32> = (0..n).map(|i| (i as f32 * 0.73).cos()).collect();
         let wide: Vec<f64> = y.iter().map(|&v| f64::from(v)).collect();
         assert_eq!(dot(&x, &wide).to_bits(), dot_oracle(&x, &y).to_bits());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..Default::default() })]
+
+    #[test]
+    fn rows_in_memory_have_the_labels_of_an_assignment_at_every_level(
+        n in 1usize..200, dim in 1usize..90, k in 1usize..40, copies in 1usize..4, seed: u64,
+    ) {
+        let number = |seed: u64| move |i: usize| (uniform(seed, i as u64) - 0.5) as f32;
+        let rows: Vec<f32> = (0..n * dim).map(number(seed)).collect();
+        // Copies are ties, which go to the lowest label.
+        let vectors: Vec<f32> = (0..k * dim).map(number(!seed)).collect::<Vec<f32>>().repeat(copies);
+        let par = Par::new(Some(2));
+        let (rows, centroids) = (Rows::from_slice(&rows, dim).unwrap(), Rows::from_slice(&vectors, dim).unwrap());
+        let Ok(centroids) = Centroids::new(&centroids) else { return Ok(()) };
+        let scalar = Options { level: Some(Level::Scalar), ..Options::default() };
+        let expected = assign(&rows, &centroids, scalar, OnInvalid::Exclude, &par).unwrap().labels;
+        for level in levels() {
+            let rows = QuantizedRows::new(Cow::Borrowed(rows.singles(0..n).unwrap()), dim, level, &par).unwrap();
+            if let Some(rows) = rows {
+                let labels = rows.nearest(centroids.vectors(), &par).unwrap();
+                prop_assert!(labels.iter().zip(&expected).all(|(&label, &want)| label as i32 == want), "{:?}", level);
+            }
+        }
     }
 }

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::{members, piece, read_row};
-use crate::assign::lanes::{LANES, tree};
 use crate::error::{Error, Result};
+use crate::linalg::dot::{LANES, reduce_lanes};
 use crate::rows::{Dtype, Rows};
 use crate::runtime::cpu::{self, Level, dispatch};
 use crate::runtime::parallel::Par;
@@ -119,7 +119,7 @@ impl<T: Number> Group<T> {
     }
 }
 
-/// [`lanes::dot`](crate::assign::lanes::dot), where `y` is padded to whole steps already.
+/// [`linalg::dot`](crate::linalg::dot::dot), where `y` is padded to whole steps already.
 #[inline(always)]
 fn dot<T: Number>(x: &[T], y: &[f64]) -> f64 {
     let (steps, tail) = x.as_chunks::<LANES>();
@@ -134,7 +134,7 @@ fn dot<T: Number>(x: &[T], y: &[f64]) -> f64 {
     for (l, (&x, y)) in tail.iter().zip(&y[steps.len() * LANES..]).enumerate() {
         sums[l] += x.into() * y;
     }
-    tree(sums)
+    reduce_lanes(sums)
 }
 
 dispatch! {
@@ -155,7 +155,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::assign::lanes;
+    use crate::linalg::dot;
 
     proptest! {
         #[test]
@@ -167,7 +167,7 @@ mod tests {
             let n = wide.len() / dim - 1;
             let (rows, rest) = wide.split_at(n * dim);
             let mut wanted = rest[..dim].to_vec();
-            let scores: Vec<f64> = rows.chunks_exact(dim).map(|row| lanes::dot(row, &wanted)).collect();
+            let scores: Vec<f64> = rows.chunks_exact(dim).map(|row| dot::dot(row, &wanted)).collect();
             let expected = scores.iter().enumerate().fold(None, |best: Option<(f64, usize)>, (i, &s)| match best {
                 Some((highest, _)) if s <= highest => best,
                 _ => Some((s, i)),

@@ -91,6 +91,6 @@ mod tests {
 
     fn norm(row: &[f32]) -> f64 {
         let row: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
-        crate::assign::lanes::dot(&row, &row).sqrt()
+        crate::linalg::dot::dot(&row, &row).sqrt()
     }
 }

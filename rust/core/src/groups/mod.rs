@@ -1,7 +1,7 @@
 //! Rows in groups, as selection methods other than RS-Prune see them.
 //!
 //! All of it is float64 arithmetic over the rows as stored, dot products and norms being those of
-//! [`lanes`](crate::assign::lanes); sums over rows run in the order of the rows. No thread count shows.
+//! [`linalg::dot`](crate::linalg::dot); sums over rows run in the order of the rows. No thread count shows.
 
 mod herd;
 mod median;
@@ -10,9 +10,9 @@ mod tests;
 
 use std::ops::Range;
 
-use crate::assign::Direction;
-use crate::assign::lanes::dot;
 use crate::error::{Error, Result};
+use crate::linalg::dot::dot;
+use crate::linalg::norm::Norm;
 use crate::rows::{Reader, Rows};
 use crate::runtime::parallel::Par;
 pub use herd::herd;
@@ -26,7 +26,7 @@ const BLOCK_BYTES: usize = 256 << 10;
 /// # Errors
 /// What reading files can raise.
 pub fn valid(rows: &Rows<'_>, par: &Par<'_>) -> Result<Vec<bool>> {
-    for_rows(rows, par, |_, row| Direction::of(row).is_ok())
+    for_rows(rows, par, |_, row| Norm::of(row).is_ok())
 }
 
 /// The Euclidean distance of each row, normalised, to the centre of its group. NaN for rows without a group.
@@ -39,7 +39,7 @@ pub fn distances(rows: &Rows<'_>, labels: &[i32], centres: &[f64], par: &Par<'_>
     members(rows, labels, centres.len() / dim)?;
     let distances = for_rows(rows, par, |i, row| {
         let Ok(label) = usize::try_from(labels[i]) else { return Some(f64::NAN) };
-        let norm = Direction::of(row).ok()?.norm;
+        let norm = Norm::of(row).ok()?.value;
         row.iter_mut().zip(&centres[label * dim..]).for_each(|(v, centre)| *v = *v / norm - centre);
         Some(dot(row, row).sqrt())
     })?;
@@ -99,8 +99,8 @@ fn members(rows: &Rows<'_>, labels: &[i32], k: usize) -> Result<Vec<Vec<usize>>>
 /// Row `i` as stored, or rescaled if its norm over- or underflows, and its norm.
 fn read_row<'r>(reader: &'r mut Reader<'_>, i: usize) -> Result<(&'r [f64], f64)> {
     let row = reader.read(i..i + 1)?;
-    match Direction::of(row) {
-        Ok(direction) => Ok((row, direction.norm)),
+    match Norm::of(row) {
+        Ok(norm) => Ok((row, norm.value)),
         Err(why) => Err(Error::InvalidRow { row: i, why }),
     }
 }

@@ -7,8 +7,9 @@
 //! of candidates are needed, and no draw has to pass over all vectors.
 
 use super::units::Units;
-use crate::assign::{PAIRS, Resident};
 use crate::error::Result;
+use crate::linalg::exact_gemm::{ExactColumns, PAIRS, dot4};
+use crate::linalg::quantized_rows::QuantizedRows;
 use crate::runtime::parallel::Par;
 use crate::runtime::rng::uniform;
 
@@ -54,7 +55,7 @@ pub(super) fn plus_plus(units: &Units<'_>, k: usize, seed: u64, run: usize, par:
 
 /// Upper bounds on the squared distance of each vector to the nearest seed.
 struct Bounds<'u> {
-    rows: &'u Resident<'u>,
+    rows: &'u QuantizedRows<'u>,
     bounds: Vec<f64>,
     /// Of the bounds.
     running_sums: Vec<f64>,
@@ -63,7 +64,7 @@ struct Bounds<'u> {
 }
 
 impl<'u> Bounds<'u> {
-    fn new(rows: &'u Resident<'u>) -> Self {
+    fn new(rows: &'u QuantizedRows<'u>) -> Self {
         let bounds = vec![LARGEST; rows.len()];
         let running_sums = running_sums(&bounds);
         Bounds { rows, bounds, running_sums, heeded: 0 }
@@ -86,7 +87,7 @@ impl<'u> Bounds<'u> {
         self.bounds[candidate] > threshold
             && seeds[self.heeded..].chunks(PAIRS).all(|seeds| {
                 let pair = |i: usize| (self.rows.row(seeds[i.min(seeds.len() - 1)]), x);
-                let dots = self.rows.kernel().pairs(std::array::from_fn(pair));
+                let dots = dot4(self.rows.level(), std::array::from_fn(pair));
                 let mut seeds = seeds.iter().zip(dots);
                 seeds.all(|(&seed, (dot, _))| squared_distance(self.rows, candidate, seed, dot) > threshold)
             })
@@ -95,13 +96,13 @@ impl<'u> Bounds<'u> {
     /// Makes the bounds the distances to the nearest of `seeds`.
     fn tighten(&mut self, seeds: &[usize], par: &Par<'_>) -> Result<()> {
         let rows = self.rows;
-        let (dim, kernel) = (rows.dim(), rows.kernel());
+        let dim = rows.dim();
         let news = &seeds[self.heeded..];
         let vectors: Vec<f32> = news.iter().flat_map(|&i| rows.row(i)).copied().collect();
-        let packed = kernel.pack_centroids(&vectors, dim);
+        let columns = ExactColumns::new(rows.level(), &vectors, dim);
         par.for_blocks(&mut self.bounds, BLOCK, Vec::new, |dots, block, bounds| {
             let first = block * BLOCK;
-            kernel.dots(&rows.rows()[first * dim..][..bounds.len() * dim], dim, &packed, dots);
+            columns.dots(&rows.rows()[first * dim..][..bounds.len() * dim], dots);
             for (i, (bound, dots)) in bounds.iter_mut().zip(dots.chunks(news.len())).enumerate() {
                 for (&dot, &seed) in dots.iter().zip(news) {
                     *bound = bound.min(squared_distance(rows, first + i, seed, dot));
@@ -116,7 +117,7 @@ impl<'u> Bounds<'u> {
 }
 
 /// `2 - 2 cos` of two vectors, or exactly 0 where rounding alone may have left something.
-fn squared_distance(rows: &Resident<'_>, i: usize, j: usize, dot: f64) -> f64 {
+fn squared_distance(rows: &QuantizedRows<'_>, i: usize, j: usize, dot: f64) -> f64 {
     let distance = 2.0 - 2.0 * (dot * (rows.inverse_norm(i) * rows.inverse_norm(j)));
     if distance > rows.dim() as f64 * ROUNDING { distance } else { 0.0 }
 }

@@ -3,8 +3,9 @@
 use super::Options;
 use super::sums::Sums;
 use super::units::Units;
-use crate::assign::{Centroids, PAIRS};
+use crate::assign::Centroids;
 use crate::error::Result;
+use crate::linalg::exact_gemm::{PAIRS, dot4};
 use crate::runtime::parallel::Par;
 
 /// Rows in an item of work.
@@ -25,7 +26,7 @@ pub(super) fn run(units: &Units<'_>, seeds: &[usize], options: &Options, par: &P
     let mut objective: Vec<f64> = Vec::new();
     let mut sums = Sums::new(units, options.k);
     loop {
-        let has_changed = sums.update(units.rows.labels(&centroids, par)?, par)?;
+        let has_changed = sums.update(units.rows.nearest(centroids.vectors(), par)?, par)?;
         let sum = sums.objective(&centroids);
         if let Some(&last) = objective.last() {
             if sum < last {
@@ -85,7 +86,7 @@ fn least_alike(
         |(), block, cosines| {
             for (i, cosine) in (block * BLOCK..).zip(cosines) {
                 let centroid = &centroids.vectors()[labels[i] as usize * dim..][..dim];
-                *cosine = rows.kernel().pairs([(rows.row(i), centroid); PAIRS])[0].0 * rows.inverse_norm(i);
+                *cosine = dot4(rows.level(), [(rows.row(i), centroid); PAIRS])[0].0 * rows.inverse_norm(i);
             }
             Ok(())
         },

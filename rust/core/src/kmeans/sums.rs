@@ -4,8 +4,10 @@
 //! had never been part of it: an iteration adds and takes off only what has changed its cluster.
 
 use super::units::Units;
-use crate::assign::{Centroids, Direction, lanes};
+use crate::assign::Centroids;
 use crate::error::Result;
+use crate::linalg::dot::dot;
+use crate::linalg::norm::Norm;
 use crate::runtime::cpu::prefetch;
 use crate::runtime::parallel::Par;
 
@@ -79,7 +81,7 @@ impl<'u> Sums<'u> {
     pub(super) fn objective(&self, centroids: &Centroids) -> f64 {
         let of_cluster = |(cluster, centroid): (&Cluster, &[f32])| {
             let centroid: Vec<f64> = centroid.iter().map(|&v| f64::from(v)).collect();
-            lanes::dot(&cluster.wide(), &centroid)
+            dot(&cluster.wide(), &centroid)
         };
         let centroids = centroids.vectors().chunks_exact(centroids.dim());
         self.clusters.iter().zip(centroids).map(of_cluster).sum::<f64>() / self.scale
@@ -89,8 +91,8 @@ impl<'u> Sums<'u> {
     pub(super) fn directions(&self) -> impl Iterator<Item = Option<Vec<f32>>> {
         self.clusters.iter().map(|cluster| {
             let mut sum = cluster.wide();
-            let direction = Direction::of(&mut sum).ok()?;
-            Some(sum.iter().map(|v| (v / direction.norm) as f32).collect())
+            let norm = Norm::of(&mut sum).ok()?;
+            Some(sum.iter().map(|v| (v / norm.value) as f32).collect())
         })
     }
 }

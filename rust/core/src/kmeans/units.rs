@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use crate::assign::{Direction, OnInvalid, ROOM, Resident, invalid_row};
+use crate::assign::{OnInvalid, invalid_row};
 use crate::error::{Error, Result};
+use crate::linalg::norm::Norm;
+use crate::linalg::quantized_rows::{NORM_RANGE, QuantizedRows};
 use crate::rows::Rows;
 use crate::runtime::cpu;
 use crate::runtime::parallel::Par;
@@ -14,7 +16,7 @@ const LOAD: usize = 256;
 
 /// The rows that have a direction, which is all that is used of them.
 pub(super) struct Units<'r> {
-    pub(super) rows: Resident<'r>,
+    pub(super) rows: QuantizedRows<'r>,
     /// The rows that have none and are not among these, ascending.
     pub(super) invalid: Vec<usize>,
 }
@@ -24,7 +26,7 @@ impl<'r> Units<'r> {
     pub(super) fn load(rows: &'r Rows<'_>, on_invalid: OnInvalid, par: &Par<'_>) -> Result<Self> {
         let (n, dim, level) = (rows.len(), rows.dim(), cpu::level()?);
         if let Some(singles) = rows.singles(0..n)
-            && let Some(rows) = Resident::new(Cow::Borrowed(singles), dim, level, par)?
+            && let Some(rows) = QuantizedRows::new(Cow::Borrowed(singles), dim, level, par)?
         {
             return Ok(Units { rows, invalid: Vec::new() });
         }
@@ -32,7 +34,7 @@ impl<'r> Units<'r> {
         if let (OnInvalid::Raise, Some(&row)) = (on_invalid, invalid.first()) {
             return Err(invalid_row(rows, row)?);
         }
-        match Resident::new(Cow::Owned(singles), dim, level, par)? {
+        match QuantizedRows::new(Cow::Owned(singles), dim, level, par)? {
             Some(rows) if invalid.len() < n => Ok(Units { rows, invalid }),
             _ => Err(Error::Empty(format!("none of the {n} rows has a direction: all are NaN, infinite or zero"))),
         }
@@ -79,8 +81,8 @@ fn copy(rows: &Rows<'_>, par: &Par<'_>) -> Result<(Vec<f32>, Vec<usize>)> {
             let values = reader.read(i * LOAD..i * LOAD + block.len() / dim)?;
             for (single, row) in block.chunks_exact_mut(dim).zip(values.chunks_exact_mut(dim)) {
                 // A row without direction stays all zero, which no other is.
-                if let Ok(direction) = Direction::of(row) {
-                    narrow(row, direction.norm, single);
+                if let Ok(norm) = Norm::of(row) {
+                    narrow(row, norm.value, single);
                 }
             }
             Ok(())
@@ -100,11 +102,11 @@ fn copy(rows: &Rows<'_>, par: &Par<'_>) -> Result<(Vec<f32>, Vec<usize>)> {
 }
 
 /// The direction of `row`, whose norm is given, as float32. What float32 holds does not change, so that a row is the same
-/// whatever dtype it comes in; of others, and where there is no [`ROOM`], the largest number becomes one of 1 to 2.
+/// whatever dtype it comes in; of others, and where there is no [`NORM_RANGE`], the largest number becomes one of 1 to 2.
 fn narrow(row: &[f64], norm: f64, single: &mut [f32]) {
     single.iter_mut().zip(row).for_each(|(single, &v)| *single = v as f32);
     let is_exact = single.iter().zip(row).all(|(&single, &v)| f64::from(single) == v);
-    if !(is_exact && ROOM.contains(&norm)) {
+    if !(is_exact && NORM_RANGE.contains(&norm)) {
         let largest = row.iter().fold(0.0, |largest: f64, v| largest.max(v.abs()));
         let exponent = libm::ilogb(largest);
         single.iter_mut().zip(row).for_each(|(single, &v)| *single = libm::scalbn(v, -exponent) as f32);

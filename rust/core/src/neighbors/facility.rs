@@ -12,11 +12,11 @@ use std::collections::BinaryHeap;
 use super::groups::Groups;
 use super::knn::NO_ROW;
 use super::{Neighbour, Options, Source, check_count, cosine, norms};
-use crate::assign::Kernel;
-use crate::assign::lanes::{LANES, tree};
 use crate::error::{Error, Result};
+use crate::linalg::dot::{LANES, reduce_lanes};
+use crate::linalg::exact_gemm::ExactColumns;
 use crate::rows::Rows;
-use crate::runtime::cpu::dispatch;
+use crate::runtime::cpu::{Level, dispatch};
 use crate::runtime::parallel::Par;
 
 /// Similarities of all pairs of a group are kept up to so many bytes for all threads together; those of larger groups are
@@ -49,14 +49,13 @@ pub fn within_groups(
         return Err(Error::Argument(format!("{} budgets for {} groups", budgets.len(), groups.count())));
     }
     let level = options.level()?;
-    let kernel = Kernel::new(level, true);
     let scratch = || (Source::new(rows), Vec::new());
     par.map(budgets.len(), scratch, |(source, values), g| {
         if budgets[g] == 0 {
             return Ok(Vec::new());
         }
         source.gather(groups.rows(g), values)?;
-        let group = Group::new(groups.rows(g), values, rows.dim(), kernel);
+        let group = Group::new(groups.rows(g), values, rows.dim(), level);
         let kept = group.len().saturating_mul(group.len()) * size_of::<f32>() <= KEPT_BYTES / par.threads();
         let all = if kept { group.all_pairs(par)? } else { Vec::new() };
         let column = |i: usize| match kept {
@@ -176,7 +175,7 @@ fn gain_in_lanes(similarity: &[f32], cover: &[f32]) -> f64 {
     for (sum, (&s, &c)) in sums.iter_mut().zip(s_tail.iter().zip(c_tail)) {
         *sum += term(s, c);
     }
-    0.5 * tree(sums)
+    0.5 * reduce_lanes(sums)
 }
 
 /// Candidates whose similarities to all are computed at a time: packed, they stay in the second-level cache.
@@ -188,22 +187,22 @@ struct Group<'v> {
     vectors: std::borrow::Cow<'v, [f32]>,
     norms: Vec<f64>,
     dim: usize,
-    kernel: Kernel,
+    level: Level,
 }
 
 impl<'v> Group<'v> {
-    fn new(numbers: &[u32], vectors: &'v [f32], dim: usize, kernel: Kernel) -> Self {
-        let norms = norms(vectors, dim, kernel);
+    fn new(numbers: &[u32], vectors: &'v [f32], dim: usize, level: Level) -> Self {
+        let norms = norms(vectors, dim, level);
         let is_valid = |norm: &f64| *norm > 0.0 && norm.is_finite();
         if norms.iter().all(is_valid) {
-            return Group { numbers: numbers.to_vec(), vectors: vectors.into(), norms, dim, kernel };
+            return Group { numbers: numbers.to_vec(), vectors: vectors.into(), norms, dim, level };
         }
         let valid = || norms.iter().map(is_valid);
         let vectors = vectors.chunks_exact(dim).zip(valid()).filter(|(_, valid)| *valid).flat_map(|(v, _)| v).copied();
         let numbers = numbers.iter().zip(valid()).filter(|(_, valid)| *valid).map(|(&number, _)| number);
         let (numbers, vectors) = (numbers.collect(), vectors.collect::<Vec<f32>>().into());
         let norms = norms.into_iter().filter(is_valid).collect();
-        Group { numbers, vectors, norms, dim, kernel }
+        Group { numbers, vectors, norms, dim, level }
     }
 
     fn len(&self) -> usize {
@@ -218,8 +217,8 @@ impl<'v> Group<'v> {
         for first in (0..n).step_by(COLUMNS) {
             par.check()?;
             let end = n.min(first + COLUMNS);
-            let packed = self.kernel.pack_centroids(&self.vectors[first * self.dim..end * self.dim], self.dim);
-            self.kernel.dots(&self.vectors[first * self.dim..], self.dim, &packed, &mut dots);
+            let columns = ExactColumns::new(self.level, &self.vectors[first * self.dim..end * self.dim], self.dim);
+            columns.dots(&self.vectors[first * self.dim..], &mut dots);
             for (i, dots) in (first..n).zip(dots.chunks_exact(end - first)) {
                 for (j, &dot) in (first..end).zip(dots) {
                     let similarity = cosine(dot, self.norms[i], self.norms[j]);
@@ -232,9 +231,9 @@ impl<'v> Group<'v> {
 
     /// The similarities of row `i` to all.
     fn column(&self, i: usize) -> Vec<f32> {
-        let packed = self.kernel.pack_centroids(&self.vectors[i * self.dim..(i + 1) * self.dim], self.dim);
+        let column = &self.vectors[i * self.dim..(i + 1) * self.dim];
         let mut dots = Vec::new();
-        self.kernel.dots(&self.vectors, self.dim, &packed, &mut dots);
+        ExactColumns::new(self.level, column, self.dim).dots(&self.vectors, &mut dots);
         dots.iter().zip(&self.norms).map(|(&dot, &norm)| cosine(dot, norm, self.norms[i])).collect()
     }
 }

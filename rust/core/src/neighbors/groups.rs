@@ -5,9 +5,9 @@
 
 use std::ops::Range;
 
-use super::{Components, Options, Panel, Scratch, Search, Source, check_count};
-use crate::assign::Ask;
+use super::{Components, Options, Panel, Scratch, Source, Visitor, check_count};
 use crate::error::{Error, Result};
+use crate::linalg::Query;
 use crate::rows::Rows;
 use crate::runtime::parallel::Par;
 
@@ -173,7 +173,7 @@ fn batches(groups: Groups<'_>, panel_rows: usize) -> Vec<Vec<Part>> {
 }
 
 /// Searches the panels of a batch by all blocks of rows that come after their firsts.
-fn search<S: Search + Send>(
+fn search<S: Visitor + Send>(
     rows: &Rows<'_>,
     groups: Groups<'_>,
     batch: &[Part],
@@ -219,12 +219,12 @@ struct Nearest {
     ahead: usize,
 }
 
-impl Search for Nearest {
-    fn ask(&self, row: usize) -> Ask {
-        Ask { floor: self.best[row], limit: self.ahead + row, best: 1 }
+impl Visitor for Nearest {
+    fn query(&self, row: usize) -> Query {
+        Query { floor: self.best[row], limit: self.ahead + row, best: 1 }
     }
 
-    fn found(&mut self, row: usize, _: usize, similarity: f32) {
+    fn visit(&mut self, row: usize, _: usize, similarity: f32) {
         self.best[row] = self.best[row].max(similarity);
     }
 }
@@ -238,12 +238,12 @@ struct Edges<'e> {
     ahead: usize,
 }
 
-impl Search for Edges<'_> {
-    fn ask(&self, row: usize) -> Ask {
-        Ask { floor: self.threshold, limit: self.ahead + row, best: 0 }
+impl Visitor for Edges<'_> {
+    fn query(&self, row: usize) -> Query {
+        Query { floor: self.threshold, limit: self.ahead + row, best: 0 }
     }
 
-    fn found(&mut self, row: usize, vector: usize, similarity: f32) {
+    fn visit(&mut self, row: usize, vector: usize, similarity: f32) {
         if similarity > self.threshold {
             self.components.join(self.later[row], self.earlier[vector]);
         }
@@ -256,13 +256,13 @@ struct Any<'a> {
     threshold: f32,
 }
 
-impl Search for Any<'_> {
-    fn ask(&self, row: usize) -> Ask {
+impl Visitor for Any<'_> {
+    fn query(&self, row: usize) -> Query {
         // Enough is known of a row that is removed.
-        Ask { floor: self.threshold, limit: if self.removed[row] { 0 } else { usize::MAX }, best: 0 }
+        Query { floor: self.threshold, limit: if self.removed[row] { 0 } else { usize::MAX }, best: 0 }
     }
 
-    fn found(&mut self, row: usize, _: usize, similarity: f32) {
+    fn visit(&mut self, row: usize, _: usize, similarity: f32) {
         self.removed[row] |= similarity > self.threshold;
     }
 }
@@ -274,12 +274,12 @@ struct Pairs<'p> {
     threshold: f32,
 }
 
-impl Search for Pairs<'_> {
-    fn ask(&self, row: usize) -> Ask {
-        Ask { floor: self.threshold, limit: if self.removed[row] { 0 } else { row }, best: 0 }
+impl Visitor for Pairs<'_> {
+    fn query(&self, row: usize) -> Query {
+        Query { floor: self.threshold, limit: if self.removed[row] { 0 } else { row }, best: 0 }
     }
 
-    fn found(&mut self, row: usize, vector: usize, similarity: f32) {
+    fn visit(&mut self, row: usize, vector: usize, similarity: f32) {
         if similarity > self.threshold {
             self.found.push((row, vector));
         }

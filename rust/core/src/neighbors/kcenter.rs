@@ -5,10 +5,12 @@
 //! all others, it is the farthest of all. Only then the others catch up, with all choices since at once: as products of
 //! matrices, of which the bounds of [`Panel`] exclude nearly all.
 
-use super::{Options, Panel, Scratch, Search, Source, check_count, cosine};
-use crate::assign::{Ask, Kernel, PAIRS};
+use super::{Options, Panel, Scratch, Source, Visitor, check_count, cosine};
 use crate::error::{Error, Result};
+use crate::linalg::Query;
+use crate::linalg::exact_gemm::{PAIRS, dot4, squared_norm};
 use crate::rows::Rows;
+use crate::runtime::cpu::Level;
 use crate::runtime::parallel::Par;
 
 /// Rows that are held: few enough that a step is quick, and enough for many steps.
@@ -128,7 +130,7 @@ fn choose_from_held(
     par: &Par<'_>,
 ) -> Result<bool> {
     let dim = rows.dim();
-    let kernel = Kernel::new(options.level()?, true);
+    let level = options.level()?;
     let mut held: Vec<Candidate> = (0u32..)
         .zip(similarity)
         .filter(|&(row, s)| !s.is_nan() && !chosen.is_chosen[row as usize])
@@ -157,7 +159,7 @@ fn choose_from_held(
         }
         let center = vectors[i * dim..(i + 1) * dim].to_vec();
         chosen.push(candidate.row, &center);
-        update(&mut held, &vectors, &center, kernel);
+        update(&mut held, &vectors, &center, level);
         // What is above the others is farthest only after they have caught up.
         let mut end = 0;
         for i in 0..held.len() {
@@ -172,12 +174,12 @@ fn choose_from_held(
 }
 
 /// Raises the similarity of each candidate to that to `center`.
-fn update(held: &mut [Candidate], vectors: &[f32], center: &[f32], kernel: Kernel) {
+fn update(held: &mut [Candidate], vectors: &[f32], center: &[f32], level: Level) {
     let dim = center.len();
-    let norm = kernel.pairs([(center, center); PAIRS])[0].1.sqrt();
+    let norm = squared_norm(level, center).sqrt();
     for (four, vectors) in held.chunks_mut(PAIRS).zip(vectors.chunks(PAIRS * dim)) {
         let vector = |i: usize| &vectors[i.min(four.len() - 1) * dim..][..dim];
-        let dots = kernel.pairs(std::array::from_fn(|i| (vector(i), center)));
+        let dots = dot4(level, std::array::from_fn(|i| (vector(i), center)));
         for (candidate, (dot, square)) in four.iter_mut().zip(dots) {
             candidate.similarity = candidate.similarity.max(cosine(dot, square.sqrt(), norm));
         }
@@ -187,12 +189,12 @@ fn update(held: &mut [Candidate], vectors: &[f32], center: &[f32], kernel: Kerne
 /// The largest similarity of each row so far.
 struct Nearest<'n>(&'n mut [f32]);
 
-impl Search for Nearest<'_> {
-    fn ask(&self, row: usize) -> Ask {
-        Ask { floor: self.0[row], limit: usize::MAX, best: 1 }
+impl Visitor for Nearest<'_> {
+    fn query(&self, row: usize) -> Query {
+        Query { floor: self.0[row], limit: usize::MAX, best: 1 }
     }
 
-    fn found(&mut self, row: usize, _: usize, similarity: f32) {
+    fn visit(&mut self, row: usize, _: usize, similarity: f32) {
         self.0[row] = self.0[row].max(similarity);
     }
 }

@@ -1,8 +1,8 @@
 //! The k most similar rows of every row.
 
-use super::{Options, Panel, Scratch, Search, Source, check_count, check_dim};
-use crate::assign::Ask;
+use super::{Options, Panel, Scratch, Source, Visitor, check_count, check_dim};
 use crate::error::{Error, Result};
+use crate::linalg::Query;
 use crate::rows::Rows;
 use crate::runtime::parallel::Par;
 
@@ -68,11 +68,11 @@ struct Best<'b> {
     query: Option<usize>,
 }
 
-impl Search for Best<'_> {
-    fn ask(&self, row: usize) -> Ask {
+impl Visitor for Best<'_> {
+    fn query(&self, row: usize) -> Query {
         let last = self.lists[(row + 1) * self.k - 1];
         let is_full = last.row != NO_ROW;
-        Ask {
+        Query {
             floor: if is_full { last.similarity } else { f32::NEG_INFINITY },
             limit: usize::MAX,
             // One may be the query itself.
@@ -80,7 +80,7 @@ impl Search for Best<'_> {
         }
     }
 
-    fn found(&mut self, row: usize, vector: usize, similarity: f32) {
+    fn visit(&mut self, row: usize, vector: usize, similarity: f32) {
         let number = self.first + vector;
         if self.query.is_some_and(|query| query + row == number) {
             return;

@@ -1,6 +1,6 @@
 //! Rows and their most similar rows: the products behind near-duplicates, k-center and facility location.
 //!
-//! `similarity(x, y) = <x, y> / (|x| |y|)`: the float64 dot product of [`crate::assign::lanes`], divided by the product of
+//! `similarity(x, y) = <x, y> / (|x| |y|)`: the float64 dot product of [`crate::linalg::dot`], divided by the product of
 //! the norms and rounded once to float32. It is symmetric to the bit. Rows without a direction (NaN, infinite, all zero)
 //! are similar to nothing and are never found. Rows of float64 are normalised, and count as the nearest float32.
 //!
@@ -14,7 +14,7 @@
 //! | [`graph`] | message passing on a graph of neighbours |
 //!
 //! Products of all rows with all are never held: a [`Panel`] of the base is searched at a time, by blocks of rows. The
-//! panel excludes what the bounds of [`crate::assign`] can, and the rest is scored by the definition.
+//! panel excludes what the bounds of [`crate::linalg`] can, and the rest is scored by the definition.
 
 pub mod components;
 pub mod facility;
@@ -28,12 +28,14 @@ mod tests;
 
 pub use components::Components;
 pub use knn::{Neighbour, knn};
-use panel::{Panel, Scratch, Search};
+use panel::{Panel, Scratch, Visitor};
 
 use std::ops::Range;
 
-use crate::assign::{Direction, Kernel, PAIRS, lanes};
 use crate::error::{Error, Result};
+use crate::linalg::dot::dot;
+use crate::linalg::exact_gemm::{PAIRS, dot4};
+use crate::linalg::norm::Norm;
 use crate::rows::{Dtype, Reader, Rows};
 use crate::runtime::cpu::{self, Level};
 
@@ -72,7 +74,7 @@ impl Options {
 
 /// The similarity of two rows, as every kernel here defines it; NaN unless both have a direction.
 pub fn similarity(x: &[f64], y: &[f64]) -> f32 {
-    cosine(lanes::dot(x, y), lanes::dot(x, x).sqrt(), lanes::dot(y, y).sqrt())
+    cosine(dot(x, y), dot(x, x).sqrt(), dot(y, y).sqrt())
 }
 
 /// From the dot product and the norms: the one rounding to float32.
@@ -83,12 +85,12 @@ fn cosine(dot: f64, x: f64, y: f64) -> f32 {
 }
 
 /// The norms of rows in C order; zero or not finite for rows without a direction.
-fn norms(rows: &[f32], dim: usize, kernel: Kernel) -> Vec<f64> {
+fn norms(rows: &[f32], dim: usize, level: Level) -> Vec<f64> {
     let all: Vec<&[f32]> = rows.chunks_exact(dim).collect();
     let of_four = |four: &[&[f32]]| {
         let row = |i: usize| (four[i.min(four.len() - 1)], four[i.min(four.len() - 1)]);
-        let squares = kernel.pairs(std::array::from_fn(row));
-        squares.map(|(_, square)| Direction::of_square(square).norm).into_iter().take(four.len()).collect::<Vec<f64>>()
+        let squares = dot4(level, std::array::from_fn(row));
+        squares.map(|(_, square)| Norm::from_square(square).value).into_iter().take(four.len()).collect::<Vec<f64>>()
     };
     all.chunks(PAIRS).flat_map(of_four).collect()
 }
@@ -114,7 +116,7 @@ impl<'r> Source<'r> {
         let values = self.reader.read(range)?;
         self.units.clear();
         for row in values.chunks_exact_mut(values.len() / count.max(1)) {
-            let norm = Direction::of(row).map_or(f64::NAN, |direction| direction.norm);
+            let norm = Norm::of(row).map_or(f64::NAN, |norm| norm.value);
             self.units.extend(row.iter().map(|v| (v / norm) as f32));
         }
         Ok(&self.units)

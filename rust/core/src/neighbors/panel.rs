@@ -3,44 +3,45 @@
 use std::ops::Range;
 
 use super::{cosine, norms};
-use crate::assign::{Ask, Direction, Kernel, Measure, PAIRS, PANEL_VECTORS, Screen, Screening};
+use crate::linalg::exact_gemm::{PAIRS, dot4};
+use crate::linalg::norm::Norm;
+use crate::linalg::{BoundedSearch, PANEL_COLUMNS, Query, RowNorm, SearchScratch};
 use crate::runtime::cpu::Level;
 
 /// Vectors to be found.
 #[derive(Debug)]
 pub(super) struct Panel {
-    kernel: Kernel,
+    level: Level,
     dim: usize,
     vectors: Vec<f32>,
     norms: Vec<f64>,
     /// None where nothing is faster than float64.
-    screen: Option<Screen>,
+    bounded: Option<BoundedSearch>,
 }
 
 /// Buffers of a thread.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    screening: Screening,
-    measures: Vec<Measure>,
-    asks: Vec<Ask>,
-    left: Vec<u32>,
+    bounds: SearchScratch,
+    row_norms: Vec<RowNorm>,
+    queries: Vec<Query>,
+    candidates: Vec<u32>,
 }
 
 /// What a block of rows looks for, and finds. Rows and vectors are numbered from 0.
-pub(super) trait Search {
+pub(super) trait Visitor {
     /// What `row` looks for by now.
-    fn ask(&self, row: usize) -> Ask;
+    fn query(&self, row: usize) -> Query;
     /// `vector` has this similarity to `row`. Each that may be asked for is found once, ascending, with others among them.
-    fn found(&mut self, row: usize, vector: usize, similarity: f32);
+    fn visit(&mut self, row: usize, vector: usize, similarity: f32);
 }
 
 impl Panel {
     /// Of vectors in C order.
     pub(super) fn new(vectors: Vec<f32>, dim: usize, level: Level) -> Self {
-        let kernel = Kernel::new(level, true);
-        let norms = norms(&vectors, dim, kernel);
-        let screen = Screen::new(level, &vectors, &norms, dim);
-        Panel { kernel, dim, vectors, norms, screen }
+        let norms = norms(&vectors, dim, level);
+        let bounded = BoundedSearch::new(level, &vectors, &norms, dim);
+        Panel { level, dim, vectors, norms, bounded }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -52,38 +53,38 @@ impl Panel {
         &self.vectors[range.start * self.dim..range.end * self.dim]
     }
 
-    /// Looks for what `search` asks, for each of `rows` in C order.
-    pub(super) fn search(&self, rows: &[f32], search: &mut impl Search, scratch: &mut Scratch) {
-        let Scratch { screening, measures, asks, left } = scratch;
+    /// Looks for what `visitor` asks, for each of `rows` in C order.
+    pub(super) fn search(&self, rows: &[f32], visitor: &mut impl Visitor, scratch: &mut Scratch) {
+        let Scratch { bounds, row_norms, queries, candidates } = scratch;
         let all: Vec<&[f32]> = rows.chunks_exact(self.dim).collect();
-        self.measure(&all, measures);
-        if let Some(screen) = &self.screen {
-            screen.encode(rows, measures, screening);
+        self.measure(&all, row_norms);
+        if let Some(bounded) = &self.bounded {
+            bounded.take_rows(rows, row_norms, bounds);
         }
-        for first in (0..self.len()).step_by(PANEL_VECTORS) {
-            asks.clear();
-            asks.extend((0..all.len()).map(|row| search.ask(row)));
-            if asks.iter().all(|ask| ask.limit <= first) {
+        for first in (0..self.len()).step_by(PANEL_COLUMNS) {
+            queries.clear();
+            queries.extend((0..all.len()).map(|row| visitor.query(row)));
+            if queries.iter().all(|query| query.limit <= first) {
                 break;
             }
-            if let Some(screen) = &self.screen {
-                screen.panel(first, asks, screening);
+            if let Some(bounded) = &self.bounded {
+                bounded.search(first, queries, bounds);
             }
-            let end = self.len().min(first + PANEL_VECTORS);
+            let end = self.len().min(first + PANEL_COLUMNS);
             for (i, row) in all.iter().enumerate() {
-                left.clear();
-                match &self.screen {
-                    Some(_) => left.extend(screening.left(i).map(|vector| first as u32 + vector)),
-                    None => left.extend(first as u32..end.min(asks[i].limit) as u32),
+                candidates.clear();
+                match &self.bounded {
+                    Some(_) => candidates.extend(bounds.candidates(i).map(|vector| first as u32 + vector)),
+                    None => candidates.extend(first as u32..end.min(queries[i].limit) as u32),
                 }
-                for four in left.chunks(PAIRS) {
+                for four in candidates.chunks(PAIRS) {
                     let vector = |j: usize| four[j.min(four.len() - 1)] as usize;
-                    let dots =
-                        self.kernel.pairs(std::array::from_fn(|j| (*row, self.vectors(vector(j)..vector(j) + 1))));
+                    let pair = |j: usize| (*row, self.vectors(vector(j)..vector(j) + 1));
+                    let dots = dot4(self.level, std::array::from_fn(pair));
                     for (&vector, (dot, _)) in four.iter().zip(dots) {
-                        let similarity = cosine(dot, measures[i].norm, self.norms[vector as usize]);
+                        let similarity = cosine(dot, row_norms[i].norm, self.norms[vector as usize]);
                         if !similarity.is_nan() {
-                            search.found(i, vector as usize, similarity);
+                            visitor.visit(i, vector as usize, similarity);
                         }
                     }
                 }
@@ -91,24 +92,20 @@ impl Panel {
         }
     }
 
-    fn measure(&self, rows: &[&[f32]], measures: &mut Vec<Measure>) {
+    fn measure(&self, rows: &[&[f32]], norms: &mut Vec<RowNorm>) {
         let zeros;
-        let centre = match &self.screen {
-            Some(screen) => screen.centre(),
+        let center = match &self.bounded {
+            Some(bounded) => bounded.center(),
             None => {
                 zeros = vec![0f32; self.dim];
                 &zeros
             }
         };
-        measures.clear();
+        norms.clear();
         for four in rows.chunks(PAIRS) {
-            let pairs = self.kernel.pairs(std::array::from_fn(|i| (four[i.min(four.len() - 1)], centre)));
-            measures.extend(
-                pairs
-                    .iter()
-                    .take(four.len())
-                    .map(|&(centre, square)| Measure { norm: Direction::of_square(square).norm, centre }),
-            );
+            let pairs = dot4(self.level, std::array::from_fn(|i| (four[i.min(four.len() - 1)], center)));
+            let norm = |&(center, square): &(f64, f64)| RowNorm { norm: Norm::from_square(square).value, center };
+            norms.extend(pairs.iter().take(four.len()).map(norm));
         }
     }
 }

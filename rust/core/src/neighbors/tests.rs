@@ -111,7 +111,7 @@ fn kcenter_oracle(pairs: &[Vec<f32>], first: u32, count: usize, distance: f64) -
 fn gain_oracle(weights: impl Iterator<Item = (usize, f64)>, cover: &[f64], lanes: usize) -> f64 {
     let mut sums = vec![0.0; lanes];
     weights.enumerate().for_each(|(place, (i, s))| sums[place % lanes] += (s - cover[i]).max(0.0));
-    0.5 * if lanes == 1 { sums[0] } else { crate::assign::lanes::tree(sums.try_into().unwrap()) }
+    0.5 * if lanes == 1 { sums[0] } else { crate::linalg::dot::reduce_lanes(sums.try_into().unwrap()) }
 }
 
 /// Greedy without any laziness: `weights(j)` are the rows that `j` covers, and its similarity to each.

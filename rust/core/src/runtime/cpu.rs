@@ -187,6 +187,10 @@ impl Record {
 /// }
 /// ```
 ///
+/// `Avx512 | Avx2 | Scalar as I => generic_dot::<I>(x, y)` calls an unsafe function that is generic over an instruction
+/// set ([`crate::simd::Isa`]) as compiled for that of the level: its promise, that the CPU has the instructions of `I`, is
+/// kept here.
+///
 /// Each arm becomes the body of a function that enables the instructions of its level, into which what it calls must be
 /// inlined, unless it enables them itself.
 macro_rules! dispatch {
@@ -215,6 +219,18 @@ macro_rules! dispatch {
     (@arms $kernel:tt $level:ident $(| $more:ident)+ => $body:expr, $($rest:tt)*) => {
         dispatch!(@instance $level $kernel $body);
         dispatch!(@arms $kernel $($more)|+ => $body, $($rest)*);
+    };
+    (@arms $kernel:tt $level:ident as $isa:ident => $body:expr, $($rest:tt)*) => {
+        dispatch!(@instance $level $kernel {
+            type $isa = $crate::simd::$level;
+            // SAFETY: the instance runs where the CPU has the instructions of its level, and `$isa` uses no others.
+            #[allow(unused_unsafe, reason = "not all that is compiled for a type executes its instructions")]
+            unsafe { $body }
+        });
+        dispatch!(@arms $kernel $($rest)*);
+    };
+    (@arms $kernel:tt $level:ident $(| $more:ident)+ as $isa:ident => $body:expr, $($rest:tt)*) => {
+        dispatch!(@arms $kernel $level as $isa => $body, $($more)|+ as $isa => $body, $($rest)*);
     };
     (@arms $kernel:tt) => {};
 

@@ -1,7 +1,7 @@
 //! The dot product that defines every label and similarity.
 //!
 //! `dot(x, y)` adds the products `x[i] * y[i]` in eight lanes: lane `l` adds those with `i % 8 == l`, in the order of
-//! `i`, starting from +0.0; the last, incomplete step is padded with zeros. The lanes are then added as a tree,
+//! `i`, starting from +0.0; the last, incomplete step is padded with zeros. The lanes are then reduced as a tree,
 //! `((0+4) + (2+6)) + ((1+5) + (3+7))`. Every product and every sum is rounded to float64, none is fused.
 //!
 //! Eight lanes are one AVX-512 register, two of AVX2, four of NEON and SSE2: all of them compute exactly this. The
@@ -26,7 +26,7 @@ pub fn dot(x: &[f64], y: &[f64]) -> f64 {
     if !x_tail.is_empty() {
         step(&mut sums, &padded(x_tail), &padded(y_tail));
     }
-    tree(sums)
+    reduce_lanes(sums)
 }
 
 #[inline(always)]
@@ -44,6 +44,6 @@ fn padded(tail: &[f64]) -> Lanes {
 
 /// The sum of the lanes, in its fixed order.
 #[inline(always)]
-pub fn tree(s: Lanes) -> f64 {
+pub fn reduce_lanes(s: Lanes) -> f64 {
     ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]))
 }
