@@ -5,19 +5,18 @@ use numpy::{
 };
 use pyo3::prelude::*;
 use rsprune_core::Error;
-use rsprune_core::neighbors::facility::{self, Pick};
-use rsprune_core::neighbors::graph::{self, Passing};
-use rsprune_core::neighbors::groups::{self, Groups};
-use rsprune_core::neighbors::kcenter::{self, Stop};
+use rsprune_core::neighbors::dedup::{self, RowGroups};
+use rsprune_core::neighbors::facility_location::{self as facility, Pick};
+use rsprune_core::neighbors::kcenter::{self, StopRule};
 use rsprune_core::neighbors::knn::NO_ROW;
-use rsprune_core::neighbors::{self, Components, Neighbour, Options};
+use rsprune_core::neighbors::{self, Neighbor, Options, UnionFind, message_passing};
 
 use crate::errors::to_py;
 use crate::gil;
 use crate::rows::Rows;
 
 type Numbers<'py> = PyReadonlyArray1<'py, i64>;
-type Neighbours<'py> = (Bound<'py, PyArray2<i64>>, Bound<'py, PyArray2<f32>>);
+type Neighbors<'py> = (Bound<'py, PyArray2<i64>>, Bound<'py, PyArray2<f32>>);
 type Centers<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<f32>>);
 type Picks<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<f64>>);
 
@@ -31,7 +30,7 @@ pub fn knn<'py>(
     k: usize,
     exclude_self: bool,
     threads: Option<usize>,
-) -> PyResult<Neighbours<'py>> {
+) -> PyResult<Neighbors<'py>> {
     let (numbers, similarity): (Vec<i64>, Vec<f32>) = gil::detach(py, threads, |par| {
         let found = neighbors::knn(queries.core(), base.core(), k, exclude_self, Options::default(), par)?;
         let number = |row: u32| if row == NO_ROW { -1 } else { i64::from(row) };
@@ -53,7 +52,7 @@ pub fn max_similarity_to_earlier<'py>(
 ) -> PyResult<Bound<'py, PyArray1<f32>>> {
     let lists = Lists::new(py, &order, &starts)?;
     let similarity = gil::detach(py, threads, |par| {
-        groups::nearest_earlier(rows.core(), lists.groups(rows)?, Options::default(), par)
+        dedup::max_similarity_to_earlier(rows.core(), lists.groups(rows)?, Options::default(), par)
     })?;
     Ok(similarity.into_pyarray(py))
 }
@@ -71,7 +70,7 @@ pub fn greedy_dedup<'py>(
 ) -> PyResult<Bound<'py, PyArray1<bool>>> {
     let lists = Lists::new(py, &order, &starts)?;
     let remain = gil::detach(py, threads, |par| {
-        groups::separated(rows.core(), lists.groups(rows)?, threshold, Options::default(), par)
+        dedup::greedy_dedup(rows.core(), lists.groups(rows)?, threshold, Options::default(), par)
     })?;
     Ok(remain.into_pyarray(py))
 }
@@ -89,7 +88,7 @@ pub fn similar_components<'py>(
 ) -> PyResult<Bound<'py, PyArray1<i64>>> {
     let lists = Lists::new(py, &order, &starts)?;
     let components = gil::detach(py, threads, |par| {
-        groups::components_above(rows.core(), lists.groups(rows)?, threshold, Options::default(), par)
+        dedup::similar_components(rows.core(), lists.groups(rows)?, threshold, Options::default(), par)
     })?;
     Ok(wide(py, components.roots()))
 }
@@ -106,10 +105,10 @@ pub fn graph_components<'py>(
     let graph = Graph::new(py, &neighbours, &similarity)?;
     let components = gil::detach(py, Some(1), |_| {
         let n = graph.lists.len() / graph.k.max(1);
-        let components = Components::new(n);
+        let components = UnionFind::new(n);
         for (i, list) in (0u32..).zip(graph.lists.chunks_exact(graph.k)) {
             let edges = list.iter().filter(|other| (other.row as usize) < n && other.similarity > threshold);
-            edges.for_each(|other| components.join(i, other.row));
+            edges.for_each(|other| components.union(i, other.row));
         }
         Ok(components)
     })?;
@@ -128,7 +127,7 @@ pub fn farthest_first<'py>(
     threads: Option<usize>,
 ) -> PyResult<Centers<'py>> {
     let given = narrow(py, given.as_slice()?)?;
-    let stop = Stop { count, distance };
+    let stop = StopRule { count, distance };
     let centers =
         gil::detach(py, threads, |par| kcenter::farthest_first(rows.core(), &given, stop, Options::default(), par))?;
     Ok((wide(py, centers.chosen), centers.similarity.into_pyarray(py)))
@@ -180,13 +179,14 @@ pub fn pass_messages<'py>(
     budget: usize,
 ) -> PyResult<Bound<'py, PyArray1<i64>>> {
     let graph = Graph::new(py, &neighbours, &similarity)?;
-    let (scores, passing) = (scores.as_slice()?, Passing { multiply, gamma });
-    let chosen =
-        gil::detach(py, Some(1), |par| graph::pass_messages(&graph.lists, graph.k, scores, passing, budget, par))?;
+    let (scores, passing) = (scores.as_slice()?, message_passing::Options { multiply, gamma });
+    let chosen = gil::detach(py, Some(1), |par| {
+        message_passing::pass_messages(&graph.lists, graph.k, scores, passing, budget, par)
+    })?;
     Ok(wide(py, chosen))
 }
 
-/// Groups as the core takes them.
+/// RowGroups as the core takes them.
 struct Lists {
     order: Vec<u32>,
     starts: Vec<usize>,
@@ -198,14 +198,14 @@ impl Lists {
         Ok(Lists { order: narrow(py, order.as_slice()?)?, starts })
     }
 
-    fn groups(&self, rows: &Rows) -> Result<Groups<'_>, Error> {
-        Groups::new(&self.order, &self.starts, rows.core().len())
+    fn groups(&self, rows: &Rows) -> Result<RowGroups<'_>, Error> {
+        RowGroups::new(&self.order, &self.starts, rows.core().len())
     }
 }
 
-/// Neighbours as the core takes them.
+/// Neighbors as the core takes them.
 struct Graph {
-    lists: Vec<Neighbour>,
+    lists: Vec<Neighbor>,
     k: usize,
 }
 
@@ -221,7 +221,7 @@ impl Graph {
                 format!("neighbours of shape {shape:?} with similarities of {other:?}; expected one (rows, k)");
             return Err(to_py(py, Error::Shape(message)));
         }
-        let one = |(&number, &similarity): (&i64, &f32)| Neighbour {
+        let one = |(&number, &similarity): (&i64, &f32)| Neighbor {
             row: u32::try_from(number).unwrap_or(NO_ROW),
             similarity,
         };

@@ -1,7 +1,7 @@
 //! Counts of the 256 gray levels.
 
 #[cfg(target_arch = "x86_64")]
-use super::sliced;
+use super::bit_sliced;
 use crate::image::Levels;
 use crate::runtime::cpu::{self, Level, dispatch};
 
@@ -85,7 +85,7 @@ dispatch! {
     /// Adds so many levels that setting up vectors pays.
     fn count_many(level: Level, counts: &mut [u64; LEVELS], levels: &[u8]) {
         Avx512Icl => {
-            let rest = sliced::add(counts, levels);
+            let rest = bit_sliced::add(counts, levels);
             count_one_by_one(counts, rest);
         },
         Scalar => levels.chunks(u32::MAX as usize).for_each(|part| count_one_by_one(counts, part)),

@@ -1,23 +1,23 @@
 //! Stage I: the entropy of an image's gray levels.
 
-mod histogram;
 #[cfg(target_arch = "x86_64")]
-mod sliced;
-mod terms;
+mod bit_sliced;
+mod histogram;
+mod log_terms;
 
 pub use histogram::{Histogram, LEVELS};
 
 use crate::error::{Error, ImageError, Result};
 use crate::image::{self, ImageRef, Input, Limits, Reduction};
 use crate::runtime::parallel::Par;
-use terms::Terms;
+use log_terms::LogTerms;
 
 /// What one thread keeps from image to image.
 #[derive(Default)]
 pub struct Scratch {
     decoder: image::Scratch,
     histogram: Histogram,
-    terms: Terms,
+    terms: LogTerms,
 }
 
 impl Scratch {

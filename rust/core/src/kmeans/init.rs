@@ -6,7 +6,7 @@
 //! `distance / bound`, which makes the same distribution. Distances only shrink, so earlier ones are bounds; only those
 //! of candidates are needed, and no draw has to pass over all vectors.
 
-use super::units::Units;
+use super::unit_rows::UnitRows;
 use crate::error::Result;
 use crate::linalg::exact_gemm::{ExactColumns, PAIRS, dot4};
 use crate::linalg::quantized_rows::QuantizedRows;
@@ -26,7 +26,7 @@ const ROUNDING: f64 = 8.0 * f64::EPSILON;
 const REJECTIONS: usize = 32;
 
 /// The first vectors of run `run`.
-pub(super) fn plus_plus(units: &Units<'_>, k: usize, seed: u64, run: usize, par: &Par<'_>) -> Result<Vec<usize>> {
+pub(super) fn plus_plus(units: &UnitRows<'_>, k: usize, seed: u64, run: usize, par: &Par<'_>) -> Result<Vec<usize>> {
     // A stream of draws for each run: none takes 2^32.
     let mut draws = ((run as u64) << 32..).map(|i| uniform(seed, i));
     let mut draw = || draws.next().unwrap_or_default();

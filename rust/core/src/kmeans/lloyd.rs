@@ -1,8 +1,8 @@
 //! One run of K-means from given starts.
 
 use super::Options;
-use super::sums::Sums;
-use super::units::Units;
+use super::sums::ClusterSums;
+use super::unit_rows::UnitRows;
 use crate::assign::Centroids;
 use crate::error::Result;
 use crate::linalg::exact_gemm::{PAIRS, dot4};
@@ -19,12 +19,12 @@ pub(super) struct Run {
 }
 
 /// Lloyd's algorithm from the vectors `seeds`.
-pub(super) fn run(units: &Units<'_>, seeds: &[usize], options: &Options, par: &Par<'_>) -> Result<Run> {
+pub(super) fn run(units: &UnitRows<'_>, seeds: &[usize], options: &Options, par: &Par<'_>) -> Result<Run> {
     let dim = units.rows.dim();
     let mut centroids = Centroids::of_units(seeds.iter().flat_map(|&i| units.unit(i)).collect(), dim);
     let mut previous = centroids.clone();
     let mut objective: Vec<f64> = Vec::new();
-    let mut sums = Sums::new(units, options.k);
+    let mut sums = ClusterSums::new(units, options.k);
     loop {
         let has_changed = sums.update(units.rows.nearest(centroids.vectors(), par)?, par)?;
         let sum = sums.objective(&centroids);
@@ -52,7 +52,7 @@ pub(super) fn run(units: &Units<'_>, seeds: &[usize], options: &Options, par: &P
 
 /// The directions of the sums as centroids. A cluster without one, since it has no vectors or they cancel out, restarts
 /// from the vector least like its own centroid; each is used once.
-fn renewed(units: &Units<'_>, sums: &Sums<'_>, centroids: &Centroids, par: &Par<'_>) -> Result<Centroids> {
+fn renewed(units: &UnitRows<'_>, sums: &ClusterSums<'_>, centroids: &Centroids, par: &Par<'_>) -> Result<Centroids> {
     let directions: Vec<_> = sums.directions().collect();
     let missing = directions.iter().filter(|direction| direction.is_none()).count();
     let mut restarts = least_alike(units, &sums.labels, centroids, missing, par)?.into_iter();
@@ -68,7 +68,7 @@ fn renewed(units: &Units<'_>, sums: &Sums<'_>, centroids: &Centroids, par: &Par<
 
 /// The `count` vectors least like their own centroids, the lowest first on ties.
 fn least_alike(
-    units: &Units<'_>,
+    units: &UnitRows<'_>,
     labels: &[u32],
     centroids: &Centroids,
     count: usize,

@@ -11,13 +11,13 @@ mod lloyd;
 mod sums;
 #[cfg(test)]
 mod tests;
-mod units;
+mod unit_rows;
 
 use crate::assign::{Centroids, OnInvalid};
 use crate::error::{Error, Result};
 use crate::rows::Rows;
 use crate::runtime::parallel::Par;
-use units::Units;
+use unit_rows::UnitRows;
 
 /// How to fit.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +69,7 @@ pub fn fit(rows: &Rows<'_>, options: &Options, on_invalid: OnInvalid, par: &Par<
     if !(tol >= 0.0 && tol.is_finite()) {
         return Err(Error::Argument(format!("tol is {tol}; it must be a number of at least 0")));
     }
-    let units = Units::load(rows, on_invalid, par)?;
+    let units = UnitRows::load(rows, on_invalid, par)?;
     if k > units.len() {
         let invalid = units.invalid.len();
         return Err(Error::Argument(format!(

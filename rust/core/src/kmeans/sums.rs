@@ -3,7 +3,7 @@
 //! They are whole numbers of a fixed scale, so that no order of additions shows, and vectors can leave a sum as if they
 //! had never been part of it: an iteration adds and takes off only what has changed its cluster.
 
-use super::units::Units;
+use super::unit_rows::UnitRows;
 use crate::assign::Centroids;
 use crate::error::Result;
 use crate::linalg::dot::dot;
@@ -24,8 +24,8 @@ const LINE: usize = 16;
 const NONE: u32 = u32::MAX;
 
 /// Clusters, and which vectors are in them.
-pub(super) struct Sums<'u> {
-    units: &'u Units<'u>,
+pub(super) struct ClusterSums<'u> {
+    units: &'u UnitRows<'u>,
     /// Of one.
     scale: f64,
     pub(super) labels: Vec<u32>,
@@ -44,12 +44,12 @@ struct Move {
     enters: bool,
 }
 
-impl<'u> Sums<'u> {
+impl<'u> ClusterSums<'u> {
     /// `k` empty clusters.
-    pub(super) fn new(units: &'u Units<'u>, k: usize) -> Self {
+    pub(super) fn new(units: &'u UnitRows<'u>, k: usize) -> Self {
         let bits = BITS.min(units.len().leading_zeros() - 2);
         let empty = Cluster { sum: vec![0; units.rows.dim()] };
-        Sums { units, scale: (1u64 << bits) as f64, labels: vec![NONE; units.len()], clusters: vec![empty; k] }
+        ClusterSums { units, scale: (1u64 << bits) as f64, labels: vec![NONE; units.len()], clusters: vec![empty; k] }
     }
 
     /// Moves vectors to the clusters that `labels` names. Says whether any moved.
@@ -64,7 +64,7 @@ impl<'u> Sums<'u> {
             }
         }
         self.labels = labels;
-        let Sums { units, scale, clusters, .. } = self;
+        let ClusterSums { units, scale, clusters, .. } = self;
         par.for_blocks(
             clusters,
             1,
@@ -98,7 +98,7 @@ impl<'u> Sums<'u> {
 }
 
 impl Cluster {
-    fn follow(&mut self, moves: &[Move], units: &Units<'_>, scale: f64) {
+    fn follow(&mut self, moves: &[Move], units: &UnitRows<'_>, scale: f64) {
         for (i, &Move { vector, enters }) in moves.iter().enumerate() {
             if let Some(next) = moves.get(i + 1) {
                 units.rows.row(next.vector).chunks(LINE).for_each(prefetch);

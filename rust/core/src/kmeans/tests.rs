@@ -108,7 +108,7 @@ fn seeds_are_drawn_in_proportion_to_squared_distances() {
         let angle = |i: usize| 6.0 * uniform(3, i as u64).powi(3);
         let values: Vec<f32> = (0..m).flat_map(|i| [angle(i).cos() as f32, angle(i).sin() as f32]).collect();
         let rows = Rows::from_slice(&values, 2).unwrap();
-        let units = Units::load(&rows, OnInvalid::Raise, &Par::new(Some(1))).unwrap();
+        let units = UnitRows::load(&rows, OnInvalid::Raise, &Par::new(Some(1))).unwrap();
         let draws = 20_000;
         let mut counts = vec![[0u32; 3]; m];
         for seed in 0..draws {
@@ -147,14 +147,14 @@ proptest! {
         let values = gaussian_like(n, dim, seed);
         let rows = Rows::from_slice(&values, dim).unwrap();
         let par = Par::new(Some(2));
-        let Ok(units) = Units::load(&rows, OnInvalid::Raise, &par) else { return Ok(()) };
+        let Ok(units) = UnitRows::load(&rows, OnInvalid::Raise, &par) else { return Ok(()) };
         let labels = |draw: u64| (0..n as u64).map(|i| (uniform(seed ^ draw, i) * k as f64) as u32).collect::<Vec<u32>>();
-        let mut moved = sums::Sums::new(&units, k);
+        let mut moved = sums::ClusterSums::new(&units, k);
         for draw in 1..5 {
             moved.update(labels(draw), &par).unwrap();
         }
         prop_assert!(!moved.update(labels(4), &par).unwrap(), "nothing moves to where it is");
-        let mut fresh = sums::Sums::new(&units, k);
+        let mut fresh = sums::ClusterSums::new(&units, k);
         fresh.update(labels(4), &par).unwrap();
         prop_assert_eq!(moved.directions().collect::<Vec<_>>(), fresh.directions().collect::<Vec<_>>());
         // And they are sums of unit vectors.

@@ -133,7 +133,7 @@ dispatch! {
 /// # Safety
 /// That of `I`: see [`crate::simd`].
 #[inline(always)]
-unsafe fn quantize_rows<I: Isa, Q: Quantized>(rows: &[f32], dim: usize, block: &mut QuantizedBlock<Q>) {
+pub(crate) unsafe fn quantize_rows<I: Isa, Q: Quantized>(rows: &[f32], dim: usize, block: &mut QuantizedBlock<Q>) {
     let steps = dim.div_ceil(Q::PER_WORD);
     block.words.resize(rows.len() / dim * steps, Q::ZERO_WORD);
     block.ranges.clear();

@@ -3,9 +3,9 @@
 //! Similarities to the nearest chosen row only grow, so those to *some* of the chosen rows are lower bounds. The rows of
 //! the lowest bounds are held in memory and compared with every new choice; as long as one of them is below the bound of
 //! all others, it is the farthest of all. Only then the others catch up, with all choices since at once: as products of
-//! matrices, of which the bounds of [`Panel`] exclude nearly all.
+//! matrices, of which the bounds of [`BasePanel`] exclude nearly all.
 
-use super::{Options, Panel, Scratch, Source, Visitor, check_count, cosine};
+use super::{BasePanel, Options, Scratch, Source, Visitor, check_count, cosine};
 use crate::error::{Error, Result};
 use crate::linalg::Query;
 use crate::linalg::exact_gemm::{PAIRS, dot4, squared_norm};
@@ -18,7 +18,7 @@ const HELD: std::ops::RangeInclusive<usize> = 1024..=16384;
 
 /// Where to end.
 #[derive(Debug, Clone, Copy)]
-pub struct Stop {
+pub struct StopRule {
     /// With so many chosen rows, those given included.
     pub count: usize,
     /// Once no row is farther than this from the nearest chosen row.
@@ -43,7 +43,13 @@ pub fn distance(similarity: f32) -> f64 {
 ///
 /// # Errors
 /// [`Error::Argument`] for a given row that is none, comes twice or has no direction, and what reading files can raise.
-pub fn farthest_first(rows: &Rows<'_>, given: &[u32], stop: Stop, options: Options, par: &Par<'_>) -> Result<Centers> {
+pub fn farthest_first(
+    rows: &Rows<'_>,
+    given: &[u32],
+    stop: StopRule,
+    options: Options,
+    par: &Par<'_>,
+) -> Result<Centers> {
     check_count(rows)?;
     let (n, dim) = (rows.len(), rows.dim());
     let mut chosen = Chosen::new(rows, given)?;
@@ -51,7 +57,7 @@ pub fn farthest_first(rows: &Rows<'_>, given: &[u32], stop: Stop, options: Optio
     let mut seen = 0;
     let mut is_done = false;
     while seen < chosen.numbers.len() {
-        let panel = Panel::new(chosen.vectors[seen * dim..].to_vec(), dim, options.level()?);
+        let panel = BasePanel::new(chosen.vectors[seen * dim..].to_vec(), dim, options.level()?);
         let size = options.block_rows(dim);
         par.for_blocks(
             &mut similarity,
@@ -125,7 +131,7 @@ fn choose_from_held(
     rows: &Rows<'_>,
     chosen: &mut Chosen,
     similarity: &[f32],
-    stop: Stop,
+    stop: StopRule,
     options: Options,
     par: &Par<'_>,
 ) -> Result<bool> {

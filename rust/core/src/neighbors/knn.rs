@@ -1,6 +1,6 @@
 //! The k most similar rows of every row.
 
-use super::{Options, Panel, Scratch, Source, Visitor, check_count, check_dim};
+use super::{BasePanel, Options, Scratch, Source, Visitor, check_count, check_dim};
 use crate::error::{Error, Result};
 use crate::linalg::Query;
 use crate::rows::Rows;
@@ -8,20 +8,20 @@ use crate::runtime::parallel::Par;
 
 /// A row of the base, and how similar it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Neighbour {
+pub struct Neighbor {
     /// Its number, or [`NO_ROW`].
     pub row: u32,
     /// The similarity, or NaN.
     pub similarity: f32,
 }
 
-/// The number of a neighbour that is missing, since the base has too few rows with a direction.
+/// The number of a neighbor that is missing, since the base has too few rows with a direction.
 pub const NO_ROW: u32 = u32::MAX;
 
-const MISSING: Neighbour = Neighbour { row: NO_ROW, similarity: f32::NAN };
+const MISSING: Neighbor = Neighbor { row: NO_ROW, similarity: f32::NAN };
 
 /// The `k` rows of `base` that are most similar to each of `queries`, by (similarity descending, number ascending): `k`
-/// neighbours a query, one query after the other. With `exclude_self` a query does not find the row of its own number.
+/// neighbors a query, one query after the other. With `exclude_self` a query does not find the row of its own number.
 ///
 /// # Errors
 /// [`Error::Argument`] for `k` of 0, [`Error::Shape`] when the dimensions differ, and what reading files can raise.
@@ -32,7 +32,7 @@ pub fn knn(
     exclude_self: bool,
     options: Options,
     par: &Par<'_>,
-) -> Result<Vec<Neighbour>> {
+) -> Result<Vec<Neighbor>> {
     if k == 0 {
         return Err(Error::Argument("k is 0; expected at least 1 neighbour".into()));
     }
@@ -40,13 +40,13 @@ pub fn knn(
     check_count(base)?;
     let (dim, level) = (base.dim(), options.level()?);
     let size = options.block_rows(dim);
-    let mut neighbours = vec![MISSING; queries.len() * k];
+    let mut neighbors = vec![MISSING; queries.len() * k];
     let mut source = Source::new(base);
     for first in (0..base.len()).step_by(options.panel_rows(dim)) {
         let end = base.len().min(first + options.panel_rows(dim));
-        let panel = Panel::new(source.read(first..end)?.to_vec(), dim, level);
+        let panel = BasePanel::new(source.read(first..end)?.to_vec(), dim, level);
         let scratch = || (Source::new(queries), Scratch::default());
-        par.for_blocks(&mut neighbours, size * k, scratch, |(source, scratch), i, block| {
+        par.for_blocks(&mut neighbors, size * k, scratch, |(source, scratch), i, block| {
             let query = i * size;
             let rows = source.read(query..query + block.len() / k)?;
             let query = exclude_self.then_some(query);
@@ -54,13 +54,13 @@ pub fn knn(
             Ok(())
         })?;
     }
-    Ok(neighbours)
+    Ok(neighbors)
 }
 
-/// The best neighbours of a block of queries so far.
+/// The best neighbors of a block of queries so far.
 struct Best<'b> {
     /// `k` a query, best first, [`MISSING`] at the end.
-    lists: &'b mut [Neighbour],
+    lists: &'b mut [Neighbor],
     k: usize,
     /// The number of the first row of the panel.
     first: usize,
@@ -90,7 +90,7 @@ impl Visitor for Best<'_> {
         let place = list.partition_point(|other| other.row != NO_ROW && other.similarity >= similarity);
         if place < self.k {
             list.copy_within(place..self.k - 1, place + 1);
-            list[place] = Neighbour { row: number as u32, similarity };
+            list[place] = Neighbor { row: number as u32, similarity };
         }
     }
 }

@@ -7,28 +7,28 @@
 //! | module | what it finds |
 //! | --- | --- |
 //! | [`mod@knn`] | the k most similar rows |
-//! | [`groups`] | within groups: the most similar earlier row, pairs above a threshold |
-//! | [`components`] | connected components of such pairs |
+//! | [`dedup`] | within groups: the most similar earlier row, pairs above a threshold |
+//! | [`union_find`] | connected components of such pairs |
 //! | [`kcenter`] | the farthest row, again and again |
-//! | [`facility`] | the rows that cover the others best |
-//! | [`graph`] | message passing on a graph of neighbours |
+//! | [`facility_location`] | the rows that cover the others best |
+//! | [`message_passing`] | message passing on a graph of neighbors |
 //!
-//! Products of all rows with all are never held: a [`Panel`] of the base is searched at a time, by blocks of rows. The
+//! Products of all rows with all are never held: a [`BasePanel`] of the base is searched at a time, by blocks of rows. The
 //! panel excludes what the bounds of [`crate::linalg`] can, and the rest is scored by the definition.
 
-pub mod components;
-pub mod facility;
-pub mod graph;
-pub mod groups;
+mod base_panel;
+pub mod dedup;
+pub mod facility_location;
 pub mod kcenter;
 pub mod knn;
-mod panel;
+pub mod message_passing;
 #[cfg(test)]
 mod tests;
+pub mod union_find;
 
-pub use components::Components;
-pub use knn::{Neighbour, knn};
-use panel::{Panel, Scratch, Visitor};
+use base_panel::{BasePanel, Scratch, Visitor};
+pub use knn::{Neighbor, knn};
+pub use union_find::UnionFind;
 
 use std::ops::Range;
 
@@ -125,7 +125,7 @@ impl<'r> Source<'r> {
     /// The rows of these numbers, one after the other, into `out`.
     fn gather(&mut self, numbers: &[u32], out: &mut Vec<f32>) -> Result<()> {
         out.clear();
-        // Neighbours are read together.
+        // Neighbors are read together.
         for run in numbers.chunk_by(|a, b| a + 1 == *b) {
             let first = run[0] as usize;
             out.extend_from_slice(self.read(first..first + run.len())?);

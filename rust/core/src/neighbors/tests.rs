@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::facility::Pick;
-use super::graph::Passing;
-use super::groups::Groups;
-use super::kcenter::Stop;
+use super::dedup::RowGroups;
+use super::facility_location::Pick;
+use super::kcenter::StopRule;
 use super::knn::NO_ROW;
 use super::*;
 use crate::runtime::parallel::Par;
@@ -78,16 +77,16 @@ fn similarity_bits(similarity: &[f32]) -> Vec<u32> {
     similarity.iter().map(|s| if s.is_nan() { u32::MAX } else { s.to_bits() }).collect()
 }
 
-fn bits(neighbours: &[Neighbour]) -> Vec<(u32, u32)> {
-    neighbours.iter().map(|n| (n.row, n.similarity.to_bits())).collect()
+fn bits(neighbors: &[Neighbor]) -> Vec<(u32, u32)> {
+    neighbors.iter().map(|n| (n.row, n.similarity.to_bits())).collect()
 }
 
-fn knn_oracle(pairs: &[Vec<f32>], k: usize, exclude_self: bool) -> Vec<Neighbour> {
+fn knn_oracle(pairs: &[Vec<f32>], k: usize, exclude_self: bool) -> Vec<Neighbor> {
     let of_row = |(i, similarities): (usize, &Vec<f32>)| {
         let found = similarities.iter().enumerate().filter(|(j, s)| !(s.is_nan() || exclude_self && *j == i));
-        let mut found: Vec<Neighbour> = found.map(|(j, &similarity)| Neighbour { row: j as u32, similarity }).collect();
+        let mut found: Vec<Neighbor> = found.map(|(j, &similarity)| Neighbor { row: j as u32, similarity }).collect();
         found.sort_by(|a, b| b.similarity.partial_cmp(&a.similarity).unwrap().then(a.row.cmp(&b.row)));
-        found.resize(k.max(found.len()), Neighbour { row: NO_ROW, similarity: f32::NAN });
+        found.resize(k.max(found.len()), Neighbor { row: NO_ROW, similarity: f32::NAN });
         found.truncate(k);
         found
     };
@@ -162,7 +161,7 @@ proptest! {
         let n = rows.len();
         let pairs = all_pairs(&values, dim);
         let (order, starts) = two_groups(n);
-        let groups = Groups::new(&order, &starts, n).unwrap();
+        let groups = RowGroups::new(&order, &starts, n).unwrap();
         let earlier = |at: usize| {
             let first = if at < starts[1] { 0 } else { starts[1] };
             first..at
@@ -171,20 +170,20 @@ proptest! {
         let nearest: Vec<u32> =
             (0..n).map(|at| earlier(at).map(|b| of(at, b)).fold(0f32, |m, s| if s > m { s } else { m }).to_bits()).collect();
         let mut separated = vec![true; n];
-        let components = Components::new(n);
+        let components = UnionFind::new(n);
         for at in 0..n {
             for b in earlier(at).filter(|&b| of(at, b) > threshold) {
                 separated[at] &= !separated[b];
-                components.join(order[at], order[b]);
+                components.union(order[at], order[b]);
             }
         }
         for (options, par) in ways() {
-            let found = groups::nearest_earlier(&rows, groups, options, &par).unwrap();
+            let found = dedup::max_similarity_to_earlier(&rows, groups, options, &par).unwrap();
             let found: Vec<u32> = found.iter().map(|s| s.to_bits()).collect();
             prop_assert_eq!(&found, &nearest, "{:?}", options);
-            let found = groups::separated(&rows, groups, threshold, options, &par).unwrap();
+            let found = dedup::greedy_dedup(&rows, groups, threshold, options, &par).unwrap();
             prop_assert_eq!(&found, &separated, "{:?}", options);
-            let found = groups::components_above(&rows, groups, threshold, options, &par).unwrap();
+            let found = dedup::similar_components(&rows, groups, threshold, options, &par).unwrap();
             prop_assert_eq!(found.roots(), components.roots(), "{:?}", options);
         }
     }
@@ -199,7 +198,7 @@ proptest! {
         let (chosen, nearest) = kcenter_oracle(&pairs, first, count, distance);
         let nearest = similarity_bits(&nearest);
         for (options, par) in ways() {
-            let stop = Stop { count, distance };
+            let stop = StopRule { count, distance };
             let found = kcenter::farthest_first(&rows, &[first], stop, options, &par).unwrap();
             prop_assert_eq!(&found.chosen, &chosen, "{:?}", options);
             prop_assert_eq!(&similarity_bits(&found.similarity), &nearest, "{:?}", options);
@@ -213,7 +212,7 @@ proptest! {
         let pairs = all_pairs(&values, dim);
         let is_valid = |i: &usize| !pairs[*i][*i].is_nan();
         let (order, starts) = two_groups(n);
-        let groups = Groups::new(&order, &starts, n).unwrap();
+        let groups = RowGroups::new(&order, &starts, n).unwrap();
         let expected = (0..2).map(|g| {
             // Rows are summed, and ties are broken, in the order of the group.
             let members: Vec<usize> = groups.rows(g).iter().map(|&i| i as usize).filter(is_valid).collect();
@@ -223,19 +222,19 @@ proptest! {
             picks.into_iter().map(|pick| Pick { row: members[pick.row as usize] as u32, ..pick }).collect::<Vec<_>>()
         });
         let expected: Vec<_> = expected.map(|picks| picks_bits(&picks)).collect();
-        let neighbours = knn_oracle(&pairs, k, false);
+        let neighbors = knn_oracle(&pairs, k, false);
         let valid: Vec<usize> = (0..n).filter(is_valid).collect();
-        let covers = |i: usize, j: usize| i == j || neighbours[i * k..(i + 1) * k].iter().any(|x| x.row as usize == j);
+        let covers = |i: usize, j: usize| i == j || neighbors[i * k..(i + 1) * k].iter().any(|x| x.row as usize == j);
         let weights = |j: usize| {
             let covered = valid.iter().filter(|&&i| covers(i, j));
             covered.map(|&i| (i, if i == j { 1.0 } else { f64::from(pairs[i][j]) })).collect()
         };
         let sparse = picks_bits(&facility_oracle(&valid, n, budget, 1, weights));
         for (options, par) in ways() {
-            let found = facility::within_groups(&rows, groups, &[budget, budget], options, &par).unwrap();
+            let found = facility_location::within_groups(&rows, groups, &[budget, budget], options, &par).unwrap();
             let found: Vec<_> = found.iter().map(|picks| picks_bits(picks)).collect();
             prop_assert_eq!(&found, &expected, "{:?}", options);
-            let found = facility::on_graph(&neighbours, k, budget, &par).unwrap();
+            let found = facility_location::on_graph(&neighbors, k, budget, &par).unwrap();
             prop_assert_eq!(picks_bits(&found), sparse.clone());
         }
     }
@@ -249,9 +248,9 @@ proptest! {
         let scores: Vec<f64> = (0..n)
             .map(|i| if pairs[i][i].is_nan() { f64::NAN } else { 1e-7 + (4.0 * uniform(seed, i as u64)).floor() / 4.0 })
             .collect();
-        let neighbours = knn_oracle(&pairs, k, true);
+        let neighbors = knn_oracle(&pairs, k, true);
         let mut edges = vec![BTreeSet::new(); n];
-        for (i, list) in neighbours.chunks(k).enumerate() {
+        for (i, list) in neighbors.chunks(k).enumerate() {
             for other in list.iter().filter(|other| other.row != NO_ROW) {
                 edges[i].insert(other.row as usize);
                 edges[other.row as usize].insert(i);
@@ -272,8 +271,8 @@ proptest! {
             let sum = sums[best];
             edges[best].iter().for_each(|&j| sums[j] -= fade(best, j, gamma) * sum);
         }
-        let passing = Passing { multiply, gamma };
-        let found = graph::pass_messages(&neighbours, k, &scores, passing, budget, &Par::new(Some(1))).unwrap();
+        let passing = message_passing::Options { multiply, gamma };
+        let found = message_passing::pass_messages(&neighbors, k, &scores, passing, budget, &Par::new(Some(1))).unwrap();
         prop_assert_eq!(found, chosen);
     }
 }
@@ -291,15 +290,15 @@ fn many_rows_agree_across_levels() {
     let values = clustered(n, dim);
     let rows = Rows::from_slice(&values, dim).unwrap();
     let (order, starts) = two_groups(n);
-    let groups = Groups::new(&order, &starts, n).unwrap();
+    let groups = RowGroups::new(&order, &starts, n).unwrap();
     let oracle = Options { level: Some(Level::Scalar), ..Options::default() };
     let one = Par::new(Some(1));
-    let stop = Stop { count: 200, distance: 0.0 };
+    let stop = StopRule { count: 200, distance: 0.0 };
     let expected = (
         bits(&knn(&rows, &rows, 10, true, oracle, &one).unwrap()),
-        groups::nearest_earlier(&rows, groups, oracle, &one).unwrap(),
-        groups::separated(&rows, groups, 0.9994, oracle, &one).unwrap(),
-        groups::components_above(&rows, groups, 0.9995, oracle, &one).unwrap().roots(),
+        dedup::max_similarity_to_earlier(&rows, groups, oracle, &one).unwrap(),
+        dedup::greedy_dedup(&rows, groups, 0.9994, oracle, &one).unwrap(),
+        dedup::similar_components(&rows, groups, 0.9995, oracle, &one).unwrap().roots(),
         kcenter::farthest_first(&rows, &[5], stop, oracle, &one).unwrap(),
     );
     let pairs = all_pairs(&values, dim);
@@ -309,9 +308,9 @@ fn many_rows_agree_across_levels() {
     for (options, par) in ways() {
         let options = Options { panel_rows: options.panel_rows.map(|rows| rows * 100), ..options };
         assert!(expected.0 == bits(&knn(&rows, &rows, 10, true, options, &par).unwrap()), "{options:?}");
-        assert!(expected.1 == groups::nearest_earlier(&rows, groups, options, &par).unwrap(), "{options:?}");
-        assert!(expected.2 == groups::separated(&rows, groups, 0.9994, options, &par).unwrap(), "{options:?}");
-        let components = groups::components_above(&rows, groups, 0.9995, options, &par).unwrap();
+        assert!(expected.1 == dedup::max_similarity_to_earlier(&rows, groups, options, &par).unwrap(), "{options:?}");
+        assert!(expected.2 == dedup::greedy_dedup(&rows, groups, 0.9994, options, &par).unwrap(), "{options:?}");
+        let components = dedup::similar_components(&rows, groups, 0.9995, options, &par).unwrap();
         assert!(expected.3 == components.roots(), "{options:?}");
         let centers = kcenter::farthest_first(&rows, &[5], stop, options, &par).unwrap();
         assert!(expected.4 == centers, "{options:?}");
@@ -327,9 +326,9 @@ fn wrong_arguments_say_so() {
     let (options, par) = (Options::default(), Par::new(Some(1)));
     assert!(matches!(knn(&rows, &rows, 0, true, options, &par), Err(Error::Argument(_))));
     assert!(matches!(knn(&rows, &other, 1, true, options, &par), Err(Error::Shape(_))));
-    assert!(matches!(Groups::new(&[0, 2], &[0, 2], 2), Err(Error::Argument(_))));
-    assert!(matches!(Groups::new(&[0, 1], &[0, 1], 2), Err(Error::Argument(_))));
-    let stop = Stop { count: 2, distance: 0.0 };
+    assert!(matches!(RowGroups::new(&[0, 2], &[0, 2], 2), Err(Error::Argument(_))));
+    assert!(matches!(RowGroups::new(&[0, 1], &[0, 1], 2), Err(Error::Argument(_))));
+    let stop = StopRule { count: 2, distance: 0.0 };
     for given in [&[] as &[u32], &[0, 0], &[2]] {
         let centers = kcenter::farthest_first(&rows, given, stop, options, &par);
         assert!(matches!(centers, Err(Error::Argument(_))), "{given:?}");
@@ -355,11 +354,11 @@ fn rows_without_a_direction_take_no_place() {
     let values = [0f32, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0];
     let rows = Rows::from_slice(&values, 2).unwrap();
     let par = Par::new(Some(1));
-    let neighbours = knn(&rows, &rows, 3, false, Options::default(), &par).unwrap();
-    let on_graph = facility::on_graph(&neighbours, 3, 5, &par).unwrap();
+    let neighbors = knn(&rows, &rows, 3, false, Options::default(), &par).unwrap();
+    let on_graph = facility_location::on_graph(&neighbors, 3, 5, &par).unwrap();
     let (order, starts) = ([0, 1, 2, 3, 4], [0, 5]);
-    let groups = Groups::new(&order, &starts, 5).unwrap();
-    let within = facility::within_groups(&rows, groups, &[5], Options::default(), &par).unwrap();
+    let groups = RowGroups::new(&order, &starts, 5).unwrap();
+    let within = facility_location::within_groups(&rows, groups, &[5], Options::default(), &par).unwrap();
     for picks in [&on_graph, &within[0]] {
         assert_eq!(picks.iter().map(|pick| pick.row).collect::<Vec<_>>(), [2, 3, 4]);
     }

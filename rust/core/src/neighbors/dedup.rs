@@ -1,11 +1,11 @@
 //! Within groups of rows: the most similar earlier row of each, and which rows are too similar to an earlier one.
 //!
-//! A group is a list of rows in an order that the caller chooses; every row is compared with those before it. Groups are
+//! A group is a list of rows in an order that the caller chooses; every row is compared with those before it. RowGroups are
 //! cut into panels, the rows that come after a panel's first into blocks, and both are searched in parallel.
 
 use std::ops::Range;
 
-use super::{Components, Options, Panel, Scratch, Source, Visitor, check_count};
+use super::{BasePanel, Options, Scratch, Source, UnionFind, Visitor, check_count};
 use crate::error::{Error, Result};
 use crate::linalg::Query;
 use crate::rows::Rows;
@@ -13,14 +13,14 @@ use crate::runtime::parallel::Par;
 
 /// Lists of rows.
 #[derive(Debug, Clone, Copy)]
-pub struct Groups<'g> {
+pub struct RowGroups<'g> {
     /// The rows of one group after the other.
     order: &'g [u32],
     /// Group `g` is `order[starts[g]..starts[g + 1]]`.
     starts: &'g [usize],
 }
 
-impl<'g> Groups<'g> {
+impl<'g> RowGroups<'g> {
     /// Group `g` is `order[starts[g]..starts[g + 1]]`, numbers of rows below `n`.
     ///
     /// # Errors
@@ -32,7 +32,7 @@ impl<'g> Groups<'g> {
         }
         match order.iter().find(|&&row| row as usize >= n) {
             Some(row) => Err(Error::Argument(format!("row {row} of a group; there are {n} rows"))),
-            None => Ok(Groups { order, starts }),
+            None => Ok(RowGroups { order, starts }),
         }
     }
 
@@ -53,7 +53,12 @@ impl<'g> Groups<'g> {
 ///
 /// # Errors
 /// What reading files can raise.
-pub fn nearest_earlier(rows: &Rows<'_>, groups: Groups<'_>, options: Options, par: &Par<'_>) -> Result<Vec<f32>> {
+pub fn max_similarity_to_earlier(
+    rows: &Rows<'_>,
+    groups: RowGroups<'_>,
+    options: Options,
+    par: &Par<'_>,
+) -> Result<Vec<f32>> {
     let mut nearest = vec![0f32; groups.order.len()];
     for batch in batches(groups, options.panel_rows(rows.dim())) {
         let so_far = &nearest;
@@ -72,14 +77,14 @@ pub fn nearest_earlier(rows: &Rows<'_>, groups: Groups<'_>, options: Options, pa
 ///
 /// # Errors
 /// What reading files can raise.
-pub fn components_above(
+pub fn similar_components(
     rows: &Rows<'_>,
-    groups: Groups<'_>,
+    groups: RowGroups<'_>,
     threshold: f32,
     options: Options,
     par: &Par<'_>,
-) -> Result<Components> {
-    let components = Components::new(rows.len());
+) -> Result<UnionFind> {
+    let components = UnionFind::new(rows.len());
     for batch in batches(groups, options.panel_rows(rows.dim())) {
         search(rows, groups, &batch, options, par, |part, block| Edges {
             components: &components,
@@ -97,9 +102,9 @@ pub fn components_above(
 ///
 /// # Errors
 /// What reading files can raise.
-pub fn separated(
+pub fn greedy_dedup(
     rows: &Rows<'_>,
-    groups: Groups<'_>,
+    groups: RowGroups<'_>,
     threshold: f32,
     options: Options,
     par: &Par<'_>,
@@ -112,7 +117,7 @@ pub fn separated(
         let numbers = groups.rows(g);
         let mut kept = Vec::with_capacity(numbers.len());
         // Panels of what remains, and what has come since the last of them.
-        let mut panels: Vec<Panel> = Vec::new();
+        let mut panels: Vec<BasePanel> = Vec::new();
         let mut recent: Vec<u32> = Vec::new();
         for block in numbers.chunks(size) {
             par.check()?;
@@ -122,13 +127,13 @@ pub fn separated(
             if !recent.is_empty() {
                 let mut vectors = Vec::new();
                 source.gather(&recent, &mut vectors)?;
-                last.push(Panel::new(vectors, dim, level));
+                last.push(BasePanel::new(vectors, dim, level));
             }
             for panel in panels.iter().chain(&last) {
                 panel.search(values, &mut Any { removed: &mut removed, threshold }, scratch);
             }
             let mut pairs = Pairs { found: Vec::new(), removed: &removed, threshold };
-            Panel::new(values.clone(), dim, level).search(values, &mut pairs, scratch);
+            BasePanel::new(values.clone(), dim, level).search(values, &mut pairs, scratch);
             let found = pairs.found;
             for (later, earlier) in found {
                 removed[later] |= !removed[earlier];
@@ -138,7 +143,7 @@ pub fn separated(
             if recent.len() >= panel_rows.min(numbers.len().div_ceil(8)) {
                 let mut vectors = Vec::new();
                 source.gather(&recent, &mut vectors)?;
-                panels.push(Panel::new(vectors, dim, level));
+                panels.push(BasePanel::new(vectors, dim, level));
                 recent.clear();
             }
         }
@@ -155,7 +160,7 @@ struct Part {
 }
 
 /// Parts of about `panel_rows` rows, in batches of about as many.
-fn batches(groups: Groups<'_>, panel_rows: usize) -> Vec<Vec<Part>> {
+fn batches(groups: RowGroups<'_>, panel_rows: usize) -> Vec<Vec<Part>> {
     let mut batches = vec![Vec::new()];
     let mut rows = 0;
     for group in groups.starts.windows(2) {
@@ -175,7 +180,7 @@ fn batches(groups: Groups<'_>, panel_rows: usize) -> Vec<Vec<Part>> {
 /// Searches the panels of a batch by all blocks of rows that come after their firsts.
 fn search<S: Visitor + Send>(
     rows: &Rows<'_>,
-    groups: Groups<'_>,
+    groups: RowGroups<'_>,
     batch: &[Part],
     options: Options,
     par: &Par<'_>,
@@ -190,14 +195,14 @@ fn search<S: Visitor + Send>(
         |source, i| {
             let mut vectors = Vec::new();
             source.gather(&groups.order[batch[i].panel.clone()], &mut vectors)?;
-            Ok(Panel::new(vectors, dim, level))
+            Ok(BasePanel::new(vectors, dim, level))
         },
     )?;
     let blocks = |(part, panel)| {
         let &Part { panel: Range { start, .. }, end } = part;
         (start..end).step_by(size).map(move |first| (part, panel, first..end.min(first + size)))
     };
-    let items: Vec<(&Part, &Panel, Range<usize>)> = batch.iter().zip(&panels).flat_map(blocks).collect();
+    let items: Vec<(&Part, &BasePanel, Range<usize>)> = batch.iter().zip(&panels).flat_map(blocks).collect();
     let scratch = || (Source::new(rows), Scratch::default(), Vec::new());
     par.map(items.len(), scratch, |(source, scratch, values), i| {
         let (part, panel, block) = &items[i];
@@ -230,7 +235,7 @@ impl Visitor for Nearest {
 }
 
 struct Edges<'e> {
-    components: &'e Components,
+    components: &'e UnionFind,
     /// The rows of the panel and of the block.
     earlier: &'e [u32],
     later: &'e [u32],
@@ -245,7 +250,7 @@ impl Visitor for Edges<'_> {
 
     fn visit(&mut self, row: usize, vector: usize, similarity: f32) {
         if similarity > self.threshold {
-            self.components.join(self.later[row], self.earlier[vector]);
+            self.components.union(self.later[row], self.earlier[vector]);
         }
     }
 }

@@ -4,15 +4,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Disjoint sets of numbers. A set's root is its lowest number, so that no order of joins shows.
 #[derive(Debug)]
-pub struct Components {
+pub struct UnionFind {
     /// A lower number of the set, or itself.
     parents: Vec<AtomicU32>,
 }
 
-impl Components {
+impl UnionFind {
     /// Of `n` numbers, each alone.
     pub fn new(n: usize) -> Self {
-        Components { parents: (0..n as u32).map(AtomicU32::new).collect() }
+        UnionFind { parents: (0..n as u32).map(AtomicU32::new).collect() }
     }
 
     /// The lowest number of the set of `i`.
@@ -30,7 +30,7 @@ impl Components {
     }
 
     /// Joins the sets of `a` and `b`.
-    pub fn join(&self, a: u32, b: u32) {
+    pub fn union(&self, a: u32, b: u32) {
         let (mut a, mut b) = (self.root(a), self.root(b));
         while a != b {
             let (low, high) = (a.min(b), a.max(b));
@@ -67,10 +67,10 @@ mod tests {
                 }
             }
             for threads in [1, 3] {
-                let components = Components::new(60);
-                let join = |(): &mut (), i: usize| { components.join(edges[i].0, edges[i].1); Ok(()) };
-                Par::new(Some(threads)).map(edges.len(), || (), join).unwrap();
-                prop_assert_eq!(components.roots(), expected.clone());
+                let sets = UnionFind::new(60);
+                let union = |(): &mut (), i: usize| { sets.union(edges[i].0, edges[i].1); Ok(()) };
+                Par::new(Some(threads)).map(edges.len(), || (), union).unwrap();
+                prop_assert_eq!(sets.roots(), expected.clone());
             }
         }
     }

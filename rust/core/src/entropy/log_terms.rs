@@ -8,19 +8,19 @@ const REMEMBERED: usize = 2048;
 /// The terms `p log2 p` by count, for one number of pixels. Images mostly come in one size, and a logarithm takes longer
 /// than all else that is done for a level.
 #[derive(Debug)]
-pub struct Terms {
+pub struct LogTerms {
     total: u64,
     /// NaN where it has not been needed yet.
     terms: Vec<f64>,
 }
 
-impl Default for Terms {
+impl Default for LogTerms {
     fn default() -> Self {
-        Terms { total: 0, terms: vec![f64::NAN; REMEMBERED] }
+        LogTerms { total: 0, terms: vec![f64::NAN; REMEMBERED] }
     }
 }
 
-impl Terms {
+impl LogTerms {
     /// See [`super::entropy_from_counts`], whose result this is to the bit.
     pub fn entropy(&mut self, counts: &[u64; LEVELS]) -> Option<f64> {
         let total = counts.iter().sum();
@@ -61,7 +61,7 @@ mod tests {
             images in prop::collection::vec(prop::collection::vec(prop_oneof![Just(0), 0u64..9, 0u64..5000], LEVELS), 1..4),
             order in prop::collection::vec(any::<prop::sample::Index>(), 1..8),
         ) {
-            let mut terms = Terms::default();
+            let mut terms = LogTerms::default();
             for i in order {
                 let counts: [u64; LEVELS] = images[i.index(images.len())].clone().try_into().unwrap();
                 prop_assert_eq!(terms.entropy(&counts).map(f64::to_bits), entropy_from_counts(&counts).map(f64::to_bits));
@@ -71,6 +71,6 @@ mod tests {
 
     #[test]
     fn no_counts_have_no_entropy() {
-        assert_eq!(Terms::default().entropy(&[0; LEVELS]), None);
+        assert_eq!(LogTerms::default().entropy(&[0; LEVELS]), None);
     }
 }

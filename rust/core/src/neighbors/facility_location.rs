@@ -1,5 +1,5 @@
 //! Facility location: the rows that cover all others best, by the greedy algorithm (Nemhauser, Wolsey and Fisher, 1978)
-//! evaluated lazily (Minoux, 1978).
+//! evaluated lazy_greedy (Minoux, 1978).
 //!
 //! `f(A) = sum_i max_{a in A} w(i, a)` with `w = (1 + similarity) / 2`. Each step takes the row of the largest gain
 //! `sum_i max(0, s_ia - c_i) / 2`, ties to the lower number, where `c_i` is the similarity of row i to the nearest that is
@@ -9,9 +9,9 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use super::groups::Groups;
+use super::dedup::RowGroups;
 use super::knn::NO_ROW;
-use super::{Neighbour, Options, Source, check_count, cosine, norms};
+use super::{Neighbor, Options, Source, check_count, cosine, norms};
 use crate::error::{Error, Result};
 use crate::linalg::dot::{LANES, reduce_lanes};
 use crate::linalg::exact_gemm::ExactColumns;
@@ -39,7 +39,7 @@ pub struct Pick {
 /// [`Error::Argument`] when there is not a budget a group, and what reading files can raise.
 pub fn within_groups(
     rows: &Rows<'_>,
-    groups: Groups<'_>,
+    groups: RowGroups<'_>,
     budgets: &[usize],
     options: Options,
     par: &Par<'_>,
@@ -65,7 +65,7 @@ pub fn within_groups(
         let mut cover = vec![NOTHING; group.len()];
         let of_nothing = |i: usize| Pick { row: i as u32, gain: gain(level, &column(i), &cover) };
         let gains = (0..group.len()).map(|i| par.check().map(|()| of_nothing(i))).collect::<Result<Vec<Pick>>>()?;
-        let picks = lazily(gains, budgets[g], par, |step| match step {
+        let picks = lazy_greedy(gains, budgets[g], par, |step| match step {
             Step::Gain(i) => gain(level, &column(i as usize), &cover),
             Step::Take(i) => {
                 cover.iter_mut().zip(column(i as usize).iter()).for_each(|(c, &s)| *c = c.max(s));
@@ -76,20 +76,20 @@ pub fn within_groups(
     })
 }
 
-/// As [`within_groups`] of all rows, where `w` is 0 but between a row and itself (1) and its `k` neighbours: a row is
-/// covered by those among its own neighbours. Rows whose neighbours are all missing are neither chosen nor covered.
+/// As [`within_groups`] of all rows, where `w` is 0 but between a row and itself (1) and its `k` neighbors: a row is
+/// covered by those among its own neighbors. Rows whose neighbors are all missing are neither chosen nor covered.
 ///
 /// # Errors
-/// [`Error::Argument`] for a neighbour that is no row.
-pub fn on_graph(neighbours: &[Neighbour], k: usize, budget: usize, par: &Par<'_>) -> Result<Vec<Pick>> {
-    let n = neighbours.len() / k.max(1);
-    let covered = Covered::new(neighbours, k, n)?;
+/// [`Error::Argument`] for a neighbor that is no row.
+pub fn on_graph(neighbors: &[Neighbor], k: usize, budget: usize, par: &Par<'_>) -> Result<Vec<Pick>> {
+    let n = neighbors.len() / k.max(1);
+    let covered = Covered::new(neighbors, k, n)?;
     let mut cover = vec![NOTHING; n];
     let gain = |cover: &[f32], row: u32| 0.5 * covered.by(row).map(|(i, s)| term(s, cover[i as usize])).sum::<f64>();
     // A row that does not even cover itself is none.
     let rows = (0..n as u32).filter(|&row| covered.by(row).next().is_some());
     let gains = rows.map(|row| Pick { row, gain: gain(&cover, row) }).collect();
-    lazily(gains, budget, par, |step| match step {
+    lazy_greedy(gains, budget, par, |step| match step {
         Step::Gain(row) => gain(&cover, row),
         Step::Take(row) => {
             covered.by(row).for_each(|(i, s)| cover[i as usize] = cover[i as usize].max(s));
@@ -106,11 +106,11 @@ struct Covered {
 }
 
 impl Covered {
-    fn new(neighbours: &[Neighbour], k: usize, n: usize) -> Result<Self> {
-        // A row and itself, then its neighbours.
+    fn new(neighbors: &[Neighbor], k: usize, n: usize) -> Result<Self> {
+        // A row and itself, then its neighbors.
         let edges = |i: usize| {
-            let list = neighbours[i * k..(i + 1) * k].iter().filter(|other| other.row != NO_ROW);
-            let itself = list.clone().next().map(|_| Neighbour { row: i as u32, similarity: 1.0 });
+            let list = neighbors[i * k..(i + 1) * k].iter().filter(|other| other.row != NO_ROW);
+            let itself = list.clone().next().map(|_| Neighbor { row: i as u32, similarity: 1.0 });
             itself.into_iter().chain(list.copied().filter(move |other| other.row as usize != i))
         };
         let mut starts = vec![0; n + 1];
@@ -238,14 +238,14 @@ impl<'v> Group<'v> {
     }
 }
 
-/// What [`lazily`] asks for: the gain of a row by now, or that it be taken.
+/// What [`lazy_greedy`] asks for: the gain of a row by now, or that it be taken.
 enum Step {
     Gain(u32),
     Take(u32),
 }
 
 /// The greedy order of rows whose gains only shrink.
-fn lazily(gains: Vec<Pick>, budget: usize, par: &Par<'_>, mut step: impl FnMut(Step) -> f64) -> Result<Vec<Pick>> {
+fn lazy_greedy(gains: Vec<Pick>, budget: usize, par: &Par<'_>, mut step: impl FnMut(Step) -> f64) -> Result<Vec<Pick>> {
     let mut heap: BinaryHeap<Bound> = gains.into_iter().map(|pick| Bound { pick, taken: 0 }).collect();
     let mut picks = Vec::with_capacity(budget.min(heap.len()));
     while picks.len() < budget

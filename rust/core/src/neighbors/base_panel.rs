@@ -10,7 +10,7 @@ use crate::runtime::cpu::Level;
 
 /// Vectors to be found.
 #[derive(Debug)]
-pub(super) struct Panel {
+pub(super) struct BasePanel {
     level: Level,
     dim: usize,
     vectors: Vec<f32>,
@@ -36,12 +36,12 @@ pub(super) trait Visitor {
     fn visit(&mut self, row: usize, vector: usize, similarity: f32);
 }
 
-impl Panel {
+impl BasePanel {
     /// Of vectors in C order.
     pub(super) fn new(vectors: Vec<f32>, dim: usize, level: Level) -> Self {
         let norms = norms(&vectors, dim, level);
         let bounded = BoundedSearch::new(level, &vectors, &norms, dim);
-        Panel { level, dim, vectors, norms, bounded }
+        BasePanel { level, dim, vectors, norms, bounded }
     }
 
     pub(super) fn len(&self) -> usize {

@@ -15,27 +15,27 @@ use crate::runtime::parallel::Par;
 const LOAD: usize = 256;
 
 /// The rows that have a direction, which is all that is used of them.
-pub(super) struct Units<'r> {
+pub(super) struct UnitRows<'r> {
     pub(super) rows: QuantizedRows<'r>,
     /// The rows that have none and are not among these, ascending.
     pub(super) invalid: Vec<usize>,
 }
 
-impl<'r> Units<'r> {
+impl<'r> UnitRows<'r> {
     /// Rows that lie in memory as float32 stay there, unless some have no direction; others are copied.
     pub(super) fn load(rows: &'r Rows<'_>, on_invalid: OnInvalid, par: &Par<'_>) -> Result<Self> {
         let (n, dim, level) = (rows.len(), rows.dim(), cpu::level()?);
         if let Some(singles) = rows.singles(0..n)
             && let Some(rows) = QuantizedRows::new(Cow::Borrowed(singles), dim, level, par)?
         {
-            return Ok(Units { rows, invalid: Vec::new() });
+            return Ok(UnitRows { rows, invalid: Vec::new() });
         }
         let (singles, invalid) = copy(rows, par)?;
         if let (OnInvalid::Raise, Some(&row)) = (on_invalid, invalid.first()) {
             return Err(invalid_row(rows, row)?);
         }
         match QuantizedRows::new(Cow::Owned(singles), dim, level, par)? {
-            Some(rows) if invalid.len() < n => Ok(Units { rows, invalid }),
+            Some(rows) if invalid.len() < n => Ok(UnitRows { rows, invalid }),
             _ => Err(Error::Empty(format!("none of the {n} rows has a direction: all are NaN, infinite or zero"))),
         }
     }

@@ -1,9 +1,9 @@
-//! D2 pruning (Maharana, Yadav and Bansal, 2024): scores passed over a graph of neighbours, forward and back.
+//! D2 pruning (Maharana, Yadav and Bansal, 2024): scores passed over a graph of neighbors, forward and back.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use super::Neighbour;
+use super::Neighbor;
 use super::kcenter::distance;
 use super::knn::NO_ROW;
 use crate::error::{Error, Result};
@@ -11,38 +11,38 @@ use crate::runtime::parallel::Par;
 
 /// How scores pass.
 #[derive(Debug, Clone, Copy)]
-pub struct Passing {
-    /// Forward: neighbours' scores are added, or multiplied.
+pub struct Options {
+    /// Forward: neighbors' scores are added, or multiplied.
     pub multiply: bool,
     /// Back: how fast the message fades with distance; 0 takes off all of it.
     pub gamma: f64,
 }
 
-/// Of the graph of the `k` neighbours of each row, made symmetric and without loops, `budget` rows in the order in which
+/// Of the graph of the `k` neighbors of each row, made symmetric and without loops, `budget` rows in the order in which
 /// they are chosen. With `d` the Euclidean distance of unit vectors:
 ///
-/// - forward, `u_i = s_i + sum_j exp(-d_ij) s_j`, neighbours ascending;
-/// - back, the row of the largest `u` is chosen (ties: lower number), and `u_j -= exp(-gamma d_ij) u_i` for its neighbours.
+/// - forward, `u_i = s_i + sum_j exp(-d_ij) s_j`, neighbors ascending;
+/// - back, the row of the largest `u` is chosen (ties: lower number), and `u_j -= exp(-gamma d_ij) u_i` for its neighbors.
 ///
 /// Rows whose score is NaN are not chosen, and pass nothing on.
 ///
 /// # Errors
-/// [`Error::Argument`] for a neighbour that is no row.
+/// [`Error::Argument`] for a neighbor that is no row.
 pub fn pass_messages(
-    neighbours: &[Neighbour],
+    neighbors: &[Neighbor],
     k: usize,
     scores: &[f64],
-    passing: Passing,
+    options: Options,
     budget: usize,
     par: &Par<'_>,
 ) -> Result<Vec<u32>> {
     let n = scores.len();
-    let graph = Graph::new(neighbours, k, n)?;
+    let graph = Graph::new(neighbors, k, n)?;
     let mut sums: Vec<f64> = (0..n)
         .map(|i| {
             let messages = graph.edges(i).filter(|(j, _)| !scores[*j].is_nan());
             let messages = messages.map(|(j, distance)| libm::exp(-distance) * scores[j]);
-            if passing.multiply {
+            if options.multiply {
                 messages.fold(scores[i], |u, m| u * m)
             } else {
                 messages.fold(scores[i], |u, m| u + m)
@@ -65,7 +65,7 @@ pub fn pass_messages(
         is_chosen[row] = true;
         chosen.push(row as u32);
         for (j, distance) in graph.edges(row) {
-            sums[j] -= libm::exp(-passing.gamma * distance) * sum;
+            sums[j] -= libm::exp(-options.gamma * distance) * sum;
             if !is_chosen[j] && !sums[j].is_nan() {
                 heap.push(Entry { sum: sums[j], row: j });
             }
@@ -81,9 +81,9 @@ struct Graph {
 }
 
 impl Graph {
-    fn new(neighbours: &[Neighbour], k: usize, n: usize) -> Result<Self> {
-        let mut directed: Vec<(u32, u32, f32)> = Vec::with_capacity(2 * neighbours.len());
-        for (i, list) in neighbours.chunks_exact(k).enumerate() {
+    fn new(neighbors: &[Neighbor], k: usize, n: usize) -> Result<Self> {
+        let mut directed: Vec<(u32, u32, f32)> = Vec::with_capacity(2 * neighbors.len());
+        for (i, list) in neighbors.chunks_exact(k).enumerate() {
             for other in list.iter().filter(|other| other.row != NO_ROW && other.row as usize != i) {
                 if other.row as usize >= n {
                     return Err(Error::Argument(format!("row {i} has neighbour {}; there are {n} rows", other.row)));
@@ -98,7 +98,7 @@ impl Graph {
         Ok(Graph { edges: directed.into_iter().map(|(_, to, similarity)| (to, similarity)).collect(), starts })
     }
 
-    /// The neighbours of `row`, ascending, and their distances.
+    /// The neighbors of `row`, ascending, and their distances.
     fn edges(&self, row: usize) -> impl Iterator<Item = (usize, f64)> {
         let edges = &self.edges[self.starts[row]..self.starts[row + 1]];
         edges.iter().map(|&(to, similarity)| (to as usize, distance(similarity)))
