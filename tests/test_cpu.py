@@ -39,13 +39,13 @@ KERNELS = {
     "image::jpeg::scan::read_row": {"avx2"},
     "image::jpeg::upsample::across": {"avx2"},
     "image::jpeg::upsample::both": {"avx2"},
-    "image::resize::kernel::across": {"avx512vnni", "avx2"},
-    "image::resize::kernel::down": {"avx512vnni", "avx2"},
-    "image::resize::kernel::pack": {"avx512vnni", "avx2"},
+    "image::resize::kernels::horizontal": {"avx512vnni", "avx2"},
+    "image::resize::kernels::vertical": {"avx512vnni", "avx2"},
+    "image::resize::kernels::pack": {"avx512vnni", "avx2"},
     "linalg::exact_gemm::argmax": {"avx512", "avx2"},
     "linalg::exact_gemm::dot4": {"avx512", "avx2"},
     "linalg::exact_gemm::dots": {"avx512", "avx2"},
-    "neighbors::facility::gain": {"avx512", "avx2"},
+    "neighbors::facility_location::gain": {"avx512", "avx2"},
     "rows::convert::from_f16": {"avx512", "avx2"},
 }
 # These run where there are instructions for them.

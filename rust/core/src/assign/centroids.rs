@@ -66,7 +66,7 @@ impl Centroids {
         self.vectors.len() / self.dim
     }
 
-    /// How many were not of unit length when they came.
+    /// The number of vectors that were not of unit length as given.
     pub fn normalized(&self) -> usize {
         self.normalized
     }

@@ -31,14 +31,14 @@ pub const NO_LABEL: i32 = -1;
 /// two of each thread.
 const STRETCH_BYTES: usize = 4 << 20;
 
-/// How to assign.
+/// Settings of an assignment.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// Divide by the norm of the row. Without it the similarity is the dot product: Eq. 4 to the letter.
     pub normalize: bool,
-    /// Rows in a block; `None` chooses by the cache. Never shows in the result.
+    /// Rows in a block; `None` chooses by the cache. It changes no result.
     pub block_rows: Option<usize>,
-    /// Which compilation of the kernels runs; `None` is that of [`cpu::level`]. Never shows in the result.
+    /// The level of the kernels; `None` is that of [`cpu::level`]. It changes no result.
     pub level: Option<Level>,
 }
 
@@ -48,7 +48,7 @@ impl Default for Options {
     }
 }
 
-/// What to do about rows without a direction: NaN, infinite or all zero.
+/// The treatment of rows without a direction: NaN, infinite or all zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnInvalid {
     /// Leave them out: label -1, similarity NaN.
@@ -198,7 +198,7 @@ impl<'c> Assigner<'c> {
     }
 }
 
-/// What `f(scratch, reader, range, out)` makes of every `range` of `size` rows. Rows from files are read some
+/// Fills an output of one element a row by `f(scratch, reader, range, out)`, for every `range` of `size` rows. Rows from files are read some
 /// [`STRETCH_BYTES`] ahead.
 fn for_rows<'r, S, T: Clone + Default + Send>(
     rows: &'r Rows<'r>,
@@ -218,7 +218,7 @@ fn for_rows<'r, S, T: Clone + Default + Send>(
     // As long as all threads get several.
     let stretch = (STRETCH_BYTES / row_bytes).min(rows.len() / (8 * par.threads())) / size;
     let stretch = stretch.max(1) * size;
-    par.for_fetched_blocks(
+    par.for_prefetched_blocks(
         &mut out,
         stretch,
         scratch,

@@ -14,7 +14,7 @@ const BATCH: usize = 512;
 /// Batches whose halves are kept at a time, which the first cache has to hold.
 const BATCHES: usize = 8;
 
-/// Which pixels have each upper or lower half of a level, batch by batch.
+/// For each upper or lower half of a level, the pixels that have it, batch by batch.
 type Halves = [[__m512i; BATCHES]; 16];
 
 /// Counts the levels of as many whole batches as there are, and returns the rest.

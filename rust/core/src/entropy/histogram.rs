@@ -13,7 +13,7 @@ const COLLECTED: usize = 1 << 14;
 /// Fewer levels than this are counted one by one: the vector kernel's set-up takes longer.
 const FEW: usize = 1024;
 
-/// How many of each level were seen.
+/// The number of pixels of each level.
 #[derive(Debug, Clone)]
 pub struct Histogram {
     counts: [u64; LEVELS],

@@ -21,7 +21,7 @@ impl Default for LogTerms {
 }
 
 impl LogTerms {
-    /// See [`super::entropy_from_counts`], whose result this is to the bit.
+    /// The entropy of a histogram: that of [`super::entropy_from_counts`], to the bit.
     pub fn entropy(&mut self, counts: &[u64; LEVELS]) -> Option<f64> {
         let total = counts.iter().sum();
         if total == 0 {

@@ -12,7 +12,7 @@ use crate::image::{self, ImageRef, Input, Limits, Reduction};
 use crate::runtime::parallel::Par;
 use log_terms::LogTerms;
 
-/// What one thread keeps from image to image.
+/// Buffers that a thread keeps from image to image.
 #[derive(Default)]
 pub struct Scratch {
     decoder: image::Scratch,

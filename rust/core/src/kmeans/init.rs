@@ -1,5 +1,5 @@
-//! Where a run starts: k-means++ (Arthur and Vassilvitskii, 2007) on the sphere, by rejection (Cohen-Addad, Lattanzi,
-//! Norouzi-Fard, Sohler and Svensson, 2020).
+//! The start of a run: k-means++ (Arthur and Vassilvitskii, 2007) on the sphere, by rejection sampling (Cohen-Addad,
+//! Lattanzi, Norouzi-Fard, Sohler and Svensson, 2020).
 //!
 //! A vector is to be drawn with a probability proportional to its squared distance `2 - 2 cos` to the nearest vector
 //! drawn before. Here a candidate is drawn in proportion to a bound on that distance, and accepted with the probability
@@ -16,10 +16,10 @@ use crate::runtime::rng::uniform;
 /// Rows in an item of work.
 const BLOCK: usize = 128;
 
-/// What no squared distance between unit vectors exceeds.
+/// The largest squared distance between unit vectors.
 const LARGEST: f64 = 4.0;
 
-/// What rounding leaves of a distance, at most, for each number of a vector.
+/// An upper bound on the rounding error of a squared distance, for each number of a vector.
 const ROUNDING: f64 = 8.0 * f64::EPSILON;
 
 /// Candidates that cost about as much as tightening the bounds of so many vectors.
@@ -57,9 +57,9 @@ pub(super) fn plus_plus(units: &UnitRows<'_>, k: usize, seed: u64, run: usize, p
 struct Bounds<'u> {
     rows: &'u QuantizedRows<'u>,
     bounds: Vec<f64>,
-    /// Of the bounds.
+    /// The running sums of `bounds`.
     running_sums: Vec<f64>,
-    /// How many seeds the bounds heed: they are the distances to these.
+    /// The number of seeds that the bounds take into account: they are the distances to these.
     heeded: usize,
 }
 

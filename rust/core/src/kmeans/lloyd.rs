@@ -11,7 +11,7 @@ use crate::runtime::parallel::Par;
 /// Rows in an item of work.
 const BLOCK: usize = 128;
 
-/// Where a run ended.
+/// The outcome of a run.
 pub(super) struct Run {
     pub(super) centroids: Centroids,
     /// After each assignment.

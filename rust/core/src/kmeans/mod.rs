@@ -19,16 +19,16 @@ use crate::rows::Rows;
 use crate::runtime::parallel::Par;
 use unit_rows::UnitRows;
 
-/// How to fit.
+/// Settings of a fit.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// Number of clusters, K.
     pub k: usize,
-    /// Of the draws of k-means++.
+    /// Seed for k-means++.
     pub seed: u64,
-    /// Runs from different starts, of which the best is kept.
+    /// Number of runs from different starts; the best is kept.
     pub n_init: usize,
-    /// Assignments in a run, at most.
+    /// The most assignments in a run.
     pub max_iter: usize,
     /// A run ends when the objective grows by less than this, relatively.
     pub tol: f64,

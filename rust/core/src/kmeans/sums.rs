@@ -26,7 +26,7 @@ const NONE: u32 = u32::MAX;
 /// Clusters, and which vectors are in them.
 pub(super) struct ClusterSums<'u> {
     units: &'u UnitRows<'u>,
-    /// Of one.
+    /// The whole number that stands for 1.
     scale: f64,
     pub(super) labels: Vec<u32>,
     clusters: Vec<Cluster>,

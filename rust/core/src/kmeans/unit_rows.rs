@@ -55,7 +55,7 @@ impl<'r> UnitRows<'r> {
         self.invalid.iter().fold(i, |row, &invalid| row + usize::from(invalid <= row))
     }
 
-    /// How many distinct directions there are; counting stops at `enough`.
+    /// The number of distinct directions; counting stops at `enough`.
     pub(super) fn distinct(&self, enough: usize) -> usize {
         let mut seen = HashSet::new();
         for i in 0..self.len() {

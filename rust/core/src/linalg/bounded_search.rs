@@ -1,5 +1,5 @@
-//! Which columns may be as similar to a row as its query asks: the bounds of [`super::bounds`] on cosines, with a floor for
-//! each row instead of the nearest column alone, and columns of any length.
+//! A search for the columns that are at least as similar to a row as its query asks: the bounds of [`super::bounds`] on
+//! cosines, with a floor for each row instead of the nearest column alone, and columns of any length.
 //!
 //! A column `y` is rounded as the unit vector `y / |y|` less a center `m`, so that with `x = s p + e` as in
 //! [`super::bounds`], `cos(x, y) = (<x, c> + <x, m>) / |x|`. A floor `f` of cosines is `(f |x| - <x, m>) / s` in units of
@@ -39,14 +39,14 @@ pub(crate) struct RowNorm {
     pub(crate) center: f64,
 }
 
-/// What a row looks for.
+/// The columns that a row looks for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Query {
-    /// Columns of a lower similarity are of no interest.
+    /// The lowest similarity of interest.
     pub(crate) floor: f32,
-    /// Only columns of lower numbers are.
+    /// Only columns of lower numbers are of interest.
     pub(crate) limit: usize,
-    /// And of these no more than the so many best of a panel, and what may be as good; 0 for all.
+    /// The number of best columns of a panel that are enough, with others that may be as good; 0 for all.
     pub(crate) best: usize,
 }
 
@@ -94,7 +94,7 @@ impl BoundedSearch {
         Some(BoundedSearch { level, dim, center, width, columns })
     }
 
-    /// See [`RowNorm`].
+    /// The center `m` of [`RowNorm`].
     pub(crate) fn center(&self) -> &[f32] {
         &self.center
     }

@@ -22,21 +22,21 @@ pub(crate) struct ColumnBounds {
 }
 
 impl ColumnBounds {
-    /// No columns: with a sum of -1, their score is minus infinity.
+    /// The bounds of absent columns, whose sum is -1: their score is minus infinity.
     pub(crate) const ABSENT: Self =
         Self { scale: Lane16([f32::INFINITY; LANES]), norm: Lane16([0.0; LANES]), error: Lane16([0.0; LANES]) };
 }
 
-/// What is kept of the columns of a panel for one row.
+/// The columns of a panel that are to be kept for one row.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Keep {
-    /// The first so many columns, at least one.
+    /// The number of columns that count, from the first: at least one.
     pub(crate) count: usize,
-    /// Those that may be among the so many best of them; 0 for all.
+    /// Only columns that may be among this many best are kept; 0 for no such limit.
     pub(crate) best: usize,
-    /// Taken off the score of the last of these best.
+    /// A margin below the score of the last of these best.
     pub(crate) slack: f32,
-    /// And those that may reach this score.
+    /// Only columns that may reach this score are kept.
     pub(crate) floor: f32,
 }
 

@@ -50,7 +50,7 @@ pub(crate) struct CachedBlock {
 }
 
 impl CachedBlock {
-    /// What [`NearestFilter::candidates`] would make of `rows` each time, or `None` where there is no filter.
+    /// Quantizes `rows` as [`NearestFilter::candidates`] would each time; `None` where there is no filter.
     pub(crate) fn new(level: Level, rows: &[f32], dim: usize) -> Option<Self> {
         let mut cached = CachedBlock { int8: None, int16: None };
         match Width::of(level, dim)? {

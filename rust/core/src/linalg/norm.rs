@@ -15,7 +15,7 @@ const SAFE: std::ops::Range<f64> = {
 pub(crate) struct Norm {
     /// The norm of the row as rescaled.
     pub(crate) value: f64,
-    /// What the row was divided by, as a power of two; 0 for all but extreme float64 rows.
+    /// The power of two that the row was divided by; 0 for all but extreme float64 rows.
     exponent: i32,
 }
 

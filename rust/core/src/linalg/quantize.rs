@@ -5,15 +5,15 @@ use crate::simd::{F32x16, Isa, LANES, Word};
 
 /// Whole numbers of one width, and how they fill words of 32 bits.
 pub(crate) trait Quantized: Copy + Send + Sync + 'static {
-    /// As many numbers of a vector as fill 32 bits.
+    /// The consecutive numbers of a vector that fill 32 bits.
     type Word: Word;
     /// Numbers in a word.
     const PER_WORD: usize;
     /// The largest magnitude of a number.
     const MAX: f32;
-    /// What is stored of a row's zeros.
+    /// The word that stands for zeros of a row.
     const ZERO_WORD: Self::Word;
-    /// What is stored of a zero of a row: products want a row's numbers unsigned, where they are bytes.
+    /// The number that stands for zero in a row: instructions multiply unsigned bytes with signed ones.
     const ZERO_POINT: i32;
 
     /// The norm that the numbers of a vector of `dim` must not exceed before they are rounded, so that no dot product
@@ -92,13 +92,13 @@ impl Quantized for Int16 {
     }
 }
 
-/// As many of `numbers` as there are `words`.
+/// Stores as many of `numbers` as there are `words`.
 #[inline(always)]
 fn put<W: Copy>(words: &mut [W], numbers: &[W]) {
     words.iter_mut().zip(numbers).for_each(|(word, &numbers)| *word = numbers);
 }
 
-/// What a row's whole numbers leave out, in units of its scale. Both are upper bounds.
+/// The part of a row that its whole numbers leave out, in units of its scale. Both are upper bounds.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct RowError {
     /// The norm of the row.
@@ -112,7 +112,7 @@ pub(crate) struct RowError {
 pub(crate) struct QuantizedBlock<Q: Quantized> {
     /// The words of one row after the other.
     pub(crate) words: Vec<Q::Word>,
-    /// Those of the rows that have bounds.
+    /// The ranges of rows; `None` for rows that have no bounds.
     pub(crate) ranges: Vec<Option<RowRange>>,
     pub(crate) errors: Vec<RowError>,
 }
@@ -157,7 +157,7 @@ pub(crate) const RANGE: std::ops::RangeInclusive<f32> = 1.0 / (1u64 << 40) as f3
 /// Adding it to a number of less than 2^22 leaves the number, rounded to a whole one, in the low bits.
 const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
 
-/// How large the numbers of a row are.
+/// The magnitude of a row's numbers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RowRange {
     /// The largest magnitude.
@@ -201,7 +201,7 @@ impl RowRange {
     }
 }
 
-/// What the root of a float32 sum of `dim` squares must be multiplied by to be an upper bound.
+/// The factor that makes the root of a float32 sum of `dim` squares an upper bound.
 ///
 /// Every float32 operation is off by at most `u = 2^-24` of its result, so the sum by at most about `D u` of it, whatever
 /// its order, and the root by half of that: `1 + 2 D u` is above it for all `D <= 2^20`.
@@ -253,7 +253,7 @@ pub(crate) unsafe fn quantize_row<F: F32x16, Q: Quantized>(
 /// Chains of additions side by side, which hide their latency.
 const CHAINS: usize = 4;
 
-/// What is known of numbers so far.
+/// Running maxima and sums of squares.
 #[derive(Clone, Copy)]
 struct Sums<F> {
     /// The largest magnitudes.

@@ -28,16 +28,17 @@ pub(super) struct Scratch {
     candidates: Vec<u32>,
 }
 
-/// What a block of rows looks for, and finds. Rows and vectors are numbered from 0.
+/// A search by a block of rows. Rows and vectors are numbered from 0.
 pub(super) trait Visitor {
-    /// What `row` looks for by now.
+    /// The query of `row`, which may narrow as vectors are visited.
     fn query(&self, row: usize) -> Query;
-    /// `vector` has this similarity to `row`. Each that may be asked for is found once, ascending, with others among them.
+    /// Takes the similarity of `vector` to `row`. Every vector that the query asks for is visited once, in ascending order;
+    /// others may be visited too.
     fn visit(&mut self, row: usize, vector: usize, similarity: f32);
 }
 
 impl BasePanel {
-    /// Of vectors in C order.
+    /// Packs vectors of C order.
     pub(super) fn new(vectors: Vec<f32>, dim: usize, level: Level) -> Self {
         let norms = norms(&vectors, dim, level);
         let bounded = BoundedSearch::new(level, &vectors, &norms, dim);

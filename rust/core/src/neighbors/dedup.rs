@@ -47,9 +47,9 @@ impl<'g> RowGroups<'g> {
     }
 }
 
-/// Of each row of the groups, in their order: its largest similarity to an earlier row of its group, and at least 0.
+/// The largest similarity of each row of the groups, in their order, to an earlier row of its group, and at least 0.
 ///
-/// SemDeDup (Abbas et al., 2023) removes a row of which this exceeds `1 - eps`.
+/// SemDeDup (Abbas et al., 2023) removes the rows whose similarity exceeds `1 - eps`.
 ///
 /// # Errors
 /// What reading files can raise.
@@ -73,7 +73,7 @@ pub fn max_similarity_to_earlier(
     Ok(nearest)
 }
 
-/// The components of the graph whose edges are the pairs of rows of one group of a similarity above `threshold`.
+/// The connected components of a graph that joins rows of one group whose similarity exceeds `threshold`.
 ///
 /// # Errors
 /// What reading files can raise.
@@ -97,8 +97,8 @@ pub fn similar_components(
     Ok(components)
 }
 
-/// Which rows of the groups, in their order, remain when each is removed that has a similarity above `threshold` to an
-/// earlier one that remains: a largest set of rows that are no more similar than that.
+/// Removes rows greedily: each whose similarity to an earlier row that remains exceeds `threshold`. Returns which rows of
+/// the groups, in their order, remain: a maximal set in which no two are more similar than that.
 ///
 /// # Errors
 /// What reading files can raise.
@@ -255,7 +255,7 @@ impl Visitor for Edges<'_> {
     }
 }
 
-/// Whether a row has any vector above the threshold.
+/// Marks the rows that have a vector above the threshold.
 struct Any<'a> {
     removed: &'a mut [bool],
     threshold: f32,

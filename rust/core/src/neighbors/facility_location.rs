@@ -76,8 +76,8 @@ pub fn within_groups(
     })
 }
 
-/// As [`within_groups`] of all rows, where `w` is 0 but between a row and itself (1) and its `k` neighbors: a row is
-/// covered by those among its own neighbors. Rows whose neighbors are all missing are neither chosen nor covered.
+/// As [`within_groups`], of all rows at once. A row is covered by itself, with `w = 1`, and by its `k` neighbors; all other
+/// `w` are 0. Rows whose neighbors are all missing are neither chosen nor covered.
 ///
 /// # Errors
 /// [`Error::Argument`] for a neighbor that is no row.
@@ -147,7 +147,7 @@ impl Covered {
 /// The similarity to the nearest that is taken where there is none: `w` is 0.
 const NOTHING: f32 = -1.0;
 
-/// What a row of `similarity` to a candidate adds to its `cover`, twice.
+/// Twice the gain of a candidate from one row, of this `similarity` to it and this `cover`.
 #[inline(always)]
 fn term(similarity: f32, cover: f32) -> f64 {
     let more = f64::from(similarity) - f64::from(cover);
@@ -155,7 +155,7 @@ fn term(similarity: f32, cover: f32) -> f64 {
 }
 
 dispatch! {
-    /// What `similarity` to all rows adds to their `cover`.
+    /// The gain of a candidate from its `similarity` to all rows and their `cover`.
     fn gain(level: Level, similarity: &[f32], cover: &[f32]) -> f64 {
         Avx512 | Avx2 | Scalar => gain_in_lanes(similarity, cover),
     }
@@ -238,7 +238,7 @@ impl<'v> Group<'v> {
     }
 }
 
-/// What [`lazy_greedy`] asks for: the gain of a row by now, or that it be taken.
+/// A request of [`lazy_greedy`]: for the present gain of a row, or that the row be taken.
 enum Step {
     Gain(u32),
     Take(u32),

@@ -16,7 +16,7 @@ use crate::runtime::parallel::Par;
 /// Rows that are held: few enough that a step is quick, and enough for many steps.
 const HELD: std::ops::RangeInclusive<usize> = 1024..=16384;
 
-/// Where to end.
+/// When to stop.
 #[derive(Debug, Clone, Copy)]
 pub struct StopRule {
     /// With so many chosen rows, those given included.
@@ -30,7 +30,7 @@ pub struct StopRule {
 pub struct Centers {
     /// Their numbers, in the order in which they were chosen; those given come first.
     pub chosen: Vec<u32>,
-    /// Of every row, its similarity to the nearest chosen row; NaN without a direction.
+    /// The similarity of every row to the nearest chosen row; NaN for rows without a direction.
     pub similarity: Vec<f32>,
 }
 

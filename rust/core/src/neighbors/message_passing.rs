@@ -9,7 +9,7 @@ use super::knn::NO_ROW;
 use crate::error::{Error, Result};
 use crate::runtime::parallel::Par;
 
-/// How scores pass.
+/// Settings of the two passes.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// Forward: neighbors' scores are added, or multiplied.
@@ -18,8 +18,8 @@ pub struct Options {
     pub gamma: f64,
 }
 
-/// Of the graph of the `k` neighbors of each row, made symmetric and without loops, `budget` rows in the order in which
-/// they are chosen. With `d` the Euclidean distance of unit vectors:
+/// Chooses `budget` rows by message passing on the graph of the `k` neighbors of each row, made symmetric and without
+/// loops, and returns them in the order in which they are chosen. With `d` the Euclidean distance of unit vectors:
 ///
 /// - forward, `u_i = s_i + sum_j exp(-d_ij) s_j`, neighbors ascending;
 /// - back, the row of the largest `u` is chosen (ties: lower number), and `u_j -= exp(-gamma d_ij) u_i` for its neighbors.

@@ -39,14 +39,14 @@ use crate::linalg::norm::Norm;
 use crate::rows::{Dtype, Reader, Rows};
 use crate::runtime::cpu::{self, Level};
 
-/// How to search.
+/// Search settings. None of them changes a result.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// Rows in a block; `None` chooses by the cache. Never shows in the result.
+    /// Rows in a block; `None` chooses by the cache.
     pub block_rows: Option<usize>,
-    /// Vectors that are held at a time; `None` chooses by memory. Never shows in the result.
+    /// Vectors that are held at a time; `None` chooses by memory.
     pub panel_rows: Option<usize>,
-    /// Which compilation of the kernels runs; `None` is that of [`cpu::level`]. Never shows in the result.
+    /// The level of the kernels; `None` is that of [`cpu::level`].
     pub level: Option<Level>,
 }
 

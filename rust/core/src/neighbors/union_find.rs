@@ -10,7 +10,7 @@ pub struct UnionFind {
 }
 
 impl UnionFind {
-    /// Of `n` numbers, each alone.
+    /// Makes `n` sets of one number each.
     pub fn new(n: usize) -> Self {
         UnionFind { parents: (0..n as u32).map(AtomicU32::new).collect() }
     }
@@ -43,7 +43,7 @@ impl UnionFind {
         }
     }
 
-    /// Of each number, the lowest of its set.
+    /// The lowest number of the set of each number.
     pub fn roots(&self) -> Vec<u32> {
         (0..self.parents.len() as u32).map(|i| self.root(i)).collect()
     }

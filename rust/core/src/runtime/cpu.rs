@@ -1,4 +1,4 @@
-//! Which instances of the kernels run: the one place that asks the CPU what it can do.
+//! The choice among the instances of a kernel: the one place that asks the CPU what it can do.
 //!
 //! A [`Level`] is an instruction set. The CPU is probed once; [`level`] is the highest level that it has, or the one that
 //! the environment variable `RSPRUNE_CPU` names. A kernel is compiled for the levels that it profits from, and `dispatch!`
@@ -28,10 +28,10 @@ fn has(name: &str) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Level {
-    /// What every CPU of the target has.
+    /// The instructions that every CPU of the target has.
     #[non_exhaustive]
     Scalar,
-    /// What every CPU of 64-bit Arm has. There are no intrinsics for it: the compiler vectorizes the portable code.
+    /// The instructions that every CPU of 64-bit Arm has. There are no intrinsics for it: the compiler vectorizes the portable code.
     #[non_exhaustive]
     Neon,
     /// AVX2, BMI1, BMI2, F16C and FMA: x86-64-v3.
@@ -142,7 +142,7 @@ pub fn kernels() -> Vec<(&'static str, Level)> {
     ran.iter().map(|(&kernel, &level)| (kernel, level)).collect()
 }
 
-/// What `dispatch!` records of one kernel.
+/// A record, kept by `dispatch!`, of the instance of one kernel that ran last.
 pub(crate) struct Record {
     path: &'static str,
     /// The level that ran last, or [`Record::NONE`].

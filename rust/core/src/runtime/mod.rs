@@ -1,4 +1,4 @@
-//! What every computation stands on: threads, the choice of kernels for the CPU, and seeded random numbers.
+//! The ground that every computation stands on: threads, the choice of kernels for the CPU, and seeded random numbers.
 
 pub mod cpu;
 pub mod parallel;

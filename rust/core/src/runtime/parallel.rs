@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 
-/// How many threads a call may use, and whether its caller still wants the answer.
+/// The number of threads that a call may use, and the flag by which its caller cancels it.
 pub struct Par<'a> {
     threads: usize,
     cancel: &'a AtomicBool,
@@ -74,9 +74,9 @@ impl<'a> Par<'a> {
         self.pool()?.install(|| out.par_chunks_mut(size).enumerate().try_for_each_init(init, one))
     }
 
-    /// As [`Par::for_blocks`], of blocks that `fetch(scratch, i, length)` has to wait for: three times the threads fetch them
-    /// in order, and of these at most [`Par::threads`] work on them at a time.
-    pub fn for_fetched_blocks<S, T: Send>(
+    /// As [`Par::for_blocks`], for blocks whose input `fetch(scratch, i, length)` waits for. Three times as many threads fetch
+    /// blocks, in order, so that at any time [`Par::threads`] of them can work while the others wait.
+    pub fn for_prefetched_blocks<S, T: Send>(
         &self,
         out: &mut [T],
         size: usize,
@@ -87,11 +87,11 @@ impl<'a> Par<'a> {
         let threads = (3 * self.threads).min(out.len().div_ceil(size));
         let blocks = Mutex::new(out.chunks_mut(size).enumerate());
         let failed = AtomicBool::new(false);
-        let turns = Turns { free: Mutex::new(self.threads), changed: Condvar::new() };
+        let semaphore = Semaphore { free: Mutex::new(self.threads), changed: Condvar::new() };
         let one = |scratch: &mut S, i: usize, block: &mut [T]| {
             self.check()?;
             fetch(scratch, i, block.len())?;
-            let _turn = turns.take();
+            let _permit = semaphore.acquire();
             f(scratch, i, block)
         };
         let all = |_: BroadcastContext<'_>| {
@@ -118,31 +118,31 @@ fn pool(threads: usize) -> Result<rayon::ThreadPool> {
         .map_err(|e| Error::Threads { threads, why: e.to_string() })
 }
 
-/// How many threads more may work at this time.
-struct Turns {
+/// A counting semaphore: the number of threads that may still start to work.
+struct Semaphore {
     free: Mutex<usize>,
     changed: Condvar,
 }
 
-/// Given back when it is dropped.
-struct Turn<'t>(&'t Turns);
+/// The permission to work, which is given back when it is dropped.
+struct Permit<'t>(&'t Semaphore);
 
-impl Turns {
-    fn take(&self) -> Turn<'_> {
+impl Semaphore {
+    fn acquire(&self) -> Permit<'_> {
         let free = self.changed.wait_while(lock(&self.free), |free| *free == 0);
         *free.unwrap_or_else(PoisonError::into_inner) -= 1;
-        Turn(self)
+        Permit(self)
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         *lock(&self.0.free) += 1;
         self.0.changed.notify_one();
     }
 }
 
-/// No thread leaves half-changed what is behind these locks.
+/// Locks a mutex whether or not a thread has panicked with it: what it guards is always consistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -185,7 +185,7 @@ mod tests {
                 block.iter_mut().enumerate().for_each(|(j, x)| *x += i * 16 + j);
                 Ok(())
             };
-            Par::new(Some(threads)).for_fetched_blocks(&mut out, 16, || (0, 0), fetch, fill).unwrap();
+            Par::new(Some(threads)).for_prefetched_blocks(&mut out, 16, || (0, 0), fetch, fill).unwrap();
             assert_eq!(out, (0..1001).collect::<Vec<_>>());
         }
     }
@@ -201,7 +201,7 @@ mod tests {
                 working.fetch_sub(1, Ordering::SeqCst);
                 Ok(())
             };
-            Par::new(Some(threads)).for_fetched_blocks(&mut [0; 40], 1, || (), |(), _, _| Ok(()), work).unwrap();
+            Par::new(Some(threads)).for_prefetched_blocks(&mut [0; 40], 1, || (), |(), _, _| Ok(()), work).unwrap();
         }
     }
 
@@ -210,7 +210,7 @@ mod tests {
         for threads in [1, 2] {
             let fetch =
                 |(): &mut (), i: usize, _: usize| if i == 3 { Err(Error::Empty("three".into())) } else { Ok(()) };
-            let got = Par::new(Some(threads)).for_fetched_blocks(&mut [0u8; 10], 1, || (), fetch, |(), _, _| Ok(()));
+            let got = Par::new(Some(threads)).for_prefetched_blocks(&mut [0u8; 10], 1, || (), fetch, |(), _, _| Ok(()));
             assert!(matches!(got, Err(Error::Empty(_))));
         }
     }
@@ -221,7 +221,7 @@ mod tests {
         for threads in [1, 2] {
             let par = Par::cancellable(Some(threads), &cancel);
             assert!(matches!(par.map(10, || (), |(), i| Ok(i)), Err(Error::Interrupted)));
-            let got = par.for_fetched_blocks(&mut [0u8; 10], 1, || (), |(), _, _| Ok(()), |(), _, _| Ok(()));
+            let got = par.for_prefetched_blocks(&mut [0u8; 10], 1, || (), |(), _, _| Ok(()), |(), _, _| Ok(()));
             assert!(matches!(got, Err(Error::Interrupted)));
         }
     }

@@ -38,7 +38,7 @@ macro_rules! isa {
 }
 
 isa!(
-    /// What every CPU has.
+    /// Portable code.
     Scalar: [i32; 16], [f32; 16], [f64; 8]
 );
 #[cfg(target_arch = "x86_64")]

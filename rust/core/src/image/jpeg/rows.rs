@@ -78,7 +78,7 @@ impl Strips {
         }
     }
 
-    /// Turns the `mcu_row`-th row of MCUs, whose blocks start at `places`, into rows of the image, and hands out those
+    /// Semaphore the `mcu_row`-th row of MCUs, whose blocks start at `places`, into rows of the image, and hands out those
     /// that do not wait for the next one.
     #[allow(clippy::too_many_arguments, reason = "the state of one decode, of which each piece has its owner")]
     pub fn emit(

@@ -1,27 +1,27 @@
 //! Resizing as Pillow does it, to the bit, and from encoded images straight to what an encoder takes.
 //!
-//! Rows pass through as they are decoded: [`across`] resizes four of them at a time horizontally, [`down`] makes a row of
+//! Rows pass through as they are decoded: [`horizontal`] resizes four of them at a time horizontally, [`vertical`] makes a row of
 //! the output as soon as the rows are there that it is made of. What is between the two is rounded to 8 bits, and there is
-//! never a whole image of it. [`taps`] has the weights, [`kernel`] the sums.
+//! never a whole image of it. [`weights`] has the weights, [`kernels`] the sums.
 
-mod across;
-mod down;
-mod kernel;
-mod source;
-mod taps;
+mod horizontal;
+mod images;
+mod kernels;
+mod vertical;
+mod weights;
 
-use across::Across;
-use down::Down;
-use kernel::BANDS;
-use taps::Axis;
+use horizontal::Horizontal;
+use kernels::BANDS;
+use vertical::Vertical;
+use weights::Axis;
 
 use crate::error::{Error, Result};
 use crate::runtime::cpu::Level;
 
-pub use source::resize_inputs;
-pub use taps::Filter;
+pub use images::resize_inputs;
+pub use weights::Filter;
 
-/// What one image leaves of a buffer to the next. The rest is given back.
+/// The most that a buffer keeps from one image to the next. The rest is given back.
 const KEPT_BYTES: usize = 16 << 20;
 
 impl Filter {
@@ -39,7 +39,7 @@ impl Filter {
     }
 }
 
-/// How an image of any shape becomes a square.
+/// The way in which an image of any shape becomes a square.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fit {
     /// All of it, whatever its sides' ratio.
@@ -49,7 +49,7 @@ pub enum Fit {
     Crop(usize),
 }
 
-/// What images are resized to.
+/// The size and shape that images are resized to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target {
     size: usize,
@@ -78,7 +78,7 @@ impl Target {
         self.size * self.size * BANDS
     }
 
-    /// What becomes of `width` and of `height`.
+    /// The resizes of `width` and of `height`.
     fn axes(&self, width: usize, height: usize) -> (Axis, Axis) {
         let size = self.size;
         let (full_width, full_height) = match self.fit {
@@ -103,70 +103,70 @@ impl Target {
 #[derive(Debug)]
 pub struct Resizer {
     target: Target,
-    across: Across,
-    down: Down,
+    horizontal: Horizontal,
+    vertical: Vertical,
     width: usize,
     /// The number of the next row.
     row: usize,
     /// Whether the vertical pass comes first.
-    down_first: bool,
+    vertical_first: bool,
 }
 
 impl Resizer {
     /// Resizes to `target`, by the kernels of a `level`.
     pub fn new(target: Target, level: Level) -> Self {
-        let (across, down) = (Across::new(target.filter, level), Down::new(target.filter, level));
-        Resizer { target, across, down, width: 0, row: 0, down_first: false }
+        let (horizontal, vertical) = (Horizontal::new(target.filter, level), Vertical::new(target.filter, level));
+        Resizer { target, horizontal, vertical, width: 0, row: 0, vertical_first: false }
     }
 
     /// Starts the next image, of at least one pixel.
     pub fn start(&mut self, width: usize, height: usize) {
-        let (across, down) = self.target.axes(width, height);
+        let (horizontal, vertical) = self.target.axes(width, height);
         (self.width, self.row) = (width, 0);
-        self.down_first = goes_down_first(across, down);
-        self.across.start(across);
-        self.down.start(down, if self.down_first { BANDS * width } else { BANDS * self.target.size });
+        self.vertical_first = goes_vertical_first(horizontal, vertical);
+        self.horizontal.start(horizontal);
+        self.vertical.start(vertical, if self.vertical_first { BANDS * width } else { BANDS * self.target.size });
     }
 
     /// Takes the next row: `write` sets all of its samples, interleaved. It is not called for a row that does not count.
     /// The rows of the output go to `out`, [`Target::bytes`] long, the last of them when all rows of the input are there.
     pub fn push(&mut self, out: &mut [u8], write: impl FnOnce(&mut [u8])) {
-        let needed = self.down.needed();
+        let needed = self.vertical.needed();
         if needed.contains(&self.row) {
             let last = self.row + 1 == needed.end;
-            if self.down_first {
-                self.push_down(out, write);
+            if self.vertical_first {
+                self.push_vertical(out, write);
             } else {
-                self.push_across(out, write, last);
+                self.push_horizontal(out, write, last);
             }
         }
         self.row += 1;
     }
 
-    fn push_across(&mut self, out: &mut [u8], write: impl FnOnce(&mut [u8]), last: bool) {
-        write(self.across.next_row());
-        if self.across.is_full() || last {
-            let waiting = self.across.waiting();
-            self.across.pass(&mut self.down.next_rows());
-            self.down.add(waiting);
-            let rows = out.chunks_exact_mut(BANDS * self.target.size).skip(self.down.done());
+    fn push_horizontal(&mut self, out: &mut [u8], write: impl FnOnce(&mut [u8]), last: bool) {
+        write(self.horizontal.next_row());
+        if self.horizontal.is_full() || last {
+            let waiting = self.horizontal.waiting();
+            self.horizontal.pass(&mut self.vertical.next_rows());
+            self.vertical.add(waiting);
+            let rows = out.chunks_exact_mut(BANDS * self.target.size).skip(self.vertical.done());
             for row in rows {
-                if !self.down.pass(row) {
+                if !self.vertical.pass(row) {
                     break;
                 }
             }
         }
     }
 
-    fn push_down(&mut self, out: &mut [u8], write: impl FnOnce(&mut [u8])) {
-        write(&mut self.down.next_rows().bytes[..BANDS * self.width]);
-        self.down.add(1);
-        while self.down.is_ready() {
-            self.down.pass(self.across.next_row());
-            if self.across.is_full() || self.down.done() == self.target.size {
+    fn push_vertical(&mut self, out: &mut [u8], write: impl FnOnce(&mut [u8])) {
+        write(&mut self.vertical.next_rows().bytes[..BANDS * self.width]);
+        self.vertical.add(1);
+        while self.vertical.is_ready() {
+            self.vertical.pass(self.horizontal.next_row());
+            if self.horizontal.is_full() || self.vertical.done() == self.target.size {
                 let length = BANDS * self.target.size;
-                let start = (self.down.done() - self.across.waiting()) * length;
-                self.across.pass_to(&mut out[start..self.down.done() * length], length);
+                let start = (self.vertical.done() - self.horizontal.waiting()) * length;
+                self.horizontal.pass_to(&mut out[start..self.vertical.done() * length], length);
             }
         }
     }
@@ -174,8 +174,8 @@ impl Resizer {
 
 /// Whether Pillow's vertical pass comes first: the height shrinks, and by more than twice as many pixels as the width
 /// (Pillow from 13 on; before, the horizontal one always did).
-fn goes_down_first(across: Axis, down: Axis) -> bool {
-    down.input > down.full && down.input + 2 * across.full > 2 * across.input + down.full
+fn goes_vertical_first(horizontal: Axis, vertical: Axis) -> bool {
+    vertical.input > vertical.full && vertical.input + 2 * horizontal.full > 2 * horizontal.input + vertical.full
 }
 
 /// Makes a buffer so long. What it held has no meaning.
@@ -210,35 +210,35 @@ mod tests {
             };
             (axis.first..axis.first + axis.count).map(of_place).collect()
         };
-        let (across, down) = target.axes(width, height);
-        if goes_down_first(across, down) {
+        let (horizontal, vertical) = target.axes(width, height);
+        if goes_vertical_first(horizontal, vertical) {
             // The same of the image that is mirrored at its diagonal.
             let mirrored = |pixels: &[u8], width: usize, height: usize| -> Vec<u8> {
                 let places = (0..width).flat_map(|x| (0..height).map(move |y| y * width + x));
                 places.flat_map(|place| pixels[BANDS * place..][..BANDS].iter().copied()).collect()
             };
-            let out = in_turn(&pass, (down, across), target.size, &mirrored(pixels, width, height));
+            let out = in_turn(&pass, (vertical, horizontal), target.size, &mirrored(pixels, width, height));
             return mirrored(&out, target.size, target.size);
         }
-        in_turn(&pass, (across, down), target.size, pixels)
+        in_turn(&pass, (horizontal, vertical), target.size, pixels)
     }
 
     /// One pass along the rows, then another.
     fn in_turn(
         pass: &impl Fn(Axis, &dyn Fn(usize) -> i64) -> Vec<u8>,
-        (across, down): (Axis, Axis),
+        (horizontal, vertical): (Axis, Axis),
         size: usize,
         pixels: &[u8],
     ) -> Vec<u8> {
-        let (width, height) = (across.input, down.input);
+        let (width, height) = (horizontal.input, vertical.input);
         let mut rows = vec![0; size * height * BANDS];
         for (y, band) in (0..height).flat_map(|y| (0..BANDS).map(move |band| (y, band))) {
-            let row = pass(across, &|x| pixels[(y * width + x) * BANDS + band].into());
+            let row = pass(horizontal, &|x| pixels[(y * width + x) * BANDS + band].into());
             row.iter().enumerate().for_each(|(x, &sample)| rows[(y * size + x) * BANDS + band] = sample);
         }
         let mut out = vec![0; size * size * BANDS];
         for column in 0..size * BANDS {
-            let samples = pass(down, &|y| rows[y * size * BANDS + column].into());
+            let samples = pass(vertical, &|y| rows[y * size * BANDS + column].into());
             samples.iter().enumerate().for_each(|(y, &sample)| out[y * size * BANDS + column] = sample);
         }
         out
@@ -306,16 +306,17 @@ mod tests {
             let mut resizer = Resizer::new(target, Level::Scalar);
             let pixels = noise(1, BANDS * width * height);
             assert_eq!(resize(&mut resizer, width, height, &pixels), one_by_one(target, width, height, &pixels));
-            let row = if resizer.down_first { BANDS * width } else { BANDS * size };
-            assert!(resizer.down.held_bytes() <= (height * 4 / size + 100) * (row + 64));
+            let row = if resizer.vertical_first { BANDS * width } else { BANDS * size };
+            assert!(resizer.vertical.held_bytes() <= (height * 4 / size + 100) * (row + 64));
         }
     }
 
     #[test]
     fn the_square_is_cut_where_torchvision_cuts_it() {
         let first = |width, height, size, side| {
-            let (across, down) = Target::new(size, Fit::Crop(side), Filter::Bicubic).unwrap().axes(width, height);
-            ((across.full, across.first), (down.full, down.first))
+            let (horizontal, vertical) =
+                Target::new(size, Fit::Crop(side), Filter::Bicubic).unwrap().axes(width, height);
+            ((horizontal.full, horizontal.first), (vertical.full, vertical.first))
         };
         // int(256 * 301 / 200) = 385; round(80.5) and round(161 / 2) are even.
         assert_eq!(first(301, 200, 224, 256), ((385, 80), (256, 16)));

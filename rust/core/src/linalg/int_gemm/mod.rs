@@ -51,7 +51,7 @@ pub(crate) struct PackedB {
     words: Vec<Lane16<i32>>,
     /// Words in a column, and in a row.
     steps: usize,
-    /// What the sums of each group start from: it takes back the zero point of rows. Where there is no column it is -1.
+    /// The numbers that the sums of each group start from, which cancel the zero point of rows; -1 where there is no column.
     start: Vec<Lane16<i32>>,
 }
 

@@ -1,5 +1,8 @@
 //! Colour conversion of rows: planes to interleaved RGB, in libjpeg's 16-bit fixed point, or to gray levels.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 use super::frame::{Colour, MAX_COMPONENTS};
 use crate::image::gray::weighted;
 use crate::runtime::cpu::{Level, dispatch};
@@ -32,7 +35,7 @@ pub fn interleave(level: Level, colour: Colour, [a, b, c, d]: [&[u8]; MAX_COMPON
 dispatch! {
     /// YCbCr to the gray levels, by BT.601, of the RGB that it stands for.
     pub fn levels_from_ycbcr(level: Level, y: &[u8], cb: &[u8], cr: &[u8], out: &mut [u8]) {
-        Avx2 => super::avx2::color::levels_from_ycbcr(y, cb, cr, out),
+        Avx2 => avx2::levels_from_ycbcr(y, cb, cr, out),
         Scalar => {
             for (((out, &y), &cb), &cr) in out.iter_mut().zip(y).zip(cb).zip(cr) {
                 *out = weighted(rgb(y, cb, cr));
@@ -44,7 +47,7 @@ dispatch! {
 dispatch! {
     /// YCbCr to RGB. `out` holds three bytes a pixel.
     fn rgb_from_ycbcr(level: Level, y: &[u8], cb: &[u8], cr: &[u8], out: &mut [u8]) {
-        Avx2 => super::avx2::color::rgb_from_ycbcr(y, cb, cr, out),
+        Avx2 => avx2::rgb_from_ycbcr(y, cb, cr, out),
         Scalar => {
             for (((pixel, &y), &cb), &cr) in out.chunks_exact_mut(3).zip(y).zip(cb).zip(cr) {
                 pixel.copy_from_slice(&rgb(y, cb, cr));

@@ -48,7 +48,7 @@ pub fn resize_inputs(
     Ok(failures)
 }
 
-/// Where the pixels of one image go.
+/// The destination of the pixels of one image.
 struct Pixels<'a> {
     level: Level,
     reduction: &'a Reduction,

@@ -6,18 +6,8 @@
 
 use std::ops::Range;
 
-use super::kernel;
+use super::kernels::{self, GROUP, ONE, PackedWeights, Span};
 use crate::runtime::cpu::Level;
-
-/// Bits of a weight behind the point: what a sum of 8-bit samples leaves free of 32, less two for its sign and for
-/// overshoot.
-pub const PRECISION: u32 = 32 - 8 - 2;
-/// A weight of one.
-pub const ONE: i32 = 1 << PRECISION;
-/// What a sum starts from to be rounded by a shift.
-pub const HALF: i32 = ONE / 2;
-/// Weights that are applied at a time; each row of weights is filled up with zeros to a multiple of it.
-pub const GROUP: usize = 4;
 
 /// The shape of a weight over the distance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +19,7 @@ pub enum Filter {
 }
 
 impl Filter {
-    /// How far it reaches.
+    /// The distance beyond which the weight is 0.
     fn support(self) -> f64 {
         match self {
             Self::Bilinear => 1.0,
@@ -58,47 +48,27 @@ pub struct Axis {
     pub full: usize,
     /// The first of them that is computed.
     pub first: usize,
-    /// How many are computed.
+    /// The number of samples that are computed.
     pub count: usize,
-}
-
-/// The samples of the input that one of the output is made of.
-#[derive(Debug, Clone, Copy)]
-pub struct Span {
-    /// The first of them.
-    pub start: usize,
-    /// How many.
-    pub len: usize,
-    /// The place of its first group of weights.
-    group: usize,
-}
-
-impl Span {
-    /// The sample behind the last.
-    pub fn end(&self) -> usize {
-        self.start + self.len
-    }
 }
 
 /// The weights of one direction, kept from image to image: those of the same size share them.
 #[derive(Debug)]
-pub struct Taps {
+pub struct Weights {
     filter: Filter,
     level: Level,
     axis: Option<Axis>,
-    spans: Vec<Span>,
-    groups: Vec<[i32; GROUP]>,
-    needed: Range<usize>,
+    packed: PackedWeights,
     longest: usize,
-    /// Of one sample of the output, before rounding.
+    /// The weights of one sample of the output, before rounding.
     weights: Vec<f64>,
 }
 
-impl Taps {
-    /// No weights yet. They will come in groups as the kernels of `level` read them.
+impl Weights {
+    /// Starts without weights. [`Weights::set`] makes them, in groups as the kernels of `level` read them.
     pub fn new(filter: Filter, level: Level) -> Self {
-        let (spans, groups, weights) = (Vec::new(), Vec::new(), Vec::new());
-        Taps { filter, level, axis: None, spans, groups, needed: 0..0, longest: 0, weights }
+        let (packed, weights) = (PackedWeights::default(), Vec::new());
+        Weights { filter, level, axis: None, packed, longest: 0, weights }
     }
 
     /// Makes the weights of `axis`, unless they are there.
@@ -107,8 +77,8 @@ impl Taps {
             return;
         }
         self.axis = Some(axis);
-        self.spans.clear();
-        self.groups.clear();
+        self.packed.spans.clear();
+        self.packed.groups.clear();
         for place in axis.first..axis.first + axis.count {
             if axis.input == axis.full {
                 self.push(place, |_| ONE, 1);
@@ -126,9 +96,10 @@ impl Taps {
                 self.weights = weights;
             }
         }
-        let start = self.spans.iter().map(|span| span.start).min().unwrap_or(0);
-        self.needed = start..self.spans.iter().map(Span::end).max().unwrap_or(0);
-        self.longest = self.spans.iter().map(|span| span.len).max().unwrap_or(0);
+        let spans = &self.packed.spans;
+        let start = spans.iter().map(|span| span.start).min().unwrap_or(0);
+        self.packed.needed = start..spans.iter().map(Span::end).max().unwrap_or(0);
+        self.longest = spans.iter().map(|span| span.len).max().unwrap_or(0);
     }
 
     /// Sets `weights` to those of the output's sample at `place`, and returns the first sample of the input that they are
@@ -153,21 +124,21 @@ impl Taps {
 
     /// Adds a sample of the output.
     fn push(&mut self, start: usize, weight: impl Fn(usize) -> i32, len: usize) {
-        self.spans.push(Span { start, len, group: self.groups.len() });
+        self.packed.spans.push(Span { start, len, group: self.packed.groups.len() });
         for from in (0..len).step_by(GROUP) {
             let group = std::array::from_fn(|i| if from + i < len { weight(from + i) } else { 0 });
-            self.groups.push(kernel::pack(self.level, group));
+            self.packed.groups.push(kernels::pack(self.level, group));
         }
+    }
+
+    /// The weights as the kernels read them.
+    pub fn packed(&self) -> &PackedWeights {
+        &self.packed
     }
 
     /// By sample of the output: those of the input.
     pub fn spans(&self) -> &[Span] {
-        &self.spans
-    }
-
-    /// The weights of a span, packed for the kernel.
-    pub fn groups(&self, span: &Span) -> &[[i32; GROUP]] {
-        &self.groups[span.group..][..span.len.div_ceil(GROUP)]
+        &self.packed.spans
     }
 
     /// Whether samples come out as they are.
@@ -177,7 +148,7 @@ impl Taps {
 
     /// The samples of the input that count.
     pub fn needed(&self) -> Range<usize> {
-        self.needed.clone()
+        self.packed.needed.clone()
     }
 
     /// The most samples that one of the output is made of.

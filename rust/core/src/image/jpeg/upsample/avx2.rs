@@ -3,8 +3,8 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{load16, store32};
-use crate::image::jpeg::upsample::{across_outside, both_outside};
+use super::{across_outside, both_outside};
+use crate::image::jpeg::avx2::{load16, store32};
 
 /// See [`crate::image::jpeg::upsample::row`].
 #[target_feature(enable = "avx2")]

@@ -2,8 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use super::{BANDS, LANES, Rows, RowsMut, STRIP, check_across, check_down};
-use crate::image::resize::taps::{GROUP, HALF, PRECISION, Taps};
+use super::{
+    BANDS, GROUP, HALF, LANES, PRECISION, PackedWeights, Rows, RowsMut, STRIP, check_horizontal, check_vertical,
+};
 
 /// The lowest digits of the four weights, the next ones, and the highest ones.
 pub fn pack(mut weights: [i32; GROUP]) -> [i32; GROUP] {
@@ -35,7 +36,7 @@ impl Sums {
         }
     }
 
-    /// What is before the point.
+    /// The integral parts.
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn rounded(self) -> __m512i {
@@ -45,18 +46,18 @@ impl Sums {
     }
 }
 
-/// See [`super::across`].
+/// The kernel of [`super::horizontal`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub fn across(taps: &Taps, input: &Rows<'_>, output: &mut RowsMut<'_>) {
-    check_across(taps, input, output);
+pub fn horizontal(weights: &PackedWeights, input: &Rows<'_>, output: &mut RowsMut<'_>) {
+    check_horizontal(weights, input, output);
     // The samples of each band of four pixels.
     let bands = _mm_setr_epi8(0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11, -1, -1, -1, -1);
     let bands = _mm512_broadcast_i32x4(bands);
-    for (x, span) in taps.spans().iter().enumerate() {
+    for (x, span) in weights.spans.iter().enumerate() {
         let mut sums = Sums::new();
-        for (group, weights) in taps.groups(span).iter().enumerate() {
+        for (group, weights) in weights.groups(span).iter().enumerate() {
             let start = BANDS * (span.start + group * GROUP);
-            // SAFETY: the group starts at a pixel that is needed, and `check_across` found 16 bytes behind the last one in
+            // SAFETY: the group starts at a pixel that is needed, and `check_horizontal` found 16 bytes behind the last one in
             // every row.
             let pixels = unsafe {
                 let row = |y: usize| input.bytes.as_ptr().add(y * input.stride + start);
@@ -77,7 +78,7 @@ pub fn across(taps: &Taps, input: &Rows<'_>, output: &mut RowsMut<'_>) {
             _mm_extract_epi32::<3>(bytes),
         ];
         for (y, pixel) in pixels.into_iter().enumerate().take(STRIP) {
-            // SAFETY: `check_across` found a byte behind the last pixel of every row.
+            // SAFETY: `check_horizontal` found a byte behind the last pixel of every row.
             unsafe {
                 output.bytes.as_mut_ptr().add(y * output.stride + BANDS * x).cast::<i32>().write_unaligned(pixel)
             };
@@ -85,16 +86,16 @@ pub fn across(taps: &Taps, input: &Rows<'_>, output: &mut RowsMut<'_>) {
     }
 }
 
-/// See [`super::down`].
+/// The kernel of [`super::vertical`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub fn down(groups: &[[i32; GROUP]], input: &Rows<'_>, output: &mut [u8]) {
-    check_down(groups, input, output);
+pub fn vertical(groups: &[[i32; GROUP]], input: &Rows<'_>, output: &mut [u8]) {
+    check_vertical(groups, input, output);
     for (block, output) in output.chunks_mut(LANES).enumerate() {
         let mut sums = [Sums::new(); 4];
         for (group, weights) in groups.iter().enumerate() {
             let row = |i: usize| {
                 let at = (group * GROUP + i) * input.stride + block * LANES;
-                // SAFETY: `check_down` found so many rows, each a multiple of the block long.
+                // SAFETY: `check_vertical` found so many rows, each a multiple of the block long.
                 unsafe { _mm512_loadu_si512(input.bytes.as_ptr().add(at).cast()) }
             };
             let [a, b, c, d] = [row(0), row(1), row(2), row(3)];

@@ -1,15 +1,15 @@
 //! The horizontal pass.
 
-use super::kernel::{self, BANDS, OVERHANG, Rows, RowsMut, STRIP};
-use super::taps::{Axis, Filter, Taps};
-use super::{fit, kernel::LANES};
+use super::kernels::{self, BANDS, OVERHANG, Rows, RowsMut, STRIP};
+use super::weights::{Axis, Filter, Weights};
+use super::{fit, kernels::LANES};
 use crate::runtime::cpu::Level;
 
 /// Rows that wait to be resized together.
 #[derive(Debug)]
-pub struct Across {
+pub struct Horizontal {
     level: Level,
-    taps: Taps,
+    weights: Weights,
     width: usize,
     strip: Vec<u8>,
     waiting: usize,
@@ -17,28 +17,28 @@ pub struct Across {
     resized: Vec<u8>,
 }
 
-impl Across {
+impl Horizontal {
     pub fn new(filter: Filter, level: Level) -> Self {
         let (strip, resized) = (Vec::new(), Vec::new());
-        Across { level, taps: Taps::new(filter, level), width: 0, strip, waiting: 0, resized }
+        Horizontal { level, weights: Weights::new(filter, level), width: 0, strip, waiting: 0, resized }
     }
 
     /// Starts the next image.
     pub fn start(&mut self, axis: Axis) {
-        self.taps.set(axis);
+        self.weights.set(axis);
         (self.width, self.waiting) = (axis.input, 0);
         let stride = self.stride();
         fit(&mut self.strip, STRIP * stride);
     }
 
-    /// Where the next row is to be written.
+    /// The place of the next row, to be written by the caller.
     pub fn next_row(&mut self) -> &mut [u8] {
         let start = self.waiting * self.stride();
         self.waiting += 1;
         &mut self.strip[start..][..BANDS * self.width]
     }
 
-    /// How many rows wait.
+    /// The number of rows that wait.
     pub fn waiting(&self) -> usize {
         self.waiting
     }
@@ -52,12 +52,12 @@ impl Across {
     /// any longer.
     pub fn pass(&mut self, output: &mut RowsMut<'_>) {
         let input = Rows { bytes: &self.strip, stride: self.stride() };
-        if self.taps.copies() {
-            let kept = BANDS * self.taps.needed().start..BANDS * self.taps.needed().end;
+        if self.weights.copies() {
+            let kept = BANDS * self.weights.needed().start..BANDS * self.weights.needed().end;
             let rows = input.bytes.chunks_exact(input.stride).zip(output.bytes.chunks_mut(output.stride));
             rows.take(self.waiting).for_each(|(row, out)| out[..kept.len()].copy_from_slice(&row[kept.clone()]));
         } else {
-            kernel::across(self.level, &self.taps, &input, output);
+            kernels::horizontal(self.level, self.weights.packed(), &input, output);
         }
         self.waiting = 0;
     }

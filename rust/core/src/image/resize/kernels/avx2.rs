@@ -2,10 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use super::{BANDS, Rows, RowsMut, STRIP, check_across, check_down};
-use crate::image::resize::taps::{GROUP, HALF, PRECISION, Taps};
+use super::{BANDS, GROUP, HALF, PRECISION, PackedWeights, Rows, RowsMut, STRIP, check_horizontal, check_vertical};
 
-/// Samples of a row that [`down`] takes at a time.
+/// Samples of a row that [`vertical`] takes at a time.
 const LANES: usize = 32;
 
 /// The low digits of the first and the last two weights, then the high ones.
@@ -40,7 +39,7 @@ impl Sums {
         self.high = _mm256_add_epi32(self.high, _mm256_madd_epi16(last, weights[3]));
     }
 
-    /// What is before the point.
+    /// The integral parts.
     #[inline]
     #[target_feature(enable = "avx2")]
     fn rounded(self) -> __m256i {
@@ -49,21 +48,21 @@ impl Sums {
     }
 }
 
-/// See [`super::across`].
+/// The kernel of [`super::horizontal`].
 #[target_feature(enable = "avx2")]
-pub fn across(taps: &Taps, input: &Rows<'_>, output: &mut RowsMut<'_>) {
-    check_across(taps, input, output);
+pub fn horizontal(weights: &PackedWeights, input: &Rows<'_>, output: &mut RowsMut<'_>) {
+    check_horizontal(weights, input, output);
     // Pairs of the samples of each band, of the first two of four pixels and of the last two.
     let first = _mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1);
     let last = _mm_setr_epi8(6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1);
     let pairs = [first, last].map(|places| _mm256_broadcastsi128_si256(places));
-    for (x, span) in taps.spans().iter().enumerate() {
+    for (x, span) in weights.spans.iter().enumerate() {
         let mut sums = [Sums::new(); 2];
-        for (group, weights) in taps.groups(span).iter().enumerate() {
+        for (group, weights) in weights.groups(span).iter().enumerate() {
             let weights = weights.map(|digits| _mm256_set1_epi32(digits));
             let start = BANDS * (span.start + group * GROUP);
             for (sums, y) in sums.iter_mut().zip([0, 2]) {
-                // SAFETY: the group starts at a pixel that is needed, and `check_across` found 16 bytes behind the last
+                // SAFETY: the group starts at a pixel that is needed, and `check_horizontal` found 16 bytes behind the last
                 // one in every row.
                 let pixels = unsafe {
                     let at = input.bytes.as_ptr().add(y * input.stride + start);
@@ -83,7 +82,7 @@ pub fn across(taps: &Taps, input: &Rows<'_>, output: &mut RowsMut<'_>) {
             _mm_extract_epi32::<1>(odd),
         ];
         for (y, pixel) in pixels.into_iter().enumerate().take(STRIP) {
-            // SAFETY: `check_across` found a byte behind the last pixel of every row.
+            // SAFETY: `check_horizontal` found a byte behind the last pixel of every row.
             unsafe {
                 output.bytes.as_mut_ptr().add(y * output.stride + BANDS * x).cast::<i32>().write_unaligned(pixel)
             };
@@ -91,10 +90,10 @@ pub fn across(taps: &Taps, input: &Rows<'_>, output: &mut RowsMut<'_>) {
     }
 }
 
-/// See [`super::down`].
+/// The kernel of [`super::vertical`].
 #[target_feature(enable = "avx2")]
-pub fn down(groups: &[[i32; GROUP]], input: &Rows<'_>, output: &mut [u8]) {
-    check_down(groups, input, output);
+pub fn vertical(groups: &[[i32; GROUP]], input: &Rows<'_>, output: &mut [u8]) {
+    check_vertical(groups, input, output);
     let zero = _mm256_setzero_si256();
     for (block, output) in output.chunks_mut(LANES).enumerate() {
         let mut sums = [Sums::new(); 4];
@@ -102,7 +101,7 @@ pub fn down(groups: &[[i32; GROUP]], input: &Rows<'_>, output: &mut [u8]) {
             let weights = weights.map(|digits| _mm256_set1_epi32(digits));
             let row = |i: usize| {
                 let at = (group * GROUP + i) * input.stride + block * LANES;
-                // SAFETY: `check_down` found so many rows, each a multiple of the block long.
+                // SAFETY: `check_vertical` found so many rows, each a multiple of the block long.
                 unsafe { _mm256_loadu_si256(input.bytes.as_ptr().add(at).cast()) }
             };
             let [a, b, c, d] = [row(0), row(1), row(2), row(3)];

@@ -2,8 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{load32, store16, store32};
 use crate::image::gray::{BLUE, HALF, RED};
+use crate::image::jpeg::avx2::{load32, store16, store32};
 
 /// See [`crate::image::jpeg::color::rgb_from_ycbcr`].
 #[target_feature(enable = "avx2")]

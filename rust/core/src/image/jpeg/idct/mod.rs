@@ -4,6 +4,9 @@
 //! point, columns first: libjpeg's "accurate integer" method. Where hostile coefficients leave the range that images have,
 //! it wraps and saturates at 16 bits, as the method's vector implementations do.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 use super::scan::Block;
 use crate::runtime::cpu::dispatch;
 
@@ -37,9 +40,9 @@ pub mod factor {
 }
 
 dispatch! {
-    /// Turns a row of blocks into eight rows of samples, `stride` apart, that start with `out`.
+    /// Semaphore a row of blocks into eight rows of samples, `stride` apart, that start with `out`.
     pub fn row_of_blocks(level: Level, blocks: &[Block], quantizer: &[u16; 64], out: &mut [u8], stride: usize) {
-        Avx2 => super::avx2::idct::row_of_blocks(blocks, quantizer, out, stride),
+        Avx2 => avx2::row_of_blocks(blocks, quantizer, out, stride),
         Scalar => {
             for (x, block) in blocks.iter().enumerate() {
                 let samples = inverse(block, quantizer);

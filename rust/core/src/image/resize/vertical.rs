@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::fit;
-use super::kernel::{self, LANES, Rows, RowsMut, STRIP};
-use super::taps::{Axis, Filter, GROUP, Taps};
+use super::kernels::{self, GROUP, LANES, Rows, RowsMut, STRIP};
+use super::weights::{Axis, Filter, Weights};
 use crate::runtime::cpu::Level;
 
 /// Rows that are kept besides those that a row of the output is made of, so that the rest is seldom moved.
@@ -14,9 +14,9 @@ const AHEAD: usize = STRIP + GROUP;
 
 /// The rows that rows of the output are still made of.
 #[derive(Debug)]
-pub struct Down {
+pub struct Vertical {
     level: Level,
-    taps: Taps,
+    weights: Weights,
     stride: usize,
     rows: Vec<u8>,
     /// The number of the first of them.
@@ -26,27 +26,27 @@ pub struct Down {
     done: usize,
 }
 
-impl Down {
+impl Vertical {
     pub fn new(filter: Filter, level: Level) -> Self {
         let (rows, oldest, held, done) = (Vec::new(), 0, 0, 0);
-        Down { level, taps: Taps::new(filter, level), stride: 0, rows, oldest, held, done }
+        Vertical { level, weights: Weights::new(filter, level), stride: 0, rows, oldest, held, done }
     }
 
     /// Starts the next image, whose rows are `length` bytes long.
     pub fn start(&mut self, axis: Axis, length: usize) {
-        self.taps.set(axis);
+        self.weights.set(axis);
         // A byte to spare behind each, which the horizontal pass overwrites.
         self.stride = (length + 1).next_multiple_of(LANES);
-        (self.oldest, self.held, self.done) = (self.taps.needed().start, 0, 0);
-        fit(&mut self.rows, (self.taps.longest() + SLACK) * self.stride);
+        (self.oldest, self.held, self.done) = (self.weights.needed().start, 0, 0);
+        fit(&mut self.rows, (self.weights.longest() + SLACK) * self.stride);
     }
 
     /// The rows that count.
     pub fn needed(&self) -> Range<usize> {
-        self.taps.needed()
+        self.weights.needed()
     }
 
-    /// Where the next [`STRIP`] rows can be written.
+    /// The place of the next [`STRIP`] rows.
     pub fn next_rows(&mut self) -> RowsMut<'_> {
         if (self.held + AHEAD) * self.stride > self.rows.len() {
             self.forget();
@@ -54,19 +54,19 @@ impl Down {
         RowsMut { bytes: &mut self.rows[self.held * self.stride..], stride: self.stride }
     }
 
-    /// So many of them are there now.
+    /// Takes note that so many of them have been written.
     pub fn add(&mut self, rows: usize) {
         self.held += rows;
     }
 
-    /// How many rows of the output are made.
+    /// The number of rows of the output that are made.
     pub fn done(&self) -> usize {
         self.done
     }
 
-    /// Whether there is all that the next row of the output is made of.
+    /// Whether all rows that the next row of the output is made of are there.
     pub fn is_ready(&self) -> bool {
-        self.taps.spans().get(self.done).is_some_and(|span| span.end() <= self.oldest + self.held)
+        self.weights.spans().get(self.done).is_some_and(|span| span.end() <= self.oldest + self.held)
     }
 
     /// Makes the next row of the output, if there is all that it is made of.
@@ -74,12 +74,12 @@ impl Down {
         if !self.is_ready() {
             return false;
         }
-        let span = &self.taps.spans()[self.done];
+        let span = &self.weights.spans()[self.done];
         let input = Rows { bytes: &self.rows[(span.start - self.oldest) * self.stride..], stride: self.stride };
-        if self.taps.copies() {
+        if self.weights.copies() {
             output.copy_from_slice(&input.bytes[..output.len()]);
         } else {
-            kernel::down(self.level, self.taps.groups(span), &input, output);
+            kernels::vertical(self.level, self.weights.packed().groups(span), &input, output);
         }
         self.done += 1;
         true
@@ -88,7 +88,7 @@ impl Down {
     /// Makes room by moving what is still needed to the front.
     fn forget(&mut self) {
         let end = self.oldest + self.held;
-        let needed = self.taps.spans()[self.done..].iter().map(|span| span.start).min();
+        let needed = self.weights.spans()[self.done..].iter().map(|span| span.start).min();
         let oldest = needed.unwrap_or(end).clamp(self.oldest, end);
         self.rows.copy_within((oldest - self.oldest) * self.stride..self.held * self.stride, 0);
         (self.oldest, self.held) = (oldest, end - oldest);

@@ -4,6 +4,9 @@
 //! "fancy" upsampling): 3/4 of the nearer sample and 1/4 of the farther. The rounding alternates from pixel to pixel, so
 //! that no bias is left. Other factors repeat samples.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 use std::ops::Range;
 
 use super::frame::{Component, Frame};
@@ -88,7 +91,7 @@ pub fn row(level: Level, upsampling: Upsampling, y: usize, near: &[u8], far: &[u
 dispatch! {
     /// Interpolates to twice the width.
     fn across(level: Level, samples: &[u8], out: &mut [u8]) {
-        Avx2 => super::avx2::upsample::across(samples, out),
+        Avx2 => avx2::across(samples, out),
         Scalar => across_outside(samples, out, 0..0),
     }
 }
@@ -96,7 +99,7 @@ dispatch! {
 dispatch! {
     /// Interpolates between two rows, and to twice the width.
     fn both(level: Level, near: &[u8], far: &[u8], out: &mut [u8]) {
-        Avx2 => super::avx2::upsample::both(near, far, out),
+        Avx2 => avx2::both(near, far, out),
         Scalar => both_outside(near, far, out, 0..0),
     }
 }

@@ -2,8 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::load_words;
-use crate::image::jpeg::idct::{HALFWAY, POINT, factor, flat, inverse};
+use super::{HALFWAY, POINT, factor, flat, inverse};
+use crate::image::jpeg::avx2::{load_words, store16};
 use crate::image::jpeg::scan::Block;
 
 /// See [`crate::image::jpeg::idct::row_of_blocks`].
@@ -158,8 +158,8 @@ fn bytes(columns: &[__m256i; 8]) -> [[u8; 16]; 8] {
     for (rows, quarter) in rows.chunks_exact_mut(2).zip(quarters) {
         // The first row of both blocks, then the second.
         let two = _mm256_permute4x64_epi64::<0b11_01_10_00>(quarter);
-        super::store16(&mut rows[0], _mm256_castsi256_si128(two));
-        super::store16(&mut rows[1], _mm256_extracti128_si256::<1>(two));
+        store16(&mut rows[0], _mm256_castsi256_si128(two));
+        store16(&mut rows[1], _mm256_extracti128_si256::<1>(two));
     }
     rows
 }
