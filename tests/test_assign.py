@@ -110,9 +110,11 @@ def test_every_kernel_gives_the_same_bytes(tmp_path):
         print(rsprune.cpu_features()["level"], hashlib.sha256(b"".join(a.tobytes() for a in arrays)).hexdigest())
     """
     features = {name for name, present in rsprune.cpu_features().items() if present is True}
-    avx2, avx512 = {"avx2", "fma"}, {"avx2", "fma", "avx512f", "avx512bw", "avx512vl"}
+    avx2 = {"avx2", "bmi1", "bmi2", "f16c", "fma"}
+    avx512 = avx2 | {"avx512f", "avx512bw", "avx512vl"}
     levels = {"": set(), "scalar": set(), "neon": {"neon"}, "avx2": avx2, "avxvnni": avx2 | {"avxvnni"}}
     levels |= {"avx512": avx512, "avx512vnni": avx512 | {"avx512vnni"}}
+    levels |= {"avx512icl": levels["avx512vnni"] | {"avx512vbmi", "avx512vpopcntdq", "gfni"}}
     digests = {}
     for level in [level for level, needs in levels.items() if needs <= features]:
         env = os.environ | {"RSPRUNE_CPU": level}

@@ -79,11 +79,11 @@ EVERYTHING = """if True:
         results += [*rsprune.assign(rows.astype(dtype), centroids)]
     block = _core.Rows([rows])
     order, starts = np.arange(400), np.array([0, 150, 400])
-    results += [*_core.nearest_rows(block, block, k=3, exclude_self=True, threads=1)]
-    results += [*_core.facility_rows(block, order, starts, np.array([5, 9]), threads=1)]
+    results += [*_core.knn(block, block, k=3, exclude_self=True, threads=1)]
+    results += [*_core.facility_location(block, order, starts, np.array([5, 9]), threads=1)]
     labels = (order % 3).astype(np.int32)
-    results += [_core.herd_rows(block, labels, np.array([4, 5, 6]), threads=1)]
-    results += [_core.group_medians(block, labels, k=3, threads=1)]
+    results += [_core.herd(block, labels, np.array([4, 5, 6]), threads=1)]
+    results += [_core.medians(block, labels, k=3, threads=1)]
 
     pixels = np.clip(np.cumsum(rng.normal(scale=4, size=(90, 131, 3)), axis=1) + 128, 0, 255).astype(np.uint8)
     jpegs = []
@@ -91,7 +91,7 @@ EVERYTHING = """if True:
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "JPEG", quality=80, **options)
         jpegs.append(file.getvalue())
-    results += [rsprune.entropy(pixels[None]), rsprune.entropy(pixels[None, :, :, 0])]
+    results += [rsprune.entropy(pixels[None]), rsprune.entropy(np.ascontiguousarray(pixels[None, :, :, 0]))]
     for gray in ("bt601", "luma"):
         results += [_core.entropy_images(jpegs, gray=gray, threads=1)[0]]
     results += _core.decode_images(jpegs, threads=1)[0]

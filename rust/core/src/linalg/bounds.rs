@@ -47,8 +47,8 @@ pub(crate) struct BoundScratch {
     lowers: Vec<f32>,
 }
 
-/// Marks in `masks` the columns of a panel that the bounds of a row's scores cannot exclude, a bit a column. Returns the
-/// lowest upper bound of columns that remain.
+/// Marks in `masks`, a bit a column, the columns of a panel that the bounds of a row's scores cannot exclude: those whose
+/// upper bound is at least the floor that is returned.
 ///
 /// # Safety
 /// That of `I`: see [`crate::simd`].
