@@ -17,7 +17,7 @@ use crate::gil;
 #[pyclass(frozen, module = "rsprune._core")]
 pub struct Rows {
     rows: rows::Rows<'static>,
-    /// Keep alive the memory that `rows` borrows.
+    /// The owners of the memory that `rows` borrows.
     _arrays: Vec<Py<PyUntypedArray>>,
 }
 
@@ -84,7 +84,7 @@ impl Rows {
     }
 }
 
-/// The rows of these numbers as float32, or if any of all rows are float64 as that.
+/// The rows with these numbers as float32, or as float64 if any block is float64.
 #[pyfunction]
 #[pyo3(signature = (rows, numbers, /))]
 pub fn take_rows<'py>(
@@ -121,7 +121,7 @@ pub fn take_rows<'py>(
     Ok(values.into_pyarray(py).reshape([numbers.len(), dim])?.into_any())
 }
 
-/// The memory of `array` as a block. Who keeps the block keeps the array.
+/// Borrows the memory of `array` as a block, which must not outlive the array.
 fn borrow(array: &Bound<'_, PyUntypedArray>) -> Result<Block<'static>, Error> {
     let (&[n, dim], &[row, column]) = (array.shape(), array.strides()) else {
         return Err(Error::Shape(format!("an array of shape {:?}; expected (rows, dimensions)", array.shape())));

@@ -1,5 +1,5 @@
-//! What identifies rows: the BLAKE3 hash of their numbers. It is a tree, so that all threads compute it, and the standard
-//! one, so that any other tool can.
+//! Identity of rows: the BLAKE3 hash of their numbers. BLAKE3 is a hash tree, which all threads compute together, and
+//! any other tool that implements it gets the same digest.
 
 use blake3::Hasher;
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
@@ -8,7 +8,7 @@ use super::{Dtype, Reader, Rows};
 use crate::error::Result;
 use crate::runtime::parallel::Par;
 
-/// Bytes that a thread hashes at a time: a power of two, as the nodes of the tree have.
+/// Bytes that a thread hashes at a time: a power of two, like the nodes of the tree.
 const SUBTREE: usize = 1 << 20;
 
 /// The hash of the rows in C order as little-endian float32, or as float64 if any number needs it, in hexadecimal.
@@ -48,7 +48,7 @@ fn node(leaves: &[ChainingValue], length: usize) -> ChainingValue {
     }
 }
 
-/// What the numbers are hashed as.
+/// The dtype that the numbers are hashed as.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Number {
     Single,
@@ -56,7 +56,7 @@ enum Number {
 }
 
 impl Number {
-    /// Singles if they hold all numbers.
+    /// float32 if it represents all numbers.
     fn of_all(rows: &Rows<'_>, par: &Par<'_>) -> Result<Self> {
         const BLOCK: usize = 256;
         let is_single = |&v: &f64| f64::from(v as f32) == v || v.is_nan();
@@ -68,7 +68,7 @@ impl Number {
     }
 }
 
-/// Rows as the bytes that are hashed.
+/// Converts rows to the bytes that are hashed.
 struct Bytes<'r> {
     rows: &'r Rows<'r>,
     number: Number,
@@ -84,7 +84,7 @@ impl Bytes<'_> {
         self.rows.len() * self.row()
     }
 
-    /// What `finish` makes of the subtree that begins at byte `start`.
+    /// Applies `finish` to the subtree that begins at byte `start`.
     fn hash<T>(
         &self,
         reader: &mut Reader<'_>,
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn it_is_the_standard_hash_of_the_bytes_at_any_size_and_thread_count() {
-        // A number, about one subtree, and several that the rows divide at odd places.
+        // A single number, about one subtree, and several subtrees that rows straddle.
         for (n, dim) in [(1, 1), (7, 3), (1 << 12, 64), ((1 << 12) + 1, 64), (4001, 257), (9001, 131), (3, 400_000)] {
             let values: Vec<f32> = (0..n * dim).map(|i| (i as f32).sin()).collect();
             let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();

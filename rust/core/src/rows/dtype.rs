@@ -1,15 +1,15 @@
-//! The kinds of numbers that embeddings are stored as.
+//! The dtypes of embeddings.
 
 use std::fmt;
 
 use half::{bf16, f16};
 
-/// The kind of numbers that a block holds.
+/// The dtype of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dtype {
     /// IEEE 754 half precision.
     F16,
-    /// The upper half of a float32.
+    /// bfloat16: the upper half of a float32.
     Bf16,
     /// Single precision.
     F32,
@@ -18,7 +18,7 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// Bytes in a number.
+    /// Size of a number in bytes.
     pub fn size(self) -> usize {
         match self {
             Dtype::F16 | Dtype::Bf16 => 2,
@@ -41,7 +41,7 @@ impl fmt::Display for Dtype {
 
 /// A Rust type that a block may hold.
 pub trait Element: Copy + Sync {
-    /// Its name at run time.
+    /// The dtype of this type.
     const DTYPE: Dtype;
 }
 

@@ -1,7 +1,7 @@
 //! The file behind a block of rows, read in large pieces.
 //!
-//! Read, not mapped: pages of a map count as the process's own memory, a file that shrinks under a map kills the process,
-//! and not every filesystem has maps.
+//! Files are read rather than mapped: mapped pages count as the process's memory, a file that shrinks while it is mapped
+//! kills the process, and not every filesystem supports maps.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -18,7 +18,7 @@ pub(super) struct RowFile {
     path: PathBuf,
     offset: u64,
     row_bytes: usize,
-    /// Whether what was read leaves the page cache again.
+    /// Whether data is dropped from the page cache after it was read.
     past_cache: bool,
 }
 
@@ -32,20 +32,20 @@ impl RowFile {
         &self.path
     }
 
-    /// From now on reads past the page cache, for files that would push everything else out of it and be gone
-    /// themselves before they are read again.
+    /// Bypasses the page cache from now on. This is for files so large that they would evict everything else from it and
+    /// be evicted themselves before they are read again.
     pub(super) fn read_past_cache(&mut self) {
         self.past_cache = true;
         set_direct(&self.file, true);
     }
 
-    /// The size of buffer that reading `rows` takes.
+    /// The buffer size needed to read `rows`.
     pub(super) fn space(&self, rows: usize) -> usize {
-        // Whole pages are read: up to one more on either side.
+        // Whole pages are read, so up to one more on either side.
         (rows * self.row_bytes).next_multiple_of(Buffer::PAGE) + Buffer::PAGE
     }
 
-    /// Reads `rows` into `buffer`, which starts on a page; says at which byte of it they start.
+    /// Reads `rows` into the page-aligned `buffer`, and returns the offset at which they start in it.
     pub(super) fn read(&self, rows: Range<usize>, buffer: &mut [u8]) -> Result<usize> {
         let start = self.offset + (rows.start * self.row_bytes) as u64;
         let lead = (start % Buffer::PAGE as u64) as usize;
@@ -63,7 +63,7 @@ impl RowFile {
                 }
                 Ok(read) => done += read,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Some filesystems only say so when it comes to reading.
+                // Some filesystems refuse direct reads only when reading.
                 Err(error) if error.kind() == ErrorKind::InvalidInput && self.past_cache && !retried => {
                     retried = true;
                     set_direct(&self.file, false);
@@ -84,7 +84,7 @@ enum Advice {
     DontNeed,
 }
 
-/// Tells the kernel what becomes of `range`; `0..0` is the whole file. Changes nothing but the time.
+/// Advises the kernel on the use of `range`, `0..0` being the whole file. Affects nothing but time.
 fn advise(file: &File, range: Range<u64>, advice: Advice) {
     #[cfg(target_os = "linux")]
     {
@@ -94,30 +94,30 @@ fn advise(file: &File, range: Range<u64>, advice: Advice) {
             Advice::DontNeed => libc::POSIX_FADV_DONTNEED,
         };
         let (start, length) = (range.start as libc::off_t, (range.end - range.start) as libc::off_t);
-        // SAFETY: no memory of ours is involved.
+        // SAFETY: the call takes no pointers.
         unsafe { libc::posix_fadvise(file.as_raw_fd(), start, length, advice) };
     }
     #[cfg(not(target_os = "linux"))]
     let _ = (file, range, advice);
 }
 
-/// Switches between reading past the page cache and through it, where the filesystem lets us.
+/// Switches direct reads, which bypass the page cache, on or off, where the filesystem supports them.
 fn set_direct(file: &File, direct: bool) {
     #[cfg(target_os = "linux")]
     {
         use std::os::fd::AsRawFd;
-        // SAFETY: no memory of ours is involved.
+        // SAFETY: the call takes no pointers.
         unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, if direct { libc::O_DIRECT } else { 0 }) };
     }
     #[cfg(not(target_os = "linux"))]
     let _ = (file, direct);
 }
 
-/// Bytes of the machine's memory, or none where we do not ask.
+/// The machine's memory in bytes; None where it is not known.
 pub(super) fn memory_bytes() -> Option<u64> {
     #[cfg(target_os = "linux")]
     {
-        // SAFETY: no memory of ours is involved.
+        // SAFETY: the call takes no pointers.
         let [pages, size] = [libc::_SC_PHYS_PAGES, libc::_SC_PAGESIZE].map(|name| unsafe { libc::sysconf(name) });
         Some(u64::try_from(pages).ok()? * u64::try_from(size).ok()?)
     }

@@ -1,8 +1,8 @@
 //! Embeddings where they lie: arrays in memory, `.npy` files, and any sequence of both, read block by block.
 //!
-//! [`Rows`] is one (N, D) matrix made of [`Block`]s, whose numbers may be float16, bfloat16, float32 or float64, a dtype
-//! a block. A [`Reader`] widens a range of rows to float64, which is exact for all four, or to float32, which is exact
-//! for three, so memory is bounded by the range that is asked for, however large the matrix.
+//! [`Rows`] is one (N, D) matrix made of [`Block`]s, each of float16, bfloat16, float32 or float64. A [`Reader`] converts
+//! ranges of rows to float64, which is exact for all four, or to float32, which is exact for all but float64. Memory is
+//! bounded by the range that is read, however large the matrix.
 
 mod block;
 mod buffer;
@@ -33,10 +33,10 @@ pub struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// The rows of `blocks`, one block after the other.
+    /// Concatenates the rows of `blocks`.
     ///
     /// # Errors
-    /// [`Error::Empty`] without a single row, [`Error::Shape`] when the blocks differ in dimension or have none.
+    /// [`Error::Empty`] when there are no rows, [`Error::Shape`] when the blocks differ in dimension or have none.
     pub fn new(mut blocks: Vec<Block<'a>>) -> Result<Self> {
         let Some(first) = blocks.first() else {
             return Err(Error::Empty("no embeddings: the list of arrays and files is empty".into()));
@@ -69,7 +69,7 @@ impl<'a> Rows<'a> {
         Ok(Rows { blocks, starts, dim })
     }
 
-    /// The rows of a slice in C order.
+    /// Borrows the rows of a slice in C order.
     ///
     /// # Errors
     /// As [`Rows::new`].
@@ -83,12 +83,12 @@ impl<'a> Rows<'a> {
         self.starts[self.blocks.len()]
     }
 
-    /// Numbers in a row, D.
+    /// Dimension of a row, D.
     pub fn dim(&self) -> usize {
         self.dim
     }
 
-    /// Whether any block holds numbers of this kind.
+    /// Whether any block has this dtype.
     pub fn holds(&self, dtype: Dtype) -> bool {
         self.blocks.iter().any(|block| block.dtype() == dtype)
     }
@@ -104,21 +104,21 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// The rows of `range` if they lie in memory as float32 in C order.
+    /// The rows of `range` if they are in memory as float32 in C order.
     pub fn singles(&self, range: Range<usize>) -> Option<&[f32]> {
         let count = range.len() * self.dim;
         let is_single = self.blocks.iter().all(|block| block.dtype() == Dtype::F32);
-        // SAFETY: any bits are a float32.
+        // SAFETY: every bit pattern is a float32.
         let (before, singles, _) = unsafe { self.memory(range).align_to() };
         (is_single && before.is_empty() && singles.len() == count).then_some(singles)
     }
 
-    /// The most bytes that a row of a file has; none if all rows lie in memory.
+    /// The largest size in bytes of a row in a file; None if all rows are in memory.
     pub fn file_row_bytes(&self) -> Option<usize> {
         self.blocks.iter().filter(|block| block.file().is_some()).map(Block::row_bytes).max()
     }
 
-    /// A reader with buffers of its own: one a thread.
+    /// A reader with its own buffers, for one thread.
     pub fn reader(&self) -> Reader<'_> {
         Reader { rows: self, fetched: Fetched::new(), wide: Vec::new(), single: Vec::new() }
     }
@@ -149,8 +149,8 @@ pub struct Reader<'r> {
 }
 
 impl Reader<'_> {
-    /// Reads what the rows of `range` have in files, in as large pieces as possible, so that reading parts of `range`
-    /// does not.
+    /// Fetches the rows of `range` that are in files, in as large pieces as possible. Parts of `range` can then be read
+    /// without file access.
     ///
     /// # Errors
     /// As [`Reader::read`].
@@ -158,7 +158,7 @@ impl Reader<'_> {
         self.fetched.fill(self.rows, range)
     }
 
-    /// The rows of `range`, C order, widened exactly to float64. They may be changed in place.
+    /// The rows of `range` in C order, converted exactly to float64. They may be changed in place.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Format`] when a file cannot be read any more.
@@ -168,8 +168,8 @@ impl Reader<'_> {
         Ok(&mut self.wide)
     }
 
-    /// The rows of `range`, C order, as float32: exact but for float64. Rows that lie in memory as such are not copied.
-    /// And the bytes that the rows of `next` will be made of, as far as they already lie in memory.
+    /// The rows of `range` in C order as float32, which is exact for all dtypes but float64. Rows that are in memory as
+    /// such are not copied. Also returns the bytes of the rows of `next`, as far as they are already in memory.
     ///
     /// # Errors
     /// As [`Reader::read`].
@@ -183,7 +183,7 @@ impl Reader<'_> {
     }
 }
 
-/// The rows of `range` into `out`.
+/// Converts the rows of `range` into `out`.
 fn read_into<T: Number>(rows: &Rows<'_>, fetched: &mut Fetched, range: Range<usize>, out: &mut [T]) -> Result<()> {
     if !fetched.holds(&range) {
         fetched.fill(rows, range.clone())?;
@@ -200,11 +200,11 @@ fn read_into<T: Number>(rows: &Rows<'_>, fetched: &mut Fetched, range: Range<usi
     Ok(())
 }
 
-/// What a range of rows has in files, as it stands there.
+/// The raw bytes of those rows of a range that are in files.
 #[derive(Debug)]
 struct Fetched {
     range: Range<usize>,
-    /// Of each block of the range, where in the buffer the first of its rows starts.
+    /// The offset in the buffer of the first row of each block of the range.
     starts: Vec<usize>,
     buffer: Buffer,
 }
