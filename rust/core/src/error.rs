@@ -49,6 +49,14 @@ pub enum Error {
         /// The OS error message.
         source: std::io::Error,
     },
+    /// A pipe, a device or a socket, whose reading may never end.
+    #[error("{path} is a {}; only regular files are read", kind.replace('_', " "))]
+    NotRegular {
+        /// What the path leads to.
+        path: PathBuf,
+        /// Its kind in one stable word: "fifo", "character_device", "block_device" or "socket".
+        kind: &'static str,
+    },
     /// A file whose content violates its format.
     #[error("{path}: {why}")]
     Format {

@@ -12,13 +12,14 @@
 //! | [`groups`] | rows in groups, as other selection methods see them |
 //! | [`linalg`] | products of rows with columns: exact ones, and whole-number ones with bounds on their error |
 //! | `simd` | vectors in the registers of each instruction set |
-//! | [`runtime`], [`error`] | threads, the choice of kernels, random numbers; errors |
+//! | [`runtime`], [`files`], [`error`] | threads, the choice of kernels, random numbers; opening files; errors |
 //!
 //! Every result is a function of its input and seed alone: no thread count, block size or instruction set shows in it.
 
 pub mod assign;
 pub mod entropy;
 pub mod error;
+pub mod files;
 pub mod groups;
 pub mod image;
 pub mod kmeans;

@@ -19,6 +19,7 @@ mod python {
     import_exception!(rsprune.errors, EmptyInputError);
     import_exception!(rsprune.errors, InvalidRowError);
     import_exception!(rsprune.errors, FormatError);
+    import_exception!(rsprune.errors, NotRegularFileError);
     import_exception!(rsprune.errors, EmptyImageError);
     import_exception!(rsprune.errors, UnknownImageFormatError);
     import_exception!(rsprune.errors, TruncatedImageError);
@@ -40,6 +41,7 @@ pub fn to_py(py: Python<'_>, error: Error) -> PyErr {
         Error::Budget(_) => py.get_type::<python::BudgetError>(),
         Error::Empty(_) => py.get_type::<python::EmptyInputError>(),
         Error::InvalidRow { .. } | Error::InvalidCentroid { .. } => py.get_type::<python::InvalidRowError>(),
+        Error::NotRegular { .. } => py.get_type::<python::NotRegularFileError>(),
         Error::Format { .. } => py.get_type::<python::FormatError>(),
         Error::Image(cause) => image_class(py, cause),
         // An OSError built from its number becomes FileNotFoundError, PermissionError and so on by itself.
@@ -77,6 +79,7 @@ fn image_class<'py>(py: Python<'py>, cause: &ImageError) -> Bound<'py, PyType> {
 pub fn failure_kind(error: &Error) -> &'static str {
     match error {
         Error::Image(cause) => cause.kind(),
+        Error::NotRegular { kind, .. } => kind,
         Error::Io { source, .. } => match source.kind() {
             ErrorKind::NotFound => "not_found",
             ErrorKind::PermissionDenied => "permission",

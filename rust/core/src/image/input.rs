@@ -1,11 +1,11 @@
 //! Images as callers hold them: encoded in memory, in files, or as arrays.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use super::{ImageRef, Levels, Limits, Output, Reduction, Result, Scratch, decode, gray_levels};
 use crate::error::Error;
+use crate::files::open_regular;
 use crate::runtime::parallel::Par;
 
 /// An image, where it lies.
@@ -69,7 +69,7 @@ pub(super) fn with_file<T>(
 ) -> Result<T, Error> {
     let mut file = std::mem::take(&mut scratch.file);
     file.clear();
-    read(path, &mut file).map_err(|source| Error::Io { path: path.into(), source })?;
+    read(path, &mut file)?;
     let outcome = f(&file, scratch);
     file.clear();
     file.shrink_to(KEPT_BYTES);
@@ -78,16 +78,19 @@ pub(super) fn with_file<T>(
 }
 
 /// Reads a file by as few calls of the system as there can be: on network disks each takes its time.
-fn read(path: &Path, to: &mut Vec<u8>) -> std::io::Result<()> {
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
-    // Pipes and the like do not know their length.
-    if length == 0 {
-        return file.read_to_end(to).map(drop);
-    }
-    to.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX))?;
-    // It is not asked whether something follows.
-    file.take(length).read_to_end(to).map(drop)
+fn read(path: &Path, to: &mut Vec<u8>) -> Result<(), Error> {
+    let (mut file, metadata) = open_regular(path)?;
+    let length = metadata.len();
+    // Some systems' own files, such as those of /proc, do not know their length.
+    let read = |to: &mut Vec<u8>| {
+        if length == 0 {
+            return file.read_to_end(to);
+        }
+        to.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX))?;
+        // It is not asked whether something follows.
+        file.take(length).read_to_end(to)
+    };
+    read(to).map(drop).map_err(|source| Error::Io { path: path.into(), source })
 }
 
 /// 8-bit RGB samples, interleaved.

@@ -1,6 +1,5 @@
 //! One array or file of embeddings, and how its numbers become float64.
 
-use std::fs::File;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::path::Path;
@@ -12,6 +11,7 @@ use super::dtype::{Dtype, Element};
 use super::file::RowFile;
 use super::npy;
 use crate::error::{Error, Result};
+use crate::files::open_regular;
 use crate::runtime::cpu;
 
 /// (n, D) numbers of one dtype, in memory or in a `.npy` file.
@@ -65,11 +65,9 @@ impl<'a> Block<'a> {
     /// # Errors
     /// [`Error::Io`], [`Error::Format`] (not a `.npy`, truncated, Fortran order), [`Error::Dtype`], [`Error::Shape`].
     pub fn open(path: &Path) -> Result<Self> {
-        let io = |source| Error::Io { path: path.to_owned(), source };
-        let mut file = File::open(path).map_err(io)?;
+        let (mut file, metadata) = open_regular(path)?;
         let header = npy::read_header(&mut file, path)?;
-        let size = file.metadata().map_err(io)?.len();
-        header.check_size(size, path)?;
+        header.check_size(metadata.len(), path)?;
         let row_bytes = header.shape[1] * header.dtype.size();
         let place = Place::File(RowFile::new(file, path.to_owned(), header.offset, row_bytes));
         Ok(Block { shape: header.shape, dtype: header.dtype, place, memory: PhantomData })
