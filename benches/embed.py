@@ -61,17 +61,17 @@ def compare(encoder: TorchEncoder, images: int, folder: Path) -> Comparison:
         return np.load(out / "embeddings" / f"{source.stem}.npy")
 
     def forward() -> np.ndarray:
-        with ThreadPoolExecutor(encoder.lanes) as pool:
+        with ThreadPoolExecutor(encoder.concurrency) as pool:
             return np.concatenate(list(pool.map(encoder.forward, batches)))
 
     def shared() -> np.ndarray:
         """PyTorch's own way: every layer of one large batch on all cores."""
-        encoder.parallel = False
+        encoder.one_batch_per_core = False
         torch.set_num_threads(THREADS)
         try:
             return np.concatenate([encoder.forward(large) for _ in range(0, images, len(large))])
         finally:
-            encoder.parallel = True
+            encoder.one_batch_per_core = True
 
     def verify(answers: Mapping[str, object]) -> str:
         rows, bare = (np.asarray(answers[name], np.float32) for name in ("rsprune", "forward"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from rsprune.encoders import load_encoder
-from rsprune.encoders.feed import embed
+from rsprune.encoders.loader import embed_items
 from rsprune.io import atomic_write
 from rsprune.sources import Source, open_source
 
@@ -73,7 +73,7 @@ def _embedded(source: Source) -> np.ndarray:
     if not path.exists():
         print(f"embedding {source.total():,} images with {ENCODER}, once", file=sys.stderr)
         items = (item for shard in source.shards for item in source.read(shard))
-        rows = np.concatenate([batch.embeddings for batch in embed(load_encoder(ENCODER, device="cpu"), items)])
+        rows = np.concatenate([batch.embeddings for batch in embed_items(load_encoder(ENCODER, device="cpu"), items)])
         with atomic_write(path) as beside, beside.open("wb") as file:
             np.save(file, rows)
     return np.load(path)

@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 
 from benches.entropy import over, tile_jpegs
 from benches.harness import THREADS, Comparison
-from rsprune.encoders.preprocessing import Preprocessing
+from rsprune.encoders.preprocess import Preprocessing
 
 #: They make other pixels: torchvision's differ by a level or two, OpenCV's alias.
 TORCHVISION, OPENCV = "torchvision (other bits)", "OpenCV (no antialiasing)"

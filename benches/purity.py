@@ -11,7 +11,7 @@ import numpy as np
 
 import rsprune
 from rsprune.encoders import load_encoder
-from rsprune.encoders.feed import embed
+from rsprune.encoders.loader import embed_items
 from rsprune.sources import open_source
 
 KS = (30, 200)
@@ -25,7 +25,7 @@ def main() -> None:
     source = open_source(f"{os.environ['RSPRUNE_DATA']}/reference_aid_128.tar")
     items = [item for shard in source.shards for item in source.read(shard)]
     encoder = load_encoder(options.encoder, weights=options.weights)
-    rows = np.concatenate([batch.embeddings for batch in embed(encoder, items)])
+    rows = np.concatenate([batch.embeddings for batch in embed_items(encoder, items)])
     names, classes = np.unique([item.key.split("/")[0] for item in items], return_inverse=True)
     print(f"{options.encoder}: {len(rows):,} images of {len(names)} classes")
     print(f"nearest other image of the same class: {nearest_is_same(rows, classes):.1%}")

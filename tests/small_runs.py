@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from rsprune.encoders import Encoder
-from rsprune.encoders.preprocessing import Preprocessing
+from rsprune.encoders.preprocess import Preprocessing
 from rsprune.runs import prune
 
 

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 import small_encoders as small
 from failures import raises
 from rsprune import errors
-from rsprune.encoders import encoder_names, hub, load_encoder, registry, siglip
+from rsprune.encoders import checkpoints, encoder_names, load_encoder, registry, siglip
 from rsprune.encoders.convert import CONVERTIBLE, convert
-from rsprune.encoders.registry import KNOWN, Known
+from rsprune.encoders.registry import ZOO, EncoderSpec
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +39,8 @@ def published(tmp_path_factory):
 def small_git_rsclip(monkeypatch):
     """``git-rsclip`` as the small tower."""
     monkeypatch.setitem(siglip.SHAPES, "small", small.SHAPE)
-    entry = Known("siglip", "small", 64, 32, "lcybuaa/Git-RSCLIP", "model.safetensors", "")
-    monkeypatch.setitem(registry.KNOWN, "git-rsclip", entry)
+    entry = EncoderSpec("siglip", "small", 64, 32, "lcybuaa/Git-RSCLIP", "model.safetensors", "")
+    monkeypatch.setitem(registry.ZOO, "git-rsclip", entry)
 
 
 def load(name, **options):
@@ -322,7 +322,7 @@ def test_georsclip_has_quickgelu_and_remoteclip_as_documented(small_clip):
 
 
 def test_every_known_clip_names_an_architecture_of_open_clip():
-    for name, known in KNOWN.items():
+    for name, known in ZOO.items():
         if known.family == "open_clip":
             config = open_clip.get_model_config(known.architecture)
             assert config["embed_dim"] == known.dim
@@ -447,7 +447,7 @@ def test_weights_are_fetched_from_the_hub(small_git_rsclip, published, monkeypat
 def test_without_the_hub_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with raises(errors.MissingDependencyError, "rsprune[embed]"):
-        hub.fetch("git-rsclip", "lcybuaa/Git-RSCLIP", "model.safetensors")
+        checkpoints.fetch("git-rsclip", "lcybuaa/Git-RSCLIP", "model.safetensors")
 
 
 def test_precision_that_is_none():
@@ -455,7 +455,7 @@ def test_precision_that_is_none():
         load("git-rsclip", precision="int8")
 
 
-@pytest.mark.parametrize("name", sorted(KNOWN))
+@pytest.mark.parametrize("name", sorted(ZOO))
 def test_known_encoders_are_all_named(name):
     assert name in encoder_names()
 
@@ -510,11 +510,11 @@ def test_full_size_git_rsclip_agrees_with_transformers(full_size):
 
     name, folder = full_size
     model = SiglipModel.from_pretrained(folder, dtype=torch.float32).eval()
-    shape = siglip.SHAPES[KNOWN[name].architecture]
+    shape = siglip.SHAPES[ZOO[name].architecture]
     tower = siglip.load_tower(shape, folder / "model.safetensors")
     images = small.noise(4, shape.image_size)
     encoder = load(name, weights=folder)
-    assert (encoder.dim, encoder.size) == (KNOWN[name].dim, KNOWN[name].size)
+    assert (encoder.dim, encoder.size) == (ZOO[name].dim, ZOO[name].size)
     pixels = small.scaled(images, encoder.preprocessing)
     want = small.pooled(model, pixels)
     with torch.inference_mode():
@@ -558,9 +558,9 @@ def test_full_size_conversion_loads_in_open_clip(full_size, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("name", [n for n in KNOWN if KNOWN[n].family == "open_clip" and not n.endswith("-quickgelu")])
+@pytest.mark.parametrize("name", [n for n in ZOO if ZOO[n].family == "open_clip" and not n.endswith("-quickgelu")])
 def test_full_size_clip_agrees_with_open_clip(name, tmp_path):
-    known = KNOWN[name]
+    known = ZOO[name]
     torch.manual_seed(0)
     model = small.perturbed(open_clip.create_model(known.architecture, load_weights=False))
     path = tmp_path / Path(known.file).name

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from itertools import islice
 from queue import SimpleQueue
 from types import TracebackType
 from typing import TypeVar
 
-__all__ = ["WriterThread", "prefetch_map"]
+__all__ = ["WriterThread", "prefetch_map", "single_threaded"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -104,3 +105,24 @@ class WriterThread:
         self._pool.shutdown()
         while self._pending and error is None:
             self._pending.popleft().result()
+
+
+# How many threads PyTorch uses where nobody said otherwise. A new thread may start with what another one has set last.
+_torch_threads: int | None = None
+_torch_threads_lock = threading.Lock()
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Keep PyTorch's work in the calling thread; other threads are not affected."""
+    import torch
+
+    global _torch_threads
+    with _torch_threads_lock:
+        if _torch_threads is None:
+            _torch_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(_torch_threads)

@@ -15,7 +15,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from transformers.models.siglip import SiglipImageProcessorPil
 
-from rsprune.encoders.preprocessing import Preprocessing, core_image
+from rsprune.encoders.preprocess import Preprocessing, core_image
 from scenes import blue_marble, encode
 
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ParamSpec, TextIO, TypeVar
 
 import typer
 
-from rsprune.encoders.placement import Precision as EncoderPrecision
+from rsprune.encoders.base import Precision as EncoderPrecision
 from rsprune.entropy import Gray as GrayRule
 from rsprune.errors import RspruneError
 from rsprune.runners import JsonLines, NoProgress, Progress, show_progress

@@ -37,10 +37,10 @@ def list_encoders(json: common.Json = False) -> None:
 
     Beside these: open_clip:ARCHITECTURE:TAG_OR_FILE, timm:ARCHITECTURE:FILE, hf:FOLDER_OR_ID.
     """
-    from rsprune.encoders.registry import KNOWN
+    from rsprune.encoders.registry import ZOO
 
     rows: list[dict[str, Any]] = []
-    for name, known in sorted(KNOWN.items()):
+    for name, known in sorted(ZOO.items()):
         place = weights_of(name)
         rows.append(
             {
@@ -56,7 +56,7 @@ def list_encoders(json: common.Json = False) -> None:
     if json:
         common.conclude({"encoders": rows, "libraries": versions()}, "", quiet=False, json=True)
         return
-    widths = (max(map(len, KNOWN)), 4, 3, 5)
+    widths = (max(map(len, ZOO)), 4, 3, 5)
     for cells in [("name", "dim", "px", "here", "published as"), *map(cells_of, rows)]:
         typer.echo("  ".join([f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=False)] + [cells[-1]]))
     typer.echo("installed: " + ", ".join(f"{name} {version}" for name, version in versions().items()))
@@ -80,11 +80,11 @@ def check_encoders(
 ) -> None:
     """Load encoders, embed six known images, and compare with the cosines that are stored for their weights."""
     from rsprune.encoders import load_encoder
-    from rsprune.encoders.check import check
-    from rsprune.encoders.registry import KNOWN
+    from rsprune.encoders.registry import ZOO
+    from rsprune.encoders.selftest import check
     from rsprune.errors import RspruneError
 
-    wanted = names or [name for name in sorted(KNOWN) if weights_of(name)]
+    wanted = names or [name for name in sorted(ZOO) if weights_of(name)]
     if not wanted:
         typer.echo("no encoder's weights are here: `rsprune encoders list` says where they are published")
     failed = False
@@ -132,10 +132,10 @@ def convert_encoder(
 
 def weights_of(name: str) -> Path | None:
     """Where an encoder's weights are on this machine."""
-    from rsprune.encoders.hub import find, packaged_weights
-    from rsprune.encoders.registry import KNOWN
+    from rsprune.encoders.checkpoints import find, packaged_weights
+    from rsprune.encoders.registry import ZOO
 
-    known = KNOWN[name]
+    known = ZOO[name]
     if known.repository:
         return find(name, known.repository, known.file)
     try:

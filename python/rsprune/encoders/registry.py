@@ -1,24 +1,47 @@
-"""The encoders that are known by name: their architecture, and where their weights are published."""
+"""The families of encoders, the encoders that are known by name, and loading one of either."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-__all__ = ["FAMILIES", "KNOWN", "Known"]
+from rsprune.encoders.base import DeviceOptions, Encoder
+from rsprune.errors import EncoderError, MissingDependencyError
+from rsprune.options import keywords
+from rsprune.registry import Registry
 
-#: The modules that build encoders of a kind; each may import PyTorch, and is imported on demand. A family is also the
-#: prefix of the names of its other members: ``timm:resnet50``.
-FAMILIES = {
-    "siglip": "rsprune.encoders.siglip:build",
-    "open_clip": "rsprune.encoders.clip:build",
-    "timm": "rsprune.encoders.timm_models:build",
-    "hf": "rsprune.encoders.hf:build",
-    "efficientnet-lite0": "rsprune.encoders.efficientnet:build",
+__all__ = ["FAMILIES", "ZOO", "Builder", "EncoderSpec", "encoder_names", "load_encoder"]
+
+#: Builds an encoder from its name, its weights and where it is to run.
+Builder = Callable[[str, Path | None, DeviceOptions], Encoder]
+
+#: Each family is a :data:`Builder`; its module may import PyTorch, and is imported on demand.
+FAMILIES: Registry[Builder] = Registry(
+    "encoder family",
+    "rsprune.encoders",
+    {
+        "siglip": "rsprune.encoders.siglip:build",
+        "open_clip": "rsprune.encoders.open_clip:build",
+        "timm": "rsprune.encoders.timm:build",
+        "hf": "rsprune.encoders.transformers:build",
+        "efficientnet-lite0": "rsprune.encoders.efficientnet:build",
+    },
+    check=callable,
+    expected="a function (name, weights, device_options) that returns an Encoder",
+)
+
+#: The built-in families whose encoders need no entry in the zoo, and how these are named.
+FORMS = {
+    "open_clip": "open_clip:<architecture>:<tag or file>",
+    "timm": "timm:<architecture>[:<file>]",
+    "hf": "hf:<folder or id>",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class EncoderSpec:
     """An encoder that is known by name.
 
     Attributes
@@ -46,30 +69,30 @@ class Known:
     licence: str
 
 
-#: Nothing that we could read states one.
-ELSEWHERE = "see the repository"
-
-
-def _git_rsclip(architecture: str, dim: int, size: int, suffix: str = "") -> Known:
+def _git_rsclip(architecture: str, dim: int, size: int, suffix: str = "") -> EncoderSpec:
     # The model card says Apache-2.0, the authors' code repository MIT and "academic purposes only".
     licence = "unclear: apache-2.0 (card), academic use (code)"
-    return Known("siglip", architecture, dim, size, f"lcybuaa/Git-RSCLIP{suffix}", "model.safetensors", licence)
+    return EncoderSpec("siglip", architecture, dim, size, f"lcybuaa/Git-RSCLIP{suffix}", "model.safetensors", licence)
 
 
-def _remoteclip(architecture: str, dim: int, file: str) -> Known:
-    return Known("open_clip", architecture, dim, 224, "chendelong/RemoteCLIP", f"RemoteCLIP-{file}.pt", ELSEWHERE)
+def _clip(repository: str, file: str, architecture: str, dim: int, size: int = 224) -> EncoderSpec:
+    return EncoderSpec("open_clip", architecture, dim, size, repository, file, "see the repository")
 
 
-def _georsclip(architecture: str, dim: int, file: str, size: int = 224) -> Known:
-    return Known("open_clip", architecture, dim, size, "Zilun/GeoRSCLIP", f"ckpt/RS5M_{file}.pt", ELSEWHERE)
+def _remoteclip(architecture: str, dim: int, file: str) -> EncoderSpec:
+    return _clip("chendelong/RemoteCLIP", f"RemoteCLIP-{file}.pt", architecture, dim)
 
 
-def _dinov2(size: str, dim: int) -> Known:
+def _georsclip(architecture: str, dim: int, file: str, size: int = 224) -> EncoderSpec:
+    return _clip("Zilun/GeoRSCLIP", f"ckpt/RS5M_{file}.pt", architecture, dim, size)
+
+
+def _dinov2(size: str, dim: int) -> EncoderSpec:
     name = f"vit_{size}_patch14_dinov2.lvd142m"
-    return Known("timm", name, dim, 224, f"timm/{name}", "model.safetensors", "apache-2.0")
+    return EncoderSpec("timm", name, dim, 224, f"timm/{name}", "model.safetensors", "apache-2.0")
 
 
-KNOWN = {
+ZOO = {
     "git-rsclip": _git_rsclip("siglip-large-patch16-256", 1024, 256),
     "git-rsclip-base": _git_rsclip("siglip-base-patch16-224", 768, 224, "-base"),
     # The authors load RemoteCLIP into the plain architecture, with GELU, though the OpenAI weights that it started
@@ -89,13 +112,48 @@ KNOWN = {
     "dinov2-b": _dinov2("base", 768),
     "dinov2-l": _dinov2("large", 1024),
     "dinov2-g": _dinov2("giant", 1536),
-    "efficientnet-lite0": Known(
-        "efficientnet-lite0",
-        "tf_efficientnet_lite0",
-        1280,
-        224,
-        "",
-        "efficientnet-lite0-57934424.pth",
-        "apache-2.0",
+    "efficientnet-lite0": EncoderSpec(
+        "efficientnet-lite0", "tf_efficientnet_lite0", 1280, 224, "", "efficientnet-lite0-57934424.pth", "apache-2.0"
     ),
 }
+
+
+def encoder_names() -> list[str]:
+    """List the names that :func:`load_encoder` knows, beside the forms ``open_clip:``, ``timm:`` and ``hf:``."""
+    return sorted(ZOO)
+
+
+@keywords(DeviceOptions)
+def load_encoder(name: str, *, weights: str | os.PathLike[str] | None = None, options: DeviceOptions) -> Encoder:
+    """Load an encoder with its weights.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`encoder_names`; ``open_clip:<architecture>:<tag or file>``, ``timm:<architecture>[:<file>]`` or
+        ``hf:<folder or id>``; or the family of another package, with or without ``:`` and more.
+    weights : path, optional
+        A local file or folder, instead of the published one. That one is looked for in ``RSPRUNE_WEIGHTS`` (or
+        ``~/.cache/rsprune/weights``) and the Hugging Face hub's cache, and fetched if it is in neither.
+
+    Raises
+    ------
+    EncoderError
+        For a name that is not known, or a device that is not there.
+    WeightsError
+        If the weights are not there and cannot be fetched, or are not this encoder's.
+    MissingDependencyError
+        If a library that the encoder needs is not installed.
+    """
+    family = ZOO[name].family if name in ZOO else name.partition(":")[0]
+    is_known = name in ZOO or (":" in name if family in FORMS else family not in FAMILIES.built_in)
+    if not is_known or family not in FAMILIES:
+        others = FAMILIES.names()[len(FAMILIES.built_in) :]
+        message = f"no encoder is called {name!r}: known are {', '.join([*encoder_names(), *FORMS.values(), *others])}"
+        raise EncoderError(message)
+    try:
+        build = FAMILIES.get(family)
+    except ModuleNotFoundError as error:
+        message = f'the encoder {name} needs {error.name}: `pip install "rsprune[embed]"`'
+        raise MissingDependencyError(message) from error
+    return build(name, None if weights is None else Path(weights), options)

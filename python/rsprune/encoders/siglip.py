@@ -14,17 +14,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import timm
-import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from rsprune.encoders.hub import fetch
-from rsprune.encoders.layouts import image_tower
-from rsprune.encoders.placement import Placement
-from rsprune.encoders.preprocessing import Preprocessing
-from rsprune.encoders.registry import KNOWN
+from rsprune.encoders.base import DeviceOptions
+from rsprune.encoders.checkpoints import (
+    fetch,
+    image_tower,
+    load_into,
+    read_state,
+    weights_provenance,
+)
+from rsprune.encoders.preprocess import Preprocessing
+from rsprune.encoders.registry import ZOO
+from rsprune.encoders.remap import Rename, layer, remap_state_dict
 from rsprune.encoders.torch_encoder import TorchEncoder
-from rsprune.encoders.weights import load_into, problems, read_state, refuse, weights_provenance
 from rsprune.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -92,7 +96,7 @@ SHAPES = {
 }
 
 
-def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder:
+def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncoder:
     """Build ``git-rsclip`` or ``git-rsclip-base``.
 
     Parameters
@@ -101,10 +105,10 @@ def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder
         Which.
     weights : Path, optional
         The folder as published, its ``model.safetensors``, or the same weights in open_clip's or timm's names.
-    placement : Placement
+    options : DeviceOptions
         Where to run.
     """
-    known = KNOWN[name]
+    known = ZOO[name]
     shape = SHAPES[known.architecture]
     path = weights or fetch(name, known.repository, known.file)
     if path.is_dir():
@@ -119,7 +123,7 @@ def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder
         dim=shape.hidden_size,
         preprocessing=Preprocessing(size=shape.image_size, mean=(127.5,) * 3, std=(127.5,) * 3),
         weights=weights_provenance(path),
-        placement=placement,
+        options=options,
         versions={"timm": timm.__version__},
     )
 
@@ -150,38 +154,29 @@ def load_tower(shape: SiglipShape, *paths: Path) -> VisionTransformer:
     return load_into(shape.build, state, paths[0])
 
 
-def names(shape: SiglipShape) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    """Every tensor as transformers names it, as timm does, and its shape in the former.
-
-    Several that timm joins have the same name there, in the order in which they are joined.
-    """
+def renames(shape: SiglipShape) -> Iterator[Rename]:
+    """Yield every tensor of the tower as transformers names it, and as timm does."""
     d, m, patches = shape.hidden_size, shape.intermediate_size, (shape.image_size // shape.patch_size) ** 2
-
-    def layer(theirs: str, ours: str, *size: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-        yield f"{theirs}.weight", f"{ours}.weight", size
-        yield f"{theirs}.bias", f"{ours}.bias", size[:1]
-
-    yield from layer(
-        "embeddings.patch_embedding", "patch_embed.proj", d, shape.num_channels, shape.patch_size, shape.patch_size
-    )
-    yield "embeddings.position_embedding.weight", "pos_embed", (patches, d)
+    patch = (d, shape.num_channels, shape.patch_size, shape.patch_size)
+    yield from layer("embeddings.patch_embedding", "patch_embed.proj", patch)
+    yield Rename("embeddings.position_embedding.weight", "pos_embed", (patches, d))
     for i in range(shape.num_hidden_layers):
-        theirs, ours = f"encoder.layers.{i}", f"blocks.{i}"
-        yield from layer(f"{theirs}.layer_norm1", f"{ours}.norm1", d)
+        source, target = f"encoder.layers.{i}", f"blocks.{i}"
+        yield from layer(f"{source}.layer_norm1", f"{target}.norm1", (d,))
         for part in "qkv":
-            yield from layer(f"{theirs}.self_attn.{part}_proj", f"{ours}.attn.qkv", d, d)
-        yield from layer(f"{theirs}.self_attn.out_proj", f"{ours}.attn.proj", d, d)
-        yield from layer(f"{theirs}.layer_norm2", f"{ours}.norm2", d)
-        yield from layer(f"{theirs}.mlp.fc1", f"{ours}.mlp.fc1", m, d)
-        yield from layer(f"{theirs}.mlp.fc2", f"{ours}.mlp.fc2", d, m)
-    yield from layer("post_layernorm", "norm", d)
-    yield "head.probe", "attn_pool.latent", (1, 1, d)
-    yield "head.attention.in_proj_weight", "attn_pool.qkv.weight", (3 * d, d)
-    yield "head.attention.in_proj_bias", "attn_pool.qkv.bias", (3 * d,)
-    yield from layer("head.attention.out_proj", "attn_pool.proj", d, d)
-    yield from layer("head.layernorm", "attn_pool.norm", d)
-    yield from layer("head.mlp.fc1", "attn_pool.mlp.fc1", m, d)
-    yield from layer("head.mlp.fc2", "attn_pool.mlp.fc2", d, m)
+            yield from layer(f"{source}.self_attn.{part}_proj", f"{target}.attn.qkv", (d, d))
+        yield from layer(f"{source}.self_attn.out_proj", f"{target}.attn.proj", (d, d))
+        yield from layer(f"{source}.layer_norm2", f"{target}.norm2", (d,))
+        yield from layer(f"{source}.mlp.fc1", f"{target}.mlp.fc1", (m, d))
+        yield from layer(f"{source}.mlp.fc2", f"{target}.mlp.fc2", (d, m))
+    yield from layer("post_layernorm", "norm", (d,))
+    yield Rename("head.probe", "attn_pool.latent", (1, 1, d))
+    yield Rename("head.attention.in_proj_weight", "attn_pool.qkv.weight", (3 * d, d))
+    yield Rename("head.attention.in_proj_bias", "attn_pool.qkv.bias", (3 * d,))
+    yield from layer("head.attention.out_proj", "attn_pool.proj", (d, d))
+    yield from layer("head.layernorm", "attn_pool.norm", (d,))
+    yield from layer("head.mlp.fc1", "attn_pool.mlp.fc1", (m, d))
+    yield from layer("head.mlp.fc2", "attn_pool.mlp.fc2", (d, m))
 
 
 def to_timm(shape: SiglipShape, state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -192,12 +187,7 @@ def to_timm(shape: SiglipShape, state: Mapping[str, Tensor], path: Path) -> dict
     WeightsError
         If a tensor is missing, unexpected or of another shape, by the name that the file gives it.
     """
-    table = list(names(shape))
-    refuse(path, problems({theirs: size for theirs, _, size in table}, state))
-    parts: dict[str, list[Tensor]] = {}
-    for theirs, ours, _ in table:
-        parts.setdefault(ours, []).append(state[theirs])
-    renamed = {ours: torch.cat(tensors) for ours, tensors in parts.items()}
+    renamed = remap_state_dict(state, renames(shape), path)
     renamed["pos_embed"] = renamed["pos_embed"][None]
     for kind in ("weight", "bias"):  # timm's pooling has the query apart
         joined = renamed.pop(f"attn_pool.qkv.{kind}")

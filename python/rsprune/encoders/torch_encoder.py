@@ -6,7 +6,7 @@ import copy
 import os
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from queue import SimpleQueue
 from typing import Any
 
@@ -16,15 +16,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rsprune import _core
-from rsprune.encoders.base import Encoder
-from rsprune.encoders.placement import Placement, Precision
-from rsprune.encoders.preprocessing import Preprocessing
+from rsprune.concurrency import single_threaded
+from rsprune.encoders.base import DeviceOptions, Encoder, Precision
+from rsprune.encoders.preprocess import Preprocessing
 from rsprune.errors import EncoderError
 
 __all__ = ["TorchEncoder", "torch_devices"]
-
-# PyTorch's own number, which a thread that was never told otherwise starts with.
-THREADS = torch.get_num_threads()
 
 #: Images at once on a CPU core. Four images' largest activations are below what the C library maps anew, and the
 #: kernel zeroes, at every layer: 77 images/s with EfficientNet-Lite0 on two cores, against 62 with 8 or 16.
@@ -34,20 +31,10 @@ CPU_BATCH = 4
 GPU_BATCH = 256
 
 #: Batches under way on each GPU: one is copied while the other is computed.
-GPU_LANES = 2
+GPU_CONCURRENCY = 2
 
 #: The share of a GPU's free memory that a batch may take: the rest is for what else the process puts there.
 GPU_SHARE = 0.6
-
-
-@contextmanager
-def one_core() -> Iterator[None]:
-    """Keep PyTorch's work in the calling thread."""
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(THREADS)
 
 
 def torch_devices(device: str | None) -> list[torch.device]:
@@ -105,8 +92,8 @@ class TorchEncoder(Encoder):
     preprocessing : Preprocessing
         What its weights were trained with.
     weights : dict
-        Where they came from: see :func:`~rsprune.encoders.weights.weights_provenance`.
-    placement : Placement
+        Where they came from: see :func:`~rsprune.encoders.checkpoints.weights_provenance`.
+    options : DeviceOptions
         Where and how to run.
     versions : dict
         Versions of the libraries that define the module.
@@ -123,35 +110,35 @@ class TorchEncoder(Encoder):
         dim: int,
         preprocessing: Preprocessing,
         weights: dict[str, str],
-        placement: Placement,
+        options: DeviceOptions,
         versions: dict[str, str],
         half: bool = True,
     ) -> None:
-        devices = torch_devices(placement.device)
+        devices = torch_devices(options.device)
         self.name = name
         self.dim = dim
         self.preprocessing = preprocessing
         self.device = ",".join(map(str, devices))
-        self.parallel = devices[0].type == "cpu"
+        self.one_batch_per_core = devices[0].type == "cpu"
         self._architecture = architecture
         self._weights = weights
         self._versions = versions
-        precision: Precision = "float32" if placement.precision == "auto" and not half else placement.precision
+        precision: Precision = "float32" if options.precision == "auto" and not half else options.precision
         self._dtype = torch_dtype(precision, devices[0])
-        self._compiled = placement.compile
-        self._most: int | None = None
-        self._slots: SimpleQueue[_Slot] = SimpleQueue()
+        self._compiled = options.compile
+        self._max_batch: int | None = None
+        self._replicas: SimpleQueue[_Replica] = SimpleQueue()
         for device in devices:
             # The last one may have the module itself.
             module = model if device is devices[-1] else copy.deepcopy(model)
             module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             if self._dtype != torch.float32:
-                lower_products(module, self._dtype)
-            run = torch.compile(module) if placement.compile else module
-            for _ in range(lanes_on(device)):
-                self._slots.put(_Slot(run, device, self._dtype, preprocessing))
-        self.lanes = self._slots.qsize()
-        self.batch_size = CPU_BATCH if self.parallel else self._fitting_batch(devices)
+                cast_matmul_weights(module, self._dtype)
+            run = torch.compile(module) if options.compile else module
+            for _ in range(concurrency_on(device)):
+                self._replicas.put(_Replica(run, device, self._dtype, preprocessing))
+        self.concurrency = self._replicas.qsize()
+        self.batch_size = CPU_BATCH if self.one_batch_per_core else self._fitting_batch(devices)
 
     def provenance(self) -> dict[str, Any]:
         """Say what made the embeddings: see :meth:`Encoder.provenance`."""
@@ -180,30 +167,30 @@ class TorchEncoder(Encoder):
         EncoderError
             If a device has no memory for a single image.
         """
-        slot = self._slots.get()
+        replica = self._replicas.get()
         try:
-            with torch.inference_mode(), one_core() if self.parallel else nullcontext():
-                return np.concatenate(list(self._in_parts(slot, pixels)))
+            with torch.inference_mode(), single_threaded() if self.one_batch_per_core else nullcontext():
+                return np.concatenate(list(self._in_parts(replica, pixels)))
         finally:
-            self._slots.put(slot)
+            self._replicas.put(replica)
 
-    def _in_parts(self, slot: _Slot, pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.float32]]:
+    def _in_parts(self, replica: _Replica, pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.float32]]:
         """Compute a batch in as few parts as memory has room for."""
         start = 0
         while start < len(pixels):
-            part = pixels[start : start + (self._most or len(pixels))]
+            part = pixels[start : start + (self._max_batch or len(pixels))]
             try:
-                yield slot(part)
+                yield replica(part)
                 start += len(part)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
                     raise
                 if len(part) == 1:
-                    message = f"{self.name} has no memory for a single image on {slot.device}: {error}"
+                    message = f"{self.name} has no memory for a single image on {replica.device}: {error}"
                     raise EncoderError(message) from error
                 # Another thread may have come to a lower number meanwhile.
-                self._most = min(self._most or len(part), len(part) // 2)
-                if slot.device.type == "cuda":
+                self._max_batch = min(self._max_batch or len(part), len(part) // 2)
+                if replica.device.type == "cuda":
                     torch.cuda.empty_cache()
 
     def _fitting_batch(self, devices: list[torch.device]) -> int:
@@ -219,10 +206,10 @@ class TorchEncoder(Encoder):
             return torch.cuda.max_memory_allocated(devices[0]) - before
 
         free = min(torch.cuda.mem_get_info(device)[0] for device in devices)
-        return fitting_batch(measure, free // GPU_LANES)
+        return fitting_batch(measure, free // GPU_CONCURRENCY)
 
 
-class _Slot:
+class _Replica:
     """Room for one batch on a device: the module there, what scales pixels, and on a GPU a stream of its own.
 
     With two streams one batch is copied while another is computed.
@@ -254,7 +241,7 @@ class _Slot:
         return embeddings
 
 
-def lower_products(module: nn.Module, dtype: torch.dtype) -> None:
+def cast_matmul_weights(module: nn.Module, dtype: torch.dtype) -> None:
     """Keep the weights of products in 16 bits, which autocast would round anew in every batch.
 
     All else stays in float32: norms, and with them the sums that run through all layers of a transformer, which would
@@ -267,9 +254,9 @@ def lower_products(module: nn.Module, dtype: torch.dtype) -> None:
             part.register_forward_hook(lambda _part, _inputs, output: output.float())
 
 
-def lanes_on(device: torch.device) -> int:
+def concurrency_on(device: torch.device) -> int:
     """How many batches are under way at once on a device: on the CPU one a core."""
-    return (os.cpu_count() or 1) if device.type == "cpu" else GPU_LANES if device.type == "cuda" else 1
+    return (os.cpu_count() or 1) if device.type == "cpu" else GPU_CONCURRENCY if device.type == "cuda" else 1
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune.encoders.weights import read_state, weights_provenance
+from rsprune.encoders.checkpoints import read_state, weights_provenance
 from rsprune.errors import MissingDependencyError, WeightsError
 from rsprune.evaluation.extractors import batches
 

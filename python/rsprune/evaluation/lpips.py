@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune.encoders.weights import read_state, weights_provenance
+from rsprune.encoders.checkpoints import read_state, weights_provenance
 from rsprune.errors import MissingDependencyError, WeightsError
 
 __all__ = ["Lpips", "Net"]

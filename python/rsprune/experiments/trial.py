@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rsprune import strategies
 from rsprune.centroids import Centroids, fit_centroids
 from rsprune.encoders import load_encoder
-from rsprune.encoders.weights import weights_provenance
+from rsprune.encoders.checkpoints import weights_provenance
 from rsprune.errors import BudgetError, MissingInputError
 from rsprune.evaluation import EncoderExtractor, Extractor, Inception, open_images
 from rsprune.evaluation.evaluate import compare_features, real_features

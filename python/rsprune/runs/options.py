@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rsprune.encoders import Encoder, load_encoder
-from rsprune.encoders.placement import Precision
+from rsprune.encoders.base import Precision
 from rsprune.entropy import Gray
 from rsprune.io import digest, provenance_header
 from rsprune.runners import Progress

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rsprune import _core
 from rsprune.encoders import Encoder
-from rsprune.encoders.feed import embed
-from rsprune.encoders.placement import Precision
+from rsprune.encoders.base import Precision
+from rsprune.encoders.loader import embed_items
 from rsprune.runs.options import Pixels, open_encoder
 from rsprune.runs.reference import ReferenceLike, SourceLike, open_reference
 from rsprune.selection import budget_rows
@@ -125,7 +125,7 @@ def embed_rate(images: Source, model: Encoder, threads: int | None) -> float:
     """Images a second of the encoder with its decoding, on the first images of the collection."""
     sample = list(itertools.islice(first_items(images), EMBED_SAMPLE))
     begun = time.perf_counter()
-    for _ in embed(model, sample, threads=threads):
+    for _ in embed_items(model, sample, threads=threads):
         pass
     return len(sample) / (time.perf_counter() - begun)
 

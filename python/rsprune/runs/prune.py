@@ -12,7 +12,7 @@ import numpy as np
 
 from rsprune import strategies
 from rsprune.encoders import Encoder
-from rsprune.encoders.placement import Precision
+from rsprune.encoders.base import Precision
 from rsprune.entropy import Gray
 from rsprune.errors import ArgumentError, BudgetError, MissingInputError
 from rsprune.io import provenance_header, read_json, read_table

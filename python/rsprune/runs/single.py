@@ -13,7 +13,7 @@ import pyarrow as pa
 from rsprune import strategies
 from rsprune.centroids import Centroids
 from rsprune.encoders import Encoder
-from rsprune.encoders.placement import Precision
+from rsprune.encoders.base import Precision
 from rsprune.entropy import Gray, top_entropies
 from rsprune.errors import ArgumentError
 from rsprune.io import digest, provenance_header, read_table, write_table

@@ -17,7 +17,7 @@ from rsprune import _core
 from rsprune.centroids import Centroids
 from rsprune.concurrency import WriterThread
 from rsprune.encoders import Encoder
-from rsprune.encoders.feed import embed
+from rsprune.encoders.loader import embed_items
 from rsprune.io import write_table
 from rsprune.runners import run_shards
 from rsprune.runs.options import Pixels, Work
@@ -126,7 +126,7 @@ def embed_shards(
             write_table(folder.assignments(shard.name), table, {**work.provenance, "shard": shard.name})
 
         try:
-            for block in embed(encoder, items(), batch_size=batch_size, threads=threads, **pixels.decoding()):
+            for block in embed_items(encoder, items(), batch_size=batch_size, threads=threads, **pixels.decoding()):
                 written.add(block.positions, block.embeddings)
                 failures.update({i: (kind, message) for i, kind, message in block.failures})
                 observer.advance(len(block.positions) + len(block.failures))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from rsprune.encoders.weights import load_into, read_state, refuse, weights_provenance
+from rsprune.encoders.checkpoints import load_into, raise_mismatch, read_state, weights_provenance
 from rsprune.errors import ArgumentError, FormatError, WeightsError
 from rsprune.io import read_json
 
@@ -222,7 +222,7 @@ class TinyAutoencoder(Autoencoder):
         assert isinstance(entry, nn.Conv2d)
         if entry.in_channels != self.latents:
             reason = f"it takes {entry.in_channels} channels, and {encoder.name} makes {self.latents}"
-            refuse(decoder, [reason])
+            raise_mismatch(decoder, [reason])
         self.source = {"autoencoder": "tiny", "files": [weights_provenance(encoder), weights_provenance(decoder)]}
 
     @override

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rsprune.encoders.weights import problems
+from rsprune.encoders.checkpoints import state_dict_mismatches
 from rsprune.errors import ConfigMismatchError, WeightsError
 from rsprune.io import atomic_write, config_diff
 from rsprune.training.config import Which
@@ -206,7 +206,7 @@ def load_dit(path: str | Path, which: Which = "ema") -> DiT:
 def load_state(model: DiT, state: Mapping[str, Tensor], path: Path) -> None:
     """Load exactly these tensors into a network, in float32."""
     expected = {name: value.shape for name, value in model.state_dict().items()}
-    if mismatches := problems(expected, state):
+    if mismatches := state_dict_mismatches(expected, state):
         message = f"{path} holds other weights than this network's: {'; '.join(mismatches)}"
         raise WeightsError(message)
     model.load_state_dict({name: value.float() for name, value in state.items()}, strict=True, assign=True)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsprune.encoders.weights import weights_provenance
+from rsprune.encoders.checkpoints import weights_provenance
 from rsprune.io import digest
 from rsprune.options import keywords
 from rsprune.runners import Progress, show_progress

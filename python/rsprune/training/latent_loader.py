@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsprune.concurrency import prefetch_map
-from rsprune.encoders.torch_encoder import one_core
+from rsprune.concurrency import prefetch_map, single_threaded
 from rsprune.training.autoencoder import Autoencoder
 from rsprune.training.config import OptimizerConfig
 from rsprune.training.dit import DiT
@@ -100,7 +99,7 @@ def load_ahead(loader: Loader, places: Iterable[tuple[int, range]]) -> Generator
 
     def load(_: int, chunk: list[tuple[int, range]]) -> Batch:
         # PyTorch's work stays in this thread: more OpenMP threads than cores would slow the network down.
-        with one_core():
+        with single_threaded():
             return loader(*chunk[0])
 
     return prefetch_map(load, places, 1, threads=THREADS, depth=DEPTH)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from rsprune.encoders.weights import weights_provenance
+from rsprune.encoders.checkpoints import weights_provenance
 from rsprune.errors import ArgumentError, ConfigMismatchError
 from rsprune.io import atomic_write, config_diff, provenance_header, write_npz
 from rsprune.options import keywords, to_config

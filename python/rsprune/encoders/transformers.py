@@ -7,25 +7,30 @@ remote-sensing encoders are published in.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import open_clip
 import timm
-import torch
 from open_clip.transformer import QuickGELU
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from rsprune.encoders.hub import INDEX, fetch
-from rsprune.encoders.layouts import image_tower
-from rsprune.encoders.placement import Placement
-from rsprune.encoders.preprocessing import Preprocessing
+from rsprune.encoders.base import DeviceOptions
+from rsprune.encoders.checkpoints import (
+    INDEX,
+    fetch,
+    image_tower,
+    load_into,
+    read_state,
+    weights_provenance,
+)
+from rsprune.encoders.preprocess import Preprocessing
+from rsprune.encoders.remap import Rename, layer, remap_state_dict
 from rsprune.encoders.siglip import SiglipShape, load_tower
 from rsprune.encoders.torch_encoder import TorchEncoder
-from rsprune.encoders.weights import load_into, problems, read_state, refuse, weights_provenance
 from rsprune.errors import WeightsError
 
 __all__ = ["build"]
@@ -45,7 +50,7 @@ ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder:
+def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncoder:
     """Build ``hf:<folder or id>``: a SigLIP, CLIP or DINOv2 model as the transformers library publishes it.
 
     Parameters
@@ -54,7 +59,7 @@ def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder
         A local folder, or the id of a repository on the Hugging Face hub.
     weights : Path, optional
         A local folder, instead of the one in ``name``.
-    placement : Placement
+    options : DeviceOptions
         Where to run.
 
     Raises
@@ -85,13 +90,13 @@ def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder
         dim=dim,
         preprocessing=preprocessing(read_json(get(PROCESSOR)), get(PROCESSOR)),
         weights=weights_provenance(*paths),
-        placement=placement,
+        options=options,
         versions={"timm": timm.__version__, "open_clip": open_clip.__version__},
     )
 
 
 def shards(get: Callable[[str], Path]) -> list[Path]:
-    """The files that hold the weights of a folder without ``model.safetensors``."""
+    """List the files that hold the weights of a folder without ``model.safetensors``."""
     index = get(INDEX)
     if index.is_file():
         return [get(file) for file in sorted(set(read_json(index)["weight_map"].values()))]
@@ -115,7 +120,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def preprocessing(config: Mapping[str, Any], path: Path) -> Preprocessing:
-    """What a processor's configuration says is done to images.
+    """Read from a processor's configuration what is done to images.
 
     Raises
     ------
@@ -143,7 +148,7 @@ def preprocessing(config: Mapping[str, Any], path: Path) -> Preprocessing:
 
 
 def siglip(config: Mapping[str, Any], paths: list[Path]) -> tuple[nn.Module, int]:
-    """SigLIP's image tower, and its D."""
+    """Load SigLIP's image tower; also return its D."""
     shape = SiglipShape.of(config, paths[0].parent / CONFIG)
     return load_tower(shape, *paths), shape.hidden_size
 
@@ -151,41 +156,28 @@ def siglip(config: Mapping[str, Any], paths: list[Path]) -> tuple[nn.Module, int
 # --- CLIP, in open_clip's tower ---------------------------------------------------------------------------------------
 
 
-class Renamed(NamedTuple):
-    """A tensor's name in the file and in the module; those of one name in the module are joined in order."""
-
-    theirs: str
-    ours: str
-
-
-def layer(theirs: str, ours: str) -> Iterator[Renamed]:
-    """A layer's weight and bias."""
-    for kind in ("weight", "bias"):
-        yield Renamed(f"{theirs}.{kind}", f"{ours}.{kind}")
-
-
-def clip_names(depth: int) -> Iterator[Renamed]:
-    """Every tensor of CLIP's image tower."""
-    yield Renamed("embeddings.class_embedding", "class_embedding")
-    yield Renamed("embeddings.patch_embedding.weight", "conv1.weight")
-    yield Renamed("embeddings.position_embedding.weight", "positional_embedding")
+def clip_renames(depth: int) -> Iterator[Rename]:
+    """Yield every tensor of CLIP's image tower."""
+    yield Rename("embeddings.class_embedding", "class_embedding")
+    yield Rename("embeddings.patch_embedding.weight", "conv1.weight")
+    yield Rename("embeddings.position_embedding.weight", "positional_embedding")
     yield from layer("pre_layrnorm", "ln_pre")
     for i in range(depth):
-        theirs, ours = f"encoder.layers.{i}", f"transformer.resblocks.{i}"
-        yield from layer(f"{theirs}.layer_norm1", f"{ours}.ln_1")
+        source, target = f"encoder.layers.{i}", f"transformer.resblocks.{i}"
+        yield from layer(f"{source}.layer_norm1", f"{target}.ln_1")
         for part in "qkv":
             for kind in ("weight", "bias"):
-                yield Renamed(f"{theirs}.self_attn.{part}_proj.{kind}", f"{ours}.attn.in_proj_{kind}")
-        yield from layer(f"{theirs}.self_attn.out_proj", f"{ours}.attn.out_proj")
-        yield from layer(f"{theirs}.layer_norm2", f"{ours}.ln_2")
-        yield from layer(f"{theirs}.mlp.fc1", f"{ours}.mlp.c_fc")
-        yield from layer(f"{theirs}.mlp.fc2", f"{ours}.mlp.c_proj")
+                yield Rename(f"{source}.self_attn.{part}_proj.{kind}", f"{target}.attn.in_proj_{kind}")
+        yield from layer(f"{source}.self_attn.out_proj", f"{target}.attn.out_proj")
+        yield from layer(f"{source}.layer_norm2", f"{target}.ln_2")
+        yield from layer(f"{source}.mlp.fc1", f"{target}.mlp.c_fc")
+        yield from layer(f"{source}.mlp.fc2", f"{target}.mlp.c_proj")
     yield from layer("post_layernorm", "ln_post")
-    yield Renamed("visual_projection.weight", "proj")
+    yield Rename("visual_projection.weight", "proj")
 
 
 def clip(config: Mapping[str, Any], paths: list[Path]) -> tuple[nn.Module, int]:
-    """CLIP's image tower with its projection, and its D. The defaults are those of transformers' CLIPVisionConfig."""
+    """Load CLIP's image tower with its projection; also return its D. The defaults are those of CLIPVisionConfig."""
     vision = config.get("vision_config", config)
     width, depth = vision.get("hidden_size", 768), vision.get("num_hidden_layers", 12)
     dim = config.get("projection_dim", 512)
@@ -203,7 +195,7 @@ def clip(config: Mapping[str, Any], paths: list[Path]) -> tuple[nn.Module, int]:
             norm_layer=partial(nn.LayerNorm, eps=vision.get("layer_norm_eps", 1e-5)),
         )
 
-    state = joined(paths, clip_names(depth))
+    state = read_tower(paths, clip_renames(depth))
     state["proj"] = state["proj"].T.contiguous()
     return load_into(tower, state, paths[0]), dim
 
@@ -211,29 +203,30 @@ def clip(config: Mapping[str, Any], paths: list[Path]) -> tuple[nn.Module, int]:
 # --- DINOv2, in timm's VisionTransformer ------------------------------------------------------------------------------
 
 
-def dinov2_names(depth: int, gated: bool) -> Iterator[Renamed]:
-    """Every tensor of DINOv2 but the token that stands for masked patches."""
-    yield Renamed("embeddings.cls_token", "cls_token")
-    yield Renamed("embeddings.position_embeddings", "pos_embed")
+def dinov2_renames(depth: int, gated: bool) -> Iterator[Rename]:
+    """Yield every tensor of DINOv2 but the token that stands for masked patches."""
+    yield Rename("embeddings.cls_token", "cls_token")
+    yield Rename("embeddings.position_embeddings", "pos_embed")
     yield from layer("embeddings.patch_embeddings.projection", "patch_embed.proj")
     for i in range(depth):
-        theirs, ours = f"encoder.layer.{i}", f"blocks.{i}"
-        yield from layer(f"{theirs}.norm1", f"{ours}.norm1")
+        source, target = f"encoder.layer.{i}", f"blocks.{i}"
+        yield from layer(f"{source}.norm1", f"{target}.norm1")
         for part in ("query", "key", "value"):
-            yield from layer(f"{theirs}.attention.attention.{part}", f"{ours}.attn.qkv")
-        yield from layer(f"{theirs}.attention.output.dense", f"{ours}.attn.proj")
-        yield Renamed(f"{theirs}.layer_scale1.lambda1", f"{ours}.ls1.gamma")
-        yield from layer(f"{theirs}.norm2", f"{ours}.norm2")
-        yield from layer(f"{theirs}.mlp.{'weights_in' if gated else 'fc1'}", f"{ours}.mlp.fc1")
-        yield from layer(f"{theirs}.mlp.{'weights_out' if gated else 'fc2'}", f"{ours}.mlp.fc2")
-        yield Renamed(f"{theirs}.layer_scale2.lambda1", f"{ours}.ls2.gamma")
+            yield from layer(f"{source}.attention.attention.{part}", f"{target}.attn.qkv")
+        yield from layer(f"{source}.attention.output.dense", f"{target}.attn.proj")
+        yield Rename(f"{source}.layer_scale1.lambda1", f"{target}.ls1.gamma")
+        yield from layer(f"{source}.norm2", f"{target}.norm2")
+        yield from layer(f"{source}.mlp.{'weights_in' if gated else 'fc1'}", f"{target}.mlp.fc1")
+        yield from layer(f"{source}.mlp.{'weights_out' if gated else 'fc2'}", f"{target}.mlp.fc2")
+        yield Rename(f"{source}.layer_scale2.lambda1", f"{target}.ls2.gamma")
     yield from layer("layernorm", "norm")
 
 
 def dinov2(config: Mapping[str, Any], paths: list[Path]) -> tuple[nn.Module, int]:
-    """DINOv2's class token after the last norm, and its D. The defaults are those of transformers' Dinov2Config.
+    """Load DINOv2, which gives the class token after the last norm; also return its D.
 
-    The positions are interpolated to 224 px by timm, which the weights' own 518 px are not meant for.
+    The defaults are those of transformers' Dinov2Config. timm interpolates the positions to 224 px, which the weights'
+    own 518 px are not meant for.
     """
     width, depth = config.get("hidden_size", 768), config.get("num_hidden_layers", 12)
     gated = config.get("use_swiglu_ffn", False)
@@ -257,7 +250,7 @@ def dinov2(config: Mapping[str, Any], paths: list[Path]) -> tuple[nn.Module, int
             **({"mlp_layer": timm.layers.SwiGLUPacked, "act_layer": nn.SiLU} if gated else {}),
         )
 
-    state = joined(paths, dinov2_names(depth, gated), dropped=("embeddings.mask_token",))
+    state = read_tower(paths, dinov2_renames(depth, gated), dropped=("embeddings.mask_token",))
     grid = 224 // patch
     state["pos_embed"] = timm.layers.resample_abs_pos_embed(
         state["pos_embed"].float(), new_size=[grid, grid], num_prefix_tokens=1
@@ -272,29 +265,14 @@ MODELS: dict[str, Callable[[Mapping[str, Any], list[Path]], tuple[nn.Module, int
 }
 
 
-def joined(paths: list[Path], table: Iterator[Renamed], dropped: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """Read a checkpoint, and rename its image tower's tensors; those that get the same name are joined.
-
-    Raises
-    ------
-    WeightsError
-        If a tensor is missing or unexpected, by the name that the file gives it.
-    """
+def read_tower(paths: list[Path], table: Iterable[Rename], dropped: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """Read a checkpoint, and rename its image tower's tensors; see :func:`remap_state_dict`."""
     state = image_tower(read_state(*paths), paths[0]).state
-    names = list(table)
-    kept = {key: value for key, value in state.items() if key not in dropped}
-    refuse(
-        paths[0],
-        problems({name.theirs: kept[name.theirs].shape if name.theirs in kept else () for name in names}, kept),
-    )
-    parts: dict[str, list[Tensor]] = {}
-    for theirs, ours in names:
-        parts.setdefault(ours, []).append(kept[theirs])
-    return {ours: torch.cat(tensors) if len(tensors) > 1 else tensors[0] for ours, tensors in parts.items()}
+    return remap_state_dict({key: value for key, value in state.items() if key not in dropped}, table, paths[0])
 
 
 def activation(name: str, path: Path) -> Callable[..., nn.Module]:
-    """The layer of an activation's name."""
+    """Return the class of an activation."""
     if name not in ACTIVATIONS:
         message = f"{path.parent / CONFIG} has hidden_act {name!r}; known are {', '.join(ACTIVATIONS)}"
         raise WeightsError(message)

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 import timm
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
-from rsprune.encoders.hub import fetch
-from rsprune.encoders.placement import Placement
-from rsprune.encoders.preprocessing import Preprocessing
-from rsprune.encoders.registry import KNOWN
+from rsprune.encoders.base import DeviceOptions
+from rsprune.encoders.checkpoints import fetch, load_into, read_state, weights_provenance
+from rsprune.encoders.preprocess import Preprocessing
+from rsprune.encoders.registry import ZOO
 from rsprune.encoders.torch_encoder import TorchEncoder
-from rsprune.encoders.weights import load_into, read_state, weights_provenance
 from rsprune.errors import EncoderError, WeightsError
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["build"]
 
 
-def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder:
+def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncoder:
     """Build ``dinov2-{s,b,l,g}``, or ``timm:<architecture>[:<file>]``: the pooled features before the classifier.
 
     DINOv2 sees 224 px instead of the 518 px that timm's weights are set to: its positions are interpolated, as for
@@ -34,7 +33,7 @@ def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder
         Which. Without a file the weights are those that timm publishes for the architecture (``resnet50.a1_in1k``).
     weights : Path, optional
         A checkpoint in timm's names, or one that timm itself converts (DINOv2's own).
-    placement : Placement
+    options : DeviceOptions
         Where to run.
 
     Raises
@@ -44,7 +43,7 @@ def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder
     WeightsError
         For a file that is not this architecture's.
     """
-    known = KNOWN.get(name)
+    known = ZOO.get(name)
     architecture, _, file = (known.architecture, "", "") if known else name.partition(":")[2].partition(":")
     if not timm.is_model(architecture):
         message = f"timm has no architecture {architecture!r}: `timm.list_models()` lists them"
@@ -70,7 +69,7 @@ def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder
         dim=model.head_hidden_size if hasattr(model, "head_hidden_size") else model.num_features,
         preprocessing=_preprocessing(data, known.size if known else data["input_size"][1]),
         weights=weights_provenance(path),
-        placement=placement,
+        options=options,
         versions={"timm": timm.__version__},
     )
 

@@ -25,7 +25,7 @@ TIMED = 32
 
 @dataclass(frozen=True)
 class Check:
-    """What a self-test found.
+    """The outcome of a self-test.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The embedding feed: decodes and resizes the next images while the encoder works on these."""
+"""Embedding a stream of items: the next images are decoded and resized while the encoder works on these."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from rsprune.concurrency import prefetch_map
 from rsprune.encoders.base import Encoder
-from rsprune.errors import ArgumentError
 from rsprune.sources import Item
+from rsprune.validation import check_integer
 
-__all__ = ["Embedded", "Failure", "embed"]
+__all__ = ["Embedded", "Failure", "embed_items"]
 
 
 class Failure(NamedTuple):
-    """An image that yields no embedding: its position in the feed, the cause's name, and what it says."""
+    """An image that yields no embedding: its position among the items, the cause's name, and what it says."""
 
     position: int
     kind: str
@@ -27,12 +27,12 @@ class Failure(NamedTuple):
 
 
 class Embedded(NamedTuple):
-    """What became of one batch of items.
+    """The embeddings of one batch of items, and its failures.
 
     Attributes
     ----------
     positions : ndarray
-        int64 (n,): where in the feed the embedded items stood, ascending from 0.
+        int64 (n,): the positions of the embedded items among all, ascending from 0.
     embeddings : ndarray
         float32 (n, D), unit rows.
     failures : list of Failure
@@ -52,7 +52,7 @@ class _Ready(NamedTuple):
     failures: list[Failure]
 
 
-def embed(
+def embed_items(
     encoder: Encoder,
     items: Iterable[Item],
     *,
@@ -71,7 +71,8 @@ def embed(
     Parameters
     ----------
     encoder : Encoder
-        Runs in the threads that decode if it is :attr:`~Encoder.parallel`, else in :attr:`~Encoder.lanes` others.
+        Runs in the threads that decode if :attr:`~Encoder.one_batch_per_core`, else in :attr:`~Encoder.concurrency`
+        others.
     items : iterable of Item
         Read in a thread of its own; closed there at the end if it is a generator.
     batch_size : int, optional
@@ -101,9 +102,7 @@ def embed(
     workers = (os.cpu_count() or 1) if threads is None else threads
     depth = workers + 2 if prefetch is None else prefetch
     for name, value in (("batch_size", size), ("threads", workers), ("prefetch", depth)):
-        if value < 1:
-            message = f"{name} must be positive, got {value}"
-            raise ArgumentError(message)
+        check_integer(name, value)
 
     def prepare(start: int, batch: list[Item]) -> _Ready:
         """Decode and resize in this thread, without the GIL."""
@@ -122,11 +121,11 @@ def embed(
         embeddings = encoder.forward(pixels) if len(pixels) else np.empty((0, encoder.dim), np.float32)
         return Embedded(ready.positions, embeddings, ready.failures)
 
-    if encoder.parallel:
+    if encoder.one_batch_per_core:
         done = prefetch_map(lambda *batch: forward(prepare(*batch)), items, size, threads=workers, depth=depth)
     else:
         ready = prefetch_map(prepare, items, size, threads=workers, depth=depth)
-        lanes = encoder.lanes
-        done = prefetch_map(lambda _, batch: forward(batch[0]), ready, 1, threads=lanes, depth=lanes + 1)
+        threads = encoder.concurrency
+        done = prefetch_map(lambda _, batch: forward(batch[0]), ready, 1, threads=threads, depth=threads + 1)
     with closing(done):
         yield from done

@@ -13,13 +13,11 @@ import open_clip
 import torch
 from torch import nn
 
-from rsprune.encoders.hub import fetch
-from rsprune.encoders.layouts import Tower, image_tower
-from rsprune.encoders.placement import Placement
-from rsprune.encoders.preprocessing import Preprocessing
-from rsprune.encoders.registry import KNOWN
+from rsprune.encoders.base import DeviceOptions
+from rsprune.encoders.checkpoints import Tower, fetch, image_tower, load_into, read_state, weights_provenance
+from rsprune.encoders.preprocess import Preprocessing
+from rsprune.encoders.registry import ZOO
 from rsprune.encoders.torch_encoder import TorchEncoder
-from rsprune.encoders.weights import load_into, read_state, weights_provenance
 from rsprune.errors import EncoderError, WeightsError
 
 __all__ = ["build"]
@@ -33,7 +31,7 @@ FOLDER_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 EXACT_GELU = "timm_gelu"
 
 
-def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder:
+def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncoder:
     """Build one of the known towers, or ``open_clip:<architecture>:<tag or file>``.
 
     Parameters
@@ -43,7 +41,7 @@ def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder
         architecture.
     weights : Path, optional
         The checkpoint: open_clip's or OpenAI's names, with or without the text tower.
-    placement : Placement
+    options : DeviceOptions
         Where to run.
 
     Raises
@@ -54,7 +52,7 @@ def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder
         For a file that is not this architecture's.
     """
     tag: Mapping[str, Any] = {}
-    if known := KNOWN.get(name):
+    if known := ZOO.get(name):
         architecture = known.architecture
         path = weights or fetch(name, known.repository, known.file)
     else:
@@ -74,7 +72,7 @@ def build(name: str, weights: Path | None, placement: Placement) -> TorchEncoder
         dim=dim,
         preprocessing=_preprocessing(settings, size),
         weights=weights_provenance(path),
-        placement=placement,
+        options=options,
         versions={"open_clip": open_clip.__version__},
     )
 

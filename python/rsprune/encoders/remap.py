@@ -1,0 +1,57 @@
+"""Renaming the tensors of a checkpoint to those of the module that it is loaded into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from rsprune.encoders.checkpoints import raise_mismatch, state_dict_mismatches
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Rename", "layer", "remap_state_dict"]
+
+
+class Rename(NamedTuple):
+    """A tensor's name in the checkpoint and in the module.
+
+    ``shape`` is that in the checkpoint, where an error should name it by the checkpoint's name.
+    """
+
+    source: str
+    target: str
+    shape: tuple[int, ...] | None = None
+
+
+def layer(source: str, target: str, shape: tuple[int, ...] | None = None) -> Iterator[Rename]:
+    """Rename a layer's weight, of that shape, and its bias."""
+    yield Rename(f"{source}.weight", f"{target}.weight", shape)
+    yield Rename(f"{source}.bias", f"{target}.bias", None if shape is None else shape[:1])
+
+
+def remap_state_dict(state: Mapping[str, Tensor], table: Iterable[Rename], path: Path) -> dict[str, Tensor]:
+    """Rename tensors; those with the same target are concatenated in the order of the table.
+
+    Raises
+    ------
+    WeightsError
+        If a tensor is missing, unexpected or of another shape, by its name in the checkpoint at ``path``.
+    """
+    renames = list(table)
+    want = {
+        one.source: tuple(state[one.source].shape) if one.shape is None and one.source in state else one.shape or ()
+        for one in renames
+    }
+    raise_mismatch(path, state_dict_mismatches(want, state))
+    parts: dict[str, list[Tensor]] = {}
+    for one in renames:
+        parts.setdefault(one.target, []).append(state[one.source])
+    return {target: _concatenated(tensors) for target, tensors in parts.items()}
+
+
+def _concatenated(tensors: list[Tensor]) -> Tensor:
+    import torch
+
+    return torch.cat(tensors) if len(tensors) > 1 else tensors[0]
