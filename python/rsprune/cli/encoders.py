@@ -1,4 +1,4 @@
-"""`rsprune encoders`: which there are, whether they work, and one of them for others."""
+"""`rsprune encoders`: list, check and convert encoders."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from rsprune.cli import common
+from rsprune.cli.options import with_options
+from rsprune.encoders import ZOO, DeviceOptions
 
 LIST_EXAMPLES = """
 [bold]Example[/bold]\n
@@ -37,20 +39,18 @@ def list_encoders(json: common.Json = False) -> None:
 
     Beside these: open_clip:ARCHITECTURE:TAG_OR_FILE, timm:ARCHITECTURE:FILE, hf:FOLDER_OR_ID.
     """
-    from rsprune.encoders.registry import ZOO
-
     rows: list[dict[str, Any]] = []
-    for name, known in sorted(ZOO.items()):
+    for name, spec in sorted(ZOO.items()):
         place = weights_of(name)
         rows.append(
             {
                 "name": name,
-                "dimensions": known.dim,
-                "pixels": known.size,
+                "dimensions": spec.dim,
+                "pixels": spec.size,
                 "weights": None if place is None else str(place),
-                "file": known.file,
-                "repository": known.repository or None,
-                "licence": known.licence,
+                "file": spec.file,
+                "repository": spec.repository or None,
+                "licence": spec.licence,
             }
         )
     if json:
@@ -63,7 +63,7 @@ def list_encoders(json: common.Json = False) -> None:
 
 
 def cells_of(row: dict[str, Any]) -> tuple[str, ...]:
-    """A line of the list."""
+    """Return the cells of a line of the list."""
     origin = f"{row['repository']}, {row['file']}" if row["repository"] else 'pip install "rsprune[demo]"'
     here = "yes" if row["weights"] else "no"
     return row["name"], str(row["dimensions"]), str(row["pixels"]), here, origin
@@ -71,16 +71,15 @@ def cells_of(row: dict[str, Any]) -> tuple[str, ...]:
 
 @app.command("check", epilog=CHECK_EXAMPLES)
 @common.guarded
+@with_options
 def check_encoders(
+    options: DeviceOptions,
     names: Annotated[list[str] | None, typer.Argument(help="Encoders. Default: all whose weights are here.")] = None,
     weights: common.Weights = None,
-    device: common.Device = None,
-    precision: common.Precision = "auto",
     json: common.Json = False,
 ) -> None:
     """Load encoders, embed six known images, and compare with the cosines that are stored for their weights."""
     from rsprune.encoders import load_encoder
-    from rsprune.encoders.registry import ZOO
     from rsprune.encoders.selftest import check
     from rsprune.errors import RspruneError
 
@@ -91,7 +90,7 @@ def check_encoders(
     figures: dict[str, Any]
     for name in wanted:
         try:
-            found = check(load_encoder(name, weights=weights, device=device, precision=precision))
+            found = check(load_encoder(name, weights=weights, options=options))
         except (RspruneError, OSError) as error:
             passed, figures, text = False, {"error": str(error)}, f"failed    {error}"
         else:
@@ -131,13 +130,12 @@ def convert_encoder(
 
 
 def weights_of(name: str) -> Path | None:
-    """Where an encoder's weights are on this machine."""
+    """Return where an encoder's weights are on this machine."""
     from rsprune.encoders.checkpoints import find, packaged_weights
-    from rsprune.encoders.registry import ZOO
 
-    known = ZOO[name]
-    if known.repository:
-        return find(name, known.repository, known.file)
+    spec = ZOO[name]
+    if spec.repository:
+        return find(name, spec.repository, spec.file)
     try:
         return packaged_weights()
     except ImportError:
@@ -145,7 +143,7 @@ def weights_of(name: str) -> Path | None:
 
 
 def versions() -> dict[str, str]:
-    """The libraries that encoders need, as far as they are installed."""
+    """Return the versions of the libraries that encoders need."""
     found = {}
     for name in LIBRARIES:
         try:

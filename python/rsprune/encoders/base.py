@@ -72,14 +72,14 @@ class Encoder(ABC):
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
-        """Say what made the embeddings.
+        """Describe what made the embeddings.
 
         Returns
         -------
         dict
-            ``name``, ``architecture``, ``dim``, ``weights`` (``file``, ``sha256``), ``preprocessing``: embeddings of
-            which these differ must not be mixed. ``runtime`` (versions, kind of device, precision): embeddings of which
-            only this differs agree up to rounding. Only strings, numbers, lists and dicts.
+            ``name``, ``architecture``, ``dim``, ``weights`` (``file``, ``sha256``), ``preprocessing``: embeddings that
+            differ in these must not be mixed. ``runtime`` (versions, kind of device, precision): embeddings that
+            differ in this alone agree up to rounding. Only strings, numbers, lists and dicts.
         """
 
     @abstractmethod

@@ -206,7 +206,7 @@ def _unwrap(state: Any, path: Path) -> State:
 
 
 def state_dict_mismatches(want: Mapping[str, Sequence[int]], state: Mapping[str, Tensor]) -> list[str]:
-    """Say what keeps ``state`` from being exactly the tensors of the names and shapes ``want``."""
+    """List where ``state`` differs from the tensors of the names and shapes ``want``."""
     found = []
     for what, keys in (("missing", want.keys() - state.keys()), ("unexpected", state.keys() - want.keys())):
         if keys:

@@ -78,7 +78,7 @@ def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncod
 
 
 def _resolve(rest: str, weights: Path | None, name: str) -> tuple[str, Path, Mapping[str, Any]]:
-    """The architecture, weights file and tag's settings of ``<architecture>:<tag or file>``."""
+    """Resolve ``<architecture>:<tag or file>`` to the architecture, the weights file and the tag's settings."""
     if rest.startswith(LOCAL):
         folder = Path(rest.removeprefix(LOCAL))
         if not (folder / CONFIG).is_file():
@@ -115,12 +115,12 @@ def _resolve(rest: str, weights: Path | None, name: str) -> tuple[str, Path, Map
 
 
 def _prefixed(tower: Tower) -> dict[str, torch.Tensor]:
-    """The tensors as open_clip names them inside its image tower."""
+    """Return the tensors as open_clip names them inside its image tower."""
     return {f"trunk.{key}": value for key, value in tower.state.items()} if tower.layout == "trunk" else tower.state
 
 
 def _tower(architecture: str) -> Any:
-    """The image tower without weights: on the meta device if that is the default one."""
+    """Build the image tower without weights, on the default device."""
     with _quiet():
         device = torch.empty(0).device
         model = open_clip.create_model(architecture, load_weights=False, pretrained_text=False, device=device)

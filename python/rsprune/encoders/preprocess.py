@@ -1,4 +1,4 @@
-"""From an image to the pixels that an encoder takes."""
+"""Preprocessing: from an image to the pixels that an encoder takes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rsprune import _core
 from rsprune.errors import ArgumentError, DtypeError, ShapeError
 from rsprune.sources import ImageData
+from rsprune.validation import check_choice, check_integer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,9 +24,13 @@ __all__ = ["ImageLike", "Preprocessing", "core_image"]
 ImageLike: TypeAlias = "NDArray[np.uint8] | bytes | str | os.PathLike[str] | Image"
 
 
+Interpolation = Literal["bicubic", "bilinear"]
+Mode = Literal["squash", "crop"]
+
+
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How an encoder wants its images: RGB, of one size.
+    """The preprocessing of an encoder: RGB images of one size.
 
     Images become RGB before they are resized: gray is repeated, palettes are looked up, alpha is dropped without
     blending, as with Pillow's ``convert("RGB")``.
@@ -35,7 +40,7 @@ class Preprocessing:
     size : int
         S, width and height, in pixels.
     mean, std : tuple of float
-        What is taken from, and then divided out of, each channel: in units of the 8-bit values.
+        Subtracted from each channel, and its divisor then, in units of the 8-bit values.
     interpolation : str
         Pillow's filter, ``"bicubic"`` or ``"bilinear"``.
     mode : str
@@ -44,7 +49,7 @@ class Preprocessing:
         is brought to ``resize_to`` and the square is cut from the middle, as torchvision's ``Resize`` and
         ``CenterCrop`` do (CLIP; timm's ``crop_pct`` is ``size / resize_to``).
     resize_to : int, optional
-        Of ``"crop"``: the shorter side before the cut, at least ``size``, which it is if not given.
+        For ``"crop"``: the shorter side before the crop, at least ``size``, which is the default.
 
     Raises
     ------
@@ -55,26 +60,22 @@ class Preprocessing:
     size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    mode: Literal["squash", "crop"] = "squash"
+    interpolation: Interpolation = "bicubic"
+    mode: Mode = "squash"
     resize_to: int | None = None
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            message = f"size must be positive, got {self.size}"
-        elif self.interpolation not in ("bicubic", "bilinear"):
-            message = f'interpolation={self.interpolation!r} is unknown: it is "bicubic" or "bilinear"'
-        elif self.mode not in ("squash", "crop"):
-            message = f'mode={self.mode!r} is unknown: it is "squash" or "crop"'
-        elif self.resize_to is not None and self.mode == "squash":
+        check_integer("size", self.size)
+        check_choice("interpolation", self.interpolation, Interpolation)
+        check_choice("mode", self.mode, Mode)
+        if self.resize_to is not None and self.mode == "squash":
             message = (
                 f'resize_to={self.resize_to} belongs to mode="crop": a squashed image has size={self.size} at once'
             )
-        elif self.resize_to is not None and self.resize_to < self.size:
+            raise ArgumentError(message)
+        if self.resize_to is not None and self.resize_to < self.size:
             message = f"resize_to={self.resize_to} must be at least size={self.size}, which is cut from it"
-        else:
-            return
-        raise ArgumentError(message)
+            raise ArgumentError(message)
 
     def apply(
         self,
@@ -120,7 +121,7 @@ class Preprocessing:
         return pixels, failures
 
     def provenance(self) -> dict[str, Any]:
-        """Every setting, as JSON takes it."""
+        """Return every setting, JSON-serializable."""
         settings = asdict(self)
         mode, resize_to = settings.pop("mode"), settings.pop("resize_to")
         crop = {"resize_to": resize_to or self.size} if mode == "crop" else {}

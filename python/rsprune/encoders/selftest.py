@@ -1,4 +1,4 @@
-"""A self-test: an encoder's embeddings of six known images stand to each other as they should."""
+"""A self-test: the cosines between an encoder's embeddings of six known images are those that are stored."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Check:
     Attributes
     ----------
     cosines : ndarray
-        float64 (15,): of each pair of the six images, in order.
+        float64 (15,): the cosine of each pair of the six images, in order.
     worst : float or None
-        The largest distance to a stored cosine; None where none are stored for these weights.
+        The largest difference from a stored cosine; None where none are stored for these weights.
     precision : str
         What the network computed in.
     images_per_second : float
@@ -46,13 +46,13 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing contradicts that the encoder is what its name says."""
+        """Return whether the embeddings differ, and have the stored cosines where there are any."""
         apart = bool(self.cosines.max() < 1 - 1e-6)
         return apart and (self.worst is None or self.worst <= TOLERANCE[self.precision])
 
 
 def check_images() -> list[bytes]:
-    """The six images, encoded: parts of NASA's Blue Marble, which is in the public domain."""
+    """Return the six images, encoded: parts of NASA's Blue Marble, which is in the public domain."""
     folder = resources.files("rsprune.encoders") / "check_images"
     return [file.read_bytes() for file in sorted(folder.iterdir(), key=lambda file: file.name)]
 

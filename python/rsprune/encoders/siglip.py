@@ -72,7 +72,7 @@ class SiglipShape:
         return shape
 
     def build(self) -> VisionTransformer:
-        """The network, without weights: maps (n, 3, S, S) to the pooled features (n, D)."""
+        """Build the network without weights: it maps (n, 3, S, S) to the pooled features (n, D)."""
         return VisionTransformer(
             img_size=self.image_size,
             patch_size=self.patch_size,

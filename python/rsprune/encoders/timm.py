@@ -65,7 +65,7 @@ def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncod
     return TorchEncoder(
         name if known else f"timm:{architecture}",
         f"{architecture} (timm)",
-        load_into(create, _ours(read_state(path), model), path),
+        load_into(create, _renamed(read_state(path), model), path),
         dim=model.head_hidden_size if hasattr(model, "head_hidden_size") else model.num_features,
         preprocessing=_preprocessing(data, known.size if known else data["input_size"][1]),
         weights=weights_provenance(path),
@@ -74,8 +74,8 @@ def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncod
     )
 
 
-def _ours(state: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
-    """The tensors by timm's names, positions interpolated to the model's size, without the classifier."""
+def _renamed(state: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """Return the tensors by timm's names, positions interpolated to the model's size, without the classifier."""
     if isinstance(model, VisionTransformer):
         state = checkpoint_filter_fn(state, model)
     classifiers = model.pretrained_cfg["classifier"]

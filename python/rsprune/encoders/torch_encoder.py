@@ -38,7 +38,7 @@ GPU_SHARE = 0.6
 
 
 def torch_devices(device: str | None) -> list[torch.device]:
-    """The devices asked for, or every GPU, or the CPU.
+    """Return the devices asked for, or every GPU, or the CPU.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def torch_devices(device: str | None) -> list[torch.device]:
 
 
 def torch_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The numbers to compute with: what was asked for, or bfloat16 where the device has instructions for it."""
+    """Return the type to compute with: what was asked for, or bfloat16 where the device has instructions for it."""
     if precision != "auto":
         dtype: torch.dtype = getattr(torch, precision)
         return dtype
@@ -141,7 +141,7 @@ class TorchEncoder(Encoder):
         self.batch_size = CPU_BATCH if self.one_batch_per_core else self._fitting_batch(devices)
 
     def provenance(self) -> dict[str, Any]:
-        """Say what made the embeddings: see :meth:`Encoder.provenance`."""
+        """Describe the module, its weights and what runs it."""
         return {
             "name": self.name,
             "architecture": self._architecture,
@@ -160,7 +160,7 @@ class TorchEncoder(Encoder):
         }
 
     def forward(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Map one batch: see :meth:`Encoder.forward`.
+        """Map one batch of pixels to unit rows, in parts where a device lacks the memory.
 
         Raises
         ------
@@ -194,7 +194,7 @@ class TorchEncoder(Encoder):
                     torch.cuda.empty_cache()
 
     def _fitting_batch(self, devices: list[torch.device]) -> int:
-        """The batch that fits in the memory of every GPU."""
+        """Return the batch size that fits in the memory of every GPU."""
         if devices[0].type != "cuda":
             return GPU_BATCH
 
@@ -255,17 +255,17 @@ def cast_matmul_weights(module: nn.Module, dtype: torch.dtype) -> None:
 
 
 def concurrency_on(device: torch.device) -> int:
-    """How many batches are under way at once on a device: on the CPU one a core."""
+    """Return how many batches a device works on at once: on the CPU one a core."""
     return (os.cpu_count() or 1) if device.type == "cpu" else GPU_CONCURRENCY if device.type == "cuda" else 1
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether a device, or the host's allocator, had no room."""
+    """Return whether a device, or the host's allocator, had no room."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def fitting_batch(measure: Callable[[int], int], free: int) -> int:
-    """The largest batch, halved from :data:`GPU_BATCH`, that leaves room.
+    """Return the largest batch, halved from :data:`GPU_BATCH`, that leaves room.
 
     Parameters
     ----------
