@@ -22,7 +22,7 @@ from benches.entropy import pool_jpegs, tile_jpegs
 from benches.harness import THREADS, Comparison
 from rsprune.encoders import load_encoder, siglip
 from rsprune.encoders.torch_encoder import TorchEncoder
-from rsprune.runs.single import embed_run
+from rsprune.runs.stages import embed_run
 
 DEVICE = os.environ.get("RSPRUNE_BENCH_DEVICE", "cpu")
 

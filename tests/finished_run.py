@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from rsprune.io import write_json, write_table, write_text
+from rsprune.io import write_table, write_text
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.schema import EMBEDDING_SCHEMA, ENTROPY_SCHEMA, QUARANTINE_SCHEMA, SELECTION_SCHEMA
 from rsprune.sources import Item, Shard, Source
@@ -103,7 +103,7 @@ def prune(rows, k, budget, keep=0.3):
     }
 
 
-def write_run(path, rows, k, budget, keep=0.3, **options):
+def write_run(path, rows, k, budget, keep=0.3, encoder="made-up", **options):
     """Write a run folder, and return it with its summary."""
     summary = prune(rows, k, budget, keep)
     folder = RunFolder(path)
@@ -114,7 +114,7 @@ def write_run(path, rows, k, budget, keep=0.3, **options):
             "source": {"kind": "folder"},
             "entropy": {"gray": "bt601", "bands": [0, 1, 2], "valid_range": None, "max_pixels": 10**8, "keep": keep},
             "encoder": {
-                "name": "made-up",
+                "name": encoder,
                 "dim": 8,
                 "weights": {"file": "w.pth", "sha256": "ab" * 32},
                 "preprocessing": {"side": 224},
@@ -132,15 +132,20 @@ def write_run(path, rows, k, budget, keep=0.3, **options):
     )
     for shard in sorted({r.shard for r in rows}):
         mine = [r for r in rows if r.shard == shard]
-        write_table(folder.entropy(shard), entropy_table(mine), {})
-        write_table(folder.assignments(shard), embedding_table([r for r in mine if r.survived]), {})
+        tables = {
+            folder.entropy(shard): entropy_table(mine),
+            folder.assignments(shard): embedding_table([r for r in mine if r.survived]),
+        }
+        for path, made in tables.items():
+            write_table(path, made, {})
+            folder.complete(folder.record(path), [path])
     chosen = [r for r in rows if r.phase is not None]
     columns = ("key", "shard", "row", "entropy", "cluster", "similarity", "phase")
     write_table(folder.selection, table(SELECTION_SCHEMA, ([getattr(r, c) for c in columns] for r in chosen)), {})
     refused = ([r.key, r.shard, r.row, *r.refused] for r in rows if r.refused)
     write_table(folder.quarantine, table(QUARANTINE_SCHEMA, refused), {})
     write_text(folder.selected, "".join(f"{r.key}\n" for r in chosen))
-    write_json(folder.summary, summary)
+    folder.complete(folder.summary, [folder.selected, folder.quarantine, folder.selection], summary)
     return folder, summary
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from rsprune.encoders import Encoder
 from rsprune.encoders.preprocess import Preprocessing
-from rsprune.runs import prune
+from rsprune.runs.prune import prune
 
 
 class Colours(Encoder):

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import shutil
 from xml.etree import ElementTree
 
@@ -165,7 +164,7 @@ def test_what_cannot_be_compared_is_refused(embedded_run, tmp_path, methods, opt
 def test_runs_without_embeddings_are_refused(embedded_run, tmp_path):
     with raises(FileNotFoundError, tmp_path):
         compare(tmp_path, **QUIET)
-    config = json.loads((embedded_run / "config.json").read_text())
+    config = RunFolder(embedded_run).read_config()
     other = RunFolder(tmp_path / "other")
     other.start(config)
     with raises(errors.UnfinishedRunError, other.path):

@@ -183,7 +183,7 @@ def test_another_process_reads_a_pickled_source(make, tmp_path):
 
 
 def test_stage_one_runs_over_it(make, tmp_path):
-    from rsprune.runs.single import entropy_run
+    from rsprune.runs.stages import entropy_run
 
     source = make()
     entropy_run(source, out=tmp_path / "run", progress=False)

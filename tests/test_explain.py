@@ -12,8 +12,8 @@ from rsprune.errors import RspruneError, UnfinishedRunError, UnknownKeyError
 from rsprune.io import write_table
 from rsprune.report import explain
 from rsprune.report.explain import telling_digits
-from rsprune.report.finished import FinishedRun
-from rsprune.runs.schema import ENTROPY_SCHEMA
+from rsprune.runs.reader import RunReader
+from rsprune.runs.schema import EMBEDDING_SCHEMA, ENTROPY_SCHEMA
 
 SHARDS = {"a": 150, "b": 1, "c": 99}
 
@@ -129,8 +129,8 @@ def test_keys_are_answered_in_the_order_asked(rows, run):
 
 def test_search_stops_at_the_last_key(rows, run, monkeypatch):
     read = []
-    keys = FinishedRun.keys
-    monkeypatch.setattr(FinishedRun, "keys", lambda self, name: read.append(name) or keys(self, name))
+    keys = RunReader.keys
+    monkeypatch.setattr(RunReader, "keys", lambda self, name: read.append(name) or keys(self, name))
     explain(run[0], [rows[7].key])
     assert read == ["a"]
 
@@ -169,6 +169,8 @@ def test_different_figures_look_different(values, digits):
 
 def test_empty_shards_are_passed_over(tmp_path, rows):
     folder, _ = write_run(tmp_path / "run", rows, k=5, budget=37)
-    write_table(folder.entropy("aa"), pa.table([[]] * 4, schema=ENTROPY_SCHEMA), {})
+    for path, schema in ((folder.entropy("aa"), ENTROPY_SCHEMA), (folder.assignments("aa"), EMBEDDING_SCHEMA)):
+        write_table(path, pa.table([[]] * len(schema), schema=schema), {})
+        folder.complete(folder.record(path), [path])
     (found,) = explain(folder, [rows[240].key])
     assert (found.shard, found.row) == ("c", 89)

@@ -41,7 +41,6 @@ KINDS = [None, "fifo", "fifo", "character_device", "socket", "not_found"]
 
 def test_stage_one_puts_what_is_no_regular_file_into_the_quarantine(irregular, tmp_path):
     import pyarrow.parquet as pq
-
     from rsprune.runs.single import entropy_run
 
     listed = tmp_path / "list.txt"

@@ -1,28 +1,48 @@
 """Run folders: atomic writes, provenance, the pool of Stage I, refusals."""
 
+import hashlib
 import io
 import json
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from failures import raises
 from rsprune.errors import ConfigMismatchError, FormatError
-from rsprune.io import atomic_write, digest, read_json, read_provenance, read_table, write_json, write_table
-from rsprune.runners import JsonLines, run_shards
+from rsprune.io import atomic_write, digest, read_json, read_provenance, read_table, write_table
+from rsprune.runners import JsonLines
 from rsprune.runs import folder as folder_module
 from rsprune.runs.folder import RunFolder
-from rsprune.runs.reader import keys_of, read_pool
+from rsprune.runs.reader import RunReader
 from rsprune.runs.schema import ENTROPY_SCHEMA
+from rsprune.runs.stages.entropy import EntropyRanking
+from rsprune.runs.summary import ShardSummary, hash_keys
+from rsprune.sources import Shard
 
 
-def write_entropies(folder: RunFolder, shard: str, keys: list[str], entropies: list[float | None]) -> None:
-    rows = [{"key": key, "entropy": h, "kind": None, "message": None} for key, h in zip(keys, entropies, strict=True)]
-    write_table(folder.entropy(shard), pa.Table.from_pylist(rows, schema=ENTROPY_SCHEMA), {"made": "by hand"})
+def write_entropies(folder: RunFolder, shards: dict[str, tuple[list[str], list[float | None]]]) -> RunReader:
+    """Write Stage I's tables, and their records, in the order given."""
+    folder.start({"made": "by hand"})
+    for shard, (keys, entropies) in shards.items():
+        rows = [{"key": k, "entropy": h, "kind": None, "message": None} for k, h in zip(keys, entropies, strict=True)]
+        write_table(folder.entropy(shard), pa.Table.from_pylist(rows, schema=ENTROPY_SCHEMA), {})
+        folder.complete(folder.record(folder.entropy(shard)), [folder.entropy(shard)])
+    return RunReader(folder)
+
+
+def summarize(reader: RunReader) -> ShardSummary:
+    summary = ShardSummary()
+    for shard in reader.shards:
+        summary.merge(ShardSummary().update(shard, reader.keys(shard).to_pylist(), [], reader.entropy(shard)))
+    return summary
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -120,76 +140,66 @@ def test_a_folder_is_waited_for_until_its_holder_lets_go(tmp_path, monkeypatch):
     holder.join()
 
 
-def test_a_lock_that_its_holder_removed_is_none(tmp_path):
-    place = tmp_path / ".lock"
-    with place.open("w") as file:
-        place.unlink()
-        assert not folder_module.take_lock(file, place)
-        with place.open("w") as other:
-            assert not folder_module.take_lock(file, place)
-            assert folder_module.take_lock(other, place)
-
-
 def test_a_folder_without_a_run_is_named(tmp_path):
     with raises(FileNotFoundError, tmp_path):
         RunFolder(tmp_path).read_config()
 
 
-# --- the pool ---------------------------------------------------------------------------------------------------------
+# --- rows and keys ----------------------------------------------------------------------------------------------------
 
 
-def test_the_pool_numbers_rows_through_the_shards(tmp_path):
-    folder = RunFolder(tmp_path)
-    write_entropies(folder, "b", ["x", "y"], [5.0, None])
-    write_entropies(folder, "a", ["p", "q", "r"], [1.0, 2.0, 3.0])
-    write_entropies(folder, "c", [], [])
-    pool = read_pool(folder)
-    assert pool.shards == ("a", "b", "c")
-    assert pool.offsets.tolist() == [0, 3, 5, 5]
-    np.testing.assert_array_equal(pool.entropy, [1.0, 2.0, 3.0, 5.0, np.nan])
-    assert pool.rows_of("b") == slice(3, 5)
-    shard, row = pool.locate(np.array([0, 2, 3, 4]))
-    assert shard.tolist() == [0, 0, 1, 1]
-    assert row.tolist() == [0, 2, 0, 1]
-    assert keys_of(folder, pool, np.array([1, 2, 4])) == ["q", "r", "y"]
-    assert keys_of(folder, pool, np.array([], np.int64)) == []
+def test_rows_are_numbered_through_the_shards(tmp_path):
+    shards = {"b": (["x", "y"], [5.0, None]), "a": (["p", "q", "r"], [1.0, 2.0, 3.0]), "c": ([], [])}
+    reader = write_entropies(RunFolder(tmp_path), shards)
+    assert reader.shards == ("a", "b", "c")
+    assert reader.index.offsets.tolist() == [0, 3, 5, 5]
+    np.testing.assert_array_equal(reader.entropy("b"), [5.0, np.nan])
+    located = [(shard, rows.tolist(), at.tolist()) for shard, rows, at in reader.index.locate(np.array([0, 2, 3, 4]))]
+    assert located == [("a", [0, 2], [0, 1]), ("b", [0, 1], [2, 3])]
+    assert reader.keys_of(np.array([1, 2, 4])) == ["q", "r", "y"]
+    assert reader.keys_of(np.array([], np.int64)) == []
 
 
 def test_repeated_keys_are_found_within_and_across_shards(tmp_path):
-    folder = RunFolder(tmp_path)
-    write_entropies(folder, "a", ["p", "q", "p"], [1.0, 2.0, 3.0])
-    write_entropies(folder, "b", ["q", "r", "p"], [4.0, 5.0, 6.0])
-    pool = read_pool(folder)
-    assert pool.duplicates.tolist() == [2, 3, 5]
-    np.testing.assert_array_equal(pool.entropy, [1.0, 2.0, np.nan, np.nan, 5.0, np.nan])
+    shards = {"a": (["p", "q", "p"], [1.0, 2.0, 3.0]), "b": (["q", "r", "p"], [4.0, 5.0, 6.0])}
+    reader = write_entropies(RunFolder(tmp_path), shards)
+    assert reader.repeated_keys(summarize(reader)).tolist() == [2, 3, 5]
+    ranking = EntropyRanking(reader, summarize(reader))
+    assert (ranking.readable, [ranking.at(rank) for rank in (1, 2, 3)]) == (3, [(5.0, 4), (2.0, 1), (1.0, 0)])
 
 
-def test_equal_hashes_of_different_keys_are_no_repeats(tmp_path, monkeypatch):
-    folder = RunFolder(tmp_path)
-    write_entropies(folder, "a", ["p", "q", "r", "q"], [1.0, 2.0, 3.0, 4.0])
-    monkeypatch.setattr("rsprune.runs.reader.hash", lambda key: 7, raising=False)
-    assert read_pool(folder).duplicates.tolist() == [3]
+def test_equal_hashes_of_different_keys_are_no_repeats(tmp_path):
+    reader = write_entropies(RunFolder(tmp_path), {"a": (["p", "q", "r", "q"], [1.0, 2.0, 3.0, 4.0])})
+    summary = summarize(reader)
+    summary.keys["a"][:] = 7
+    assert reader.repeated_keys(summary).tolist() == [3]
 
 
-def test_an_empty_pool_is_empty(tmp_path):
-    pool = read_pool(RunFolder(tmp_path))
-    assert len(pool) == 0
-    assert pool.duplicates.tolist() == []
+@given(st.lists(st.lists(st.sampled_from([0.0, 1.0, 1.0001, 2.5, 2.50001, 7.9999, 8.0, None]), max_size=9), min_size=1))
+@settings(max_examples=12, deadline=None)
+def test_the_cut_is_that_of_sorting_all_rows(values):
+    with tempfile.TemporaryDirectory() as folder:
+        shards = {f"{i:03d}": ([f"{i}-{j}" for j in range(len(part))], part) for i, part in enumerate(values)}
+        reader = write_entropies(RunFolder(Path(folder) / "run"), shards)
+        ranking = EntropyRanking(reader, summarize(reader))
+        flat = [value for part in values for value in part]
+        order = sorted((-value, row) for row, value in enumerate(flat) if value is not None)
+        assert ranking.readable == len(order)
+        for keep in range(1, len(order) + 1):
+            cut = ranking.cut(keep=keep)
+            first = dict(zip(reader.shards, reader.index.offsets.tolist(), strict=False))
+            kept = [first[shard] + row for shard in reader.shards for row in cut.rows(Shard(shard)).tolist()]
+            assert kept == sorted(row for _, row in order[:keep])
+            assert (cut.total, cut.tau, cut.last) == (keep, -order[keep - 1][0], order[keep - 1][1])
 
 
-# --- runners ----------------------------------------------------------------------------------------------------------
+def test_hashes_of_keys_are_the_same_in_every_process():
+    assert hash_keys(["", "a/0.png"]).tolist() == [
+        int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") for key in (b"", b"a/0.png")
+    ]
 
 
-def test_shards_that_are_done_are_skipped(tmp_path):
-    done = []
-
-    def work(shard):
-        done.append(shard)
-        write_json(tmp_path / shard, {})
-
-    write_json(tmp_path / "b", {})
-    run_shards(["a", "b", "c"], lambda shard: tmp_path / shard, work)
-    assert done == ["a", "c"]
+# --- progress ---------------------------------------------------------------------------------------------------------
 
 
 def test_json_lines_say_how_far_a_stage_is():

@@ -29,7 +29,7 @@ from rsprune.runs.folder import RunFolder
 from rsprune.runs.plan import plan
 from rsprune.runs.prune import open_run
 from rsprune.runs.reference import balanced_draw, classes_of
-from rsprune.runs.single import centroids_run, embed_run, entropy_run, select_run
+from rsprune.runs.stages import centroids_run, embed_run, entropy_run, select_run
 from rsprune.sources import open_source
 from small_runs import Colours, artefacts, picture, small_prune, write_tar
 
@@ -109,7 +109,7 @@ def test_embeddings_are_only_kept_on_demand(finished, pool, reference, tmp_path)
         select_run(path, centroids=run.path / "centroids.safetensors", keep=30, out=tmp_path / f"{i}.parquet")
         for i, path in enumerate((run.path, finished.path))
     )
-    assert again.figures == kept.figures
+    assert again.metrics == kept.metrics
     assert pq.read_table(again.path) == pq.read_table(kept.path)
     others = rsprune.Centroids(np.eye(6, dtype=np.float32), {})
     with raises(ArgumentError, "centroids"):
@@ -121,17 +121,17 @@ def test_embedding_with_centroids_keeps_clusters_alone(finished, pool, tmp_path)
     embed_run(pool, out=tmp_path / "e", encoder=Colours(), centroids=centroids, progress=False)
     assert not list((tmp_path / "e").rglob("*.npy"))
     chosen = select_run(tmp_path / "e", centroids=centroids, keep=40, out=tmp_path / "s.parquet")
-    assert (chosen.figures["selected"], chosen.figures["invalid"]) == (40, 2)
+    assert (chosen.metrics["selected"], chosen.metrics["invalid"]) == (40, 2)
 
 
 def test_rows_do_not_depend_on_how_they_are_cut(finished, pool, reference, tmp_path, monkeypatch):
-    monkeypatch.setattr("rsprune.runs.shard_rows.BLOCK", 3)
+    monkeypatch.setattr("rsprune.runs.stages.embedding_writer.BLOCK", 3)
     run = small_prune(pool, reference, tmp_path / "run")
     assert artefacts(run.path) == artefacts(finished.path)
 
 
 def test_a_full_disk_ends_the_run_and_leaves_no_half_shard(finished, pool, reference, tmp_path, monkeypatch):
-    real = rsprune.runs.shard_rows.assign
+    real = rsprune.runs.stages.embedding_writer.assign
     calls = []
 
     def fails(*args, **options):
@@ -140,8 +140,8 @@ def test_a_full_disk_ends_the_run_and_leaves_no_half_shard(finished, pool, refer
             raise OSError(28, "No space left on device")
         return real(*args, **options)
 
-    monkeypatch.setattr("rsprune.runs.shard_rows.assign", fails)
-    monkeypatch.setattr("rsprune.runs.shard_rows.BLOCK", 7)
+    monkeypatch.setattr("rsprune.runs.stages.embedding_writer.assign", fails)
+    monkeypatch.setattr("rsprune.runs.stages.embedding_writer.BLOCK", 7)
     with raises(OSError, "No space left on device"):
         small_prune(pool, reference, tmp_path / "run")
     done = {path.stem for path in (tmp_path / "run" / "embeddings").glob("*.parquet")}
@@ -385,8 +385,8 @@ def test_stage_one_keeps_at_least_the_budget(pool, reference, tmp_path):
 
 def test_the_stages_one_by_one_agree_with_the_whole(finished, pool, reference, tmp_path):
     entropy = entropy_run(pool, out=tmp_path / "entropy", progress=False)
-    assert entropy.figures["quarantined"] == 2
-    assert entropy.figures["tau"]["0.50"] == finished.summary["tau"]
+    assert entropy.metrics["quarantined"] == 2
+    assert entropy.metrics["tau"]["0.50"] == finished.summary["tau"]
     centroids_run(reference, out=tmp_path / "reference", encoder=Colours(), k=6, progress=False)
     embed_run(pool, out=tmp_path / "embedded", encoder=Colours(), progress=False)
     chosen = select_run(
@@ -395,8 +395,8 @@ def test_the_stages_one_by_one_agree_with_the_whole(finished, pool, reference, t
         keep=40,
         out=tmp_path / "selection.parquet",
     )
-    assert chosen.figures["selected"] == 40
-    assert chosen.figures["invalid"] == 2
+    assert chosen.metrics["selected"] == 40
+    assert chosen.metrics["invalid"] == 2
     whole = small_prune(pool, reference, tmp_path / "whole", entropy_keep=1.0, keep=40)
     table = pq.read_table(tmp_path / "selection.parquet")
     assert table["key"].to_pylist() == whole.keys
@@ -420,7 +420,7 @@ def test_images_out_of_the_domain_are_never_kept(finished, pool, reference, tmp_
     for folder in (run.path, tmp_path / "clusters"):
         out = tmp_path / f"{folder.name}.parquet"
         chosen = select_run(folder, centroids=fitted, keep=20, out=out, min_similarity=least)
-        assert chosen.figures["outside"] >= 20
+        assert chosen.metrics["outside"] >= 20
         table = pq.read_table(out)
         assert table["similarity"].to_numpy().min() >= np.float32(least)
         about = json.loads(table.schema.metadata[b"rsprune"])
@@ -438,19 +438,19 @@ def test_centroids_are_fitted_on_a_balanced_draw(reference, tmp_path):
         tables = [pq.read_table(path, columns=["key"]) for path in (out / "reference" / "embeddings").glob("*.parquet")]
         keys = [key for table in tables for key in table["key"].to_pylist()]
         assert rsprune.Centroids.load(out / "centroids.safetensors").meta["rows"] == len(keys)
-        assert done.figures["k"] == 6
+        assert done.metrics["k"] == 6
         return sorted(keys), json.loads((out / "config.json").read_text())["centroids"]
 
-    keys, config = draw("a", max_per_class=3)
+    keys, config = draw("a", reference_max_per_class=3)
     assert sorted(key.split("/")[0] for key in keys) == sorted(f"class{i}" for i in range(5) for _ in range(3))
     assert config["max_per_class"] == 3
-    assert draw("b", max_per_class=3)[0] == keys
-    assert draw("c", max_per_class=3, seed=1)[0] != keys
-    more, _ = draw("d", max_images=17)
+    assert draw("b", reference_max_per_class=3)[0] == keys
+    assert draw("c", reference_max_per_class=3, seed=1)[0] != keys
+    more, _ = draw("d", reference_max_images=17)
     assert np.unique([key.split("/")[0] for key in more], return_counts=True)[1].tolist() == [4, 4, 3, 3, 3]
     assert set(keys) < set(more)
     with raises(ArgumentError, 6, 5):
-        draw("e", max_images=5)
+        draw("e", reference_max_images=5)
 
 
 def test_classes_of_joined_sets_are_their_own(reference, tmp_path):
@@ -536,7 +536,7 @@ def test_a_strategy_that_cannot_work_in_a_run_fails_before_it_begins(pool, refer
         (ArgumentError, ("fill", "within", "min_similarity"), {"strategy_options": {"k": 3}}),
         (ArgumentError, ("fill", "within", "min_similarity"), {"strategy": "random", "within": "far"}),
         (ArgumentError, ("fill", "within", "min_similarity"), {"strategy": "random", "min_similarity": 0.5}),
-        (ArgumentError, ("max_images",), {"reference": fitted, "reference_max_images": 9}),
+        (ArgumentError, ("reference_max_images",), {"reference": fitted, "reference_max_images": 9}),
         (BudgetError, ("full",), {"strategy": "full"}),
         (ArgumentError, ("vjepa2", "reference="), {"strategy": "vjepa2", "reference": fitted}),
     ):

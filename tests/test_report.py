@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import shutil
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -18,11 +17,11 @@ from finished_run import FakeSource, make_rows, rank, write_run
 from rsprune import _core, charts
 from rsprune.errors import UnfinishedRunError
 from rsprune.report import write_report
-from rsprune.report.finished import read_run
 from rsprune.report.html import percent
 from rsprune.report.sections import merge_bins, round_values
 from rsprune.report.statistics import KEPT_SHOWN, run_statistics
 from rsprune.runs.folder import RunFolder
+from rsprune.runs.reader import RunReader
 from rsprune.sources import Item
 
 SHARDS = {"a": 220, "b": 1, "c.part": 279}
@@ -88,7 +87,7 @@ def test_headline_and_funnel_count_every_step(folder):
 def test_histograms_count_as_a_loop_does(tmp_path, seed):
     rows = make_rows(SHARDS, k=6, seed=seed, refused={1, 2}, failed={5, 80, 300})
     folder, summary = write_run(tmp_path / "run", rows, k=6, budget=75)
-    counts = run_statistics(read_run(folder))
+    counts = run_statistics(RunReader(folder))
     entropy, similarity = np.zeros((2, 80), int), np.zeros((3, 400), int)
     for i in rank(rows):
         r = rows[i]
@@ -102,7 +101,7 @@ def test_histograms_count_as_a_loop_does(tmp_path, seed):
 
 
 def test_pictures_are_the_extremes_of_all_shards(folder, rows):
-    counts = run_statistics(read_run(folder))
+    counts = run_statistics(RunReader(folder))
     ranked = rank(rows)
     dropped = [i for i in ranked if not rows[i].survived]
     missed = [i for i in ranked if rows[i].survived and rows[i].cluster >= 0 and rows[i].phase is None]
@@ -119,7 +118,7 @@ def test_pictures_are_the_extremes_of_all_shards(folder, rows):
 
 def test_kept_pictures_go_round_the_clusters_from_the_largest(tmp_path, rows):
     folder, summary = write_run(tmp_path / "other", rows, k=6, budget=75)
-    examples = run_statistics(read_run(folder)).kept_in_turn()
+    examples = run_statistics(RunReader(folder)).kept_in_turn()
     pool = summary["clusters"]["pool"]
     order = sorted((k for k in range(6) if pool[k]), key=lambda k: (-pool[k], k))
     nearest = {
@@ -139,7 +138,8 @@ def test_kept_pictures_go_round_the_clusters_from_the_largest(tmp_path, rows):
 def test_figures_do_not_depend_on_the_shards(tmp_path):
     one, two = (make_rows(shards, k=4, failed={7}) for shards in ({"a": 300}, {"a": 100, "b": 150, "c": 50}))
     counts = [
-        run_statistics(read_run(write_run(tmp_path / n, r, k=4, budget=40)[0])) for n, r in (("one", one), ("two", two))
+        run_statistics(RunReader(write_run(tmp_path / n, r, k=4, budget=40)[0]))
+        for n, r in (("one", one), ("two", two))
     ]
     np.testing.assert_array_equal(counts[0].entropy, counts[1].entropy)
     np.testing.assert_array_equal(counts[0].similarity, counts[1].similarity)
@@ -153,7 +153,7 @@ def test_repeated_keys_are_no_part_of_stage_one(tmp_path):
     rows = make_rows({"a": 60}, k=2)
     rows[50].refused = ("entropy", "duplicate", "row 10 of shard a has this key")
     folder, _ = write_run(tmp_path / "run", rows, k=2, budget=8)
-    assert run_statistics(read_run(folder)).ranked == 59
+    assert run_statistics(RunReader(folder)).ranked == 59
 
 
 @pytest.mark.parametrize(
@@ -223,10 +223,7 @@ def test_keys_cannot_write_html(tmp_path):
         {"s": 120}, k=3, refused={4}, key=lambda shard, row: HOSTILE.replace("{shard}{row}", f"{shard}{row}")
     )
     rows[4].refused = ("entropy", "<b>kind", "<script>message</script>")
-    folder, _ = write_run(tmp_path / "run", rows, k=3, budget=18)
-    config = folder.read_config()
-    config["encoder"]["name"] = "<script>encoder</script>"
-    folder.config.write_text(json.dumps(config))
+    folder, _ = write_run(tmp_path / "run", rows, k=3, budget=18, encoder="<script>encoder</script>")
     write_report(folder, FakeSource(rows))
     page = Page(folder)
     assert not page.all("script")
@@ -281,7 +278,7 @@ def test_folder_that_is_no_run_is_refused(tmp_path):
 def test_only_the_images_shown_are_read(folder, rows):
     source = FakeSource(rows)
     write_report(folder, source)
-    counts = run_statistics(read_run(folder))
+    counts = run_statistics(RunReader(folder))
     extremes = (counts.lowest_entropy, counts.nearly_kept, counts.least_similar)
     examples = {*counts.kept_in_turn(), *(example for one in extremes for example in one.examples)}
     assert sorted(source.reads) == sorted({(example.shard, example.row) for example in examples})

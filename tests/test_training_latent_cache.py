@@ -14,9 +14,9 @@ from PIL import Image
 import scenes
 from failures import raises
 from rsprune.errors import ArgumentError, ConfigMismatchError, FormatError, UnfinishedRunError, WeightsError
-from rsprune.io import read_table, write_json, write_table
+from rsprune.io import read_table, write_table
+from rsprune.runs.config import source_config
 from rsprune.runs.folder import RunFolder
-from rsprune.runs.options import source_config
 from rsprune.sources import open_source
 from rsprune.training.autoencoder import (
     Autoencoder,
@@ -349,18 +349,19 @@ def test_a_run_s_selection_is_what_is_encoded(images, kl, tmp_path):
 
     source = open_source(images)
     folder = RunFolder(tmp_path / "run")
-    write_json(folder.config, {"source": source_config(source)})
+    folder.start({"source": source_config(source)})
     with raises(UnfinishedRunError, "selection.parquet"):
         make(images, kl, tmp_path / "cache", run=folder.path)
     shard = source.shards[0].name
     rows = {"key": ["sea/05.png", "land/00.png"], "shard": [shard] * 2, "row": [8, 0]}
     write_table(folder.selection, pa.table(rows), {})
+    folder.complete(folder.summary, [folder.selection])
     cache = make(images, kl, tmp_path / "cache", run=folder.path)
     assert cache.keys == ["land/00.png", "sea/05.png"]
     assert len(cache.config["selection"]) == 32
-    write_json(folder.config, {"source": {"kind": "folder", "images": 3, "digest": "0"}})
+    RunFolder(tmp_path / "another").start({"source": {"kind": "folder", "images": 3, "digest": "0"}})
     with raises(ConfigMismatchError):
-        make(images, kl, tmp_path / "other", run=folder.path)
+        make(images, kl, tmp_path / "other", run=tmp_path / "another")
 
 
 def test_samples_that_are_not_there_are_refused(images, kl, tmp_path):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from itertools import islice
 from queue import SimpleQueue
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 __all__ = ["WriterThread", "prefetch_map", "single_threaded"]
 
@@ -70,31 +70,35 @@ def prefetch_map(
 class WriterThread:
     """A thread that does one thing after another; a context manager.
 
-    An exception there comes up in the next :meth:`submit`, or when the context ends, and nothing is done after it.
+    An exception there comes up in the next :meth:`submit`, in the futures of all that was submitted after it, and when
+    the context ends; nothing is done after it.
     """
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "rsprune-write")
-        self._pending: deque[Future[None]] = deque()
-        self._broken = False
+        self._pending: deque[Future[Any]] = deque()
+        self._error: BaseException | None = None
 
-    def submit(self, work: Callable[[], None]) -> None:
+    def submit(self, work: Callable[[], R]) -> Future[R]:
         """Have something done after what was submitted before; waits when too much does."""
         while len(self._pending) >= WRITER_DEPTH:
             self._pending.popleft().result()
-        self._pending.append(self._pool.submit(self._do, work))
+        future = self._pool.submit(self._do, work)
+        self._pending.append(future)
+        return future
 
     def settle(self) -> None:
         """Wait until all is done or has failed."""
         wait(self._pending)
 
-    def _do(self, work: Callable[[], None]) -> None:
-        if not self._broken:
-            try:
-                work()
-            except BaseException:
-                self._broken = True
-                raise
+    def _do(self, work: Callable[[], R]) -> R:
+        if self._error is not None:
+            raise self._error
+        try:
+            return work()
+        except BaseException as error:
+            self._error = error
+            raise
 
     def __enter__(self) -> WriterThread:
         return self

@@ -17,6 +17,7 @@ __all__ = [
     "BudgetError",
     "ConfigMismatchError",
     "CorruptImageError",
+    "DamagedFileError",
     "DivergedError",
     "DtypeError",
     "DuplicateKeyError",
@@ -42,6 +43,7 @@ __all__ = [
     "UnsupportedImageError",
     "ValueRangeError",
     "WeightsError",
+    "WorkerError",
     "failure",
 ]
 
@@ -113,6 +115,10 @@ class NotRegularFileError(RspruneError, OSError):
     KINDS: ClassVar[tuple[str, ...]] = ("fifo", "character_device", "block_device", "socket")
 
 
+class DamagedFileError(FormatError):
+    """A file of a run folder whose content is not what was written there."""
+
+
 class SourceError(RspruneError, ValueError):
     """A collection of images that cannot be read as what it was given as."""
 
@@ -123,6 +129,10 @@ class DuplicateKeyError(SourceError):
 
 class ConfigMismatchError(RspruneError, ValueError):
     """A run folder that was started with a different configuration."""
+
+
+class WorkerError(RspruneError, RuntimeError):
+    """A worker process that ended before its work was done, more than once."""
 
 
 class UnfinishedRunError(RspruneError, RuntimeError):

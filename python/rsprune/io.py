@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune._core import VERSION
-from rsprune.errors import FormatError, ShapeError
+from rsprune.errors import DamagedFileError, FormatError, ShapeError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,14 +32,17 @@ __all__ = [
     "canonical_json",
     "config_diff",
     "digest",
+    "file_digest",
     "provenance_header",
     "read_json",
     "read_provenance",
+    "read_record",
     "read_table",
     "remove_temporaries",
     "write_json",
     "write_npy",
     "write_npz",
+    "write_record",
     "write_table",
     "write_text",
 ]
@@ -114,6 +117,15 @@ def digest(value: Any) -> str:
     return hashlib.blake2b(canonical_json(value).encode(), digest_size=16).hexdigest()
 
 
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """BLAKE2b-128 of a file's content, in hexadecimal."""
+    state = hashlib.blake2b(digest_size=16)
+    with Path(path).open("rb") as file:
+        while chunk := file.read(1 << 20):
+            state.update(chunk)
+    return state.hexdigest()
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic_write(path) as beside:
@@ -137,12 +149,37 @@ def read_json(path: str | Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        msg = f"{path} is not JSON: {error}"
-        raise FormatError(msg) from error
+        message = f"{path} is not JSON: {error}"
+        raise FormatError(message) from error
     if not isinstance(value, dict):
-        msg = f"{path} should hold a JSON object, not {type(value).__name__}"
-        raise FormatError(msg)
+        message = f"{path} should hold a JSON object, not {type(value).__name__}"
+        raise FormatError(message)
     return value
+
+
+def write_record(path: str | Path, value: Mapping[str, Any], files: Iterable[Path]) -> None:
+    """Write a JSON object together with the digests of the ``files`` that it completes, and with its own."""
+    path = Path(path)
+    record = {**value, "files": {file.relative_to(path.parent).as_posix(): file_digest(file) for file in files}}
+    write_json(path, record | {"digest": digest(record)})
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """Read what :func:`write_record` wrote. Its files are not looked at.
+
+    Raises
+    ------
+    DamagedFileError
+        The file is not as it was written.
+    """
+    try:
+        record = read_json(path)
+    except FormatError as error:
+        raise DamagedFileError(str(error)) from error
+    if record.pop("digest", None) != digest(record) or not isinstance(record.get("files"), dict):
+        message = f"{path} is damaged: its content does not have the digest that it names"
+        raise DamagedFileError(message)
+    return record
 
 
 def write_table(path: str | Path, table: pa.Table, provenance: Mapping[str, Any]) -> None:
@@ -165,11 +202,16 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Tab
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        return pq.read_table(path, columns=None if columns is None else list(columns), memory_map=False)
-    except pa.ArrowInvalid as error:
-        msg = f"{path} is not a Parquet file of rsprune: {error}. Delete it and run again"
-        raise FormatError(msg) from error
+    with Path(path).open("rb") as file:
+        try:
+            table = pq.read_table(file, columns=None if columns is None else list(columns))
+        except (pa.ArrowException, OSError, ValueError) as error:  # pyarrow raises them all for damaged files
+            message = f"{path} is not a Parquet file of rsprune: {error}. Delete it and run again"
+            raise FormatError(message) from error
+    if missing := [name for name in columns or () if name not in table.column_names]:
+        message = f"{path} has no column {missing[0]!r}; it has {', '.join(table.column_names)}"
+        raise FormatError(message)
+    return table
 
 
 def read_provenance(path: str | Path) -> dict[str, Any]:

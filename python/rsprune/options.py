@@ -19,7 +19,17 @@ from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origi
 from rsprune.errors import ArgumentError
 from rsprune.validation import check_choice, check_integer, check_number
 
-__all__ = ["Option", "build", "check_options", "integers", "keywords", "option", "options_of", "to_config"]
+__all__ = [
+    "Option",
+    "build",
+    "check_options",
+    "integers",
+    "keywords",
+    "option",
+    "options_of",
+    "same_option",
+    "to_config",
+]
 
 T = TypeVar("T")
 
@@ -32,10 +42,11 @@ class _Details:
     help: str
     flags: tuple[str, ...] = ()
     metavar: str | None = None
-    parser: Callable[[str], Any] | None = None
+    parser: Callable[[Any], Any] | None = None
     minimum: float | None = None
     maximum: float | None = None
     hidden: bool = False
+    repeated: bool = False
 
 
 class Option(NamedTuple):
@@ -57,6 +68,8 @@ class Option(NamedTuple):
         Inclusive bounds of a number, None for none.
     hidden
         Whether the option exists in Python alone.
+    repeated
+        Whether the command line may give it several times; the parser then gets the list of texts.
     """
 
     name: str
@@ -65,10 +78,11 @@ class Option(NamedTuple):
     help: str
     flags: tuple[str, ...]
     metavar: str | None
-    parser: Callable[[str], Any] | None
+    parser: Callable[[Any], Any] | None
     minimum: float | None
     maximum: float | None
     hidden: bool
+    repeated: bool
 
 
 def option(
@@ -77,14 +91,21 @@ def option(
     help: str,
     flags: Sequence[str] = (),
     metavar: str | None = None,
-    parser: Callable[[str], Any] | None = None,
+    parser: Callable[[Any], Any] | None = None,
     minimum: float | None = None,
     maximum: float | None = None,
     hidden: bool = False,
+    repeated: bool = False,
 ) -> Any:
     """Make a dataclass field that is an option; see :class:`Option` for the parameters."""
-    details = _Details(help, tuple(flags), metavar, parser, minimum, maximum, hidden)
+    details = _Details(help, tuple(flags), metavar, parser, minimum, maximum, hidden, repeated)
     return dataclasses.field(default=default, metadata={"option": details})
+
+
+def same_option(cls: type, name: str) -> Any:
+    """Make a dataclass field that is the option ``name`` of another dataclass."""
+    field = next(one for one in dataclasses.fields(cls) if one.name == name)
+    return dataclasses.field(default=field.default, metadata=field.metadata)
 
 
 def options_of(cls: type) -> Iterator[Option]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rsprune.cli import common
+from rsprune.cli.options import with_options
+from rsprune.runs.config import CentroidOptions, parse_budget
 
 EXAMPLES = """
 [bold]Examples[/bold]\n
@@ -19,28 +20,17 @@ EXAMPLES = """
 
 
 @common.guarded
+@with_options
 def command(
     source: common.SourceArgument,
     out: common.OutFolder,
-    encoder: common.Encoder = "git-rsclip",
-    weights: common.Weights = None,
-    device: common.Device = None,
-    precision: common.Precision = "auto",
-    compile: common.Compile = False,
-    batch_size: common.BatchSize = None,
-    k: common.K = 200,
-    max_per_class: Annotated[int | None, typer.Option(min=1, help="Take so many images of a class at most.")] = None,
-    max_images: Annotated[
-        int | None, typer.Option(min=1, help="Take so many images at most, balanced over the classes.")
-    ] = None,
-    seed: common.Seed = 0,
+    options: CentroidOptions,
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Of a run that kept its embeddings: try several K, and say what each does.")
     ] = False,
     ks: Annotated[str, typer.Option(help="With --sweep: the numbers of centroids.")] = "25,50,100,200,400",
     seeds: Annotated[int, typer.Option(min=1, help="With --sweep: how many seeds, from --seed on.")] = 3,
     keep: Annotated[str, typer.Option(help="With --sweep: the budget.")] = "0.15",
-    threads: common.Threads = None,
     quiet: common.Quiet = False,
     json: common.Json = False,
 ) -> None:
@@ -51,55 +41,31 @@ def command(
     quotas leave and how stable the selection is, each against K; and how redundant the pool is, with a recommended
     pruning ratio.
     """
-    if sweep:
-        conclude_sweep(source, out, ks, keep, seeds, seed, threads, quiet, json)
+    if not sweep:
+        from rsprune.runs.stages import centroids_run
+
+        with common.watch(quiet, json) as progress:
+            result = centroids_run(common.one_or_many(source), out=out, options=options, progress=progress)
+        common.conclude(result.metrics, result.text, quiet, json)
         return
-    from rsprune.runs.single import centroids_run
-
-    with common.watch(quiet, json) as observer:
-        result = centroids_run(
-            common.one_or_many(source),
-            out=out,
-            encoder=encoder,
-            weights=weights,
-            device=device,
-            precision=precision,
-            compile=compile,
-            batch_size=batch_size,
-            k=k,
-            max_per_class=max_per_class,
-            max_images=max_images,
-            seed=seed,
-            threads=threads,
-            progress=observer,
-        )
-    common.conclude(result.figures, result.text, quiet, json)
-
-
-def conclude_sweep(
-    source: list[str],
-    out: Path,
-    ks: str,
-    keep: str,
-    seeds: int,
-    seed: int,
-    threads: int | None,
-    quiet: bool,
-    json: bool,
-) -> None:
-    """Sweep, and show what was found."""
     from rsprune.experiments import diagnose
 
     if len(source) != 1:
-        msg = f"--sweep takes one run folder, not {len(source)} arguments"
-        raise typer.BadParameter(msg)
-    numbers = common.integers(ks, "--ks") or ()
-    budget = common.budget(keep)
-    found = diagnose(source[0], out=out, ks=numbers, keep=budget, seeds=seeds, seed=seed, threads=threads)
-    figures = {
+        message = f"--sweep takes one run folder, not {len(source)} arguments"
+        raise typer.BadParameter(message)
+    found = diagnose(
+        source[0],
+        out=out,
+        ks=common.integers(ks, "--ks") or (),
+        keep=parse_budget(keep),
+        seeds=seeds,
+        seed=options.seed,
+        threads=options.execution.threads,
+    )
+    metrics = {
         "head": found.head,
         "trials": [asdict(one) for one in found.trials],
         "keep": found.redundancy.keep,
         "height": found.redundancy.height,
     }
-    common.conclude(figures, found.describe(), quiet, json)
+    common.conclude(metrics, found.describe(), quiet, json)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from rsprune.cli import common
+from rsprune.runs.config import parse_budget
 
 EXAMPLES = """
 [bold]Examples[/bold]\n
@@ -45,7 +46,7 @@ def command(
         result = compare(
             run,
             [] if strategies is None else strategies.split(","),
-            keep=[common.budget(one) for one in keep.split(",")],
+            keep=[parse_budget(one) for one in keep.split(",")],
             labels=labels,
             key_column=key_column,
             label_column=label_column,

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from rsprune.cli import common
+from rsprune.cli.options import with_options
+from rsprune.runs.config import EmbedOptions
 
 EXAMPLES = """
 [bold]Examples[/bold]\n
@@ -17,23 +19,17 @@ EXAMPLES = """
 
 
 @common.guarded
+@with_options
 def command(
     source: common.SourceArgument,
     out: common.OutFolder,
-    encoder: common.Encoder = "git-rsclip",
-    weights: common.Weights = None,
-    device: common.Device = None,
-    precision: common.Precision = "auto",
-    compile: common.Compile = False,
-    keep_embeddings: common.KeepEmbeddings = False,
-    batch_size: common.BatchSize = None,
+    options: EmbedOptions,
     centroids: Annotated[
         Path | None, typer.Option(help="Write the nearest of these centroids and the similarity with each row.")
     ] = None,
-    bands: common.Bands = None,
-    valid_range: common.ValidRange = None,
-    max_pixels: common.MaxPixels = None,
-    threads: common.Threads = None,
+    keep_embeddings: Annotated[
+        bool, typer.Option("--keep-embeddings", help="With centroids: keep the embeddings, too.")
+    ] = False,
     quiet: common.Quiet = False,
     json: common.Json = False,
 ) -> None:
@@ -42,25 +38,15 @@ def command(
     With centroids, each image's cluster and similarity stand in the table, and the embeddings are only kept on demand.
     [bold]rsprune select[/bold] takes the folder as it is.
     """
-    from rsprune.runs.single import embed_run
+    from rsprune.runs.stages import embed_run
 
-    options = common.pixels("bt601", bands, None, valid_range, max_pixels)
-    with common.watch(quiet, json) as observer:
+    with common.watch(quiet, json) as progress:
         result = embed_run(
             common.one_or_many(source),
             out=out,
-            encoder=encoder,
-            weights=weights,
-            device=device,
-            precision=precision,
-            compile=compile,
-            keep_embeddings=keep_embeddings or centroids is None,
-            batch_size=batch_size,
             centroids=centroids,
-            bands=options["bands"],
-            valid_range=options["valid_range"],
-            max_pixels=options["max_pixels"],
-            threads=threads,
-            progress=observer,
+            keep_embeddings=keep_embeddings or centroids is None,
+            options=options,
+            progress=progress,
         )
-    common.conclude(result.figures, result.text, quiet, json)
+    common.conclude(result.metrics, result.text, quiet, json)

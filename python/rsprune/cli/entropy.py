@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from rsprune.cli import common
+from rsprune.cli.options import with_options
+from rsprune.runs.config import EntropyOptions
 
 EXAMPLES = """
 [bold]Examples[/bold]\n
@@ -13,15 +15,11 @@ EXAMPLES = """
 
 
 @common.guarded
+@with_options
 def command(
     source: common.SourceArgument,
     out: common.OutFolder,
-    gray: common.Gray = "bt601",
-    bands: common.Bands = None,
-    nodata: common.NoData = None,
-    valid_range: common.ValidRange = None,
-    max_pixels: common.MaxPixels = None,
-    threads: common.Threads = None,
+    options: EntropyOptions,
     quiet: common.Quiet = False,
     json: common.Json = False,
 ) -> None:
@@ -30,14 +28,8 @@ def command(
     Writes entropy/<shard>.parquet (key, entropy) and quarantine.parquet, and prints the thresholds that common cuts
     imply.
     """
-    from rsprune.runs.single import entropy_run
+    from rsprune.runs.stages import entropy_run
 
-    with common.watch(quiet, json) as observer:
-        result = entropy_run(
-            common.one_or_many(source),
-            out=out,
-            **common.pixels(gray, bands, nodata, valid_range, max_pixels),
-            threads=threads,
-            progress=observer,
-        )
-    common.conclude(result.figures, result.text, quiet, json)
+    with common.watch(quiet, json) as progress:
+        result = entropy_run(common.one_or_many(source), out=out, options=options, progress=progress)
+    common.conclude(result.metrics, result.text, quiet, json)

@@ -12,6 +12,7 @@ import typer
 from rsprune.cli import common
 from rsprune.cli.options import with_options
 from rsprune.experiments.presets import TrialOptions
+from rsprune.runs.config import parse_settings
 from rsprune.training import check_installed
 
 EXAMPLES = """
@@ -78,7 +79,7 @@ def command(
             by_name(labelled),
             out=out or Path(f"experiments-{scale}"),
             scale=scale,
-            changes=common.settings(changes, "--set"),
+            changes=parse_settings(changes or []),
             options=options,
             progress=observer,
         )

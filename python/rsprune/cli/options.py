@@ -31,8 +31,12 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         for one in listed:
             parameters.setdefault(one.name, one)
 
+    repeated = {one.name: one.parser for cls in groups.values() for one in options_of(cls) if one.repeated}
+
     @functools.wraps(command)
     def call(**values: Any) -> None:
+        for name, parser in repeated.items():
+            values[name] = parser(values[name]) if parser and values[name] else None
         arguments = {name: value for name, value in values.items() if name in hints}
         for name, cls in groups.items():
             known = {one.name for one in options_of(cls)}
@@ -50,7 +54,9 @@ def _parameter(option: Option) -> inspect.Parameter:
     flags = option.flags or ((f"{flag}/--no-{flag[2:]}",) if option.default is True else (flag,))
     settings: dict[str, Any] = {"help": option.help, "metavar": option.metavar}
     kind: Any = option.type
-    if option.parser is None:
+    if option.repeated:
+        kind = list[str] | None
+    elif option.parser is None:
         settings |= {"min": option.minimum, "max": option.maximum}
     else:
         kind, settings["parser"] = Any, _text_parser(option.parser)

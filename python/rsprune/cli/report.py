@@ -24,8 +24,7 @@ def command(
 ) -> None:
     """Write report.html again: what was kept, what was dropped, and why."""
     from rsprune.report import write_report
-    from rsprune.runs.folder import RunFolder
     from rsprune.sources import open_source
 
     images = open_source(common.one_or_many(source)) if source else None
-    typer.echo(write_report(RunFolder(run), images))
+    typer.echo(write_report(run, images))

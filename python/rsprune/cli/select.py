@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from rsprune.cli import common
+from rsprune.cli.options import with_options
+from rsprune.runs.config import SelectRunOptions
 
 EXAMPLES = """
 [bold]Examples[/bold]\n
@@ -18,26 +20,20 @@ EXAMPLES = """
 
 
 @common.guarded
+@with_options
 def command(
     embeds: Annotated[
         Path, typer.Argument(help="A folder of [bold]rsprune embed[/bold], a .npy file, or a folder of them.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The manifest to write (.parquet).")],
+    options: SelectRunOptions,
     centroids: Annotated[
-        Path | None, typer.Option("--centroids", "-c", help="Fitted centroids (.safetensors).")
+        Path | None, typer.Option("--centroids", "-c", help="Fitted centroids (.safetensors, .npy).")
     ] = None,
-    keep: common.Keep = "0.15",
-    fill: common.Fill = "global",
-    within: common.Within = "nearest",
-    min_similarity: common.MinSimilarity = None,
-    strategy: common.Strategy = "rsprune",
-    strategy_option: common.StrategyOption = None,
     reference: Annotated[Path | None, typer.Option("--reference", "-r", help="Reference embeddings (.npy).")] = None,
     entropy: Annotated[Path | None, typer.Option(help="An entropy for each row (.npy).")] = None,
     score: Annotated[Path | None, typer.Option(help="A score for each row, more is better (.npy).")] = None,
     labels: Annotated[Path | None, typer.Option(help="A class for each row (.npy).")] = None,
-    seed: common.Seed = 0,
-    threads: common.Threads = None,
     quiet: common.Quiet = False,
     json: common.Json = False,
 ) -> None:
@@ -45,23 +41,16 @@ def command(
 
     Or by any other strategy; --keep none leaves the number of rows to one that has a rule of its own.
     """
-    from rsprune.runs.single import select_run
+    from rsprune.runs.stages import select_run
 
     result = select_run(
         embeds,
-        centroids=centroids,
-        keep=None if keep == "none" else common.budget(keep),
         out=out,
-        fill=fill,
-        within=within,
-        min_similarity=min_similarity,
-        strategy=strategy,
-        strategy_options=common.settings(strategy_option, "--strategy-option"),
+        centroids=centroids,
         reference=reference,
         entropy=entropy,
         score=score,
         labels=labels,
-        seed=seed,
-        threads=threads,
+        options=options,
     )
-    common.conclude(result.figures, result.text, quiet, json)
+    common.conclude(result.metrics, result.text, quiet, json)

@@ -15,8 +15,8 @@ from rsprune import _core
 from rsprune.errors import EmptyInputError, FormatError, ShapeError, failure
 from rsprune.evaluation.features import sample_rows
 from rsprune.io import digest, write_npz
-from rsprune.runs.reference import SourceLike, digest_of
-from rsprune.sources import Item, Source, open_source
+from rsprune.runs.reference import digest_of
+from rsprune.sources import Item, Source, SourceLike, open_source
 
 __all__ = ["Images", "ImagesLike", "export_npz", "open_images"]
 

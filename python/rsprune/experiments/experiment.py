@@ -8,7 +8,9 @@ experiments of a pool share one folder, and the trials that they have in common.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +25,24 @@ from rsprune.evaluation.features import sample_rows
 from rsprune.experiments.pool import EmbeddedPool
 from rsprune.experiments.presets import TrialOptions, scale_of
 from rsprune.experiments.results import Experiment
-from rsprune.experiments.tables_and_figures import GRIDS, POOL, THIRD
+from rsprune.experiments.tables_and_figures import GRIDS, POOL, THIRD, Arm
 from rsprune.experiments.trial import SPLIT, TrialRunner
-from rsprune.experiments.workers import run_trials
 from rsprune.io import provenance_header, write_npy
 from rsprune.options import keywords
-from rsprune.runners import Progress, show_progress
+from rsprune.runners import Advance, Progress, show_progress
+from rsprune.runners.processes import map_in_processes
+from rsprune.runs.config import source_config
 from rsprune.runs.folder import RunFolder
-from rsprune.runs.options import source_config
 from rsprune.runs.prune import prune
-from rsprune.runs.reference import SourceLike
-from rsprune.runs.single import embed_run
-from rsprune.sources import open_source
+from rsprune.runs.stages import embed_run
+from rsprune.sources import SourceLike, open_source
 from rsprune.training.autoencoder import load_autoencoder
 from rsprune.training.latent_cache import cache_latents
 from rsprune.training.transforms import ImageTransform
 
 __all__ = ["Experiment", "experiment"]
+
+Trial = tuple[Arm, int]
 
 
 @keywords(TrialOptions)
@@ -127,12 +130,37 @@ def experiment(
         steps = chosen.iterations
         observer.start("trials", len(plan) * steps, (len(plan) - len(left)) * steps)
         result.write()
-        for arm, seed, found in run_trials(runner, left, places, options.workers):
+        for (arm, seed), found in run_trials(runner, left, places, options.workers):
             result.add(arm, seed, found)
             result.write()
             observer.advance(steps)
         observer.finish()
     return result
+
+
+def run_trials(
+    runner: TrialRunner, left: Sequence[Trial], places: Sequence[str], workers: int | None
+) -> Iterator[tuple[Trial, dict[str, Any]]]:
+    """Carry out trials, and yield each with its metrics when it is done."""
+    on_cpu = torch.device(places[0]).type == "cpu"
+    count = min(workers or ((os.cpu_count() or 1) // runner.threads if on_cpu else len(places)), len(left))
+    if count > 1:
+        # In one process the many small operations of the trials would wait for each other's interpreter. Each process
+        # gets a copy of the runner that has opened nothing yet.
+        runners = [replace(runner, device=places[number % len(places)]) for number in range(count)]
+        yield from map_in_processes(run_trial, runners, left, name=lambda trial: f"{trial[0].name}, seed {trial[1]}")
+        return
+    threads = torch.get_num_threads()
+    try:
+        for trial in left:
+            yield trial, run_trial(runner, trial)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def run_trial(runner: TrialRunner, trial: Trial, advance: Advance | None = None) -> dict[str, Any]:
+    """Carry out one trial."""
+    return runner.run(*trial)
 
 
 def devices(device: str | None) -> list[str]:

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rsprune.centroids import Centroids
 from rsprune.embeddings import Embeddings, as_rows
 from rsprune.errors import ArgumentError, FormatError, UnfinishedRunError
 from rsprune.evaluation.features import sample_rows
-from rsprune.io import digest, read_table
+from rsprune.io import digest
 from rsprune.runs.folder import RunFolder
+from rsprune.runs.reader import RunReader
 
 __all__ = ["EmbeddedPool", "EmbeddedSet", "read_classes"]
 
@@ -29,17 +29,11 @@ class EmbeddedPool:
 
     Attributes
     ----------
-    folder
-        The run folder.
-    shards
-        The shards' names.
-    total
-        Images of the collection, those without embedding included.
+    reader
+        The reader of the run.
     """
 
-    folder: RunFolder
-    shards: tuple[str, ...]
-    total: int
+    reader: RunReader
 
     @classmethod
     def open(cls, run: str | Path) -> EmbeddedPool:
@@ -54,50 +48,53 @@ class EmbeddedPool:
         UnfinishedRunError
             Some shards have none yet.
         """
-        folder = RunFolder(run)
-        config = folder.read_config()
-        names = sorted(path.stem for path in (folder.path / "entropy").glob("*.parquet"))
-        total = int(config["source"]["images"])
-        if not config.get("keep_embeddings"):
-            message = f"{folder.path} holds no embeddings: run `rsprune prune --keep-embeddings` into another folder"
+        reader = RunReader(run)
+        path = reader.folder.path
+        if not reader.config.get("keep_embeddings"):
+            message = f"{path} holds no embeddings: run `rsprune prune --keep-embeddings` into another folder"
             raise ArgumentError(message)
-        missing = [name for name in names if not folder.embeddings(name).is_file()]
-        if missing or not names or sum(pq.read_metadata(folder.entropy(name)).num_rows for name in names) != total:
-            message = f"the run in {folder.path} is not finished: make the call that began it again"
+        if not reader.shards or len(reader.index) != reader.images:
+            message = f"the run in {path} is not finished: make the call that began it again"
             raise UnfinishedRunError(message)
-        return cls(folder, tuple(names), total)
+        reader.embeddings()
+        return cls(reader)
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run folder."""
+        return self.reader.folder
+
+    @property
+    def total(self) -> int:
+        """The images of the collection, those without embedding included."""
+        return self.reader.images
 
     @cached_property
     def embeds(self) -> Embeddings:
-        """Their embeddings (N, D), where they lie."""
-        return as_rows([self.folder.embeddings(shard) for shard in self.shards])
+        """The embeddings (N, D), where they lie."""
+        return as_rows(self.reader.embeddings())
 
     @cached_property
     def keys(self) -> list[str]:
-        """Their keys."""
-        tables = [read_table(self.folder.assignments(shard), ["key"]) for shard in self.shards]
-        return [key for table in tables for key in table["key"].to_pylist()]
+        """The keys of the images."""
+        keys: list[str] = self.reader.embedded(["key"])["key"].to_pylist()
+        return keys
 
     @cached_property
     def entropy(self) -> NDArray[np.float64]:
-        """float64 (N,): their entropies, in bits."""
-        parts = []
-        for shard in self.shards:
-            rows = read_table(self.folder.assignments(shard), ["row"])["row"].to_numpy()
-            parts.append(read_table(self.folder.entropy(shard), ["entropy"])["entropy"].to_numpy()[rows])
-        return np.concatenate(parts)
+        """The entropies of the images, float64 (N,) in bits."""
+        return self.reader.embedded_entropy()
 
     @cached_property
     def centroids(self) -> Centroids:
         """The centroids of the run."""
-        return Centroids.load(self.folder.centroids)
+        return self.reader.centroids
 
     def reference(self, holdout: float, seed: int) -> tuple[NDArray[Any], NDArray[Any]] | None:
-        """The reference images' embeddings in two: for the methods, and held out; None if the run has none."""
-        paths = sorted((self.folder.reference().path / "embeddings").glob("*.npy"))
-        if not paths:
+        """Split the reference images' embeddings: for the methods, and held out; None if the run has none."""
+        if (reference := self.reader.reference) is None:
             return None
-        rows = as_rows(list(paths))
+        rows = as_rows(reference.embeddings())
         valid = np.flatnonzero(rows.valid())
         if not holdout:
             everything = rows.take(valid)
@@ -114,7 +111,7 @@ class EmbeddedPool:
 
     def fingerprint(self) -> str:
         """The digest of the configuration that made the embeddings."""
-        return digest(self.folder.read_config())
+        return digest(self.reader.config)
 
 
 @dataclass(frozen=True)
@@ -135,9 +132,8 @@ class EmbeddedSet:
     @classmethod
     def open(cls, folder: Path) -> EmbeddedSet:
         """Open what `rsprune embed` wrote."""
-        paths = sorted((folder / "embeddings").glob("*.npy"))
-        keys = [key for path in paths for key in read_table(path.with_suffix(".parquet"), ["key"])["key"].to_pylist()]
-        return cls(as_rows(list(paths)), keys)
+        reader = RunReader(folder)
+        return cls(as_rows(reader.embeddings()), reader.embedded(["key"])["key"].to_pylist())
 
     def split(self, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The valid rows in two halves, drawn by seed: for the methods, and held out."""

@@ -14,9 +14,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rsprune.errors import UnknownKeyError
-from rsprune.io import read_table
-from rsprune.report.finished import NOT_CHOSEN, PHASES, FinishedRun, read_run
 from rsprune.runs.folder import RunFolder
+from rsprune.runs.reader import NOT_CHOSEN, PHASES, RunReader
 
 __all__ = ["Explanation", "explain"]
 
@@ -190,7 +189,7 @@ def explain(run: str | Path | RunFolder, keys: str | Sequence[str]) -> list[Expl
     UnfinishedRunError
         The run has not come to its end.
     """
-    finished = read_run(run)
+    finished = RunReader(run, finished=True)
     keys = [keys] if isinstance(keys, str) else list(keys)
     found = find(finished, keys)
     for name in {one.shard for one in found.values()}:
@@ -200,7 +199,7 @@ def explain(run: str | Path | RunFolder, keys: str | Sequence[str]) -> list[Expl
     return [describe(finished, key, found[key], causes, ranked) for key in keys]
 
 
-def find(run: FinishedRun, keys: Sequence[str]) -> dict[str, Found]:
+def find(run: RunReader, keys: Sequence[str]) -> dict[str, Found]:
     """Find the row of each key, shard by shard, and stop at the last."""
     missing = set(keys)
     found: dict[str, Found] = {}
@@ -231,7 +230,7 @@ def common_prefix(a: str, b: str) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def unknown(run: FinishedRun, key: str, shard: str) -> UnknownKeyError:
+def unknown(run: RunReader, key: str, shard: str) -> UnknownKeyError:
     """The error for a key that is not there, with keys like it from the shard whose first key begins most like it."""
     known = sorted(run.keys(shard).to_pylist()) if shard else []
     middle = bisect.bisect(known, key)
@@ -245,9 +244,9 @@ def unknown(run: FinishedRun, key: str, shard: str) -> UnknownKeyError:
     return UnknownKeyError(msg)
 
 
-def look_up(run: FinishedRun, found: Sequence[Found]) -> None:
+def look_up(run: RunReader, found: Sequence[Found]) -> None:
     """Read what the tables say of rows of one shard."""
-    shard = run.read(found[0].shard, found[0].number - found[0].row)
+    shard = run.rows(found[0].shard)
     for one in found:
         one.entropy = float(shard.entropy[one.row])
         for at in np.flatnonzero(shard.row == one.row):
@@ -257,7 +256,7 @@ def look_up(run: FinishedRun, found: Sequence[Found]) -> None:
             one.phase = int(shard.phase[at])
 
 
-def rank(run: FinishedRun, found: Sequence[Found]) -> int:
+def rank(run: RunReader, found: Sequence[Found]) -> int:
     """Count what comes before each row in either stage; returns the number of images that Stage I ranked."""
     ranked = 0
     for shard in run:
@@ -290,15 +289,15 @@ class Descending:
         return start + int(np.searchsorted(self.numbers[start:end], number))
 
 
-def causes_of(run: FinishedRun, keys: Sequence[str]) -> dict[tuple[str, int], tuple[str, str, str]]:
+def causes_of(run: RunReader, keys: Sequence[str]) -> dict[tuple[str, int], tuple[str, str, str]]:
     """Stage, cause and message of those rows of the keys that were quarantined, by shard and row."""
-    table = read_table(run.folder.quarantine)
+    table = run.quarantine()
     table = table.filter(pc.is_in(table["key"], value_set=pa.array(keys, pa.string())))
     return {(r["shard"], r["row"]): (r["stage"], r["kind"], r["message"]) for r in table.to_pylist()}
 
 
 def describe(
-    run: FinishedRun, key: str, found: Found, causes: dict[tuple[str, int], tuple[str, str, str]], ranked: int
+    run: RunReader, key: str, found: Found, causes: dict[tuple[str, int], tuple[str, str, str]], ranked: int
 ) -> Explanation:
     """Put the figures of one row together."""
     stage, cause, message = causes.get((found.shard, found.row), (None, None, None))

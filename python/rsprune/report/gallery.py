@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from rsprune import _core
 from rsprune.errors import RspruneError
-from rsprune.report.finished import FinishedRun
 from rsprune.report.statistics import Example, RunStatistics
+from rsprune.runs.reader import RunReader
 from rsprune.sources import ImageData, Source
 
 __all__ = ["SIDE", "Gallery", "thumbnails"]
@@ -28,7 +28,7 @@ QUALITY = 85  # of JPEG
 class Gallery:
     """The thumbnails of a page, with their captions."""
 
-    def __init__(self, run: FinishedRun, counts: RunStatistics, source: Source | None) -> None:
+    def __init__(self, run: RunReader, counts: RunStatistics, source: Source | None) -> None:
         examples = [
             *counts.kept_in_turn(),
             *counts.lowest_entropy.examples,
@@ -62,7 +62,7 @@ class Gallery:
         )
 
 
-def keys_of_examples(run: FinishedRun, examples: Iterable[Example]) -> dict[int, str]:
+def keys_of_examples(run: RunReader, examples: Iterable[Example]) -> dict[int, str]:
     """Look up the key of each example, by row number."""
     keys: dict[int, str] = {}
     for shard in sorted({example.shard for example in examples}):

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from rsprune import charts
-from rsprune.io import read_table, write_text
-from rsprune.report.finished import FinishedRun, read_run
+from rsprune.io import write_text
 from rsprune.report.gallery import Gallery
 from rsprune.report.html import number, percent, plural, table
 from rsprune.report.sections import stage_one_section, stage_two_section
 from rsprune.report.statistics import RunStatistics, run_statistics
 from rsprune.runs.folder import RunFolder
+from rsprune.runs.reader import RunReader
 from rsprune.sources import Source
 
 __all__ = ["write_report"]
@@ -35,7 +35,7 @@ HEAD = """<!DOCTYPE html>
 """
 
 
-def write_report(folder: RunFolder, source: Source | None = None) -> Path:
+def write_report(folder: RunFolder | str | Path, source: Source | None = None) -> Path:
     """Write ``report.html`` into a finished run folder.
 
     The same run folder and images give the same bytes.
@@ -59,7 +59,7 @@ def write_report(folder: RunFolder, source: Source | None = None) -> Path:
     UnfinishedRunError
         The run is not finished.
     """
-    run = read_run(folder)
+    run = RunReader(folder, finished=True)
     counts = run_statistics(run)
     gallery = Gallery(run, counts, source)
     title = escape(headline(run.summary))
@@ -73,8 +73,8 @@ def write_report(folder: RunFolder, source: Source | None = None) -> Path:
         provenance_section(run),
         "</main>\n</body>\n</html>\n",
     ]
-    write_text(folder.report, "\n".join(parts))
-    return folder.report
+    write_text(run.folder.report, "\n".join(parts))
+    return run.folder.report
 
 
 def style_sheet() -> str:
@@ -82,7 +82,7 @@ def style_sheet() -> str:
     return files("rsprune.report").joinpath("page.css").read_text(encoding="utf-8")
 
 
-def head_section(run: FinishedRun, counts: RunStatistics) -> str:
+def head_section(run: RunReader, counts: RunStatistics) -> str:
     """Render the headline and the funnel."""
     summary = run.summary
     line, _, share = headline(summary).partition(" (")
@@ -113,9 +113,9 @@ entropy, and its similarity to the centroid of that number.</p>"""
     return f"<section>\n<h2>What was kept</h2>\n{text}\n{gallery.tiles(counts.kept_in_turn())}\n</section>"
 
 
-def quarantine_section(run: FinishedRun) -> str:
+def quarantine_section(run: RunReader) -> str:
     """Render the images that could not be read, with their causes."""
-    quarantine = read_table(run.folder.quarantine)
+    quarantine = run.quarantine()
     if not len(quarantine):
         text = "<p>Every image could be read.</p>"
         return f"<section>\n<h2>Quarantine</h2>\n{text}\n</section>"
@@ -148,7 +148,7 @@ def quarantine_section(run: FinishedRun) -> str:
 </section>"""
 
 
-def provenance_section(run: FinishedRun) -> str:
+def provenance_section(run: RunReader) -> str:
     """Render the provenance of the run."""
     config = run.config
     encoder, centroids, selection = (config.get(name, {}) for name in ("encoder", "centroids", "selection"))

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune import charts
-from rsprune.report.finished import FinishedRun
 from rsprune.report.gallery import Gallery
 from rsprune.report.html import figure, number, percent, plural
 from rsprune.report.statistics import ENTROPY_BIN, SIMILARITY_BIN, RunStatistics
+from rsprune.runs.reader import RunReader
 
 __all__ = ["stage_one_section", "stage_two_section"]
 
@@ -38,7 +38,7 @@ FILL = {
 }
 
 
-def stage_one_section(run: FinishedRun, counts: RunStatistics, gallery: Gallery) -> str:
+def stage_one_section(run: RunReader, counts: RunStatistics, gallery: Gallery) -> str:
     """Render Stage I: the histogram of entropies, and examples of what was dropped."""
     tau = run.summary["tau"]
     kept, dropped = (int(one.sum()) for one in counts.entropy)
@@ -70,7 +70,7 @@ level equally often. Open water, cloud and empty borders are low. It does not te
     return "\n".join([*parts, "</section>"])
 
 
-def stage_two_section(run: FinishedRun, counts: RunStatistics, gallery: Gallery) -> str:
+def stage_two_section(run: RunReader, counts: RunStatistics, gallery: Gallery) -> str:
     """Render Stage II: clusters, similarities, and examples of what was dropped."""
     quota = run.summary["quota"]
     taken, next_in_line = WITHIN[run.within]
@@ -137,7 +137,7 @@ def cluster_words(summary: Mapping[str, Any]) -> str:
     return " ".join(sentences)
 
 
-def similarity_figure(run: FinishedRun, counts: RunStatistics) -> str:
+def similarity_figure(run: RunReader, counts: RunStatistics) -> str:
     """Draw the similarities of the images that Stage I kept."""
     start, step, merged = merge_bins(counts.similarity)
     bins = merged.shape[1]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune.report.finished import NOT_CHOSEN, FinishedRun, ShardRows
+from rsprune.runs.reader import NOT_CHOSEN, RunReader, ShardRows
 
 __all__ = ["ENTROPY_BIN", "SIMILARITY_BIN", "Example", "RunStatistics", "run_statistics"]
 
@@ -94,7 +94,7 @@ class RunStatistics:
         return turns[:KEPT_SHOWN]
 
 
-def run_statistics(run: FinishedRun) -> RunStatistics:
+def run_statistics(run: RunReader) -> RunStatistics:
     """Compute the statistics of a run shard by shard; memory holds one shard."""
     shown = largest_clusters(run.summary["clusters"])
     each = -(-KEPT_SHOWN // max(len(shown), 1))

@@ -1,6 +1,27 @@
-"""How the work on shards is carried out, and how it is watched."""
+"""Runners carry out the stages of a run, and progress is how they report it."""
 
-from rsprune.runners.local import run_shards
+from rsprune.registry import Registry
+from rsprune.runners.base import Advance, Runner, Stage, Summary
 from rsprune.runners.progress import JsonLines, NoProgress, Progress, ProgressBars, show_progress
 
-__all__ = ["JsonLines", "NoProgress", "Progress", "ProgressBars", "run_shards", "show_progress"]
+__all__ = [
+    "RUNNERS",
+    "Advance",
+    "JsonLines",
+    "NoProgress",
+    "Progress",
+    "ProgressBars",
+    "Runner",
+    "Stage",
+    "Summary",
+    "show_progress",
+]
+
+#: The runners that are known by name.
+RUNNERS: Registry[type[Runner]] = Registry(
+    "runner",
+    "rsprune.runners",
+    {"local": "rsprune.runners.local:LocalRunner", "processes": "rsprune.runners.processes:ProcessRunner"},
+    check=lambda member: isinstance(member, type) and issubclass(member, Runner),
+    expected="a subclass of rsprune.runners.Runner",
+)

@@ -1,22 +1,33 @@
-"""The runner of one machine: shards one after another, each of them on all cores."""
+"""The runner of one process: shards one after another, each of them on all cores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from typing import TypeVar
 
-__all__ = ["run_shards"]
+from typing_extensions import override
 
-T = TypeVar("T")
+from rsprune.runners.base import Runner, Stage, Summary
+from rsprune.runners.progress import Progress
+from rsprune.sources import Shard
+
+__all__ = ["LocalRunner"]
+
+S = TypeVar("S", bound=Summary)
 
 
-def run_shards(shards: Sequence[T], output: Callable[[T], Path], work: Callable[[T], None]) -> None:
-    """Do ``work`` on every shard whose output does not exist yet.
+class LocalRunner(Runner):
+    """Runs stages in this process; a shard is finished while the next one begins."""
 
-    A shard is the unit of work and of restart: ``work`` writes ``output(shard)`` last and atomically, so that its
-    existence says that the shard is done.
-    """
-    for shard in shards:
-        if not output(shard).exists():
-            work(shard)
+    @override
+    def run(self, stage: Stage[S], shards: Sequence[Shard], progress: Progress) -> Iterator[S]:
+        pending: deque[Future[S]] = deque()
+        with stage:
+            for shard in shards:
+                pending.append(stage.submit(shard, progress.advance))
+                if len(pending) > 1:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()

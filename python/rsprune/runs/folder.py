@@ -1,32 +1,44 @@
-"""Run folders: what lies where, how it is written, and what it says of its own making.
+"""Run folders: where everything lies, whether it is as it was written, and who works on it.
 
-Every file is written beside its place, flushed to the disk and renamed, so that a file that exists is whole: a killed
-process leaves nothing but temporary files, which the next run removes. Parquet files carry their provenance in the
-schema metadata under ``rsprune``. No artefact holds a time, a path of the machine or a number of threads: the same
-input gives the same bytes.
+A shard is done when its record is there: a JSON file beside its artefacts, written after them, with the digest of each
+and of the run's configuration. The record of a whole run is ``summary.json``. No artefact holds a time, a path of the
+machine or a number of threads: the same input gives the same bytes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from rsprune.errors import ConfigMismatchError
-from rsprune.io import canonical_json, config_diff, read_json, remove_temporaries, write_json
+from filelock import FileLock, Timeout
+
+from rsprune.errors import ConfigMismatchError, DamagedFileError, FormatError, UnfinishedRunError
+from rsprune.io import (
+    canonical_json,
+    config_diff,
+    digest,
+    file_digest,
+    read_json,
+    read_record,
+    remove_temporaries,
+    write_json,
+    write_record,
+)
 
 __all__ = ["RunFolder"]
 
 #: Seconds that a lock is waited for: a process that was killed holds its own until its memory is given back.
 PATIENCE = 5.0
 
+REMEDY = "Make the call that began the run again: it goes on, and makes anew what is damaged"
+
 
 class RunFolder:
-    """The layout of a run folder, and the lock of the process that works on it.
+    """The layout of a run folder, the records of what is done in it, and the lock of the process that works on it.
 
     Parameters
     ----------
@@ -36,10 +48,14 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._verified: set[Path] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_verified": set()}
 
     @property
     def config(self) -> Path:
-        """What the run was started with."""
+        """The configuration that the run was started with."""
         return self.path / "config.json"
 
     @property
@@ -64,7 +80,7 @@ class RunFolder:
 
     @property
     def summary(self) -> Path:
-        """The figures of a finished run."""
+        """The metrics of a finished run, and its record; written last."""
         return self.path / "summary.json"
 
     @property
@@ -81,12 +97,18 @@ class RunFolder:
         return self.path / "embeddings" / f"{shard}.npy"
 
     def assignments(self, shard: str) -> Path:
-        """Stage II's table of one input shard; written after its rows."""
+        """Stage II's table of one input shard."""
         return self.path / "embeddings" / f"{shard}.parquet"
 
     def reference(self) -> RunFolder:
         """The folder that holds the reference images' embeddings, laid out like a run folder of its own."""
         return RunFolder(self.path / "reference")
+
+    def record(self, path: Path) -> Path:
+        """Return the record that holds the digest of an artefact."""
+        return self.summary if path in (self.selection, self.selected, self.quarantine) else path.with_suffix(".json")
+
+    # --- configuration -----------------------------------------------------------------------------------------------
 
     def read_config(self) -> dict[str, Any]:
         """Read the configuration of a run.
@@ -95,16 +117,29 @@ class RunFolder:
         ------
         FileNotFoundError
             This is no run folder.
-        FormatError
-            The file is not JSON.
+        DamagedFileError
+            The file is not as it was written.
         """
         if not self.config.is_file():
-            msg = f"{self.path} is not a run folder: it has no config.json"
-            raise FileNotFoundError(msg)
-        return read_json(self.config)
+            message = f"{self.path} is not a run folder: it has no config.json"
+            raise FileNotFoundError(message)
+        try:
+            config = read_json(self.config)
+        except FormatError as error:
+            message = f"{error}. {REMEDY}"
+            raise DamagedFileError(message) from error
+        if config.pop("digest", None) != digest(config):
+            message = f"{self.config} is damaged: its content does not have the digest that it names. {REMEDY}"
+            raise DamagedFileError(message)
+        return config
+
+    @cached_property
+    def run(self) -> str:
+        """The digest of the configuration, which every record names."""
+        return digest(self.read_config())
 
     def start(self, config: Mapping[str, Any]) -> None:
-        """Begin a run, or go on with one of the same configuration.
+        """Begin a run, or go on with one of the same configuration. A damaged configuration is written anew.
 
         Raises
         ------
@@ -112,22 +147,71 @@ class RunFolder:
             The folder holds a run of another configuration, or files that are no run's. The message lists what differs.
         """
         wanted = json.loads(canonical_json(config))
+        intact = False
         if self.config.exists():
-            differences = list(config_diff(self.read_config(), wanted))
-            if differences:
-                lines = "\n".join(f"  {line}" for line in differences)
-                msg = (
-                    f"{self.path} holds a run of a different configuration:\n{lines}\n"
-                    "Give the new run another folder, or delete this one"
-                )
-                raise ConfigMismatchError(msg)
+            with contextlib.suppress(DamagedFileError):
+                differences = list(config_diff(self.read_config(), wanted))
+                intact = True
+                if differences:
+                    lines = "\n".join(f"  {line}" for line in differences)
+                    message = (
+                        f"{self.path} holds a run of a different configuration:\n{lines}\n"
+                        "Give the new run another folder, or delete this one"
+                    )
+                    raise ConfigMismatchError(message)
         elif self.path.is_dir() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
-            msg = f"{self.path} is not empty and is not a run folder (it has no config.json). Give the run a new folder"
-            raise ConfigMismatchError(msg)
-        else:
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_json(self.config, wanted)
+            message = (
+                f"{self.path} is not empty and is not a run folder (it has no config.json). Give the run a new folder"
+            )
+            raise ConfigMismatchError(message)
+        self.path.mkdir(parents=True, exist_ok=True)
         remove_temporaries(self.path)
+        if not intact:
+            write_json(self.config, wanted | {"digest": digest(wanted)})
+        self.__dict__.pop("run", None)
+
+    # --- records -----------------------------------------------------------------------------------------------------
+
+    def complete(self, record: Path, files: Iterable[Path], values: Mapping[str, Any] | None = None) -> None:
+        """Write a record, which says that ``files`` are whole; the last step of any work."""
+        write_record(record, {**(values or {}), "run": self.run}, files)
+
+    def verify(self, path: Path) -> Path:
+        """Return the path of an artefact that is as it was written. Each is checked once in the life of this object.
+
+        Raises
+        ------
+        UnfinishedRunError
+            It is not there, or was not finished: it has no record.
+        DamagedFileError
+            It, or its record, is not as it was written, or belongs to another configuration.
+        """
+        if path in self._verified:
+            return path
+        record = self.record(path)
+        for one in (path, record):
+            if not one.is_file():
+                message = f"the run in {self.path} is not finished: it has no {one.relative_to(self.path)}. {REMEDY}"
+                raise UnfinishedRunError(message)
+        content = read_record(record)
+        if content.get("run") != self.run:
+            message = f"{record} belongs to another configuration than {self.config}. {REMEDY}"
+            raise DamagedFileError(message)
+        if content["files"].get(path.relative_to(record.parent).as_posix()) != file_digest(path):
+            message = f"{path} is damaged: its content does not have the digest that {record.name} names. {REMEDY}"
+            raise DamagedFileError(message)
+        self._verified.add(path)
+        return path
+
+    def is_whole(self, *paths: Path) -> bool:
+        """Tell whether artefacts are there and as they were written."""
+        self._verified.difference_update(paths)
+        try:
+            return all(self.verify(path) for path in paths)
+        except (UnfinishedRunError, DamagedFileError):
+            return False
+
+    # --- lock --------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -140,31 +224,16 @@ class RunFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         place = self.path / ".lock"
-        with place.open("w") as file:
-            if not take_lock(file, place):
-                msg = f"another process is working on {self.path}; wait for it to end"
-                raise ConfigMismatchError(msg)
-            try:
-                yield
-            finally:
-                if not self.config.exists():  # no run began here: leave the folder as it was
-                    place.unlink(missing_ok=True)
-
-
-def take_lock(file: TextIO, place: Path) -> bool:
-    """Lock the open file of a path, waiting a little for another process to let go of it; say whether it did."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: no advisory locks, the user keeps two runs apart
-        return True
-    end = time.monotonic() + PATIENCE
-    while True:
+        lock = FileLock(place, timeout=PATIENCE)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.05)
-        else:
-            # Who had it may have removed it, and a third process made another.
-            return place.exists() and os.path.samestat(place.stat(), os.fstat(file.fileno()))
+            lock.acquire()
+        except Timeout:
+            message = f"another process is working on {self.path}; wait for it to end"
+            raise ConfigMismatchError(message) from None
+        try:
+            yield
+        finally:
+            if not self.config.exists():  # no run began here: leave the folder as it was
+                with contextlib.suppress(OSError):  # Windows removes no open file
+                    place.unlink()
+            lock.release()

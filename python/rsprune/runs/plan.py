@@ -6,16 +6,14 @@ import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from rsprune import _core
-from rsprune.encoders import Encoder
-from rsprune.encoders.base import Precision
 from rsprune.encoders.loader import embed_items
-from rsprune.runs.options import Pixels, open_encoder
-from rsprune.runs.reference import ReferenceLike, SourceLike, open_reference
+from rsprune.options import keywords, to_config
+from rsprune.runs.config import GrayOptions, PruneOptions
+from rsprune.runs.reference import ReferenceLike, open_reference
 from rsprune.selection import budget_rows
-from rsprune.sources import Item, Source, open_source
+from rsprune.sources import Item, Source, SourceLike, open_source
 from rsprune.validation import fraction_of
 
 __all__ = ["Plan", "plan"]
@@ -26,8 +24,10 @@ ENTROPY_SAMPLE, EMBED_SAMPLE = 512, 128
 TABLE_BYTES = 24
 # What one row of a shard costs in memory while it is embedded: label, similarity, and its key.
 LABEL_BYTES = 4 + 4 + 64
-# What one row costs in memory while a run decides: entropy, hash of the key, label, similarity, and the sort of hashes.
-ROW_BYTES = 8 + 8 + 4 + 4 + 16
+# What one image costs in memory while repeated keys are looked for: the hash of its key, and their order.
+HASH_BYTES = 8 + 8 + 8
+# What one survivor costs in memory while a run decides: key, shard, row, label, similarity, entropy, and their order.
+ROW_BYTES = 24 + 16 + 8 + 4 + 4 + 8 + 16
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Plan:
     embed_seconds: float | None
 
     def describe(self) -> str:
-        """The plan in words."""
+        """Put the plan in words."""
         shards = "1 shard" if self.shards == 1 else f"{self.shards:,} shards"
         lines = [
             f"reads    {self.images:,} images in {shards}, {size(self.read_bytes)}; "
@@ -64,37 +64,25 @@ class Plan:
         return "\n".join(lines)
 
 
-def plan(
-    source: SourceLike,
-    *,
-    reference: ReferenceLike,
-    keep: int | float = 0.15,
-    entropy_keep: float = 0.30,
-    encoder: str | Encoder = "git-rsclip",
-    weights: str | Path | None = None,
-    device: str | None = None,
-    precision: Precision = "auto",
-    keep_embeddings: bool = False,
-    k: int = 200,
-    threads: int | None = None,
-    measure: bool = True,
-) -> Plan:
+@keywords(PruneOptions)
+def plan(source: SourceLike, *, reference: ReferenceLike, options: PruneOptions, measure: bool = True) -> Plan:
     """Say what :func:`rsprune.prune` with the same arguments will read, write, hold and roughly take.
 
     Parameters
     ----------
+    source, reference
+        See :func:`rsprune.prune`.
     measure
         Time both stages on a few hundred images of the collection.
     """
-    images = open_source(source)
+    images, encoder, threads = open_source(source), options.encoder.model, options.execution.threads
     total = images.total()
-    budget = budget_rows(keep, total)
-    model = open_encoder(encoder, weights, device, precision, compile=False)
-    prior = open_reference(reference, k=k, seed=0)
-    prior.check(model)
-    survivors = max(fraction_of(entropy_keep, total), budget)
-    to_embed = survivors + prior.images
-    kept = prior.images + keep_embeddings * survivors
+    budget = budget_rows(options.choice.strategy.keep, total)
+    opened = open_reference(reference, options.reference, seed=options.choice.strategy.seed)
+    opened.check(encoder)
+    survivors = max(fraction_of(options.entropy_keep, total), budget)
+    to_embed = survivors + opened.images
+    kept = opened.images + options.keep_embeddings * survivors
     largest = max(map(images.count, images.shards))
     return Plan(
         images=total,
@@ -102,36 +90,38 @@ def plan(
         read_bytes=sum(map(images.size, images.shards)),
         survivors=survivors,
         budget=budget,
-        k=prior.k,
-        quota=budget // prior.k,
-        reference_images=prior.images,
-        dimensions=model.dim,
-        write_bytes=kept * 2 * model.dim + (total + to_embed + budget) * TABLE_BYTES,
-        memory_bytes=total * ROW_BYTES + largest * LABEL_BYTES + prior.images * 4 * model.dim,
-        entropy_seconds=total / entropy_rate(images, threads) if measure else None,
-        embed_seconds=to_embed / embed_rate(images, model, threads) if measure else None,
+        k=opened.k,
+        quota=budget // opened.k,
+        reference_images=opened.images,
+        dimensions=encoder.dim,
+        write_bytes=kept * 2 * encoder.dim + (total + to_embed + budget) * TABLE_BYTES,
+        memory_bytes=(
+            max(total * HASH_BYTES, survivors * ROW_BYTES) + largest * LABEL_BYTES + opened.images * 4 * encoder.dim
+        ),
+        entropy_seconds=total / entropy_rate(images, options.gray, threads) if measure else None,
+        embed_seconds=to_embed / embed_rate(images, options, threads) if measure else None,
     )
 
 
-def entropy_rate(images: Source, threads: int | None) -> float:
-    """Images a second of Stage I, on the first images of the collection."""
+def entropy_rate(images: Source, options: GrayOptions, threads: int | None) -> float:
+    """Measure Stage I on the first images of the collection, in images a second."""
     sample = [item.data for item in itertools.islice(first_items(images), ENTROPY_SAMPLE)]
     begun = time.perf_counter()
-    _core.entropy_images(sample, threads=threads, **Pixels().config())
+    _core.entropy_images(sample, threads=threads, **options.config())
     return len(sample) / (time.perf_counter() - begun)
 
 
-def embed_rate(images: Source, model: Encoder, threads: int | None) -> float:
-    """Images a second of the encoder with its decoding, on the first images of the collection."""
+def embed_rate(images: Source, options: PruneOptions, threads: int | None) -> float:
+    """Measure the encoder with its decoding on the first images of the collection, in images a second."""
     sample = list(itertools.islice(first_items(images), EMBED_SAMPLE))
     begun = time.perf_counter()
-    for _ in embed_items(model, sample, threads=threads):
+    for _ in embed_items(options.encoder.model, sample, threads=threads, **to_config(options.gray.decode)):
         pass
     return len(sample) / (time.perf_counter() - begun)
 
 
 def first_items(images: Source) -> Iterator[Item]:
-    """The images of a collection, in order."""
+    """Yield the images of a collection, in order."""
     for shard in images.shards:
         yield from images.read(shard)
 

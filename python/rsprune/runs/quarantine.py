@@ -2,59 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from rsprune.io import read_table, write_table
-from rsprune.runs.options import Work
-from rsprune.runs.reader import Pool, keys_of
+from rsprune.io import write_table
+from rsprune.runs.config import RunContext
+from rsprune.runs.reader import RunReader
 from rsprune.runs.schema import QUARANTINE_SCHEMA
 
 __all__ = ["write_quarantine"]
 
 
-def write_quarantine(work: Work, pool: Pool | None = None) -> int:
-    """Gather the failures that the shards' tables name, and the repeated keys of ``pool``, in row order.
+def write_quarantine(
+    context: RunContext, reader: RunReader, repeated: Mapping[str, NDArray[np.int64]] | None = None
+) -> int:
+    """Write the failures that the shards' tables name, and the repeated keys, in row order.
+
+    Parameters
+    ----------
+    context
+        The run.
+    reader
+        A reader of its folder.
+    repeated
+        By shard, the positions of images whose key an earlier image has.
 
     Returns
     -------
     int
-        How many rows the table has.
+        The number of rows of the table.
     """
-    rows = [
-        failure
-        for stage, folder in (("entropy", "entropy"), ("embed", "embeddings"))
-        for path in sorted((work.folder.path / folder).glob("*.parquet"))
-        for failure in failures(stage, path.stem, read_table(path))
-    ]
-    if pool is not None and len(pool.duplicates):
-        shard, position = pool.locate(pool.duplicates)
-        keys = keys_of(work.folder, pool, pool.duplicates)
-        why = {"stage": "keys", "kind": "duplicate", "message": "an earlier image has the same key"}
-        rows += [
-            {"key": key, "shard": pool.shards[i], "row": int(row), **why}
-            for key, i, row in zip(keys, shard, position, strict=True)
-        ]
+    rows = [row for shard in reader.shards for row in failures(reader, shard)]
+    why = {"stage": "keys", "kind": "duplicate", "message": "an earlier image has the same key"}
+    for shard, positions in (repeated or {}).items():
+        keys = reader.keys(shard)
+        rows += [{"key": keys[row].as_py(), "shard": shard, "row": row, **why} for row in positions.tolist()]
     rows.sort(key=lambda row: (row["shard"], row["row"], row["stage"]))
-    write_table(work.folder.quarantine, pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA), work.provenance)
+    table = pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA)
+    write_table(context.folder.quarantine, table, context.provenance)
     return len(rows)
 
 
-def failures(stage: str, shard: str, table: pa.Table) -> list[dict[str, Any]]:
-    """The failures of one shard's table."""
-    failed = pc.is_valid(table["kind"])
-    positions = table["row"].filter(failed).to_pylist() if stage == "embed" else np.flatnonzero(failed.to_numpy())
-    return [
-        {
-            "key": row["key"],
-            "shard": shard,
-            "row": int(at),
-            "stage": stage,
-            "kind": row["kind"],
-            "message": row["message"],
-        }
-        for at, row in zip(positions, table.filter(failed).to_pylist(), strict=True)
-    ]
+def failures(reader: RunReader, shard: str) -> Iterator[dict[str, Any]]:
+    """Yield the failures of one shard."""
+    for stage, path in (("entropy", reader.folder.entropy(shard)), ("embed", reader.folder.assignments(shard))):
+        if path.exists():
+            table = reader.table(path)
+            failed = pc.is_valid(table["kind"])
+            rows = table["row"].to_numpy() if stage == "embed" else np.arange(len(table))
+            for row, one in zip(rows[failed.to_numpy()], table.filter(failed).to_pylist(), strict=True):
+                where = {"key": one["key"], "shard": shard, "row": int(row), "stage": stage}
+                yield where | {"kind": one["kind"], "message": one["message"]}

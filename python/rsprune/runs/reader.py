@@ -1,23 +1,74 @@
-"""Reading run folders."""
+"""The one reader of run folders: it checks whatever it reads against its digest and its range."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from rsprune.io import read_table
-from rsprune.runs.folder import RunFolder
-from rsprune.sources.file_list import duplicate_candidates
+from rsprune.centroids import Centroids
+from rsprune.errors import DamagedFileError, UnfinishedRunError
+from rsprune.io import read_record, read_table
+from rsprune.runs.folder import REMEDY, RunFolder
+from rsprune.runs.summary import ShardSummary
+from rsprune.selection import COUNTS, Selection
 
-__all__ = ["Pool", "keys_of", "read_pool"]
+__all__ = ["NOT_CHOSEN", "PHASES", "RunIndex", "RunReader", "ShardRows"]
+
+#: The phases, as ``selection.parquet`` numbers them.
+PHASES = ("quota", "fill", "preselected")
+NOT_CHOSEN = -1
 
 
 @dataclass(frozen=True)
-class Pool:
-    """What Stage I found. Rows are numbered through all shards, in the order of the shards' names.
+class ShardRows:
+    """What became of the rows of one shard.
+
+    Attributes
+    ----------
+    name
+        The shard's name.
+    first
+        The number of its first row, counted through all shards in the order of their names.
+    entropy
+        float64 (n,), bits; NaN where Stage I could not rank the image.
+    row
+        int64 (m,): the positions of those that Stage I kept. The arrays below are aligned with it.
+    cluster
+        int32 (m,); -1 where Stage II could not embed the image.
+    similarity
+        float32 (m,); NaN where ``cluster`` is -1.
+    phase
+        int8 (m,): an index into :data:`PHASES`, or -1 where Stage II did not choose the image.
+    """
+
+    name: str
+    first: int
+    entropy: NDArray[np.float64]
+    row: NDArray[np.int64]
+    cluster: NDArray[np.int32]
+    similarity: NDArray[np.float32]
+    phase: NDArray[np.int8]
+
+    @property
+    def passed(self) -> NDArray[np.bool_]:
+        """Whether Stage I kept the row: bool (n,)."""
+        mask = np.zeros(len(self.entropy), np.bool_)
+        mask[self.row] = True
+        return mask
+
+
+@dataclass(frozen=True)
+class RunIndex:
+    """The numbers of rows, counted through all shards in the order of their names.
 
     Attributes
     ----------
@@ -25,64 +76,276 @@ class Pool:
         The shards' names.
     offsets
         int64 (S + 1,): the first row of each shard, and at the end the number of rows N.
-    entropy
-        float64 (N,), bits; NaN where an image was not read or repeats the key of an earlier one.
-    duplicates
-        int64: the rows that repeat the key of an earlier row.
     """
 
     shards: tuple[str, ...]
     offsets: NDArray[np.int64]
-    entropy: NDArray[np.float64]
-    duplicates: NDArray[np.int64]
 
     def __len__(self) -> int:
-        return len(self.entropy)
+        return int(self.offsets[-1])
 
-    def rows_of(self, shard: str) -> slice:
-        """The rows of one shard."""
-        i = self.shards.index(shard)
-        return slice(int(self.offsets[i]), int(self.offsets[i + 1]))
+    def first(self, shard: str) -> int:
+        """Return the number of a shard's first row."""
+        return int(self.offsets[self.shards.index(shard)])
 
-    def locate(self, row: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The number of each row's shard, and its position within that shard."""
-        shard = np.searchsorted(self.offsets, row, side="right") - 1
-        return shard, row - self.offsets[shard]
-
-
-def read_pool(folder: RunFolder) -> Pool:
-    """Read Stage I's tables. Memory: 24 bytes a row, and the keys of one shard."""
-    shards = tuple(sorted(path.stem for path in (folder.path / "entropy").glob("*.parquet")))
-    entropy: list[NDArray[np.float64]] = [np.empty(0)]
-    hashes: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
-    for shard in shards:
-        table = read_table(folder.entropy(shard), ["key", "entropy"])
-        entropy.append(table["entropy"].to_numpy())
-        hashes.append(np.fromiter(map(hash, table["key"].to_pylist()), np.int64, len(table)))
-    offsets = np.cumsum([len(part) for part in entropy])
-    pool = Pool(shards, offsets, np.concatenate(entropy), np.empty(0, np.int64))
-    duplicates = repeated_keys(folder, pool, np.concatenate(hashes))
-    pool.entropy[duplicates] = np.nan
-    return replace(pool, duplicates=duplicates)
+    def locate(self, rows: NDArray[np.int64]) -> Iterator[tuple[str, NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield, for each shard that has some of ascending ``rows``, its name, and their positions in it and here."""
+        bounds = np.searchsorted(rows, self.offsets)
+        for i, shard in enumerate(self.shards):
+            if bounds[i] < bounds[i + 1]:
+                at = np.arange(bounds[i], bounds[i + 1])
+                yield shard, rows[at] - self.offsets[i], at
 
 
-def repeated_keys(folder: RunFolder, pool: Pool, hashes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The rows whose key an earlier row has: found by 64-bit hash, confirmed by the keys themselves."""
-    suspects = duplicate_candidates(hashes)
-    seen: set[str] = set()
-    repeats = []
-    for row, key in zip(suspects, keys_of(folder, pool, suspects), strict=True):
-        if key in seen:
-            repeats.append(row)
-        seen.add(key)
-    return np.array(repeats, np.int64)
+class RunReader:
+    """Reads a run folder, shard by shard.
+
+    Parameters
+    ----------
+    run
+        The folder.
+    finished
+        Whether the run must have come to its end.
+
+    Attributes
+    ----------
+    config
+        The configuration of the run.
+    shards
+        The names of its shards.
+
+    Raises
+    ------
+    FileNotFoundError
+        It is no run folder.
+    UnfinishedRunError
+        The run has not come to its end, or, in the methods, not to what is asked for.
+    DamagedFileError
+        A file, here or in the methods, is not as it was written.
+    """
+
+    def __init__(self, run: RunFolder | str | Path, *, finished: bool = False) -> None:
+        self.folder = run if isinstance(run, RunFolder) else RunFolder(run)
+        self.config = self.folder.read_config()
+        names = {path.stem for room in ("entropy", "embeddings") for path in (self.folder.path / room).glob("*.json")}
+        self.shards = tuple(sorted(names))
+        if finished:
+            self.summary  # noqa: B018 (raises)
+            for path in (self.folder.quarantine, self.folder.selection):
+                self.folder.verify(path)
+
+    def __iter__(self) -> Iterator[ShardRows]:
+        return map(self.rows, self.shards)
+
+    # --- the run as a whole ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The metrics of a finished run."""
+        path = self.folder.summary
+        if not path.is_file():
+            message = f"the run in {self.folder.path} is not finished: it has no {path.name}. {REMEDY}"
+            raise UnfinishedRunError(message)
+        summary = read_record(path)
+        if summary.pop("run", None) != self.folder.run:
+            message = f"{path} belongs to another configuration than {self.folder.config}. {REMEDY}"
+            raise DamagedFileError(message)
+        del summary["files"]
+        return summary
+
+    @cached_property
+    def index(self) -> RunIndex:
+        """The numbers of the rows."""
+        counts = [pq.read_metadata(self.folder.verify(self.folder.entropy(one))).num_rows for one in self.shards]
+        return RunIndex(self.shards, np.cumsum([0, *counts]))
+
+    @property
+    def images(self) -> int:
+        """The images of the whole collection, those included that were dropped or could not be read."""
+        return int(self.config["source"]["images"])
+
+    def option(self, name: str, default: str) -> str:
+        """Return an option of the selection."""
+        return str(self.config.get("selection", {}).get(name, default))
+
+    @property
+    def within(self) -> str:
+        """The option ``within`` of the selection."""
+        return self.option("within", "nearest")
+
+    @property
+    def fill(self) -> str:
+        """The option ``fill`` of the selection."""
+        return self.option("fill", "global")
+
+    @property
+    def strategy(self) -> str:
+        """The strategy of Stage II."""
+        return self.option("strategy", "rsprune")
+
+    @property
+    def centroids(self) -> Centroids:
+        """The reference centroids."""
+        return Centroids.load(self.folder.verify(self.folder.centroids))
+
+    @property
+    def reference(self) -> RunReader | None:
+        """The reference images of the run; None if it has none of its own."""
+        folder = self.folder.reference()
+        return RunReader(folder) if folder.config.is_file() else None
+
+    # --- tables ------------------------------------------------------------------------------------------------------
+
+    def table(self, path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read a table of the folder, or some of its columns."""
+        table = read_table(self.folder.verify(path), columns)
+        for name, low, high in (("entropy", 0, 8), ("similarity", -1, 1), ("label", -1, 2**31), ("cluster", -1, 2**31)):
+            if name in table.column_names:
+                values = table[name].to_numpy()
+                wrong = (values < low - 1e-6) | (values > high + 1e-6)
+                if wrong.any():
+                    at = int(np.flatnonzero(wrong)[0])
+                    message = f"{path} is damaged: {name} is {values[at]} in row {at}, not in [{low}, {high}]. {REMEDY}"
+                    raise DamagedFileError(message)
+        return table
+
+    def selected(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read the manifest."""
+        return self.table(self.folder.selection, columns)
+
+    def quarantine(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read the table of images that could not be read."""
+        return self.table(self.folder.quarantine, columns)
+
+    def keys(self, shard: str) -> pa.ChunkedArray:
+        """Read the keys of all rows of a shard."""
+        return self.table(self.folder.entropy(shard), ["key"])["key"]
+
+    def keys_of(self, rows: NDArray[np.int64]) -> list[str]:
+        """Read the keys of ascending rows, numbered through all shards."""
+        return [
+            key
+            for shard, positions, _ in self.index.locate(rows)
+            for key in self.keys(shard).take(pa.array(positions)).to_pylist()
+        ]
+
+    def entropy(self, shard: str) -> NDArray[np.float64]:
+        """Read the entropies of a shard, float64 (n,) in bits; NaN where an image could not be read."""
+        values: NDArray[np.float64] = self.table(self.folder.entropy(shard), ["entropy"])["entropy"].to_numpy()
+        return values.astype(np.float64)
+
+    def assignments(self, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read Stage II's table of a shard; of no rows if it has embedded nothing of it."""
+        return self.table(self.folder.assignments(shard), columns)
+
+    def embedded(self, columns: Sequence[str]) -> pa.Table:
+        """Read some columns of all rows that were embedded, in the order of the rows, and beside them ``shard``."""
+        tables = [self.assignments(shard, columns) for shard in self.shards]
+        shards = pa.array(np.repeat(np.array(self.shards, object), [len(one) for one in tables]), pa.string())
+        return pa.concat_tables(tables).combine_chunks().append_column("shard", shards)
+
+    def embeddings(self) -> list[Path]:
+        """Return the files of all embeddings, checked."""
+        paths = [self.folder.embeddings(shard) for shard in self.shards]
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(self.folder.verify, paths))
+
+    def embedded_entropy(self) -> NDArray[np.float64]:
+        """Read the entropies of all rows that were embedded, float64 (M,) in bits."""
+        parts = [self.entropy(one)[self.assignments(one, ["row"])["row"].to_numpy()] for one in self.shards]
+        return np.concatenate(parts)
+
+    # --- a finished run ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def chosen(self) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int8]]]:
+        """By shard, the positions of the rows that Stage II chose, and their phases."""
+        table = self.selected(["shard", "row", "phase"])
+        rows, phases = table["row"].to_numpy(), table["phase"].to_numpy().astype(np.int8)
+        return {shard: (rows[at], phases[at]) for shard, at in positions_of(table["shard"])}
+
+    @cached_property
+    def quarantined(self) -> dict[str, NDArray[np.int64]]:
+        """By shard, the positions of the rows in quarantine."""
+        table = self.quarantine(["shard", "row"])
+        rows = table["row"].to_numpy()
+        return {shard: rows[at] for shard, at in positions_of(table["shard"])}
+
+    def rows(self, shard: str) -> ShardRows:
+        """Read what became of the rows of one shard."""
+        entropy = self.entropy(shard)
+        table = self.assignments(shard, ["row", "label", "similarity"])
+        row = table["row"].to_numpy()
+        # An image that Stage I refused may have an entropy all the same: one that repeats the key of another.
+        refused = np.setdiff1d(self.quarantined.get(shard, np.empty(0, np.int64)), row)
+        entropy[refused] = np.nan
+        phase = np.full(len(entropy), NOT_CHOSEN, np.int8)
+        if shard in self.chosen:
+            rows, phases = self.chosen[shard]
+            phase[rows] = phases
+        return ShardRows(
+            name=shard,
+            first=self.index.first(shard),
+            entropy=entropy,
+            row=row,
+            cluster=table["label"].fill_null(-1).to_numpy(),
+            similarity=table["similarity"].to_numpy().astype(np.float32),
+            phase=phase[row],
+        )
+
+    def selection(self) -> Selection:
+        """Read the selection of a finished run. Its rows are numbered through the whole collection."""
+        table, summary = self.selected(), self.summary
+        start = dict(zip(self.shards, self.index.offsets.tolist(), strict=False))
+        outside = [np.empty(0, np.int64)]
+        if (least := self.config["selection"].get("min_similarity")) is not None:
+            for shard in self.shards:
+                rows = self.assignments(shard, ["row", "similarity"])
+                below = rows["similarity"].to_numpy() < np.float32(least)
+                outside.append(rows["row"].to_numpy()[below] + start[shard])
+        clusters = summary["clusters"]
+        counts = np.zeros(len(clusters["pool"]), COUNTS)
+        for name in ("pool", "quota", "fill"):
+            counts[name] = clusters[name]
+        first = np.array([start[shard] for shard in table["shard"].to_pylist()], np.int64)
+        return Selection(
+            indices=first + table["row"].to_numpy(),
+            cluster=table["cluster"].to_numpy(),
+            similarity=table["similarity"].to_numpy(),
+            phase=table["phase"].to_numpy(),
+            counts=counts,
+            invalid=np.array(summary["invalid"], np.int64),
+            budget=summary["budget"],
+            k=len(counts),
+            total=summary["images"],
+            outside=np.concatenate(outside),
+        )
+
+    # --- repeated keys -----------------------------------------------------------------------------------------------
+
+    def repeated_keys(self, summary: ShardSummary) -> NDArray[np.int64]:
+        """Find the rows whose key an earlier row has: by the hashes in a summary, confirmed by the keys themselves.
+
+        Memory: 24 bytes an image of the collection.
+        """
+        hashes = np.concatenate([np.empty(0, np.uint64), *(summary.keys[shard] for shard in self.shards)])
+        order = np.argsort(hashes, kind="stable")
+        same = hashes[order[1:]] == hashes[order[:-1]]
+        candidates = np.unique(np.concatenate([order[1:][same], order[:-1][same]]))
+        seen: set[str] = set()
+        repeated = []
+        for row, key in zip(candidates.tolist(), self.keys_of(candidates), strict=True):
+            if key in seen:
+                repeated.append(row)
+            seen.add(key)
+        return np.array(repeated, np.int64)
 
 
-def keys_of(folder: RunFolder, pool: Pool, rows: NDArray[np.int64]) -> list[str]:
-    """The keys of ascending ``rows``, read shard by shard."""
-    keys: list[str] = []
-    shard, position = pool.locate(rows)
-    for i in np.unique(shard):
-        column = read_table(folder.entropy(pool.shards[i]), ["key"])["key"]
-        keys += column.take(pa.array(position[shard == i])).to_pylist()
-    return keys
+def positions_of(column: pa.ChunkedArray) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Yield each distinct string of a column with the positions that hold it, ascending."""
+    encoded = column.combine_chunks().dictionary_encode()
+    codes = encoded.indices.to_numpy()
+    order = np.argsort(codes, kind="stable")
+    bounds = np.searchsorted(codes[order], np.arange(len(encoded.dictionary) + 1))
+    for value, start, end in zip(encoded.dictionary.to_pylist(), bounds[:-1], bounds[1:], strict=True):
+        yield value, order[start:end]

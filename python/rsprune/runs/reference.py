@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from rsprune import _core
 from rsprune.apportion import apportion
@@ -18,146 +20,156 @@ from rsprune.centroids import Centroids, fit_centroids
 from rsprune.encoders import Encoder
 from rsprune.errors import ArgumentError, EncoderMismatchError
 from rsprune.io import canonical_json
-from rsprune.runs.options import Pixels, Work, source_config
-from rsprune.runs.quarantine import write_quarantine
-from rsprune.runs.stages import embed_shards
+from rsprune.runs.config import ReferenceOptions, RunContext, source_config
+from rsprune.runs.reader import RunReader
 from rsprune.sources import Source, SourceLike, open_source
 from rsprune.sources.concat import ConcatSource
-from rsprune.validation import check_integer
 
-__all__ = ["Reference", "ReferenceLike", "SourceLike", "open_reference"]
+__all__ = ["FittedReference", "ImageReference", "Reference", "ReferenceLike", "open_reference"]
 
 ReferenceLike = SourceLike | Centroids | NDArray[Any]
 
 
-class Reference(Protocol):
-    """Something that centroids come from."""
+class Reference(ABC):
+    """Something that centroids come from.
 
-    @property
-    def k(self) -> int:
-        """The number of centroids."""
+    Attributes
+    ----------
+    k
+        The number of centroids.
+    images
+        How many images have to be embedded for them.
+    """
 
-    @property
-    def images(self) -> int:
-        """How many images have to be embedded for them."""
+    k: int
+    images: int = 0
 
+    @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
-        """What it is made of, for the configuration of a run."""
+        """Say what it is made of, for the configuration of a run."""
 
+    @abstractmethod
     def check(self, encoder: Encoder) -> None:
         """Fail early when it cannot serve ``encoder``."""
 
-    def centroids(self, work: Work, encoder: Encoder, pixels: Pixels, batch_size: int | None) -> Centroids:
-        """Make the centroids, and keep them in the run folder."""
+    @abstractmethod
+    def fit(self, context: RunContext) -> Centroids:
+        """Make the centroids."""
 
-    def embeddings(self, work: Work) -> Any | None:
-        """The embeddings that the centroids were made of, once they are; None where those came as they are."""
+    @abstractmethod
+    def embeddings(self, context: RunContext) -> Any | None:
+        """Return the embeddings of the reference images; None where only centroids were given."""
 
 
-def open_reference(
-    reference: ReferenceLike, *, k: int, seed: int, max_per_class: int | None = None, max_images: int | None = None
-) -> Reference:
+def open_reference(reference: ReferenceLike, options: ReferenceOptions, *, seed: int) -> Reference:
     """Tell what ``reference`` is: fitted centroids, embeddings, or images, of which a balanced draw may be taken."""
-    given = {"max_per_class": max_per_class, "max_images": max_images}
-    limits = {name: check_integer(name, limit) for name, limit in given.items() if limit is not None}
-    prior = _open(reference, k, seed, limits)
-    if limits and not isinstance(prior, Images):
-        msg = f"{next(iter(limits))} is for reference images; the reference is embeddings or fitted centroids"
-        raise ArgumentError(msg)
-    return prior
+    opened = _open(reference, options, seed)
+    for name in ("reference_max_per_class", "reference_max_images"):
+        if getattr(options, name) is not None and not isinstance(opened, ImageReference):
+            message = f"{name} is for reference images; the reference is embeddings or fitted centroids"
+            raise ArgumentError(message)
+    return opened
 
 
-def _open(reference: ReferenceLike, k: int, seed: int, limits: dict[str, int]) -> Reference:
+def _open(reference: ReferenceLike, options: ReferenceOptions, seed: int) -> Reference:
     if isinstance(reference, Centroids):
-        return Fitted(reference)
-    if isinstance(reference, (str, Path)):
-        path = Path(reference)
-        if path.suffix == ".safetensors":
-            return Fitted(Centroids.load(path))
-        if path.suffix == ".npy":
-            return Embeddings(np.load(path, mmap_mode="r"), k, seed)
-    if isinstance(reference, np.ndarray):
-        return Embeddings(reference, k, seed)
-    return Images(open_source(reference), k, seed, limits)
+        return FittedReference(reference)
+    if isinstance(reference, (str, Path)) and Path(reference).suffix == ".safetensors":
+        return FittedReference(Centroids.load(reference))
+    if isinstance(reference, np.ndarray) or (isinstance(reference, (str, Path)) and Path(reference).suffix == ".npy"):
+        return EmbeddedReference(reference, options.k, seed)
+    return ImageReference(open_source(reference), options, seed)
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedReference(Reference):
     """Centroids that were fitted before."""
 
     fitted: Centroids
-    images: int = 0
 
     @property
-    def k(self) -> int:
+    def k(self) -> int:  # type: ignore[override]
         """The number of centroids."""
         return self.fitted.k
 
+    @override
     def fingerprint(self) -> dict[str, Any]:
-        """The digest of the centroids."""
         return {"fitted": digest_of(self.fitted.vectors)}
 
+    @override
     def check(self, encoder: Encoder) -> None:
-        """Fail when the centroids belong to another encoder or dimension."""
         check_same_encoder(self.fitted, encoder)
 
-    def centroids(self, work: Work, encoder: Encoder, pixels: Pixels, batch_size: int | None) -> Centroids:
-        """Copy the centroids into the run folder."""
-        self.fitted.save(work.folder.centroids)
+    @override
+    def fit(self, context: RunContext) -> Centroids:
         return self.fitted
 
-    def embeddings(self, work: Work) -> Any | None:
-        """None: they are not there."""
+    @override
+    def embeddings(self, context: RunContext) -> Any | None:
         return None
 
 
 @dataclass(frozen=True)
-class Embeddings:
-    """Embeddings of the reference images, made before."""
+class EmbeddedReference(Reference):
+    """Embeddings of the reference images that were made before: an array, or a ``.npy`` file."""
 
-    rows: NDArray[Any]
+    rows: str | Path | NDArray[Any]
     k: int
     seed: int
-    images: int = 0
 
+    @property
+    def array(self) -> NDArray[Any]:
+        """The embeddings (M, D)."""
+        return self.rows if isinstance(self.rows, np.ndarray) else np.load(self.rows, mmap_mode="r")
+
+    @override
     def fingerprint(self) -> dict[str, Any]:
-        """The digest of the embeddings, and what is fitted on them."""
-        return {"embeddings": digest_of(self.rows), "k": self.k, "seed": self.seed}
+        return {"embeddings": digest_of(self.array), "k": self.k, "seed": self.seed}
 
+    @override
     def check(self, encoder: Encoder) -> None:
-        """Fail when the embeddings have another dimension, or are fewer than the centroids."""
-        check_enough(len(self.rows), self.k)
-        if self.rows.ndim == 2 and self.rows.shape[1] != encoder.dim:
-            msg = (
-                f"the reference embeddings have {self.rows.shape[1]} dimensions, {encoder.name} makes {encoder.dim}: "
+        shape = self.array.shape
+        check_enough(shape[0], self.k)
+        if len(shape) == 2 and shape[1] != encoder.dim:
+            message = (
+                f"the reference embeddings have {shape[1]} dimensions, {encoder.name} makes {encoder.dim}: "
                 "embed the reference images with the same encoder"
             )
-            raise EncoderMismatchError(msg)
+            raise EncoderMismatchError(message)
 
-    def centroids(self, work: Work, encoder: Encoder, pixels: Pixels, batch_size: int | None) -> Centroids:
-        """Fit the centroids on the embeddings."""
-        if not work.folder.centroids.exists():
-            fit_centroids(self.rows, self.k, seed=self.seed, threads=work.threads).save(work.folder.centroids)
-        return Centroids.load(work.folder.centroids)
+    @override
+    def fit(self, context: RunContext) -> Centroids:
+        return fit_centroids(self.array, self.k, seed=self.seed, threads=context.threads)
 
-    def embeddings(self, work: Work) -> Any | None:
-        """The rows themselves."""
-        return self.rows
+    @override
+    def embeddings(self, context: RunContext) -> Any | None:
+        return self.array
 
 
 @dataclass(frozen=True)
-class Images:
-    """Reference images, embedded here: all of them, or within ``limits`` a balanced draw."""
+class ImageReference(Reference):
+    """Reference images, which a run embeds into ``reference/``: all of them, or a balanced draw."""
 
     source: Source
-    k: int
+    options: ReferenceOptions
     seed: int
-    limits: dict[str, int]
 
     @property
-    def images(self) -> int:
+    def k(self) -> int:  # type: ignore[override]
+        """The number of centroids."""
+        return self.options.k
+
+    @property
+    def images(self) -> int:  # type: ignore[override]
         """How many reference images are taken."""
         return sum(map(len, self.rows.values()))
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """The limits of the draw that are given."""
+        options = self.options
+        given = {"max_per_class": options.reference_max_per_class, "max_images": options.reference_max_images}
+        return {name: limit for name, limit in given.items() if limit is not None}
 
     @cached_property
     def rows(self) -> dict[str, NDArray[np.int64]]:
@@ -169,36 +181,26 @@ class Images:
         parts = np.split(taken, np.cumsum(counts)[:-1])
         return {shard.name: np.flatnonzero(part) for shard, part in zip(self.source.shards, parts, strict=True)}
 
+    @override
     def fingerprint(self) -> dict[str, Any]:
-        """The fingerprint of the images, which of them are taken, and what is fitted on their embeddings."""
         return {"images": source_config(self.source), "k": self.k, "seed": self.seed, **self.limits}
 
+    @override
     def check(self, encoder: Encoder) -> None:
-        """Fail when there are fewer images than centroids."""
         check_enough(self.images, self.k)
 
-    def centroids(self, work: Work, encoder: Encoder, pixels: Pixels, batch_size: int | None) -> Centroids:
-        """Embed the images into ``reference/``, and fit the centroids on them."""
-        if not work.folder.centroids.exists():
-            inside = replace(work, folder=work.folder.reference())
-            embed_shards(inside, self.source, self.rows, encoder, None, pixels, batch_size, stage="reference")
-            if unread := write_quarantine(inside):
-                work.observer.note(f"{unread} reference images could not be read: {inside.folder.quarantine}")
-            shards = [inside.folder.embeddings(shard.name) for shard in self.source.shards]
-            work.observer.start("centroids", self.images, 0)
-            fitted = fit_centroids(shards, self.k, seed=self.seed, encoder=encoder.provenance(), threads=work.threads)
-            fitted.save(work.folder.centroids)
-            work.observer.advance(self.images)
-            work.observer.finish()
-        return Centroids.load(work.folder.centroids)
+    @override
+    def fit(self, context: RunContext) -> Centroids:
+        encoder = {name: value for name, value in context.config["encoder"].items() if name != "batch_size"}
+        return fit_centroids(self.embeddings(context), self.k, seed=self.seed, encoder=encoder, threads=context.threads)
 
-    def embeddings(self, work: Work) -> Any | None:
-        """Their files in ``reference/``."""
-        return [work.folder.reference().embeddings(shard.name) for shard in self.source.shards]
+    @override
+    def embeddings(self, context: RunContext) -> Any | None:
+        return RunReader(context.folder.reference()).embeddings()
 
 
 def classes_of(source: Source) -> list[str]:
-    """The class of every image, in the order of the rows: its set's number, where several are joined, and its label."""
+    """Return the class of every image in the order of the rows: its label, after the number of its set if joined."""
     joined = isinstance(source, ConcatSource)
     return [
         f"{shard.name.partition('-')[0] if joined else ''}/{item.label or ''}"
@@ -210,55 +212,55 @@ def classes_of(source: Source) -> list[str]:
 def balanced_draw(
     classes: Sequence[str], *, seed: int, max_per_class: int | None = None, max_images: int | None = None
 ) -> NDArray[np.bool_]:
-    """Draw images, no more than so many of a class, and no more than so many in all: classes alike (water-filling).
+    """Draw images, no more than so many of a class, and no more than so many in all, shared evenly over the classes.
 
-    Of a class come the rows i of the smallest ``hash64(seed, i)``. Of classes that cannot all have one more, the larger
-    ones have it, then the first by name.
+    A class gives the rows i of the smallest ``hash64(seed, i)``. Where not all classes can give one more image, the
+    larger ones do, then the first by name.
 
     Returns
     -------
     NDArray
         bool (N,).
     """
-    names, of = np.unique(np.asarray(classes), return_inverse=True)
-    sizes = np.bincount(of, minlength=len(names))
-    most = sizes if max_per_class is None else np.minimum(sizes, max_per_class)
-    shares = most.tolist()
+    names, class_of = np.unique(np.asarray(classes), return_inverse=True)
+    sizes = np.bincount(class_of, minlength=len(names))
+    upper = sizes if max_per_class is None else np.minimum(sizes, max_per_class)
+    shares = upper.tolist()
     if max_images is not None:
         shares = apportion(min(max_images, sum(shares)), upper=shares).tolist()
-    order = np.lexsort((_core.hash64(seed, 0, len(of)), of))  # stable: ties to the lower row
-    place = np.empty(len(of), np.int64)
-    place[order] = np.arange(len(of)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    taken: NDArray[np.bool_] = place < np.asarray(shares)[of]
+    order = np.lexsort((_core.hash64(seed, 0, len(class_of)), class_of))  # stable: ties to the lower row
+    rank = np.empty(len(class_of), np.int64)
+    rank[order] = np.arange(len(class_of)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    taken: NDArray[np.bool_] = rank < np.asarray(shares)[class_of]
     return taken
 
 
 def check_enough(rows: int, k: int) -> None:
     """Fail when ``k`` centroids are asked of fewer rows."""
     if k > rows:
-        msg = f"{k} centroids cannot be fitted on {rows} reference images: lower k (--k), or give more images"
-        raise ArgumentError(msg)
+        message = f"{k} centroids cannot be fitted on {rows} reference images: lower k (--k), or give more images"
+        raise ArgumentError(message)
 
 
 def check_same_encoder(centroids: Centroids, encoder: Encoder) -> None:
     """Fail when ``centroids`` were fitted on embeddings of another encoder."""
     if centroids.dim != encoder.dim:
-        msg = f"the centroids have {centroids.dim} dimensions, {encoder.name} makes {encoder.dim}"
-        raise EncoderMismatchError(msg)
-    check_same_making(centroids.meta.get("encoder"), encoder.provenance(), "the centroids")
+        message = f"the centroids have {centroids.dim} dimensions, {encoder.name} makes {encoder.dim}"
+        raise EncoderMismatchError(message)
+    check_same_provenance(centroids.meta.get("encoder"), encoder.provenance(), "the centroids")
 
 
-def check_same_making(there: Any, here: Any, what: str) -> None:
+def check_same_provenance(there: Any, here: Any, what: str) -> None:
     """Fail when two encoders' provenances differ in what embeddings depend on; one that is not known passes."""
     if not isinstance(there, dict) or not isinstance(here, dict):
         return
     for name in ("name", "architecture", "weights", "preprocessing"):
         if canonical_json(there.get(name)) != canonical_json(here.get(name)):
-            msg = (
+            message = (
                 f"{what} were made with another encoder ({name}: {there.get(name)!r} there, {here.get(name)!r} here): "
                 f"make them anew with {here.get('name')}"
             )
-            raise EncoderMismatchError(msg)
+            raise EncoderMismatchError(message)
 
 
 def digest_of(array: NDArray[Any]) -> str:

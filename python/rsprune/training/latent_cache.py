@@ -26,9 +26,10 @@ from torch import Tensor
 from rsprune.concurrency import prefetch_map
 from rsprune.errors import ArgumentError, ConfigMismatchError, EmptyInputError, UnfinishedRunError
 from rsprune.io import atomic_write, digest, provenance_header, read_json, read_table, write_json, write_table
-from rsprune.runners import Progress, run_shards, show_progress
+from rsprune.runners import Progress, show_progress
+from rsprune.runs.config import source_config
 from rsprune.runs.folder import RunFolder
-from rsprune.runs.options import source_config
+from rsprune.runs.reader import RunReader
 from rsprune.sources import Item, Shard, Source, SourceLike, open_source
 from rsprune.training.autoencoder import Autoencoder, expected_sums, sample_posterior
 from rsprune.training.transforms import Transform
@@ -75,15 +76,12 @@ def selected_rows(source: Source, run: str | Path | None) -> tuple[dict[str, NDA
     """
     if run is None:
         return {shard.name: np.arange(source.count(shard)) for shard in source.shards}, None
-    folder = RunFolder(run)
-    theirs, ours = folder.read_config().get("source"), source_config(source)
+    reader = RunReader(run)
+    theirs, ours = reader.config.get("source"), source_config(source)
     if theirs != ours:
-        message = f"{folder.path} selected from another collection: {theirs} there, {ours} here"
+        message = f"{reader.folder.path} selected from another collection: {theirs} there, {ours} here"
         raise ConfigMismatchError(message)
-    if not folder.selection.exists():
-        message = f"{folder.path} has no selection.parquet: the run is not finished"
-        raise UnfinishedRunError(message)
-    table = read_table(folder.selection, ["key", "shard", "row"])
+    table = reader.selected(["key", "shard", "row"])
     rows = {shard.name: np.empty(0, np.int64) for shard in source.shards}
     shards, positions = table["shard"].to_numpy().astype(str), table["row"].to_numpy()
     for name in np.unique(shards).tolist():
@@ -158,7 +156,9 @@ def cache_latents(
         shards = [shard for shard in images.shards if len(rows[shard.name])]
         done = sum(len(rows[shard.name]) for shard in shards if encoder.table(shard).exists())
         shown.start("latents", sum(map(len, rows.values())), done)
-        run_shards(shards, encoder.table, lambda shard: encoder.encode(images, shard, rows[shard.name], shown))
+        for shard in shards:
+            if not encoder.table(shard).exists():
+                encoder.encode(images, shard, rows[shard.name], shown)
         shown.finish()
         if not folder.summary.exists():
             write_json(folder.summary, LatentCache.scan(folder.path))

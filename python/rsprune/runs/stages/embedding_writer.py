@@ -1,10 +1,12 @@
-"""The rows of a shard on their way to the disk: assigned and written in the background, while the next are embedded."""
+"""Writing the embeddings of a shard: assigned and written by a thread, while the next ones are made."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +16,15 @@ from rsprune.centroids import Centroids
 from rsprune.concurrency import WriterThread
 from rsprune.io import atomic_write
 
-__all__ = ["ShardRows"]
+__all__ = ["EmbeddingWriter"]
+
+T = TypeVar("T")
 
 #: Rows that are assigned and written at once: 8 MB in 1,024 dimensions, and enough to keep every core busy.
 BLOCK = 4096
 
 
-class ShardRows:
+class EmbeddingWriter:
     """Takes a shard's embeddings as they come, and writes them as float16, or their labels, or both.
 
     Parameters
@@ -31,15 +35,15 @@ class ShardRows:
         N and D.
     centroids : Centroids, optional
         Where given, :attr:`label` and :attr:`similarity` are computed from the float16 rows as stored.
-    background : WriterThread
-        Where the work is done.
+    thread : WriterThread
+        The thread that assigns and writes.
     threads : int, optional
         Threads that assign.
 
     Attributes
     ----------
     label, similarity : ndarray
-        int32 and float32 (N,), once :meth:`finish` has been waited for: -1 and NaN for rows that never came.
+        int32 and float32 (N,), once the future of :meth:`finish` is done: -1 and NaN for rows that never came.
     """
 
     def __init__(
@@ -48,14 +52,14 @@ class ShardRows:
         rows: int,
         dim: int,
         centroids: Centroids | None,
-        background: WriterThread,
+        thread: WriterThread,
         threads: int | None,
     ) -> None:
         self.label = np.full(rows, -1, np.int32)
         self.similarity = np.full(rows, np.nan, np.float32)
         self._dim = dim
         self._centroids = centroids
-        self._background = background
+        self._thread = thread
         self._threads = threads
         self._files = ExitStack()
         self._file = None
@@ -74,20 +78,20 @@ class ShardRows:
             if len(positions):
                 self._flush()
 
-    def finish(self, then: Callable[[], None]) -> None:
-        """Write the rest, put the file in its place, and do ``then``, all in the background."""
+    def finish(self, then: Callable[[], T]) -> Future[T]:
+        """Write the rest, put the file in its place, and do ``then``, all in the thread."""
         while len(self._block):
             self._flush()
 
-        def end() -> None:
+        def end() -> T:
             self._files.close()
-            then()
+            return then()
 
-        self._background.submit(end)
+        return self._thread.submit(end)
 
     def abandon(self, error: BaseException) -> None:
         """Leave no file behind."""
-        self._background.settle()
+        self._thread.settle()
         self._files.__exit__(type(error), error, error.__traceback__)
 
     def _begin(self, start: int) -> None:
@@ -101,9 +105,9 @@ class ShardRows:
             if self._file is not None:
                 self._file.write(block.data)
             if self._centroids is not None:
-                found = assign(block, self._centroids, threads=self._threads)
-                self.label[start : start + len(block)] = found.labels
-                self.similarity[start : start + len(block)] = found.similarity
+                assigned = assign(block, self._centroids, threads=self._threads)
+                self.label[start : start + len(block)] = assigned.labels
+                self.similarity[start : start + len(block)] = assigned.similarity
 
-        self._background.submit(write)
+        self._thread.submit(write)
         self._begin(start + len(block))

@@ -1,0 +1,328 @@
+"""The options of a run, each written once, and the configuration that its artefacts carry."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rsprune.encoders import Encoder, load_encoder
+from rsprune.encoders.base import Precision
+from rsprune.entropy import Gray
+from rsprune.errors import ArgumentError
+from rsprune.io import digest, provenance_header
+from rsprune.options import check_options, integers, option, same_option, to_config
+from rsprune.runners import RUNNERS, Runner
+from rsprune.runs.folder import RunFolder
+from rsprune.selection import Fill, SelectOptions, Within, check_min_similarity
+from rsprune.sources import Source
+
+__all__ = [
+    "CentroidOptions",
+    "ChoiceOptions",
+    "DecodeOptions",
+    "EmbedOptions",
+    "EncoderOptions",
+    "EntropyOptions",
+    "ExecutionOptions",
+    "GrayOptions",
+    "PruneOptions",
+    "ReferenceOptions",
+    "RunContext",
+    "SelectRunOptions",
+    "StrategyOptions",
+    "encoder_config",
+    "source_config",
+]
+
+
+def parse_budget(text: str) -> int | float:
+    """Parse a budget: ``1890`` is a number of images, ``0.15`` a fraction."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    message = f"keep is {text!r}; expected a number of images or a fraction"
+    raise ArgumentError(message)
+
+
+def parse_settings(words: Sequence[str]) -> dict[str, Any]:
+    """Parse ``k=200``, ``topup=false``, ``within=far``: values are JSON, or else text."""
+    settings = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not (name and equals):
+            message = f"strategy option {word!r}; expected NAME=VALUE"
+            raise ArgumentError(message)
+        try:
+            settings[name] = json.loads(text)
+        except ValueError:
+            settings[name] = text
+    return settings
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How pixels are read; :func:`rsprune.entropy` explains each option."""
+
+    bands: Sequence[int] | None = option(
+        None, help="The bands to read, counted from 0.", metavar="B,B,B", parser=integers
+    )
+    valid_range: tuple[int, int] | None = option(
+        None, help="The range of 16-bit samples.", metavar="LO,HI", parser=lambda text: integers(text, 2)
+    )
+    max_pixels: int | None = option(None, help="Refuse images of more pixels than this.", minimum=1)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        for name in ("bands", "valid_range"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, tuple(value))
+        if self.valid_range is not None and len(self.valid_range) != 2:
+            message = f"valid_range is {self.valid_range}; expected the two ends of a range"
+            raise ArgumentError(message)
+
+
+@dataclass(frozen=True)
+class GrayOptions:
+    """How the gray levels of Stage I are made of pixels; :func:`rsprune.entropy` explains each option."""
+
+    gray: Gray = option("bt601", help="Grayscale: Pillow's L, a JPEG's own Y (faster), or the mean.")
+    nodata: int | None = option(None, help="Leave pixels of this value out of the histogram.")
+    decode: DecodeOptions = field(default_factory=DecodeOptions)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    def config(self) -> dict[str, Any]:
+        """Return the options side by side, as JSON values."""
+        config: dict[str, Any] = to_config(self)
+        return {**config.pop("decode"), **config}
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """Which encoder embeds images, and where; :func:`rsprune.encoders.load_encoder` explains each option."""
+
+    encoder: str | Encoder = option(
+        "git-rsclip",
+        help="The encoder: `rsprune encoders list` names them.",
+        flags=("--encoder", "-e"),
+        metavar="NAME",
+        parser=str,
+    )
+    weights: str | Path | None = option(
+        None, help="The encoder's weights, where they are not found by themselves.", metavar="PATH", parser=Path
+    )
+    device: str | None = option(
+        None, help="The device of the encoder: cpu, cuda, or cuda:0,cuda:1. Default: every GPU, or the CPU."
+    )
+    precision: Precision = option(
+        "auto", help="What the encoder computes in. auto: bfloat16 where the device has it, else float32."
+    )
+    compile: bool = option(False, help="Compile the encoder: slow to start, faster afterwards.")
+    batch_size: int | None = option(
+        None, help="Images in one forward pass. Default: what the device has room for.", minimum=1
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    @cached_property
+    def model(self) -> Encoder:
+        """The encoder, loaded when it is first asked for, once in each process."""
+        if isinstance(self.encoder, Encoder):
+            return self.encoder
+        return load_encoder(
+            self.encoder, weights=self.weights, device=self.device, precision=self.precision, compile=self.compile
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+
+
+@dataclass(frozen=True)
+class ReferenceOptions:
+    """The centroids that are fitted on the reference."""
+
+    k: int = option(200, help="The number of centroids, unless fitted centroids are given.", flags=("--k", "-k"))
+    reference_max_per_class: int | None = option(
+        None, help="Fit the centroids on no more images than this of each class of the reference.", minimum=1
+    )
+    reference_max_images: int | None = option(
+        None,
+        help="Fit the centroids on no more reference images than this, balanced over the classes. A set without class "
+        "folders is one class.",
+        minimum=1,
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True)
+class StrategyOptions:
+    """How many images are kept, and by which strategy."""
+
+    # Checked by budget_rows, which knows the number of images.
+    keep: Any = option(
+        0.15,
+        help="The budget: a number of images, or a fraction of the whole collection.",
+        metavar="N|FRACTION",
+        parser=lambda text: None if text == "none" else parse_budget(text),
+    )
+    strategy: str = option("rsprune", help="How images are chosen: `rsprune strategies` lists all ways.")
+    strategy_options: Mapping[str, Any] | None = option(
+        None,
+        help="Options of a strategy other than rsprune, which has options of its own here.",
+        flags=("--strategy-option", "-O"),
+        metavar="NAME=VALUE",
+        parser=parse_settings,
+        repeated=True,
+    )
+    seed: int = option(0, help="The seed of every random draw.", minimum=0)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        object.__setattr__(self, "strategy_options", dict(self.strategy_options or {}))
+
+
+@dataclass(frozen=True)
+class ChoiceOptions:
+    """What Stage II keeps in a run; see :func:`rsprune.select` and :func:`rsprune.strategies.select`."""
+
+    strategy: StrategyOptions = field(default_factory=StrategyOptions)
+    fill: Fill = same_option(SelectOptions, "fill")
+    within: Within = same_option(SelectOptions, "within")
+    min_similarity: float | None = same_option(SelectOptions, "min_similarity")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        object.__setattr__(self, "min_similarity", check_min_similarity(self.min_similarity))
+
+
+@dataclass(frozen=True)
+class SelectRunOptions:
+    """The options of `rsprune select`."""
+
+    strategy: StrategyOptions = field(default_factory=StrategyOptions)
+    select: SelectOptions = field(default_factory=SelectOptions)
+    threads: int | None = option(None, help="Threads. Default: all cores.", flags=("--threads", "-j"), minimum=1)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True)
+class ExecutionOptions:
+    """How the work is carried out. None of this shows in the result."""
+
+    threads: int | None = option(None, help="Threads. Default: all cores.", flags=("--threads", "-j"), minimum=1)
+    runner: str = option("local", help="What carries the work out: local (this process) or processes.")
+    workers: int | None = option(None, help="Processes of a runner that has several.", minimum=1)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    def open_runner(self) -> Runner:
+        """Make the runner."""
+        return RUNNERS.get(self.runner)(self.workers)
+
+
+@dataclass(frozen=True)
+class EntropyOptions:
+    """The options of `rsprune entropy`."""
+
+    gray: GrayOptions = field(default_factory=GrayOptions)
+    execution: ExecutionOptions = field(default_factory=ExecutionOptions)
+
+
+@dataclass(frozen=True)
+class EmbedOptions:
+    """The options of `rsprune embed`."""
+
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
+    decode: DecodeOptions = field(default_factory=DecodeOptions)
+    execution: ExecutionOptions = field(default_factory=ExecutionOptions)
+
+
+@dataclass(frozen=True)
+class CentroidOptions:
+    """The options of `rsprune centroids`."""
+
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
+    reference: ReferenceOptions = field(default_factory=ReferenceOptions)
+    seed: int = option(0, help="Seed for k-means++ and for the draw of reference images.", minimum=0)
+    execution: ExecutionOptions = field(default_factory=ExecutionOptions)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True)
+class PruneOptions:
+    """The options of `rsprune prune`."""
+
+    choice: ChoiceOptions = field(default_factory=ChoiceOptions)
+    entropy_keep: float = option(
+        0.30,
+        help="The fraction of the collection that Stage I keeps. At least the budget is kept.",
+        minimum=0,
+        maximum=1,
+    )
+    tau: float | None = option(
+        None, help="Keep images of this entropy (bits) or more, instead of a fraction.", minimum=0, maximum=8
+    )
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
+    keep_embeddings: bool = option(
+        False,
+        help="Keep the embeddings, too (float16, 2 D bytes an image), and not only clusters and similarities: for "
+        "choosing again in other ways.",
+    )
+    reference: ReferenceOptions = field(default_factory=ReferenceOptions)
+    gray: GrayOptions = field(default_factory=GrayOptions)
+    execution: ExecutionOptions = field(default_factory=ExecutionOptions)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if not self.entropy_keep:
+            message = f"entropy_keep is {self.entropy_keep!r}; expected a fraction above 0"
+            raise ArgumentError(message)
+
+    def stage_one(self) -> dict[str, float]:
+        """Return the rule of Stage I: a fraction of the collection, or a threshold in bits."""
+        return {"keep": float(self.entropy_keep)} if self.tau is None else {"tau": float(self.tau)}
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """Context shared by the stages of a run: output folder, configuration, threads."""
+
+    folder: RunFolder
+    config: dict[str, Any]
+    threads: int | None = None
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """The provenance that every artefact of the run carries."""
+        return {**provenance_header(), "run": digest(self.config), "config": self.config}
+
+
+def encoder_config(options: EncoderOptions, folder: RunFolder) -> dict[str, Any]:
+    """Return what embeddings depend on: the encoder's provenance and the size of a batch.
+
+    A batch size that is not asked for is that of the run which ``folder`` already holds: what fits in a GPU's memory
+    today may be more or less than what fitted when the run began, and the last bits of an embedding depend on it.
+    """
+    begun = folder.read_config().get("encoder", {}).get("batch_size") if folder.config.exists() else None
+    return options.model.provenance() | {"batch_size": options.batch_size or begun or options.model.batch_size}
+
+
+def source_config(source: Source) -> dict[str, Any]:
+    """Return what identifies a collection, in a few words: every artefact carries it."""
+    fingerprint = source.fingerprint()
+    return {"kind": fingerprint["kind"], "images": source.total(), "digest": digest(fingerprint)}

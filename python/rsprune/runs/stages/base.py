@@ -1,0 +1,74 @@
+"""What the stages of a run have in common."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+from typing_extensions import Self, override
+
+from rsprune.io import write_table
+from rsprune.runners import Stage
+from rsprune.runs.config import RunContext
+from rsprune.runs.summary import ShardSummary
+from rsprune.sources import Shard
+
+__all__ = ["Failures", "RunStage", "StageResult", "batched", "failure_columns"]
+
+T = TypeVar("T")
+
+#: By position in a shard, why an image failed: the name of the cause, and what it says.
+Failures = Mapping[int, tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What one stage made: where it is, its metrics, and the same in words."""
+
+    path: Path
+    metrics: dict[str, Any]
+    text: str
+
+
+@dataclass(frozen=True)
+class RunStage(Stage[ShardSummary]):
+    """A stage that writes into a run folder; a shard's record, written last, says that it is done."""
+
+    context: RunContext
+
+    @override
+    def is_done(self, shard: Shard) -> bool:
+        return self.context.folder.is_whole(*self.outputs(shard))
+
+    @override
+    def share(self, workers: int) -> Self:
+        threads = self.context.threads or os.cpu_count() or 1
+        return replace(self, context=replace(self.context, threads=max(1, threads // workers)))
+
+    def write(self, path: Path, shard: Shard, columns: list[pa.Array], schema: pa.Schema) -> None:
+        """Write a table of a shard."""
+        table = pa.Table.from_arrays(columns, schema=schema)
+        write_table(path, table, {**self.context.provenance, "shard": shard.name})
+
+    def complete(self, shard: Shard) -> None:
+        """Write the record of a shard, whose files are all there."""
+        outputs = self.outputs(shard)
+        self.context.folder.complete(self.context.folder.record(outputs[-1]), outputs)
+
+
+def failure_columns(failures: Failures, rows: int) -> tuple[pa.Array, pa.Array]:
+    """Make the columns ``kind`` and ``message`` of a shard's table: null where nothing failed."""
+    causes = [failures.get(i, (None, None)) for i in range(rows)]
+    return pa.array([kind for kind, _ in causes], pa.string()), pa.array([why for _, why in causes], pa.string())
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Cut an iterable into lists of ``size``."""
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch

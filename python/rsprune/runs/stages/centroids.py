@@ -1,0 +1,128 @@
+"""Stage II's centroids, fitted on the reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from typing_extensions import override
+
+from rsprune.centroids import Centroids
+from rsprune.errors import EmptyInputError
+from rsprune.io import provenance_header
+from rsprune.options import keywords
+from rsprune.runners import Advance, Progress, Runner, show_progress
+from rsprune.runners.local import LocalRunner
+from rsprune.runs.config import CentroidOptions, DecodeOptions, EncoderOptions, RunContext, encoder_config
+from rsprune.runs.folder import RunFolder
+from rsprune.runs.quarantine import write_quarantine
+from rsprune.runs.reader import RunReader
+from rsprune.runs.reference import ImageReference, Reference, ReferenceLike, open_reference
+from rsprune.runs.stages.base import RunStage, StageResult
+from rsprune.runs.stages.embed import EmbedStage, SomeRows
+from rsprune.runs.summary import ShardSummary
+from rsprune.sources import Shard
+
+__all__ = ["CentroidsStage", "centroids_run", "make_centroids"]
+
+
+@dataclass(frozen=True)
+class CentroidsStage(RunStage):
+    """Writes ``centroids.safetensors``: one piece of work, on the embeddings of the reference."""
+
+    reference: Reference
+    name: str = "centroids"
+
+    @property
+    @override
+    def shards(self) -> tuple[Shard, ...]:
+        return (Shard("centroids"),)
+
+    @override
+    def count(self, shard: Shard) -> int:
+        return self.reference.images
+
+    @override
+    def outputs(self, shard: Shard) -> tuple[Path, ...]:
+        return (self.context.folder.centroids,)
+
+    @override
+    def run(self, shard: Shard, advance: Advance) -> ShardSummary:
+        self.reference.fit(self.context).save(self.context.folder.centroids)
+        self.complete(shard)
+        advance(self.count(shard))
+        return self.summarize(shard)
+
+    @override
+    def summarize(self, shard: Shard) -> ShardSummary:
+        return ShardSummary(images=self.count(shard))
+
+
+def make_centroids(
+    context: RunContext,
+    reference: Reference,
+    encoder: EncoderOptions,
+    decode: DecodeOptions,
+    runner: Runner,
+    progress: Progress,
+) -> Centroids:
+    """Embed the reference where it is images, fit the centroids, and keep them in the run folder.
+
+    Raises
+    ------
+    EmptyInputError
+        Fewer reference images could be read than there are centroids; the message says why.
+    """
+    if isinstance(reference, ImageReference):
+        folder = context.folder.reference()
+        inside = replace(context, folder=folder)
+        folder.start(context.config)
+        batch_size = context.config["encoder"]["batch_size"]
+        subset = SomeRows(reference.rows)
+        stage = EmbedStage(inside, reference.source, subset, encoder, decode, batch_size, name="reference")
+        summary = runner.map_merge(stage, progress)
+        if not folder.is_whole(folder.quarantine):
+            metrics = {"images": summary.images, "quarantined": write_quarantine(inside, RunReader(folder))}
+            folder.complete(folder.summary, [folder.quarantine], metrics)
+        if summary.failed:
+            failed = f"{summary.failed:,} of {summary.images:,} reference images"
+            problem = f"{failed} could not be read ({summary.causes()})"
+            if summary.images - summary.failed < reference.k:
+                message = f"{problem}, too few are left for {reference.k} centroids: see {folder.quarantine}"
+                raise EmptyInputError(message)
+            progress.note(f"{problem}: {folder.quarantine}")
+    LocalRunner().map_merge(CentroidsStage(context, reference), progress)
+    return RunReader(context.folder).centroids
+
+
+@keywords(CentroidOptions)
+def centroids_run(
+    reference: ReferenceLike, *, out: str | Path, options: CentroidOptions, progress: bool | Progress = True
+) -> StageResult:
+    """Fit reference centroids, resumably: ``out/centroids.safetensors``.
+
+    Parameters
+    ----------
+    reference, out, progress
+        See :func:`rsprune.prune`. Embeddings need no encoder.
+
+    Raises
+    ------
+    EmptyInputError
+        Fewer reference images could be read than there are centroids.
+    """
+    opened = open_reference(reference, options.reference, seed=options.seed)
+    folder = RunFolder(out)
+    config = provenance_header() | {"centroids": opened.fingerprint()}
+    if isinstance(opened, ImageReference):
+        opened.check(options.encoder.model)
+        config["encoder"] = encoder_config(options.encoder, folder)
+    with folder.lock(), show_progress(progress) as shown:
+        folder.start(config)
+        context = RunContext(folder, config, options.execution.threads)
+        runner = options.execution.open_runner()
+        fitted = make_centroids(context, opened, options.encoder, DecodeOptions(), runner, shown)
+        metrics = {"k": fitted.k, "dimensions": fitted.dim, "objective": fitted.meta.get("objective")}
+        folder.complete(folder.summary, [], metrics)
+    text = f"{fitted.k} centroids of {fitted.dim} dimensions in {folder.centroids}"
+    return StageResult(folder.path, metrics, text)

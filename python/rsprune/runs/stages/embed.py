@@ -1,0 +1,254 @@
+"""Stage II's first part: the embeddings of images, and the nearest centroid of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from rsprune.centroids import Centroids
+from rsprune.concurrency import WriterThread
+from rsprune.encoders.loader import embed_items
+from rsprune.io import provenance_header
+from rsprune.options import keywords, to_config
+from rsprune.runners import Advance, Progress, show_progress
+from rsprune.runs.config import DecodeOptions, EmbedOptions, EncoderOptions, RunContext, encoder_config, source_config
+from rsprune.runs.folder import RunFolder
+from rsprune.runs.quarantine import write_quarantine
+from rsprune.runs.reader import RunReader
+from rsprune.runs.reference import check_same_encoder, digest_of
+from rsprune.runs.schema import EMBEDDING_SCHEMA
+from rsprune.runs.stages.base import RunStage, StageResult, failure_columns
+from rsprune.runs.stages.embedding_writer import EmbeddingWriter
+from rsprune.runs.stages.entropy import require_readable
+from rsprune.runs.summary import ShardSummary
+from rsprune.sources import Item, Shard, Source, SourceLike, open_source
+
+__all__ = ["AllRows", "EmbedStage", "RowSubset", "SomeRows", "embed_run"]
+
+
+class RowSubset(Protocol):
+    """The images of a collection that are embedded."""
+
+    def rows(self, shard: Shard) -> NDArray[np.int64]:
+        """Return their positions in a shard, ascending."""
+
+    def count(self, shard: Shard) -> int:
+        """Count them in a shard."""
+
+
+@dataclass(frozen=True)
+class AllRows:
+    """All images of a source."""
+
+    source: Source
+
+    def rows(self, shard: Shard) -> NDArray[np.int64]:
+        """Return every position."""
+        return np.arange(self.source.count(shard))
+
+    def count(self, shard: Shard) -> int:
+        """Count all images."""
+        return self.source.count(shard)
+
+
+@dataclass(frozen=True)
+class SomeRows:
+    """Images given by their positions in each shard."""
+
+    positions: Mapping[str, NDArray[np.int64]]
+
+    def rows(self, shard: Shard) -> NDArray[np.int64]:
+        """Return the given positions."""
+        return self.positions[shard.name]
+
+    def count(self, shard: Shard) -> int:
+        """Count the given positions."""
+        return len(self.positions[shard.name])
+
+
+@dataclass(frozen=True)
+class EmbedStage(RunStage):
+    """Writes ``embeddings/<shard>.parquet``, and ``.npy`` (float16 unit rows) where embeddings are kept.
+
+    An image that cannot be read has a row of NaN, label -1, and a table row that says why. While the encoder works, a
+    thread assigns and writes the rows that came before.
+
+    Parameters
+    ----------
+    context
+        The run.
+    source
+        The images.
+    subset
+        Which of them are embedded.
+    encoder
+        Which encoder, and where it runs.
+    decode
+        How pixels are read.
+    batch_size
+        Images in one forward pass.
+    centroids
+        Where given, the table names the nearest centroid of each row and their similarity, computed from the float16
+        row as stored.
+    keep
+        Whether the embeddings themselves are written.
+    name
+        What progress calls the stage.
+    """
+
+    source: Source
+    subset: RowSubset
+    encoder: EncoderOptions
+    decode: DecodeOptions
+    batch_size: int
+    centroids: Centroids | None = None
+    keep: bool = True
+    name: str = "embed"
+
+    @property
+    @override
+    def shards(self) -> tuple[Shard, ...]:
+        return self.source.shards
+
+    @override
+    def count(self, shard: Shard) -> int:
+        return self.subset.count(shard)
+
+    @override
+    def outputs(self, shard: Shard) -> tuple[Path, ...]:
+        folder = self.context.folder
+        embeddings = (folder.embeddings(shard.name),) if self.keep else ()
+        return (*embeddings, folder.assignments(shard.name))
+
+    @cached_property
+    def _thread(self) -> WriterThread:
+        return WriterThread()
+
+    @override
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if (thread := self.__dict__.pop("_thread", None)) is not None:
+            thread.__exit__(kind, error, trace)
+
+    @override
+    def run(self, shard: Shard, advance: Advance) -> ShardSummary:
+        return self.submit(shard, advance).result()
+
+    @override
+    def submit(self, shard: Shard, advance: Advance) -> Future[ShardSummary]:
+        rows = self.subset.rows(shard)
+        keys: list[str] = []
+        failures: dict[int, tuple[str, str]] = {}
+        encoder, threads, folder = self.encoder.model, self.context.threads, self.context.folder
+
+        def items() -> Iterator[Item]:
+            for item in self.source.read(shard, rows.tolist()):
+                keys.append(item.key)
+                yield item
+
+        path = folder.embeddings(shard.name) if self.keep else None
+        writer = EmbeddingWriter(path, len(rows), encoder.dim, self.centroids, self._thread, threads)
+
+        def conclude() -> ShardSummary:
+            assigned = self.centroids is not None
+            columns = [
+                pa.array(rows, pa.int64()),
+                pa.array(keys, pa.string()),
+                pa.array(writer.label, pa.int32()) if assigned else pa.nulls(len(rows), pa.int32()),
+                pa.array(writer.similarity, from_pandas=True) if assigned else pa.nulls(len(rows), pa.float32()),
+                *failure_columns(failures, len(rows)),
+            ]
+            self.write(folder.assignments(shard.name), shard, columns, EMBEDDING_SCHEMA)
+            self.complete(shard)
+            return ShardSummary().update(shard.name, keys, (kind for kind, _ in failures.values()))
+
+        try:
+            options = to_config(self.decode)
+            for block in embed_items(encoder, items(), batch_size=self.batch_size, threads=threads, **options):
+                writer.add(block.positions, block.embeddings)
+                failures.update({i: (kind, message) for i, kind, message in block.failures})
+                advance(len(block.positions) + len(block.failures))
+            return writer.finish(conclude)
+        except BaseException as error:
+            writer.abandon(error)
+            raise
+
+    @override
+    def summarize(self, shard: Shard) -> ShardSummary:
+        table = RunReader(self.context.folder).assignments(shard.name, ["key", "kind"])
+        return ShardSummary().update(shard.name, table["key"].to_pylist(), table["kind"].to_pylist())
+
+
+@keywords(EmbedOptions)
+def embed_run(
+    source: SourceLike,
+    *,
+    out: str | Path,
+    centroids: str | Path | Centroids | None = None,
+    keep_embeddings: bool | None = None,
+    options: EmbedOptions,
+    progress: bool | Progress = True,
+) -> StageResult:
+    """Embed every image of a collection, resumably; with ``centroids`` also assign each to the nearest of them.
+
+    Parameters
+    ----------
+    source, out, progress
+        See :func:`rsprune.prune`.
+    centroids
+        Fitted centroids, or their file.
+    keep_embeddings
+        Write the embeddings themselves. When None: unless ``centroids`` are given.
+
+    Raises
+    ------
+    EmptyInputError
+        None of the images could be read.
+    EncoderMismatchError
+        The centroids were fitted on embeddings of another encoder.
+    """
+    images = open_source(source)
+    fitted = Centroids.load(centroids) if isinstance(centroids, (str, Path)) else centroids
+    if fitted is not None:
+        check_same_encoder(fitted, options.encoder.model)
+    keep = fitted is None if keep_embeddings is None else keep_embeddings
+    folder = RunFolder(out)
+    encoder = encoder_config(options.encoder, folder)
+    config = provenance_header() | {
+        "source": source_config(images),
+        "pixels": to_config(options.decode),
+        "encoder": encoder,
+        "centroids": None if fitted is None else digest_of(fitted.vectors),
+        "keep_embeddings": keep,
+    }
+    with folder.lock(), show_progress(progress) as shown:
+        folder.start(config)
+        context = RunContext(folder, config, options.execution.threads)
+        stage = EmbedStage(
+            context,
+            images,
+            AllRows(images),
+            options.encoder,
+            options.decode,
+            encoder["batch_size"],
+            centroids=fitted,
+            keep=keep,
+        )
+        summary = options.execution.open_runner().map_merge(stage, shown)
+        quarantined = write_quarantine(context, RunReader(folder))
+        metrics = {"images": summary.images, "quarantined": quarantined, "dimensions": options.encoder.model.dim}
+        folder.complete(folder.summary, [folder.quarantine], metrics)
+        require_readable(summary, folder.quarantine)
+    text = f"{summary.images:,} images, {quarantined:,} in quarantine\nwritten to {folder.path / 'embeddings'}"
+    return StageResult(folder.path, metrics, text)

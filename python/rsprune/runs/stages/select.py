@@ -1,0 +1,284 @@
+"""Stage II's choice: which of the embedded images the budget keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from rsprune import strategies
+from rsprune.centroids import Centroids
+from rsprune.errors import ArgumentError, BudgetError, MissingInputError
+from rsprune.io import digest, provenance_header, write_table, write_text
+from rsprune.options import keywords, options_of
+from rsprune.runners import Advance
+from rsprune.runs.config import ChoiceOptions, SelectRunOptions
+from rsprune.runs.quarantine import write_quarantine
+from rsprune.runs.reader import RunReader
+from rsprune.runs.reference import Reference, check_same_provenance, digest_of
+from rsprune.runs.schema import SELECTION_SCHEMA
+from rsprune.runs.stages.base import RunStage, StageResult
+from rsprune.runs.stages.entropy import EntropyCut
+from rsprune.runs.summary import ShardSummary
+from rsprune.selection import COUNTS, FILL, PRESELECTED, QUOTA, Selection, SelectOptions, budget_rows
+from rsprune.sources import Shard
+
+__all__ = ["SelectStage", "check_strategy", "select_run"]
+
+# The strategy that works from clusters and similarities alone.
+RSPRUNE = "rsprune"
+
+
+@dataclass(frozen=True)
+class SelectStage(RunStage):
+    """Writes what was chosen, what was not read, and why: one piece of work, on the tables of all shards.
+
+    Memory: 40 bytes an image that was embedded, and its key.
+    """
+
+    options: ChoiceOptions
+    budget: int
+    reference: Reference
+    survivors: EntropyCut
+    name: str = "select"
+
+    @property
+    @override
+    def shards(self) -> tuple[Shard, ...]:
+        return (Shard("selection"),)
+
+    @override
+    def count(self, shard: Shard) -> int:
+        return self.survivors.total
+
+    @override
+    def outputs(self, shard: Shard) -> tuple[Path, ...]:
+        folder = self.context.folder
+        return (folder.selected, folder.quarantine, folder.selection)
+
+    @override
+    def run(self, shard: Shard, advance: Advance) -> ShardSummary:
+        folder, reader = self.context.folder, RunReader(self.context.folder)
+        embedded = reader.embedded(["key", "row", "label", "similarity"])
+        entropy = reader.embedded_entropy()
+        selection = self.choose(reader, embedded, entropy)
+        chosen = embedded.take(pa.array(selection.indices))
+        columns = [
+            chosen["key"],
+            chosen["shard"],
+            chosen["row"],
+            pa.array(entropy[selection.indices], pa.float64()),
+            pa.array(selection.cluster, pa.int32()),
+            pa.array(selection.similarity, pa.float32()),
+            pa.array(selection.phase, pa.uint8()),
+        ]
+        quarantined = write_quarantine(self.context, reader, self.survivors.repeated)
+        write_text(folder.selected, "".join(f"{key}\n" for key in chosen["key"].to_pylist()))
+        table = pa.Table.from_arrays(columns, schema=SELECTION_SCHEMA).combine_chunks()
+        write_table(folder.selection, table, self.context.provenance)
+        metrics = self.metrics(reader, embedded, selection)
+        folder.complete(folder.summary, self.outputs(shard), metrics | {"quarantined": quarantined})
+        advance(self.count(shard))
+        return self.summarize(shard)
+
+    @override
+    def summarize(self, shard: Shard) -> ShardSummary:
+        return ShardSummary(images=self.count(shard))
+
+    def choose(self, reader: RunReader, embedded: pa.Table, entropy: NDArray[np.float64]) -> Selection:
+        """Choose among the embedded images, numbered in their order."""
+        options, centroids = self.options, reader.centroids
+        labels, similarity = embedded["label"].to_numpy(), embedded["similarity"].to_numpy()
+        own = options.strategy.strategy == RSPRUNE
+        chosen = strategies.select(
+            options.strategy.strategy,
+            None if own else reader.embeddings(),
+            self.budget,
+            assignment=(labels, similarity) if own else None,
+            centroids=centroids,
+            reference=self.reference.embeddings(self.context),
+            entropy=entropy,
+            seed=options.strategy.seed,
+            threads=self.context.threads,
+            **settings_of(options),
+        )
+        return chosen if own else with_clusters(chosen, labels, similarity, centroids.k)
+
+    def metrics(self, reader: RunReader, embedded: pa.Table, selection: Selection) -> dict[str, Any]:
+        """Return the metrics of a run for ``summary.json``. Quotas and where they end are those of ``rsprune``."""
+        by_quota = self.options.strategy.strategy == RSPRUNE
+        in_quota, in_fill = selection.phase == QUOTA, selection.phase == FILL
+        quota_cut = np.full(selection.k, np.inf)
+        if by_quota:
+            np.minimum.at(quota_cut, selection.cluster[in_quota], selection.similarity[in_quota])
+        invalid = embedded.take(pa.array(selection.invalid))
+        first = {shard: reader.index.first(shard) for shard in reader.shards}
+        return {
+            "strategy": self.options.strategy.strategy,
+            "images": len(reader.index),
+            "invalid": [first[one["shard"]] + one["row"] for one in invalid.select(["shard", "row"]).to_pylist()],
+            "survivors": self.survivors.total,
+            "tau": self.survivors.tau,
+            "budget": selection.budget,
+            "selected": len(selection),
+            "quota": selection.budget // selection.k if by_quota else 0,
+            "phases": {"quota": int(np.count_nonzero(in_quota)), "fill": int(np.count_nonzero(in_fill))},
+            "outside": len(selection.outside),
+            "fill_cut": float(selection.similarity[in_fill].min()) if by_quota and in_fill.any() else None,
+            "clusters": {
+                **{name: selection.counts[name].tolist() for name in ("pool", "quota", "fill")},
+                "quota_cut": [None if np.isinf(cut) else float(cut) for cut in quota_cut],
+            },
+        }
+
+
+def with_clusters(chosen: Selection, labels: NDArray[np.int32], similarity: NDArray[np.float32], k: int) -> Selection:
+    """Return what a strategy chose with the clusters and similarities of the run's own centroids."""
+    counts = np.zeros(k, COUNTS)
+    counts["pool"] = np.bincount(labels[labels >= 0], minlength=k)
+    for name, value in (("quota", QUOTA), ("fill", FILL), ("preselected", PRESELECTED)):
+        counts[name] = np.bincount(labels[chosen.indices[chosen.phase == value]], minlength=k)
+    invalid = np.flatnonzero(labels < 0).astype(np.int64)
+    cluster, near = labels[chosen.indices], similarity[chosen.indices]
+    return Selection(chosen.indices, cluster, near, chosen.phase, counts, invalid, chosen.budget, k, len(labels))
+
+
+def settings_of(options: ChoiceOptions | SelectRunOptions) -> dict[str, Any]:
+    """Return the options of the strategy that is given.
+
+    Raises
+    ------
+    ArgumentError
+        Options of another strategy are given.
+    """
+    rule = options.strategy
+    where = options.select if isinstance(options, SelectRunOptions) else options
+    known = [one for one in options_of(SelectOptions) if hasattr(where, one.name)]
+    own = {one.name: (getattr(where, one.name), one.default) for one in known}
+    if rule.strategy == RSPRUNE:
+        if rule.strategy_options:
+            message = f"strategy_options is {rule.strategy_options!r}; the options of {RSPRUNE!r} are {', '.join(own)}"
+            raise ArgumentError(message)
+        return {name: value for name, (value, _) in own.items()}
+    if given := [name for name, (value, default) in own.items() if value is not default and value != default]:
+        message = (
+            f"{given[0]} is given, but {', '.join(own)} are options of the strategy {RSPRUNE!r}; give those of "
+            f"{rule.strategy!r} as strategy_options"
+        )
+        raise ArgumentError(message)
+    return dict(rule.strategy_options or {})
+
+
+def check_strategy(options: ChoiceOptions, *, has_reference: bool) -> dict[str, Any]:
+    """Check that a run can use a strategy, and return it as the configuration names it.
+
+    Raises
+    ------
+    ArgumentError
+        No such strategy or option, or options of another one.
+    MissingInputError
+        It needs what a run does not have.
+    BudgetError
+        It does not work to a budget.
+    """
+    name = options.strategy.strategy
+    method = strategies.get(name)
+    method.check(settings_of(options))
+    if method.budget == "none":
+        message = f"the strategy {name!r} has no budget: a run keeps a number of images"
+        raise BudgetError(message)
+    there = {"embeds", "centroids", "entropy", "budget"} | ({"reference", "references"} if has_reference else set())
+    for need in method.needs:
+        if need not in there:
+            raise MissingInputError(name, need)
+    return {"strategy": name, "strategy_options": dict(options.strategy.strategy_options or {})}
+
+
+@keywords(SelectRunOptions)
+def select_run(
+    embeds: str | Path,
+    *,
+    out: str | Path,
+    centroids: str | Path | Centroids | None = None,
+    reference: Any = None,
+    entropy: str | Path | None = None,
+    score: str | Path | None = None,
+    labels: str | Path | None = None,
+    options: SelectRunOptions,
+) -> StageResult:
+    """Choose rows of embeddings that are on the disk, and write the manifest ``out`` (Parquet).
+
+    Parameters
+    ----------
+    embeds
+        A folder that :func:`embed_run` or :func:`rsprune.prune` wrote, whose keys the manifest then names; a ``.npy``
+        file; a folder of shards.
+    out
+        The manifest.
+    centroids
+        Fitted centroids, or their file.
+    reference
+        Embeddings of the reference images.
+    entropy, score, labels
+        ``.npy`` files of a number a row.
+
+    Raises
+    ------
+    EncoderMismatchError
+        The folder's embeddings were made with another encoder than the centroids.
+    ArgumentError
+        The folder holds no embeddings, but only clusters and similarities, and those of other centroids.
+    """
+    rule, settings = options.strategy, settings_of(options)
+    fitted = Centroids.load(centroids) if isinstance(centroids, (str, Path)) else centroids
+    about = {"strategy": rule.strategy, "strategy_options": jsonable(settings), "seed": rule.seed}
+    columns = {"entropy": entropy, "score": score, "labels": labels}
+    inputs: dict[str, Any] = {name: None if path is None else np.load(path) for name, path in columns.items()}
+    inputs |= {"reference": reference, "centroids": fitted, "seed": rule.seed, "threads": options.threads}
+    if not (Path(embeds) / "config.json").is_file():
+        chosen = strategies.select(rule.strategy, embeds, rule.keep, **inputs, **settings)
+        chosen.to_parquet(out, about)
+    else:
+        reader = RunReader(embeds)
+        if fitted is not None:
+            check_same_provenance(fitted.meta.get("encoder"), reader.config.get("encoder"), "the centroids")
+        budget = None if rule.keep is None else budget_rows(rule.keep, reader.images)
+        rows, embedded = None, reader.embedded(["key", "row", "label", "similarity"])
+        if reader.config.get("keep_embeddings", True):
+            rows = reader.embeddings()
+        else:
+            check_assigned_to(reader, fitted, rule.strategy)
+            inputs["assignment"] = embedded["label"].to_numpy(), embedded["similarity"].to_numpy()
+        chosen = strategies.select(rule.strategy, rows, budget, **inputs, **settings)
+        table = embedded.take(pa.array(chosen.indices)).select(["key", "shard", "row"])
+        for name in ("cluster", "similarity", "phase"):
+            table = table.append_column(name, pa.array(getattr(chosen, name)))
+        provenance = {**provenance_header(), "embeddings": digest(reader.config), **about}
+        write_table(out, table.combine_chunks(), provenance)
+    metrics = {"selected": len(chosen), "k": chosen.k, "invalid": len(chosen.invalid), "outside": len(chosen.outside)}
+    return StageResult(Path(out), metrics, f"{chosen.summary()}\nwritten to {out}")
+
+
+def jsonable(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options as a manifest names them: arrays by their digests, and only what was given."""
+    plain = {name: digest_of(value) if isinstance(value, np.ndarray) else value for name, value in settings.items()}
+    return {name: value for name, value in plain.items() if value is not None or name == "min_similarity"}
+
+
+def check_assigned_to(reader: RunReader, centroids: Centroids | None, strategy: str) -> None:
+    """Fail when a choice needs more than the clusters that a folder names."""
+    held = f"{reader.folder.path} holds no embeddings, but clusters and similarities"
+    again = f"{held}: embed again with --keep-embeddings"
+    if strategy != RSPRUNE or centroids is None:
+        message = f"{again} for the strategy {strategy!r}"
+        raise ArgumentError(message)
+    own = digest_of(reader.centroids.vectors) if reader.folder.centroids.is_file() else reader.config["centroids"]
+    if own != digest_of(centroids.vectors):
+        message = f"{again}, or choose with the centroids of these clusters"
+        raise ArgumentError(message)

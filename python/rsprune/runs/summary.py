@@ -1,0 +1,98 @@
+"""What a stage says of the shards it has done, in a form that merges."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["ENTROPY_BINS", "ShardSummary", "entropy_bin", "hash_keys"]
+
+#: Bins of the entropy histogram, from 0 to 8 bits: with 4,096 a bit, a bin of ten million images holds some thousands.
+ENTROPY_BINS = 8 * 4096 + 1
+
+
+@dataclass
+class ShardSummary:
+    """Mergeable counts of the images of some shards.
+
+    Summaries of disjoint sets of shards merge into that of their union; the order of merging never shows.
+
+    Attributes
+    ----------
+    images
+        The images that the stage worked on.
+    failures
+        By cause, the images that could not be read.
+    entropy
+        int64 (ENTROPY_BINS,): the images whose entropy is in each bin; see :func:`entropy_bin`.
+    keys
+        By shard, the uint64 hash of each image's key: 8 bytes an image.
+    """
+
+    images: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    entropy: NDArray[np.int64] = field(default_factory=lambda: np.zeros(ENTROPY_BINS, np.int64))
+    keys: dict[str, NDArray[np.uint64]] = field(default_factory=dict)
+
+    def update(
+        self,
+        shard: str,
+        keys: Iterable[str],
+        failures: Iterable[str | None],
+        entropy: NDArray[np.float64] | None = None,
+    ) -> ShardSummary:
+        """Add the images of one shard: their keys, why each failed (None if it did not), and their entropies."""
+        self.keys[shard] = hash_keys(keys)
+        self.images += len(self.keys[shard])
+        self.failures.update(kind for kind in failures if kind is not None)
+        if entropy is not None:
+            self.entropy += np.bincount(entropy_bin(entropy[~np.isnan(entropy)]), minlength=ENTROPY_BINS)
+        return self
+
+    def merge(self, other: ShardSummary) -> None:
+        """Add the images of other shards."""
+        self.images += other.images
+        self.failures += other.failures
+        self.entropy = self.entropy + other.entropy
+        self.keys |= other.keys
+
+    def finalize(self) -> dict[str, Any]:
+        """Return the summary as JSON values: equal summaries give equal values."""
+        digest = hashlib.blake2b(digest_size=16)
+        for shard in sorted(self.keys):
+            digest.update(f"{shard} {len(self.keys[shard])} ".encode())
+            digest.update(self.keys[shard].astype("<u8").tobytes())
+        bins = np.flatnonzero(self.entropy)
+        return {
+            "images": self.images,
+            "failures": dict(sorted(self.failures.items())),
+            "entropy": [bins.tolist(), self.entropy[bins].tolist()],
+            "keys": digest.hexdigest(),
+        }
+
+    @property
+    def failed(self) -> int:
+        """The number of images that could not be read."""
+        return sum(self.failures.values())
+
+    def causes(self) -> str:
+        """Name the causes of the failures, the most frequent first: ``12 truncated, 3 unknown format``."""
+        ordered = sorted(self.failures.items(), key=lambda item: (-item[1], item[0]))
+        return ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in ordered)
+
+
+def entropy_bin(entropy: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the histogram bin of entropies in bits: a higher entropy never has a lower bin."""
+    return np.clip(np.floor(entropy * 4096), 0, ENTROPY_BINS - 1).astype(np.int64)
+
+
+def hash_keys(keys: Iterable[str]) -> NDArray[np.uint64]:
+    """Return the BLAKE2b-64 of each key: the same in every process, unlike `hash`."""
+    digests = b"".join(hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys)
+    return np.frombuffer(digests, "<u8").astype(np.uint64)
