@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn what_follows_the_rows_is_left() {
         use std::io::Write;
-        let rows: Vec<u8> = (0..5000u32).map(|i| (i * i >> 7) as u8).collect();
+        let rows: Vec<u8> = (0..5000u32).map(|i| ((i * i) >> 7) as u8).collect();
         let mut deflate = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
         deflate.write_all(&rows).unwrap();
         let deflate = deflate.finish().unwrap();
