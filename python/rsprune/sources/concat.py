@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from rsprune.errors import EmptyInputError
-from rsprune.sources.base import Item, Shard, Source
+from rsprune.sources.base import Item, Shard, Source, check_rows
 from rsprune.sources.registry import open_source
 
 __all__ = ["ConcatSource"]
@@ -57,6 +57,8 @@ class ConcatSource(Source):
     def read(self, shard: Shard, rows: Sequence[int] | None = None) -> Iterator[Item]:
         """Yield the images of a shard, the number of their collection before their keys."""
         prefix, source, inner = self._places[shard.name]
+        if rows is not None:
+            rows = check_rows(shard, rows, source.count(inner))  # here, so that an error has the name of this shard
         for item in source.read(inner, rows):
             yield replace(item, key=f"{prefix}/{item.key}")
 
