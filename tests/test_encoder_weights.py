@@ -261,7 +261,7 @@ def test_folder_without_weights(small_git_rsclip, tmp_path):
 
 @pytest.mark.parametrize("name", ["/nowhere", "./nowhere", "nowhere", "/no/where", "a/b/c"])
 def test_folder_that_is_not_there(name):
-    with raises(errors.WeightsError, "nowhere|no", "/no/where|no", "a/b/c"):
+    with raises(errors.WeightsError, Path(name)):
         load(f"hf:{name}")
 
 
@@ -357,7 +357,7 @@ def test_file_by_name(small_clip):
         ("timm:resnet_none", ("'resnet_none'",)),
         ("timm:resnet26t", ("resnet26t",)),
         ("hf:own er/na me", ("own er/na me",)),
-        ("git-rsclip-huge", ("'git-rsclip-huge'", "hf:<folder>")),
+        ("git-rsclip-huge", ("'git-rsclip-huge'", "hf:<folder or id>")),
         ("siglip", ("'siglip'",)),
     ],
 )

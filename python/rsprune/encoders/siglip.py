@@ -66,7 +66,8 @@ class SiglipShape:
         vision = config.get("vision_config", config)
         shape = cls(**{name: vision[name] for name in cls.__slots__ if name in vision})
         if shape.hidden_act not in ACTIVATIONS or not vision.get("vision_use_head", True):
-            what = f"hidden_act {shape.hidden_act!r}" if shape.hidden_act not in ACTIVATIONS else "no pooling head"
+            known = shape.hidden_act in ACTIVATIONS
+            what = "vision_use_head False" if known else f"hidden_act {shape.hidden_act!r}"
             message = f"{path} describes a SigLIP tower with {what}; known are {', '.join(ACTIVATIONS)}, with the head"
             raise WeightsError(message)
         return shape
