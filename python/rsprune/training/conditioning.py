@@ -1,4 +1,4 @@
-"""What a fine-tuned network is conditioned on: low resolutions (SR) or label maps (SIS) of its images.
+"""Conditions of fine-tuned networks: low resolutions (SR) or label maps (SIS) of their images.
 
 Fine-tuning and sampling open the same :class:`Conditioning`, so that conditions become channels in one way.
 """

@@ -61,7 +61,7 @@ class _Checked:
 
 @dataclass(frozen=True)
 class ImageOptions(_Checked):
-    """How images become pixels."""
+    """Options that decide the pixels of an image."""
 
     size: int = option(256, help="Height and width of the images.", minimum=1)
     channels: int = option(3, help="Channels of the images.", minimum=1)
@@ -73,7 +73,7 @@ class ImageOptions(_Checked):
 
 @dataclass(frozen=True)
 class ModelConfig(_Checked):
-    """Which network is trained, and on what form of the latents."""
+    """The network, and the form of the latents that it is trained on."""
 
     model: str = option("DiT-XL/2", help="DiT-XL/2 to DiT-S/8, or WIDTHxBLOCKSxHEADS/PATCH.")
     conditional: bool = option(
@@ -188,7 +188,7 @@ class SisOptions(_Checked):
 
 @dataclass(frozen=True)
 class SamplerConfig(_Checked):
-    """How images are sampled."""
+    """Options of the sampler."""
 
     sampler: Sampler = option("ddpm", help="ddpm as in the paper; the others need fewer steps.")
     steps: int = option(250, help="Steps of the sampler.", minimum=1, maximum=TIMESTEPS)
@@ -219,7 +219,7 @@ class SampleOptions(_Checked):
 
 @dataclass(frozen=True)
 class AutoencoderConfig(_Checked):
-    """What decides the weights of an autoencoder."""
+    """Options that decide the weights of an autoencoder."""
 
     latent_channels: int = option(4, help="Channels of the latents.", minimum=1)
     widths: tuple[int, ...] = option(
@@ -250,7 +250,7 @@ class AutoencoderConfig(_Checked):
 
 @dataclass(frozen=True)
 class FourBandOptions(ImageOptions):
-    """How images of four bands become pixels."""
+    """Options that decide the pixels of an image of four bands."""
 
     channels: int = option(4, help="Channels of the images.", minimum=1)
 

@@ -332,21 +332,16 @@ class DiT(nn.Module):
 
     def check_inputs(self, x: Tensor, y: Tensor | None, cond: Tensor | None) -> None:
         """Check that the inputs fit the network."""
-        expected = (self.in_channels, self.input_size, self.input_size)
-        if x.ndim != 4 or tuple(x.shape[1:]) != expected:
-            message = f"expected x of shape {('n', *expected)}, got {tuple(x.shape)}"
-            raise ShapeError(message)
-        if (y is None) != (self.num_classes is None):
-            has = "no classes" if self.num_classes is None else f"{self.num_classes} classes"
-            message = f"the network has {has}: {'drop y' if y is not None else 'y is missing'}"
-            raise ArgumentError(message)
-        if (cond is None) != (self.cond_channels == 0):
-            what = "drop cond" if cond is not None else "cond is missing"
-            message = f"the network has {self.cond_channels} channels for a condition: {what}"
-            raise ArgumentError(message)
-        if cond is not None and cond.shape[1:] != (self.cond_channels, *expected[1:]):
-            message = f"expected cond of shape {('n', self.cond_channels, *expected[1:])}, got {tuple(cond.shape)}"
-            raise ShapeError(message)
+        inputs = (("y", y, self.num_classes or 0, "classes"), ("cond", cond, self.cond_channels, "condition channels"))
+        for name, value, count, unit in inputs:
+            if (value is None) != (count == 0):
+                message = f"the network has {count} {unit}: {name} is {'missing' if value is None else 'not used'}"
+                raise ArgumentError(message)
+        for name, value, channels in (("x", x, self.in_channels), ("cond", cond, self.cond_channels)):
+            expected = (channels, self.input_size, self.input_size)
+            if value is not None and value.shape[1:] != expected:
+                message = f"expected {name} of shape {('n', *expected)}, got {tuple(value.shape)}"
+                raise ShapeError(message)
 
 
 def check_config(config: dict[str, Any]) -> None:

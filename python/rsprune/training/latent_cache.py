@@ -77,9 +77,9 @@ def selected_rows(source: Source, run: str | Path | None) -> tuple[dict[str, NDA
     if run is None:
         return {shard.name: np.arange(source.count(shard)) for shard in source.shards}, None
     reader = RunReader(run)
-    theirs, ours = reader.config.get("source"), source_config(source)
-    if theirs != ours:
-        message = f"{reader.folder.path} selected from another collection: {theirs} there, {ours} here"
+    selected_from, given = reader.config.get("source"), source_config(source)
+    if selected_from != given:
+        message = f"{reader.folder.path} selected from another collection: {selected_from} there, {given} here"
         raise ConfigMismatchError(message)
     table = reader.selected(["key", "shard", "row"])
     rows = {shard.name: np.empty(0, np.int64) for shard in source.shards}
