@@ -14,7 +14,7 @@ from typing import Any
 from rsprune.encoders import Encoder, load_encoder
 from rsprune.encoders.base import Precision
 from rsprune.entropy import Gray
-from rsprune.errors import ArgumentError
+from rsprune.errors import ArgumentError, DamagedFileError
 from rsprune.io import digest, provenance_header
 from rsprune.options import check_options, integers, option, same_option, to_config
 from rsprune.runners import RUNNERS, Runner
@@ -318,7 +318,9 @@ def encoder_config(options: EncoderOptions, folder: RunFolder) -> dict[str, Any]
     A batch size that is not asked for is that of the run which ``folder`` already holds: what fits in a GPU's memory
     today may be more or less than what fitted when the run began, and the last bits of an embedding depend on it.
     """
-    begun = folder.read_config().get("encoder", {}).get("batch_size") if folder.config.exists() else None
+    begun = None
+    with contextlib.suppress(FileNotFoundError, DamagedFileError):
+        begun = folder.read_config().get("encoder", {}).get("batch_size")
     return options.model.provenance() | {"batch_size": options.batch_size or begun or options.model.batch_size}
 
 

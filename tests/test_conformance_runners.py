@@ -1,0 +1,304 @@
+"""What holds for every registered runner, one of another package among them."""
+
+import itertools
+import json
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from failures import raises
+from rsprune import io
+from rsprune.errors import ArgumentError, DamagedFileError, WorkerError
+from rsprune.runners import RUNNERS, NoProgress, Runner
+from rsprune.runners.processes import ProcessRunner, map_in_processes, run_shard
+from rsprune.runs.config import GrayOptions, PruneOptions, RunContext
+from rsprune.runs.folder import RunFolder
+from rsprune.runs.reader import RunReader
+from rsprune.runs.reference import open_reference
+from rsprune.runs.stages import CentroidsStage, EmbedStage, EntropyStage, SelectStage
+from rsprune.runs.stages.embed import SomeRows
+from rsprune.runs.stages.entropy import EntropyRanking, cut_entropies
+from rsprune.sources import open_source
+from small_runs import Colours, artefacts, picture, small_prune, write_tar
+from small_stages import Counting
+
+# Another package's runner: the last shard first, in threads.
+BACKWARDS = """
+from concurrent.futures import ThreadPoolExecutor
+
+from rsprune.runners import Runner
+
+
+class Backwards(Runner):
+    def run(self, stage, shards, progress):
+        with stage, ThreadPoolExecutor(self.workers or 2) as pool:
+            yield from pool.map(lambda shard: stage.run(shard, progress.advance), reversed(shards))
+"""
+
+
+class Recorder(NoProgress):
+    def __init__(self):
+        self.images, self.notes, self.stages = 0, [], []
+
+    def start(self, stage, total, done):
+        self.stages.append((stage, total, done))
+
+    def advance(self, images):
+        self.images += images
+
+    def note(self, message):
+        self.notes.append(message)
+
+
+@pytest.fixture(params=["local", "processes", "backwards"])
+def runner(request, plugin_package) -> str:
+    if request.param == "backwards":
+        plugin_package("backwards_runner", BACKWARDS, {"rsprune.runners": {"backwards": "Backwards"}})
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Three tars of 12 images, one of them unreadable, and 15 reference images."""
+    folder = tmp_path_factory.mktemp("images")
+    for shard in range(3):
+        members = {f"{shard}-{i:02d}.jpg": picture(100 * shard + i) for i in range(12)}
+        write_tar(folder / f"pool-{shard}.tar", members | ({"1-05.jpg": b""} if shard == 1 else {}))
+    write_tar(folder / "reference.tar", {f"r{i:02d}.jpg": picture(9_000 + i) for i in range(15)})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(images, tmp_path_factory):
+    run = small_prune(f"{images}/pool-*.tar", images / "reference.tar", tmp_path_factory.mktemp("expected") / "run")
+    return artefacts(run.path)
+
+
+def test_the_registry_knows_every_runner(runner):
+    assert runner in RUNNERS.names()
+    assert issubclass(RUNNERS.get(runner), Runner)
+    with raises(ArgumentError, "abacus", "local", "processes"):
+        RUNNERS.get("abacus")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_same_bytes_as_in_this_process(runner, workers, images, expected, tmp_path):
+    out = tmp_path / "run"
+    small_prune(f"{images}/pool-*.tar", images / "reference.tar", out, runner=runner, workers=workers)
+    assert artefacts(out) == expected
+
+
+def test_summaries_are_merged_and_done_shards_are_not_done_again(runner, tmp_path):
+    progress = Recorder()
+    (tmp_path / "s1.json").write_text("{}")
+    merged = RUNNERS.get(runner)(2).map_merge(Counting(tmp_path), progress)
+    assert (merged.images, merged.names) == (10, {"s0", "s1", "s2", "s3"})
+    assert (progress.stages, progress.images) == ([("counting", 10, 2)], 8)
+    assert (tmp_path / "s1.json").read_text() == "{}"
+
+
+def test_an_error_of_the_stage_ends_the_work_and_keeps_what_is_done(runner, tmp_path):
+    with raises(ValueError, "s2"):
+        RUNNERS.get(runner)(1).map_merge(Counting(tmp_path, fails="s2"))
+    assert not (tmp_path / "s2.json").exists()
+    assert RUNNERS.get(runner)(1).map_merge(Counting(tmp_path)).images == 10
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_work_in_order_and_the_same_command_goes_on(runner, number, code, images, tmp_path):
+    rng = np.random.default_rng(0)
+    for shard in range(3):
+        pixels = rng.integers(0, 255, (8, 400, 400, 3), np.uint8)
+        np.save(tmp_path / f"{shard}.npy", pixels)
+        from PIL import Image
+
+        for i in range(120):
+            path = tmp_path / "images" / f"{shard}" / f"{i:03d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if i < 8:
+                Image.fromarray(pixels[i]).save(path, compress_level=0)
+            else:
+                path.hardlink_to(path.with_name(f"{i % 8:03d}.png"))
+    words = [sys.executable, "-m", "rsprune", "entropy", *(tmp_path / "images" / f"{i}" for i in range(3)), "-o"]
+    words += [tmp_path / "e", "--json", "--runner", runner, "--workers", "2", "--threads", "1"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert json.loads(process.stdout.readline())["event"] == "start"
+    time.sleep(0.2)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, len(said.strip().splitlines())) == (code, 1)
+    assert not list((tmp_path / "e").rglob(".*.writing"))
+    subprocess.run(words, check=True, capture_output=True)
+    words[words.index("-o") + 1] = tmp_path / "whole"
+    subprocess.run(words, check=True, capture_output=True)
+    assert artefacts(tmp_path / "e") == artefacts(tmp_path / "whole")
+
+
+def test_a_shard_whose_worker_dies_is_done_by_another(tmp_path):
+    (tmp_path / "deaths").touch()
+    progress = Recorder()
+    merged = ProcessRunner(2).map_merge(Counting(tmp_path, dies=("s1", 1)), progress)
+    assert (merged.images, (tmp_path / "deaths").read_text()) == (10, "x")
+    assert len(progress.notes) == 1
+    assert "s1" in progress.notes[0]
+    assert "SIGKILL" in progress.notes[0]
+
+
+def test_a_shard_that_kills_its_workers_is_named(tmp_path):
+    (tmp_path / "deaths").touch()
+    with raises(WorkerError, "s1", "SIGKILL", 2):
+        ProcessRunner(2).map_merge(Counting(tmp_path, dies=("s1", 9)))
+    assert (tmp_path / "deaths").read_text() == "xx"
+
+
+def test_an_error_that_cannot_be_sent_keeps_its_name_and_text():
+    with raises(RuntimeError, "Unsendable", 3):
+        list(map_in_processes(fail, [None], [1]))
+
+
+class Unsendable(Exception):
+    def __init__(self, number, word):
+        super().__init__(f"{number} {word}")
+
+
+def fail(state, task, advance):
+    raise Unsendable(3, "x")
+
+
+# --- the stages of a run ----------------------------------------------------------------------------------------------
+
+
+def test_every_stage_works_in_another_process(images, expected, tmp_path):
+    """Each stage is pickled into a process of its own; together they write what `prune` writes."""
+    options = PruneOptions()
+    source = open_source(f"{images}/pool-*.tar")
+    written = tmp_path / "expected"
+    for name, content in expected.items():
+        (written / name).parent.mkdir(parents=True, exist_ok=True)
+        (written / name).write_bytes(content)
+    config = RunReader(written).config
+    encoder = type(options.encoder)(encoder=Colours())
+    reference = open_reference(images / "reference.tar", type(options.reference)(k=6), seed=0)
+    folder = RunFolder(tmp_path / "run")
+    context, runner = RunContext(folder, config, 1), ProcessRunner(2)
+    folder.start(config)
+    inside = RunContext(folder.reference(), config, 1)
+    inside.folder.start(config)
+
+    summary = runner.map_merge(EntropyStage(context, source, GrayOptions()))
+    survivors = cut_entropies(EntropyRanking(RunReader(folder), summary), 9, NoProgress(), keep=0.5)
+    rows = SomeRows(reference.rows)
+    runner.map_merge(EmbedStage(inside, reference.source, rows, encoder, options.gray.decode, 8, name="reference"))
+    runner.map_merge(CentroidsStage(context, reference))
+    centroids = RunReader(folder).centroids
+    runner.map_merge(EmbedStage(context, source, survivors, encoder, options.gray.decode, 8, centroids))
+    runner.map_merge(SelectStage(context, options.choice, 9, reference, survivors))
+
+    made = artefacts(folder.path)
+    missing = {"report.html", "reference/quarantine.parquet", "reference/summary.json"}
+    assert set(expected) - set(made) == missing
+    assert made == {name: content for name, content in expected.items() if name not in missing}
+
+
+def test_summaries_merge_in_any_order_to_the_same_bytes(images, tmp_path):
+    source = open_source([*(images / f"pool-{i}.tar" for i in range(3)), images / "reference.tar"])
+    folder = RunFolder(tmp_path / "run")
+    folder.start({"source": "by hand"})
+    stage = EntropyStage(RunContext(folder, {"source": "by hand"}, 1), source, GrayOptions())
+    parts = [pickle.dumps(part) for _, part in map_in_processes(run_shard, [stage], stage.shards)]
+    found = set()
+    for order in itertools.permutations(parts):
+        total = pickle.loads(order[0])
+        for part in order[1:]:
+            total.merge(pickle.loads(part))
+        found.add(io.canonical_json(total.finalize()))
+    assert len(found) == 1
+    merged = json.loads(found.pop())
+    assert (merged["images"], merged["failures"]) == (51, {"empty": 1})
+    assert sum(merged["entropy"][1]) == 50
+    assert io.canonical_json(stage_summary(stage)) == io.canonical_json(merged)
+
+
+def stage_summary(stage):
+    total, *others = (stage.summarize(shard) for shard in stage.shards)
+    for other in others:
+        total.merge(other)
+    return total.finalize()
+
+
+def test_a_stage_takes_along_nothing_that_it_has_opened(images, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    stage = EmbedStage(
+        RunContext(folder, {}, 1),
+        open_source(images / "reference.tar"),
+        SomeRows({}),
+        PruneOptions().encoder,
+        PruneOptions().gray.decode,
+        8,
+    )
+    assert stage._thread is stage._thread
+    assert "_thread" not in pickle.loads(pickle.dumps(stage)).__dict__
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+DAMAGED = [
+    "config.json",
+    "entropy/pool-1.parquet",
+    "entropy/pool-1.json",
+    "embeddings/pool-2.npy",
+    "embeddings/pool-2.parquet",
+    "reference/embeddings/reference.npy",
+    "reference/quarantine.parquet",
+    "centroids.safetensors",
+    "selection.parquet",
+    "selected.txt",
+    "quarantine.parquet",
+    "summary.json",
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [*((name, 0.5) for name in DAMAGED), ("config.json", 0), ("entropy/pool-1.parquet", 0), ("summary.json", -1)],
+)
+def test_a_damaged_file_is_named_or_made_again(name, where, images, expected, tmp_path):
+    out = tmp_path / "run"
+    for one, content in expected.items():
+        (out / one).parent.mkdir(parents=True, exist_ok=True)
+        (out / one).write_bytes(content)
+    content = bytearray(expected[name])
+    at = where if where in (0, -1) else len(content) // 2
+    content[at] ^= 0x10
+    (out / name).write_bytes(content)
+    if not name.startswith("reference/"):
+        with raises(DamagedFileError, name.rpartition("/")[2].rpartition(".")[0]):
+            read_all(out)
+    small_prune(f"{images}/pool-*.tar", images / "reference.tar", out)
+    assert artefacts(out) == expected
+
+
+def read_all(path):
+    reader = RunReader(path, finished=True)
+    reader.selection()
+    reader.centroids  # noqa: B018 (raises)
+    reader.embeddings()
+    reader.folder.verify(reader.folder.selected)
+    list(reader)
+
+
+def test_no_entropy_is_taken_for_another(tmp_path, images, expected):
+    """A table that is whole as Parquet, but not what was written."""
+    out = tmp_path / "run"
+    for one, content in expected.items():
+        (out / one).parent.mkdir(parents=True, exist_ok=True)
+        (out / one).write_bytes(content)
+    (out / "entropy" / "pool-0.parquet").write_bytes(expected["entropy/pool-2.parquet"])
+    with raises(DamagedFileError, "pool-0.parquet"):
+        list(RunReader(out, finished=True))
