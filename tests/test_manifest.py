@@ -1,5 +1,6 @@
 """Run folders: atomic writes, provenance, the pool of Stage I, refusals."""
 
+import errno
 import hashlib
 import io
 import json
@@ -138,6 +139,22 @@ def test_a_folder_is_waited_for_until_its_holder_lets_go(tmp_path, monkeypatch):
     with folder.lock():
         assert 0.2 < time.monotonic() - begun < 9
     holder.join()
+
+
+def test_a_file_system_without_flock_has_locks(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def missing(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    monkeypatch.setattr(folder_module, "PATIENCE", 0.1)
+    folder = RunFolder(tmp_path / "run")
+    for _ in range(2):
+        with folder.lock():
+            folder.start({"a": 1})
+            with raises(ConfigMismatchError, folder.path), RunFolder(folder.path).lock():
+                pass
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):

@@ -353,6 +353,47 @@ def test_a_cut_out_of_range_is_refused(pool, reference, tmp_path, name, value):
         small_prune(pool, reference, tmp_path / "run", **{name: value})
 
 
+def test_images_none_of_which_can_be_read_end_the_run_with_the_causes(reference, tmp_path, command):
+    write_tar(tmp_path / "a.tar", {"0.jpg": b"", "1.jpg": b"text", "2.jpg": b""})
+    with raises(EmptyInputError, 3, "2 empty", "1 unknown format"):
+        entropy_run(tmp_path / "a.tar", out=tmp_path / "entropy", progress=False)
+    assert pq.read_table(tmp_path / "entropy" / "quarantine.parquet")["kind"].to_pylist() == [
+        "empty",
+        "unknown_format",
+        "empty",
+    ]
+    with raises(EmptyInputError, 3, "2 empty"):
+        embed_run(tmp_path / "a.tar", out=tmp_path / "embed", encoder=Colours(), progress=False)
+    with raises(EmptyInputError, 3, "2 empty"):
+        small_prune(tmp_path / "a.tar", reference, tmp_path / "run", keep=1)
+    assert command("entropy", tmp_path / "a.tar", "-o", tmp_path / "again").returncode == 1
+
+
+def test_a_reference_that_cannot_be_read_says_how_much_of_it_and_why(pool, tmp_path):
+    members = {f"{i}.jpg": picture(i) if i < 4 else b"" for i in range(10)}
+    write_tar(tmp_path / "reference.tar", members)
+    with raises(EmptyInputError, "6 of 10", "6 empty", 6, "quarantine.parquet"):
+        small_prune(pool, tmp_path / "reference.tar", tmp_path / "run", k=6)
+    assert small_prune(pool, tmp_path / "reference.tar", tmp_path / "fewer", k=4).summary["selected"] == 40
+
+
+def test_a_fraction_is_of_the_whole_collection_also_when_selecting_again(finished, tmp_path):
+    fitted = finished.path / "centroids.safetensors"
+    again = select_run(finished.path, centroids=fitted, keep=0.25, out=tmp_path / "s.parquet")
+    assert pq.read_table(again.path)["key"].to_pylist() == finished.keys
+
+
+def test_embeddings_need_no_encoder_for_their_centroids(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(50, 5)).astype(np.float32)
+    np.save(tmp_path / "rows.npy", rows)
+    done = centroids_run(tmp_path / "rows.npy", out=tmp_path / "out", k=4, progress=False)
+    assert done.metrics["k"] == 4
+    np.testing.assert_array_equal(
+        rsprune.Centroids.load(tmp_path / "out" / "centroids.safetensors").vectors,
+        rsprune.fit_centroids(rows, 4).vectors,
+    )
+
+
 # --- the forms of input -----------------------------------------------------------------------------------------------
 
 
