@@ -141,6 +141,7 @@ def test_a_folder_is_waited_for_until_its_holder_lets_go(tmp_path, monkeypatch):
     holder.join()
 
 
+@pytest.mark.filterwarnings("ignore:.*flock:UserWarning")
 def test_a_file_system_without_flock_has_locks(tmp_path, monkeypatch):
     fcntl = pytest.importorskip("fcntl")
 

@@ -20,6 +20,7 @@ from rsprune.io import read_record, read_table
 from rsprune.runs.folder import REMEDY, RunFolder
 from rsprune.runs.summary import ShardSummary
 from rsprune.selection import COUNTS, Selection
+from rsprune.sources.file_list import duplicate_candidates
 
 __all__ = ["NOT_CHOSEN", "PHASES", "RunIndex", "RunReader", "ShardRows"]
 
@@ -329,9 +330,7 @@ class RunReader:
         Memory: 24 bytes an image of the collection.
         """
         hashes = np.concatenate([np.empty(0, np.uint64), *(summary.keys[shard] for shard in self.shards)])
-        order = np.argsort(hashes, kind="stable")
-        same = hashes[order[1:]] == hashes[order[:-1]]
-        candidates = np.unique(np.concatenate([order[1:][same], order[:-1][same]]))
+        candidates = duplicate_candidates(hashes.view(np.int64))
         seen: set[str] = set()
         repeated = []
         for row, key in zip(candidates.tolist(), self.keys_of(candidates), strict=True):
