@@ -19,7 +19,7 @@ from rsprune.experiments.compare import COLUMNS
 from rsprune.experiments.pool import EmbeddedPool, read_classes
 from rsprune.runs.folder import RunFolder
 
-METHODS = ["rsprune", "random", "kcenter", "semdedup:keep=easy"]
+METHODS = ["rsprune", "random", "kcenter", "semdedup:within=nearest"]
 QUIET = {"progress": False}
 
 
@@ -49,11 +49,16 @@ def test_the_figures_are_those_of_what_each_method_chose(embedded_run, done):
     low = np.quantile(pool.entropy, 0.25)
     for entry in done.entries:
         name, _, option = entry.strategy.partition(":")
-        options = {"keep": "easy"} if option else {}
+        options = {"within": "nearest"} if option else {}
         centroids = fit_centroids(prior, 4, seed=0) if name == "rsprune" else None
         budget = 27 if entry.keep == 0.3 else 20
         chosen = strategies.select(
-            name, pool.embeds, budget, reference=prior, centroids=centroids, entropy=pool.entropy, **options
+            name,
+            pool.embeds,
+            budget,
+            centroids=centroids,
+            **strategies.get(name).usable({"reference": prior, "entropy": pool.entropy}),
+            **options,
         )
         expected = measure(chosen)
         assert entry.metrics["rows"] == budget

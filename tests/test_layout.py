@@ -33,6 +33,7 @@ ORDER = [
     "dedup",
     "apportion",
     "quotas",
+    "select_options",
     "selection",
     "strategies",
     "runners",

@@ -531,9 +531,9 @@ def test_the_plan_agrees_with_the_run(finished, pool, reference):
 @pytest.mark.parametrize(
     ("strategy", "options"),
     [
-        ("random", {"stratified": True}),
+        ("random", {"shares": "even"}),
         ("entropy", {}),
-        ("cluster_nearest", {"k": 4, "which": "furthest"}),
+        ("cluster_nearest", {"k": 4, "within": "far"}),
         ("vjepa2", {"within": "nearest"}),
     ],
 )
@@ -550,9 +550,13 @@ def test_other_strategies_choose_in_a_run(pool, reference, tmp_path, strategy, o
         strategy,
         [folder.embeddings(shard) for shard in shards],
         40,
-        reference=run.path / "reference" / "embeddings",
-        centroids=rsprune.Centroids.load(folder.centroids),
-        entropy=bits[rows],
+        **rsprune.strategies.get(strategy).usable(
+            {
+                "reference": run.path / "reference" / "embeddings",
+                "centroids": rsprune.Centroids.load(folder.centroids),
+                "entropy": bits[rows],
+            }
+        ),
         **options,
     )
     assert run.selection.indices.tolist() == rows[expected.indices].tolist()
@@ -575,8 +579,8 @@ def test_a_strategy_that_cannot_work_in_a_run_fails_before_it_begins(pool, refer
         (ArgumentError, ("magic",), {"strategy": "magic"}),
         (ArgumentError, ("random", "colour"), {"strategy": "random", "strategy_options": {"colour": 1}}),
         (ArgumentError, ("fill", "within", "min_similarity"), {"strategy_options": {"k": 3}}),
-        (ArgumentError, ("fill", "within", "min_similarity"), {"strategy": "random", "within": "far"}),
-        (ArgumentError, ("fill", "within", "min_similarity"), {"strategy": "random", "min_similarity": 0.5}),
+        (ArgumentError, ("random", "within"), {"strategy": "random", "within": "far"}),
+        (ArgumentError, ("random", "min_similarity"), {"strategy": "random", "min_similarity": 0.5}),
         (ArgumentError, ("reference_max_images",), {"reference": fitted, "reference_max_images": 9}),
         (BudgetError, ("full",), {"strategy": "full"}),
         (ArgumentError, ("vjepa2", "reference="), {"strategy": "vjepa2", "reference": fitted}),

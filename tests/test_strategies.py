@@ -1,9 +1,9 @@
 """The door to all selection methods: what they share, what they refuse, and how they are found."""
 
-import importlib.metadata
 import json
 import subprocess
 import sys
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ import rsprune
 from failures import raises, warns
 from oracles import unit
 from rsprune import errors, strategies
-from rsprune.strategies.ranking import best
+from rsprune.strategies.grouping import top_rows
 
 N, DIM, K = 400, 12, 6
 
@@ -36,7 +36,7 @@ def pool():
 
 def run(name, pool, budget=0.1, **changes):
     method = strategies.get(name)
-    inputs = pool | {"budget": None if method.budget == "none" else budget} | changes
+    inputs = method.usable(pool) | {"budget": None if method.budget == "none" else budget} | changes
     return strategies.select(name, **inputs)
 
 
@@ -47,51 +47,6 @@ def same(a, b):
     )
 
 
-every = pytest.mark.parametrize("name", strategies.names())
-
-
-@every
-def test_the_budget_is_met_and_bad_rows_are_left_out(name, pool):
-    got = run(name, pool)
-    assert got.invalid.tolist() == [7, 8, 9]
-    assert not set(got.indices) & {7, 8, 9}
-    assert (np.diff(got.indices) > 0).all()
-    if strategies.get(name).budget != "none":
-        assert len(got) == got.budget == 40
-    assert sum(got.counts[phase].sum() for phase in ("quota", "fill")) == len(got)
-    assert "nan" not in got.summary()
-
-
-@every
-@pytest.mark.parametrize("budget", [1, 397])
-def test_one_row_and_all_rows(name, budget, pool):
-    extra = {"ccs": {"beta": 0.0}}.get(name, {})
-    if name in ("vjepa2", "datacomp"):
-        extra = {"reference": pool["centroids"]}
-    if strategies.get(name).budget != "none":
-        with warns(UserWarning) if (name, budget) == ("rsprune", 1) else no_warning():
-            assert len(run(name, pool, budget, **extra)) == budget
-
-
-def no_warning():
-    import contextlib
-
-    return contextlib.nullcontext()
-
-
-@every
-def test_same_bytes_at_any_thread_count_and_layout(name, pool, tmp_path):
-    x = pool["embeds"]
-    for i, part in enumerate(np.split(x, [3, 150, 151])):
-        np.save(tmp_path / f"{i}.npy", part)
-    for changes in ({}, {"centroids": None} | ({"k": 9} if name == "rsprune" else {})):
-        one = run(name, pool, threads=1, **changes)
-        assert same(one, run(name, pool, threads=3, **changes))
-        assert same(one, run(name, pool, **changes | {"embeds": tmp_path}))
-        assert same(one, run(name, pool, **changes | {"embeds": np.asfortranarray(x)}))
-        assert same(one, run(name, pool, **changes | {"embeds": x.astype(np.float64)})) or changes
-
-
 def test_dbp_says_what_its_clusters_keep_at_least(pool):
     with raises(errors.BudgetError, 6):
         run("dbp", pool, 3, balance=None)
@@ -99,20 +54,8 @@ def test_dbp_says_what_its_clusters_keep_at_least(pool):
 
 def test_dbp_is_the_same_in_any_blocks(pool, monkeypatch):
     whole = run("dbp", pool, centroids=None, k=30)
-    monkeypatch.setattr(sys.modules["rsprune.strategies.dbp"], "BLOCK", 7)
+    monkeypatch.setattr(import_module("rsprune.strategies.dbp"), "BLOCK", 7)
     assert same(whole, run("dbp", pool, centroids=None, k=30))
-
-
-@every
-def test_missing_inputs_are_named(name, pool):
-    method = strategies.get(name)
-    for need in method.needs:
-        argument = "reference" if need == "references" else need
-        with raises(errors.MissingInputError, repr(name), f"{argument}="):
-            run(name, pool, **{argument: None})
-    if method.budget == "required":
-        with raises(errors.BudgetError, "budget"):
-            run(name, pool, None)
 
 
 def test_options_may_need_inputs(pool):
@@ -126,33 +69,24 @@ def test_options_may_need_inputs(pool):
         strategies.select("random", None, 3)
 
 
-@every
-def test_unknown_options_list_the_known_ones(name, pool):
-    with raises(errors.ArgumentError, repr(name), "'colour'"):
-        run(name, pool, colour="red")
-
-
 @pytest.mark.parametrize(
     ("name", "option"),
     [
         ("rsprune", {"entropy_keep": 0}),
         ("rsprune", {"fill": "half"}),
-        ("cluster_nearest", {"which": "best"}),
-        ("hierarchical", {"which": "best"}),
+        ("cluster_nearest", {"within": "best"}),
+        ("hierarchical", {"shares": "even"}),
         ("hierarchical", {"levels": [5, 5]}),
         ("hierarchical", {"levels": []}),
         ("hierarchical", {"levels": [5, 2], "sample_sizes": [2]}),
         ("hierarchical", {"rounds": 0}),
-        ("vjepa2", {"within": "far"}),
         ("vjepa2", {"weights": {"reference": -1}}),
         ("dbp", {"temperature": 0}),
         ("dbp", {"balance": 2}),
-        ("dbp", {"keep": "some"}),
-        ("prototypes", {"keep": "random"}),
         ("prototypes", {"balance": -0.1}),
         ("ccs", {"beta": 1}),
         ("ccs", {"strata": 0}),
-        ("random", {"stratified": True, "k": 1000}),
+        ("random", {"shares": "even", "k": 1000}),
     ],
 )
 def test_options_out_of_range(name, option, pool):
@@ -189,89 +123,55 @@ def test_a_budget_beyond_the_valid_rows_is_an_error(pool):
     ],
 )
 def test_inputs_are_checked(inputs, error, values, pool):
+    name = {"score": "d2", "reference": "vjepa2"}.get(next(iter(inputs)), "random")
     with raises(error, *values):
-        run("random", pool, **inputs)
+        run(name, pool, **inputs)
 
 
 def test_clusters_are_those_of_fit_centroids_over_valid_rows(pool):
-    got = run("cluster_nearest", pool, k=5, seed=3, entropy=None)
+    got = run("cluster_nearest", pool, k=5, seed=3)
     fitted = rsprune.fit_centroids(pool["embeds"], 5, seed=3, n_init=1)
-    assert same(got, run("cluster_nearest", pool, centroids=fitted, entropy=None))
+    assert same(got, run("cluster_nearest", pool, centroids=fitted))
     # Given centroids are used where k is not given.
     assert run("cluster_nearest", pool).k == K
 
 
-def test_large_pools_are_fitted_on_a_draw(pool, monkeypatch):
-    monkeypatch.setattr("rsprune.strategies.inputs.FIT_ROWS", 150)
-    monkeypatch.setattr("rsprune.strategies.inputs.FIT_ROWS_A_CLUSTER", 1)
-    got = run("prototypes", pool, centroids=None, k=4, seed=1, entropy=None)
+def test_large_pools_are_fitted_on_a_random_sample(pool, monkeypatch):
+    monkeypatch.setattr("rsprune.strategies.base.FIT_ROWS", 150)
+    monkeypatch.setattr("rsprune.strategies.base.FIT_ROWS_PER_CLUSTER", 1)
+    got = run("prototypes", pool, centroids=None, k=4, seed=1)
     draws = rsprune._core.hash64(1, 0, N)
     valid = [i for i in range(N) if i not in (7, 8)]
     rows = sorted(sorted(valid, key=lambda i: draws[i])[:150])
     fitted = rsprune.fit_centroids(pool["embeds"][rows], 4, seed=1, n_init=1)
-    assert same(got, run("prototypes", pool, centroids=fitted, entropy=None))
+    assert same(got, run("prototypes", pool, centroids=fitted))
 
 
 def test_labels_are_groups_and_mark_invalid_rows(pool):
     labels = np.arange(N) % 3
     labels[20] = -1
-    got = run("random", pool, 30, labels=labels, stratified=True)
+    got = run("random", pool, 30, labels=labels, shares="even")
     assert got.invalid.tolist() == [7, 8, 9, 20]
     assert got.counts["quota"].tolist() == [10, 10, 10]
     assert np.isnan(got.similarity).all()
 
 
 def test_herding_of_much_warns(pool, monkeypatch):
-    monkeypatch.setattr(sys.modules["rsprune.strategies.herding"], "SLOW", 1e3)
-    with warns(UserWarning, "per_cluster=True") as caught:
+    monkeypatch.setattr(import_module("rsprune.strategies.herding"), "SLOW", 1e3)
+    with warns(UserWarning, "shares=") as caught:
         strategies.select("herding", pool["embeds"], 0.1)
     assert caught[0].filename == __file__
-    run("herding", pool, per_cluster=True)
+    run("herding", pool, shares="proportional")
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.integers(-2, 2), min_size=1, max_size=20), st.integers(0, 20))
-def test_best_is_a_stable_sort(keys, count):
+def test_top_rows_is_a_stable_sort(keys, count):
     rows = np.arange(len(keys))
     expected = sorted(sorted(rows.tolist(), key=lambda i: (keys[i], i))[:count])
-    assert best(np.array(keys), rows, count).tolist() == expected
-
-
-# --- methods of other packages ----------------------------------------------------------------------------------------
-
-
-@strategies.strategy(needs=("score",))
-def lowest(inputs, *, twice=False):
-    """The lowest scores."""
-    rows = inputs.candidates[np.argsort(inputs.score[inputs.candidates], kind="stable")][: inputs.rows_wanted]
-    return strategies.Choice(np.concatenate([rows, rows]) if twice else rows)
-
-
-@pytest.fixture
-def plugins(monkeypatch):
-    points = [
-        importlib.metadata.EntryPoint("lowest", f"{__name__}:lowest", "rsprune.strategies"),
-        importlib.metadata.EntryPoint("odd", f"{__name__}:no_warning", "rsprune.strategies"),
-        importlib.metadata.EntryPoint("random", f"{__name__}:lowest", "rsprune.strategies"),
-    ]
-    monkeypatch.setattr("rsprune.strategies.registry.entry_points", lambda group: points)
-
-
-def test_methods_of_other_packages_are_found(plugins):
-    assert strategies.names()[-2:] == ["lowest", "odd"]
-    assert strategies.names().count("random") == 1
-    score = [3.0, 1.0, np.nan, 0.5]
-    assert strategies.select("lowest", None, 2, score=score).indices.tolist() == [1, 3]
-    assert strategies.get("random").name == "random"
-    with raises(errors.ArgumentError, "'odd'"):
-        strategies.get("odd")
-
-
-def test_what_a_method_gives_is_checked(plugins):
-    with raises(errors.ArgumentError):
-        strategies.select("lowest", None, 2, score=[3.0, 1.0], twice=True)
+    assert top_rows(np.array(keys), rows, count).tolist() == expected
 
 
 def test_unknown_methods_and_needs():
@@ -311,16 +211,16 @@ def test_select_by_any_strategy(command, pool, tmp_path):
     np.save(tmp_path / "x.npy", pool["embeds"])
     np.save(tmp_path / "r.npy", pool["reference"])
     words = ["select", tmp_path / "x.npy", "--keep", "0.1", "-o", tmp_path / "s.parquet", "--seed", "4"]
-    done = command(*words, "--strategy", "cluster_nearest", "-O", "k=5", "-O", "which=furthest", "-O", "topup=false")
+    done = command(*words, "--strategy", "cluster_nearest", "-O", "k=5", "-O", "within=far", "-O", "topup=false")
     assert done.returncode == 0, done.stderr
     table = pq.read_table(tmp_path / "s.parquet")
     expected = strategies.select(
-        "cluster_nearest", pool["embeds"], 0.1, k=5, which="furthest", topup=False, seed=4
+        "cluster_nearest", pool["embeds"], 0.1, k=5, within="far", topup=False, seed=4
     )  # fmt: skip
     assert table["row"].to_pylist() == expected.indices.tolist()
     about = json.loads(table.schema.metadata[b"rsprune"])
     assert about["strategy"] == "cluster_nearest"
-    assert about["strategy_options"] == {"k": 5, "which": "furthest", "topup": False}
+    assert about["strategy_options"] == {"k": 5, "within": "far", "topup": False}
     done = command(*words, "--strategy", "vjepa2", "-r", tmp_path / "r.npy", "-O", "k=4")
     assert done.returncode == 0, done.stderr
     done = command(*words, "--strategy", "datacomp", "-r", tmp_path / "r.npy", "-O", "k=4", "--keep", "none", "--json")
@@ -328,4 +228,4 @@ def test_select_by_any_strategy(command, pool, tmp_path):
     done = command(*words)
     assert done.returncode == 1
     assert "needs centroids=" in done.stderr
-    assert command(*words, "--strategy", "random", "-O", "k").returncode == 2
+    assert command(*words, "--strategy", "random", "-O", "k").returncode == 1

@@ -12,7 +12,7 @@ from failures import raises
 from rsprune import _core
 from rsprune.apportion import apportion
 from rsprune.errors import ArgumentError, BudgetError, MissingInputError
-from rsprune.strategies import select
+from rsprune.strategies import get, select
 
 
 def at_angles(*degrees: float) -> np.ndarray:
@@ -94,13 +94,13 @@ def some_centroids(rows: np.ndarray) -> np.ndarray:
 # --- SemDeDup ---------------------------------------------------------------------------------------------------------
 
 
-def semdedup_oracle(rows: np.ndarray, centroids: np.ndarray, keep: str, mode: str, eps: float, seed: int):
+def semdedup_oracle(rows: np.ndarray, centroids: np.ndarray, within: str, mode: str, eps: float, seed: int):
     labels, similarity = rsprune.assign(rows, centroids)
     pairs, threshold = cosines(rows, rows), np.float32(1 - eps)
     draws = _core.hash64(seed, 0, len(rows))
     nearest, kept = {}, []
     for cluster in range(len(centroids)):
-        key = {"hard": similarity, "easy": -similarity, "random": draws}[keep]
+        key = {"far": similarity, "nearest": -similarity, "random": draws}[within]
         order = sorted((i for i in range(len(rows)) if labels[i] == cluster), key=lambda i: (key[i], i))
         remain: list[int] = []
         for place, i in enumerate(order):
@@ -119,17 +119,17 @@ def semdedup_oracle(rows: np.ndarray, centroids: np.ndarray, keep: str, mode: st
 @settings(max_examples=60, deadline=None)
 @given(
     pools(),
-    st.sampled_from(["hard", "easy", "random"]),
+    st.sampled_from(["far", "nearest", "random"]),
     st.sampled_from(["first_seen", "greedy", "components"]),
     st.floats(0, 1),
 )
-def test_semdedup_equals_its_oracle(rows, keep, mode, eps):
+def test_semdedup_equals_its_oracle(rows, within, mode, eps):
     centroids = some_centroids(rows)
-    expected, nearest = semdedup_oracle(rows, centroids, keep, mode, eps, seed=7)
-    chosen = select("semdedup", rows, centroids=centroids, eps=eps, keep=keep, mode=mode, seed=7)
+    expected, nearest = semdedup_oracle(rows, centroids, within, mode, eps, seed=7)
+    chosen = select("semdedup", rows, centroids=centroids, eps=eps, within=within, mode=mode, seed=7)
     assert chosen.indices.tolist() == expected
     budget = (len(nearest) + 1) // 2
-    chosen = select("semdedup", rows, budget, centroids=centroids, keep=keep, seed=7)
+    chosen = select("semdedup", rows, budget, centroids=centroids, within=within, seed=7)
     assert chosen.indices.tolist() == sorted(sorted(nearest, key=lambda i: (nearest[i], i))[:budget])
 
 
@@ -137,7 +137,7 @@ def test_semdedup_of_three_directions():
     # Neighbours at 8 degrees have a cosine of 0.990, above 1 - 0.0125; 0 and 16 degrees one of 0.961.
     rows, options = at_angles(0, 8, 16), {"centroids": at_angles(0), "eps": 0.0125}
     assert select("semdedup", rows, **options).indices.tolist() == [2]
-    assert select("semdedup", rows, **options, keep="easy").indices.tolist() == [0]
+    assert select("semdedup", rows, **options, within="nearest").indices.tolist() == [0]
     assert select("semdedup", rows, **options, mode="greedy").indices.tolist() == [0, 2]
     assert select("semdedup", rows, **options, mode="components").indices.tolist() == [2]
     assert select("semdedup", rows, centroids=at_angles(0), eps=0.005).indices.tolist() == [0, 1, 2]
@@ -150,7 +150,7 @@ def test_semdedup_says_what_excludes_what():
     for options in ({"eps": 0.1}, {"mode": "greedy"}):
         with raises(ArgumentError, "budget"):
             select("semdedup", rows, 2, k=1, **options)
-    for options in ({"eps": 1.5}, {"eps": -0.1}, {"keep": "soft"}, {"mode": "pairs"}):
+    for options in ({"eps": 1.5}, {"eps": -0.1}, {"within": "soft"}, {"mode": "pairs"}):
         with raises(ArgumentError, next(iter(options))):
             select("semdedup", rows, k=1, **options)
 
@@ -195,7 +195,7 @@ def test_kcenter_within_clusters_equals_its_oracle(rows, budget):
     for one, count in zip(members, apportion(budget, sizes, upper=sizes), strict=True):
         if count:
             expected += kcenter_oracle(pairs, one, min(one, key=lambda i: draws[i]), int(count), 0)
-    chosen = select("kcenter", rows, budget, centroids=centroids, per_cluster=True, first="random", seed=3)
+    chosen = select("kcenter", rows, budget, centroids=centroids, shares="proportional", first="random", seed=3)
     assert chosen.indices.tolist() == sorted(expected)
 
 
@@ -224,7 +224,7 @@ def test_kcenter_says_what_it_needs():
         with raises(ArgumentError, "first"):
             select("kcenter", rows, 1, first=first)
     with raises(ArgumentError, "first"):
-        select("kcenter", rows, 1, first=0, per_cluster=True, k=1)
+        select("kcenter", rows, 1, first=0, shares="proportional", k=1)
     with raises(ArgumentError, "min_distance"):
         select("kcenter", rows, 1, min_distance=3)
 
@@ -266,7 +266,9 @@ def test_facility_location_within_clusters_equals_its_oracle(rows, budget, balan
     expected = [
         i for one, count in zip(members, counts, strict=True) for i in facility_oracle(weights, one, int(count), 8)
     ]
-    chosen = select("facility_location", rows, budget, centroids=centroids, balanced=balanced)
+    chosen = select(
+        "facility_location", rows, budget, centroids=centroids, shares="even" if balanced else "proportional"
+    )
     assert chosen.indices.tolist() == sorted(expected)
 
 
@@ -281,7 +283,7 @@ def test_facility_location_on_a_graph_equals_its_oracle(rows, budget, k):
             weights[i, j] = pairs[i, j]
         weights[i, i] = 1.0 if i in valid else -1.0
     expected = facility_oracle(weights, valid, budget, 1)
-    chosen = select("facility_location", rows, budget, neighbours=k)
+    chosen = select("facility_location", rows, budget, n_neighbors=k)
     assert chosen.indices.tolist() == sorted(expected)
 
 
@@ -291,7 +293,7 @@ def test_facility_location_of_four_directions():
     assert select("facility_location", rows, 1, centroids=at_angles(20)).indices.tolist() == [2]
     assert select("facility_location", rows, 2, centroids=at_angles(20)).indices.tolist() == [2, 3]
     # Each covers itself and its nearest: 5 degrees covers 0, 5 and 10 (nearest of 0 and 10), and 90 covers itself.
-    assert select("facility_location", rows, 2, neighbours=1).indices.tolist() == [1, 3]
+    assert select("facility_location", rows, 2, n_neighbors=1).indices.tolist() == [1, 3]
 
 
 # --- D2 ---------------------------------------------------------------------------------------------------------------
@@ -337,54 +339,54 @@ def test_d2_equals_its_oracle(rows, budget, k, gamma, forward, reverse, seed):
     scores = np.random.default_rng(seed).random(len(rows)) + 0.5
     faded = 0.0 if reverse == "absolute" else gamma
     expected = d2_oracle(rows, scores, k, faded, forward, budget)
-    options = {"neighbours": k, "gamma": gamma, "forward": forward, "reverse": reverse}
+    options = {"n_neighbors": k, "gamma": gamma, "forward": forward, "reverse": reverse}
     assert select("d2", rows, budget, score=scores, **options).indices.tolist() == sorted(expected)
 
 
 def test_d2_of_three_directions():
     # Edges 0 - 10 and 10 - 90. u = 1.84, 2.12, 1.28; without what 10 degrees passes back, 0.06 and 0.69.
     rows = at_angles(0, 10, 90)
-    assert select("d2", rows, 1, neighbours=1).indices.tolist() == [1]
-    assert select("d2", rows, 2, neighbours=1).indices.tolist() == [1, 2]
+    assert select("d2", rows, 1, n_neighbors=1).indices.tolist() == [1]
+    assert select("d2", rows, 2, n_neighbors=1).indices.tolist() == [1, 2]
     # A high score of the first: u = 9.84, 9.83, 1.28, then 10 degrees is left with less than 90.
-    assert select("d2", rows, 2, neighbours=1, score=[9, 1, 1]).indices.tolist() == [0, 2]
+    assert select("d2", rows, 2, n_neighbors=1, score=[9, 1, 1]).indices.tolist() == [0, 2]
     # Ranks of entropy, 1/3, 1 and 1/3... of equal ones the same.
     bits = [3.0, 5.0, 3.0]
-    by_rank = select("d2", rows, 2, neighbours=1, entropy=bits).indices
-    assert by_rank.tolist() == select("d2", rows, 2, neighbours=1, score=[2 / 3, 1, 2 / 3]).indices.tolist()
+    by_rank = select("d2", rows, 2, n_neighbors=1, entropy=bits).indices
+    assert by_rank.tolist() == select("d2", rows, 2, n_neighbors=1, score=[2 / 3, 1, 2 / 3]).indices.tolist()
 
 
 # --- DINOv2 -----------------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=40, deadline=None)
-@given(pools(), pools(8), st.integers(1, 5), st.floats(0.5, 1), st.floats(0.5, 1), st.booleans(), st.integers(0, 9))
-def test_dinov2_equals_its_oracle(rows, others, k, dedup_cos, leak_cos, by_score, seed):
+@given(pools(), pools(8), st.integers(1, 5), st.floats(0, 0.5), st.floats(0, 0.5), st.booleans(), st.integers(0, 9))
+def test_dinov2_equals_its_oracle(rows, others, k, eps, leak_eps, by_score, seed):
     dim = min(rows.shape[1], others.shape[1])
     rows, others = np.ascontiguousarray(rows[:, :dim]), np.ascontiguousarray(others[:, :dim])
     rows[~rows.any(1)] = others[~others.any(1)] = 1
     score = np.random.default_rng(seed).integers(0, 3, len(rows)).astype(float)
 
-    def roots(values, cosine):
+    def roots(values, eps):
         pairs = cosines(values, values)
         found = neighbours(values, values, min(k, len(values) - 1), exclude_self=True)
         return components(
-            len(values), [(i, j) for i in range(len(values)) for j in found[i] if pairs[i, j] > np.float32(cosine)]
+            len(values), [(i, j) for i in range(len(values)) for j in found[i] if pairs[i, j] > np.float32(1 - eps)]
         )
 
-    first = roots(rows, dedup_cos)
+    first = roots(rows, eps)
     best = (lambda i: (-score[i], i)) if by_score else (lambda i: i)
     pool = sorted(min((i for i in range(len(rows)) if first[i] == root), key=best) for root in set(first))
-    second = roots(np.concatenate([rows[pool], others]), leak_cos)
+    second = roots(np.concatenate([rows[pool], others]), leak_eps)
     pool = [i for place, i in enumerate(pool) if second[place] not in second[len(pool) :]]
     if not pool:
         return
-    options = {"dedup_cos": dedup_cos, "leak_cos": leak_cos, "held_out": ["tests"], "dedup_k": k}
+    options = {"eps": eps, "leak_eps": leak_eps, "held_out": ["tests"], "n_neighbors": k}
     inputs = {"reference": {"tests": others, "train": rows[:2]}, "score": score if by_score else None}
     assert select("dinov2", rows, mode="none", **inputs, **options).indices.tolist() == pool
     nearest = neighbours(rows[:2], rows[pool], 2, exclude_self=False)
     expected = sorted({pool[j] for found in nearest for j in found})
-    assert select("dinov2", rows, **inputs, **options, k_nn=2).indices.tolist() == expected
+    assert select("dinov2", rows, **inputs, **options, n_retrieved=2).indices.tolist() == expected
 
 
 @settings(max_examples=30, deadline=None)
@@ -402,7 +404,7 @@ def test_dinov2_by_cluster_equals_its_oracle(rows, budget, min_hits, per_cluster
             of_set[name] += members[:per_cluster]
     of_set["b"] = [i for i in of_set["b"] if i not in of_set["a"]]
     everything = sorted(of_set["a"] + of_set["b"])
-    options = {"mode": "cluster", "min_hits": min_hits, "per_cluster": per_cluster, "seed": seed}
+    options = {"mode": "cluster", "min_hits": min_hits, "rows_per_cluster": per_cluster, "seed": seed}
     inputs = {"reference": sets, "centroids": centroids}
     assert select("dinov2", rows, **inputs, **options).indices.tolist() == everything
     if budget > len(everything):
@@ -420,16 +422,16 @@ def test_dinov2_by_cluster_equals_its_oracle(rows, budget, min_hits, per_cluster
 
 def test_dinov2_of_four_directions():
     rows, reference = at_angles(5, 40, 90, 92), at_angles(0)
-    assert select("dinov2", rows, reference=reference, k_nn=1).indices.tolist() == [0]
-    assert select("dinov2", rows, reference=reference, k_nn=2).indices.tolist() == [0, 1]
+    assert select("dinov2", rows, reference=reference, n_retrieved=1).indices.tolist() == [0]
+    assert select("dinov2", rows, reference=reference, n_retrieved=2).indices.tolist() == [0, 1]
     # As many neighbours as the budget takes.
     assert select("dinov2", rows, 3, reference=reference).indices.tolist() == [0, 1, 2]
     # Only 90 and 92 degrees are as near as 0.99; of them the lower remains, or the one of the better score.
-    alone = {"mode": "none", "dedup_cos": 0.99}
+    alone = {"mode": "none", "eps": 0.01}
     assert select("dinov2", rows, **alone).indices.tolist() == [0, 1, 2]
     assert select("dinov2", rows, **alone, score=[0, 0, 1, 2]).indices.tolist() == [0, 1, 3]
     # An evaluation image at 91 degrees takes both away.
-    leak = {"reference": at_angles(91), "held_out": "reference", "leak_cos": 0.99}
+    leak = {"reference": at_angles(91), "held_out": "reference", "leak_eps": 0.01}
     assert select("dinov2", rows, mode="none", **leak).indices.tolist() == [0, 1]
 
 
@@ -439,9 +441,16 @@ def test_dinov2_says_what_it_lacks():
         select("dinov2", rows, 2)
     with raises(ArgumentError, "held_out"):
         select("dinov2", rows, 2, reference=rows, held_out=["tests"])
-    with raises(BudgetError, "k_nn"):
-        select("dinov2", rows, 4, reference=at_angles(0), k_nn=2)
-    for options in ({"mode": "both"}, {"dedup_cos": 2}, {"min_hits": 0}, {"k_nn": 0}, {"dedup_k": 1.5}, {"cap": 0}):
+    with raises(BudgetError, "n_retrieved"):
+        select("dinov2", rows, 4, reference=at_angles(0), n_retrieved=2)
+    for options in (
+        {"mode": "both"},
+        {"eps": 2.5},
+        {"min_hits": 0},
+        {"n_retrieved": 0},
+        {"n_neighbors": 1.5},
+        {"cap": 0},
+    ):
         with raises(ArgumentError, next(iter(options))):
             select("dinov2", rows, 2, reference=at_angles(0), **options)
 
@@ -450,12 +459,12 @@ def test_dinov2_says_what_it_lacks():
 
 CASES = [
     ("semdedup", {"k": 5}),
-    ("semdedup", {"k": 5, "keep": "random", "mode": "greedy", "eps": 0.05}),
+    ("semdedup", {"k": 5, "within": "random", "mode": "greedy", "eps": 0.05}),
     ("semdedup", {"k": 5, "mode": "components", "eps": 0.05}),
     ("kcenter", {}),
-    ("kcenter", {"per_cluster": True, "k": 5}),
+    ("kcenter", {"shares": "proportional", "k": 5}),
     ("facility_location", {"k": 5}),
-    ("facility_location", {"neighbours": 8}),
+    ("facility_location", {"n_neighbors": 8}),
     ("d2", {}),
     ("dinov2", {}),
     ("dinov2", {"mode": "cluster", "k": 8, "min_hits": 1}),
@@ -469,7 +478,7 @@ def test_the_same_rows_with_any_threads_and_storage(name, options, tmp_path):
         np.float16
     )
     budget = None if "eps" in options else 90
-    inputs = {"reference": rows[::7], "seed": 11, **options}
+    inputs = get(name).usable({"reference": rows[::7]}) | {"seed": 11, **options}
     expected = select(name, rows, budget, threads=1, **inputs).indices
     assert budget is None or len(expected) == budget
     np.save(tmp_path / "rows.npy", rows)
@@ -484,6 +493,9 @@ def test_rows_that_are_invalid_for_any_reason_are_left_out(name):
     rows[3], rows[4], score[5] = 0, np.nan, np.nan
     options = {"reference": rows[10:20]} if name == "dinov2" else {}
     options |= {"k": 2} if name in ("semdedup", "facility_location") else {}
-    chosen = select(name, rows, 37, score=score, **options)
-    assert chosen.indices.tolist() == [i for i in range(40) if i not in (3, 4, 5)]
-    assert chosen.invalid.tolist() == [3, 4, 5]
+    labels = np.where(np.isnan(score), -1, 0)
+    columns = get(name).usable({"score": score, "labels": labels, "entropy": score})
+    chosen = select(name, rows, 37 if columns else 38, **columns, **options)
+    invalid = [3, 4, 5] if columns else [3, 4]
+    assert chosen.indices.tolist() == [i for i in range(40) if i not in invalid]
+    assert chosen.invalid.tolist() == invalid

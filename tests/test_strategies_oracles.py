@@ -65,7 +65,7 @@ def test_random_takes_the_smallest_draws(case, seed):
     assert pool.select("random", budget, seed=seed).indices.tolist() == expected
     shares = water_level(budget, [0] * pool.k, [len(m) for m in pool.members])
     expected = [sorted(m, key=lambda i: hash64(seed, i))[:b] for m, b in zip(pool.members, shares, strict=True)]
-    got = pool.select("random", budget, seed=seed, stratified=True)
+    got = pool.select("random", budget, seed=seed, shares="even")
     assert got.indices.tolist() == sorted(flat(expected))
     assert got.cluster.tolist() == [pool.labels[i] for i in got.indices]
 
@@ -107,7 +107,8 @@ def test_rsprune_is_select(case, fill, within):
     others = [i for i in range(pool.n) if i not in kept]
     expected = rsprune.select(pool.x, pool.centroids, budget, fill=fill, within=within, exclude=others)
     got = pool.select("rsprune", budget, fill=fill, within=within, entropy=bits, entropy_keep=0.5)
-    assert got.indices.tolist() == expected.indices.tolist()
+    for name in ("indices", "cluster", "similarity", "phase", "counts", "invalid"):
+        assert getattr(got, name).tobytes() == getattr(expected, name).tobytes(), name
 
 
 def test_rsprune_fits_the_reference_where_there_are_no_centroids():
@@ -147,7 +148,10 @@ def test_moderate_is_a_window_of_distances_from_medians(case, per_cluster, class
         labels = pool.rng.integers(0, 3, pool.n)
         inputs["labels"] = labels
     expected = moderate_oracle(pool, budget, labels, 3 if classes else pool.k, per_cluster)
-    assert pool.select("moderate", budget, per_cluster=per_cluster, **inputs).indices.tolist() == expected
+    assert (
+        pool.select("moderate", budget, shares="proportional" if per_cluster else None, **inputs).indices.tolist()
+        == expected
+    )
 
 
 def test_moderate_by_hand():
@@ -163,28 +167,28 @@ def test_moderate_by_hand():
 # --- cluster_nearest --------------------------------------------------------------------------------------------------
 
 
-def cluster_nearest_oracle(pool, budget, which, balanced, topup, seed):
+def cluster_nearest_oracle(pool, budget, within, shares_by, topup, seed):
     sizes, n = [len(m) for m in pool.members], len(pool.rows)
     if budget is None:
         shares = [min((s for s in sizes if s), default=0) if s else 0 for s in sizes]
-    elif balanced:
+    elif shares_by == "even":
         shares = water_level(budget, [0] * pool.k, sizes)
     else:
         shares = [s * budget // n for s in sizes]
     key = {
         "nearest": lambda i: (-pool.sim(i), i),
-        "furthest": lambda i: (pool.sim(i), i),
+        "far": lambda i: (pool.sim(i), i),
         "mid": lambda i: (pool.sim(i), i),
         "random": lambda i: (hash64(seed, i), i),
-    }[which]
+    }[within]
     chosen, rest = [], []
     for group, share in zip(pool.members, shares, strict=True):
         ranked, size, start = sorted(group, key=key), len(group), 0
-        if which == "mid":
-            start = (size - share) // 2 if balanced else size * (n - budget) // (2 * n)
+        if within == "mid":
+            start = (size - share) // 2 if shares_by == "even" else size * (n - budget) // (2 * n)
         chosen += ranked[start : start + share]
         rest += [
-            ((abs(2 * place - (size - 1)) / size, i) if which == "mid" else key(i))
+            ((abs(2 * place - (size - 1)) / size, i) if within == "mid" else key(i))
             for place, i in enumerate(ranked)
             if not start <= place < start + share
         ]
@@ -193,12 +197,18 @@ def cluster_nearest_oracle(pool, budget, which, balanced, topup, seed):
     return sorted(chosen)
 
 
-@given(pools(), st.sampled_from(["nearest", "furthest", "mid", "random"]), st.booleans(), st.booleans(), st.booleans())
-def test_cluster_nearest_keeps_a_fraction_of_each_cluster(case, which, balanced, topup, own_rule):
+@given(
+    pools(),
+    st.sampled_from(["nearest", "far", "mid", "random"]),
+    st.sampled_from(["even", "proportional"]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_cluster_nearest_keeps_a_fraction_of_each_cluster(case, within, shares, topup, own_rule):
     pool, budget = case
-    budget = None if own_rule and balanced else budget
-    expected = cluster_nearest_oracle(pool, budget, which, balanced, topup, 7)
-    got = pool.select("cluster_nearest", budget, which=which, balanced=balanced, topup=topup, seed=7)
+    budget = None if own_rule and shares == "even" else budget
+    expected = cluster_nearest_oracle(pool, budget, within, shares, topup, 7)
+    got = pool.select("cluster_nearest", budget, within=within, shares=shares, topup=topup, seed=7)
     assert got.indices.tolist() == expected
     if budget is not None and topup:
         assert len(got) == budget
@@ -218,31 +228,31 @@ def test_cluster_nearest_by_hand():
     got = run()
     assert got.indices.tolist() == [0, 1, 5]
     assert got.phase.tolist() == [0, 0, 1]
-    assert run(which="furthest", topup=False).indices.tolist() == [3, 4]
+    assert run(within="far", topup=False).indices.tolist() == [3, 4]
     # Furthest first, from place floor(5 * 4/7 / 2) = 1 on.
-    assert run(which="mid", topup=False).indices.tolist() == [2, 3]
+    assert run(within="mid", topup=False).indices.tolist() == [2, 3]
 
 
 # --- prototypes, a2mae_like -------------------------------------------------------------------------------------------
 
 
-@given(pools(), st.sampled_from(["hard", "easy"]), st.sampled_from([0.0, 0.5, 1.0]))
-def test_prototypes_keep_the_hardest(case, keep, balance):
+@given(pools(), st.sampled_from(["far", "nearest"]), st.sampled_from([0.0, 0.5, 1.0]))
+def test_prototypes_keep_the_hardest(case, within, balance):
     pool, budget = case
-    sign = 1 if keep == "hard" else -1
+    sign = 1 if within == "far" else -1
     key = lambda i: (sign * pool.sim(i), i)  # noqa: E731
     least = math.floor(balance * budget / pool.k + 1e-9)
     chosen = flat(sorted(m, key=key)[:least] for m in pool.members)
     rest = sorted((i for i in pool.rows if i not in chosen), key=key)
     expected = sorted(chosen + rest[: budget - len(chosen)])
-    assert pool.select("prototypes", budget, keep=keep, balance=balance).indices.tolist() == expected
+    assert pool.select("prototypes", budget, within=within, balance=balance).indices.tolist() == expected
 
 
 def test_prototypes_by_hand():
     x = np.concatenate([line(0.9, 0.2, 0.1), -line(0.9, 0.8)])
     run = lambda **options: strategies.select("prototypes", x, 2, centroids=POLES, **options)  # noqa: E731
     assert run().indices.tolist() == [1, 2]
-    assert run(keep="easy").indices.tolist() == [0, 3]
+    assert run(within="nearest").indices.tolist() == [0, 3]
     assert run(balance=1.0).indices.tolist() == [2, 4]
 
 
@@ -270,7 +280,7 @@ def test_a2mae_like_by_hand():
 # --- dbp --------------------------------------------------------------------------------------------------------------
 
 
-def shares_of_projection(target, low, high, total):
+def shares_by_projection(target, low, high, total):
     """The clipped shares, by looking for the shift among all its breakpoints."""
     bends = sorted({b - t for b, t in zip([*low, *high], [*target, *target], strict=True)})
     sums = [sum(min(max(t + s, a), b) for t, a, b in zip(target, low, high, strict=True)) for s in bends]
@@ -279,9 +289,12 @@ def shares_of_projection(target, low, high, total):
 
 
 @given(
-    pools(), st.sampled_from([0.1, 0.5]), st.sampled_from([None, 0.0, 0.5]), st.sampled_from(["hard", "easy", "random"])
+    pools(),
+    st.sampled_from([0.1, 0.5]),
+    st.sampled_from([None, 0.0, 0.5]),
+    st.sampled_from(["far", "nearest", "random"]),
 )
-def test_dbp_gives_more_to_wide_and_distant_clusters(case, tau, balance, keep):
+def test_dbp_gives_more_to_wide_and_distant_clusters(case, tau, balance, within):
     pool, budget = case
     sizes = [len(m) for m in pool.members]
     lone = 1 if balance is None else math.floor(balance * budget / pool.k + 1e-9)
@@ -299,8 +312,8 @@ def test_dbp_gives_more_to_wide_and_distant_clusters(case, tau, balance, keep):
             complexity[j] = sum(1 - pool.sim(i) for i in group) / len(group) * inter
     complexity[np.isnan(complexity)] = np.nanmean(complexity)
     power = np.exp((complexity - complexity.max()) / tau)
-    exact = shares_of_projection(power / power.sum() * budget, low, sizes, budget)
-    got = pool.select("dbp", budget, temperature=tau, balance=balance, keep=keep)
+    exact = shares_by_projection(power / power.sum() * budget, low, sizes, budget)
+    got = pool.select("dbp", budget, temperature=tau, balance=balance, within=within)
     assert len(got) == budget
     counts = got.counts["quota"].tolist()
     # Whole numbers beside the exact shares, rounded up by largest fraction.
@@ -309,10 +322,10 @@ def test_dbp_gives_more_to_wide_and_distant_clusters(case, tau, balance, keep):
     down = [e - math.floor(e) for e, g in zip(exact, counts, strict=True) if g < e - 1e-6]
     assert not up or not down or min(up) >= max(down) - 1e-6
     key = {
-        "hard": lambda i: (pool.sim(i), i),
-        "easy": lambda i: (-pool.sim(i), i),
+        "far": lambda i: (pool.sim(i), i),
+        "nearest": lambda i: (-pool.sim(i), i),
         "random": lambda i: (hash64(0, i), i),
-    }[keep]
+    }[within]
     expected = flat(sorted(m, key=key)[:b] for m, b in zip(pool.members, counts, strict=True))
     assert got.indices.tolist() == sorted(expected)
 
@@ -399,7 +412,9 @@ def test_herding_follows_the_mean(case, per_cluster):
         expected = flat(herd(pool, m, b) for m, b in zip(pool.members, shares, strict=True) if b)
     else:
         expected = herd(pool, pool.rows, budget)
-    assert pool.select("herding", budget, per_cluster=per_cluster).indices.tolist() == sorted(expected)
+    assert pool.select("herding", budget, shares="proportional" if per_cluster else None).indices.tolist() == sorted(
+        expected
+    )
 
 
 def test_herding_by_hand():
@@ -479,8 +494,8 @@ def cut_oracle(total, sizes, draws):
     return shares
 
 
-@given(pools(), st.sampled_from(["random", "closest"]), st.integers(0, 3), st.booleans())
-def test_hierarchical_shares_down_the_tree(case, which, seed, resample):
+@given(pools(), st.sampled_from(["random", "nearest"]), st.integers(0, 3), st.booleans())
+def test_hierarchical_shares_down_the_tree(case, within, seed, resample):
     pool, budget = case
     distinct = len({tuple(row) for row in pool.units(pool.rows).round(5).tolist()})
     if distinct < 8:
@@ -488,7 +503,7 @@ def test_hierarchical_shares_down_the_tree(case, which, seed, resample):
     options = {"n_init": 1, "max_iter": 50, "tol": 0.0, "seed": seed}
     levels = [4, 2]
     got = strategies.select(
-        "hierarchical", pool.x, budget, levels=levels, which=which, seed=seed,
+        "hierarchical", pool.x, budget, levels=levels, within=within, seed=seed,
         sample_sizes=[3, 1] if resample else None, rounds=2,
     )  # fmt: skip
     first = rsprune.fit_centroids(pool.x, levels[0], **options)
@@ -514,7 +529,7 @@ def test_hierarchical_shares_down_the_tree(case, which, seed, resample):
             top_shares[p], [len(members[c]) for c in children], [hash64(stream[0], c) for c in children]
         )
         for c, share in zip(children, shares, strict=True):
-            key = (lambda i: (hash64(seed, i), i)) if which == "random" else (lambda i: (-similarity[i], i))
+            key = (lambda i: (hash64(seed, i), i)) if within == "random" else (lambda i: (-similarity[i], i))
             expected += sorted(members[c], key=key)[:share]
     assert got.indices.tolist() == sorted(expected)
 

@@ -72,7 +72,6 @@ class MissingInputError(ArgumentError):
         "embeds": "the embeddings of the pool",
         "budget": "a number of rows, or a fraction",
         "reference": "the embeddings of reference images",
-        "references": "the embeddings of reference images",
         "centroids": "fitted centroids",
         "entropy": "the entropies of the images, from rsprune.entropy",
         "score": "a score for each row, more is better",
@@ -80,8 +79,7 @@ class MissingInputError(ArgumentError):
     }
 
     def __init__(self, method: str, name: str) -> None:
-        argument = "reference" if name == "references" else name
-        super().__init__(f"the strategy {method!r} needs {argument}=: {self.WHAT.get(name, name)}")
+        super().__init__(f"the strategy {method!r} needs {name}=: {self.WHAT.get(name, name)}")
 
 
 class ShapeError(RspruneError, ValueError):

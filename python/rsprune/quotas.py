@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rsprune.apportion import apportion
 from rsprune.errors import ArgumentError, BudgetError, DtypeError, ShapeError
 
-__all__ = ["GroupCounts", "Groups", "Quotas", "group_budgets", "read_groups"]
+__all__ = ["GroupCounts", "Groups", "Quotas", "group_budgets", "read_groups", "select_in_groups"]
 
 Quotas = Literal["even"] | Mapping[Any, float]
 
@@ -55,6 +55,58 @@ def read_groups(groups: Any, n: int) -> Groups:
         message = f"groups that cannot be put in order ({error}); expected strings alone, or numbers alone"
         raise DtypeError(message) from None
     return Groups(names.tolist(), of.reshape(n))
+
+
+def select_in_groups(
+    run: Callable[..., tuple[NDArray[Any], ...]],
+    groups: Groups,
+    labels: NDArray[np.int32],
+    pool: NDArray[np.bool_],
+    preselected: NDArray[np.int64],
+    quotas: Quotas | None,
+    budget: int,
+    nothing: tuple[NDArray[Any], ...],
+    *,
+    strict: bool,
+) -> tuple[dict[Any, GroupCounts], tuple[NDArray[Any], ...]]:
+    """Share a budget out among groups, and select from each of them by itself.
+
+    Parameters
+    ----------
+    run
+        ``run(labels, budget, preselected)`` selects: row numbers, clusters, similarities, phases, counts and more.
+    groups, labels, pool
+        The group of each row, its cluster, and whether it can be selected.
+    preselected, quotas, budget, strict
+        See :func:`rsprune.select_assigned`.
+    nothing
+        Row numbers, clusters, phases and counts of an empty selection.
+
+    Returns
+    -------
+    tuple
+        The counts of each group by its name; row numbers (ascending), clusters, phases and counts of all groups.
+    """
+    names, of = groups
+    pools = np.bincount(of[pool], minlength=len(names)).tolist()
+    held = np.bincount(of[preselected], minlength=len(names)).tolist()
+    budgets = group_budgets(quotas, budget, names, pools, held, strict=strict)
+    members = np.split(np.argsort(of, kind="stable"), np.cumsum(np.bincount(of, minlength=len(names)))[:-1])
+    # The labels of one group at a time; the rows of the others look invalid.
+    visible = np.full_like(labels, -1)
+    parts = [nothing]
+    for group, rows in enumerate(members):
+        if budgets[group]:
+            visible[rows] = labels[rows]
+            chosen = run(visible, budgets[group], preselected[of[preselected] == group])
+            parts.append((*chosen[:2], *chosen[3:5]))
+            visible[rows] = -1
+    *columns, counts = zip(*parts, strict=True)
+    order = np.argsort(np.concatenate(columns[0]))
+    indices, *others = (np.concatenate(column)[order] for column in columns)
+    selected = np.bincount(of[indices], minlength=len(names)).tolist()
+    by_group = dict(zip(names, map(GroupCounts, pools, budgets, selected), strict=True))
+    return by_group, (indices, *others, np.sum(counts, axis=0))
 
 
 def group_budgets(

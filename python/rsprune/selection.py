@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsprune import _core
 from rsprune.assignment import Assignment, assign, read_assignment
-from rsprune.centroids import OnInvalid, as_core
+from rsprune.centroids import as_core
 from rsprune.dedup import near_duplicates
 from rsprune.embeddings import Embeddings, as_rows
 from rsprune.errors import ArgumentError, BudgetError
 from rsprune.io import atomic_write
-from rsprune.options import check_options, keywords, option
-from rsprune.quotas import GroupCounts, Groups, Quotas, group_budgets, read_groups
+from rsprune.options import keywords
+from rsprune.quotas import GroupCounts, Groups, read_groups, select_in_groups
+from rsprune.select_options import AssignedSelectOptions, Fill, SelectOptions, Within
 from rsprune.validation import (
+    budget_rows,
     check_column,
     check_integer,
     check_number,
     check_row_numbers,
     check_threads,
-    fraction_of,
     warn_caller,
 )
 
@@ -49,9 +50,6 @@ __all__ = [
     "select_assigned",
 ]
 
-Fill = Literal["global", "waterfill", "zscore", "none"]
-Within = Literal["nearest", "far", "random", "mid"]
-
 # Values of Selection.phase.
 QUOTA, FILL, PRESELECTED = 0, 1, 2
 
@@ -60,93 +58,6 @@ MAX_EXACT = 2**24
 
 # The columns of Selection.counts.
 COUNTS = np.dtype([("pool", np.int64), ("quota", np.int64), ("fill", np.int64), ("preselected", np.int64)])
-
-
-def _read_quotas(text: str) -> Any:
-    """Parse ``even``, or a JSON object of groups and their rows or fractions."""
-    return json.loads(text) if text.startswith("{") else text
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class AssignedSelectOptions:
-    """Options of :func:`select_assigned`."""
-
-    fill: Fill = option(
-        "global",
-        help="How the rest of the budget is distributed, which the quotas leave because K does not divide it or "
-        "because clusters are small. global: to the best of all remaining rows, the paper's rule, which favors tight "
-        "clusters. waterfill: evenly over the clusters, as far as their rows reach. zscore: as global, by similarity "
-        "standardized within each cluster. none: it is not, so fewer rows than the budget come back.",
-    )
-    within: Within = option(
-        "nearest",
-        help="Which rows of a cluster come first, also in the fill. nearest, far: the most, or least, similar to the "
-        "centroid. random: by a random key of seed and row number. mid: those of middle rank by similarity.",
-    )
-    min_similarity: float | None = option(
-        None,
-        help="Rows less similar than this to their centroid (both as float32) are out of the domain: never selected, "
-        "but listed in Selection.outside.",
-    )
-    groups: Any = option(
-        None,
-        help="A group for each row, strings or numbers (N,), such as its resolution, region or sensor. Rows are "
-        "selected from each group as if it were alone, with its own share of the budget.",
-        parser=np.load,
-        metavar="FILE.npy",
-    )
-    quotas: Quotas | None = option(
-        None,
-        help="The shares of the groups. By default in proportion to the rows to select from, by largest remainder. "
-        "even: alike, as far as the rows of each group reach. Or a mapping of groups to rows (ints) or fractions of "
-        "the budget (floats); the groups that it leaves out share the rest in proportion. Ties go to the larger group, "
-        "then to the first by name. No group gets less than is preselected of it.",
-        parser=_read_quotas,
-        metavar="even|JSON",
-    )
-    exclude: Any = option(
-        None,
-        help="Row numbers, or a boolean mask (N,), of rows that are never selected.",
-        parser=np.load,
-        metavar="FILE.npy",
-    )
-    preselected: Any = option(
-        None,
-        help="Row numbers, a boolean mask (N,), or a Selection, of rows that are selected already. They count towards "
-        "the budget and the quotas of their clusters; where they exceed those, the other quotas are lowered evenly.",
-        parser=np.load,
-        metavar="FILE.npy",
-    )
-    strict: bool = option(
-        True,
-        help="Fail when fewer rows than the budget can be selected, instead of returning all of them.",
-    )
-
-    def __post_init__(self) -> None:
-        check_options(self)
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class SelectOptions(AssignedSelectOptions):
-    """Options of :func:`select`: those of :func:`select_assigned`, and those that need the embeddings."""
-
-    dedup: float | None = option(
-        None,
-        help="Leave out near-duplicates: rows within this cosine distance (0.01, say) of a row of their cluster that "
-        "stays. The most similar to the centroid stays (or the one of the highest score, where there is one), and so "
-        "do all preselected rows. The paper takes duplicates as they come.",
-        minimum=0,
-        maximum=1,
-    )
-    normalize: bool = option(
-        True,
-        help="Divide by the norm of each row. Otherwise similarities are dot products, which prefer long rows.",
-    )
-    on_invalid: OnInvalid = option(
-        "exclude",
-        help="What happens with rows that are NaN, infinite or all zero: they are left out and listed in "
-        "Selection.invalid, or raise an error.",
-    )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -471,13 +382,12 @@ def choose(request: Request, assignment: Assignment, k: int, rows: Embeddings | 
     if request.groups is not None:
         pool = (labels >= 0) & ~np.isnan(ranks)
         pool[excluded] = False
-        by_group = _group_shares(request, pool)
-        indices, cluster, phase, counts = _select_in_groups(run, request, labels, list(by_group.values()), chosen)
-        selected = np.bincount(request.groups.of[indices], minlength=len(by_group)).tolist()
-        by_group = {
-            name: group._replace(selected=count)
-            for (name, group), count in zip(by_group.items(), selected, strict=True)
-        }
+        nothing = (indices[:0], cluster[:0], phase[:0], np.zeros_like(counts))
+        by_group, (indices, cluster, phase, chosen) = select_in_groups(
+            run, request.groups, labels, pool, preselected, options.quotas, budget, nothing, strict=options.strict
+        )
+        chosen[:, 0] = counts[:, 0]  # the rows to select from are those of all groups
+        counts = chosen
         shares = ((group.budget, str(name)) for name, group in by_group.items() if group.budget)
         smallest, name = min(shares, default=(budget, ""))
         where = f" in the group {name!r}"
@@ -500,46 +410,6 @@ def choose(request: Request, assignment: Assignment, k: int, rows: Embeddings | 
         out_of_domain,
         by_group,
     )
-
-
-def _group_shares(request: Request, pool: NDArray[np.bool_]) -> dict[Any, GroupCounts]:
-    """Share the budget out among the groups; nothing is selected yet."""
-    assert request.groups is not None
-    names, of = request.groups
-    pools = np.bincount(of[pool], minlength=len(names)).tolist()
-    held = np.bincount(of[request.preselected], minlength=len(names)).tolist()
-    options = request.options
-    budgets = group_budgets(options.quotas, request.budget, names, pools, held, strict=options.strict)
-    of_each = zip(names, pools, budgets, strict=True)
-    return {name: GroupCounts(pool, budget, 0) for name, pool, budget in of_each}
-
-
-def _select_in_groups(
-    run: Callable[..., _core.Selection],
-    request: Request,
-    labels: NDArray[np.int32],
-    shares: list[GroupCounts],
-    ungrouped: _core.Selection,
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint8], NDArray[np.int64]]:
-    """Select from each group by itself; return indices, clusters, phases and counts of all."""
-    assert request.groups is not None
-    of, preselected = request.groups.of, request.preselected
-    members = np.split(np.argsort(of, kind="stable"), np.cumsum(np.bincount(of, minlength=len(shares)))[:-1])
-    # The labels of one group at a time; the rows of the others look invalid.
-    visible = np.full_like(labels, -1)
-    parts = []
-    for group, (rows, share) in enumerate(zip(members, shares, strict=True)):
-        if share.budget:
-            visible[rows] = labels[rows]
-            parts.append(run(visible, share.budget, preselected[of[preselected] == group]))
-            visible[rows] = -1
-    indices = np.concatenate([ungrouped.indices[:0], *(part.indices for part in parts)])
-    cluster = np.concatenate([ungrouped.cluster[:0], *(part.cluster for part in parts)])
-    phase = np.concatenate([ungrouped.phase[:0], *(part.phase for part in parts)])
-    counts = sum((part.counts for part in parts), np.zeros_like(ungrouped.counts))
-    counts[:, 0] = ungrouped.counts[:, 0]
-    order = np.argsort(indices)
-    return indices[order], cluster[order], phase[order], counts
 
 
 def check_min_similarity(value: Any) -> float | None:
@@ -584,26 +454,3 @@ def _float32_ranks(score: Any, n: int, fill: Fill) -> NDArray[np.float32]:
     ranks = np.full(n, np.nan, np.float32)
     ranks[valid] = rank - MAX_EXACT
     return ranks
-
-
-def budget_rows(budget: Any, n: int) -> int:
-    """Read a budget as a number of rows, at least one."""
-    if isinstance(budget, int | np.integer) and not isinstance(budget, bool):
-        rows = int(budget)
-        if rows < 1:
-            message = f"a budget of {rows} rows; expected at least 1, or a fraction between 0 and 1"
-            raise BudgetError(message)
-    elif isinstance(budget, float | np.floating):
-        if not 0 < budget < 1:
-            message = f"a budget of {budget}; expected a fraction between 0 and 1, or a whole number of rows as an int"
-            raise BudgetError(message)
-        # The nudge: 0.29 of 100 rows are 29, though 0.29 * 100 is 28.999999999999996.
-        rows = fraction_of(float(budget), n)
-        if rows < 1:
-            message = f"a budget of {budget} of {n} rows is less than one row; raise it, or give a number of rows"
-            raise BudgetError(message)
-    else:
-        message = f"a budget of {budget!r}; expected a whole number of rows, or a fraction between 0 and 1"
-        raise BudgetError(message)
-    # The core counts in machine words; any larger number asks for more rows than there can be.
-    return min(rows, 2**63 - 1)

@@ -10,9 +10,10 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune.errors import ArgumentError, DtypeError, ShapeError
+from rsprune.errors import ArgumentError, BudgetError, DtypeError, ShapeError
 
 __all__ = [
+    "budget_rows",
     "check_choice",
     "check_column",
     "check_integer",
@@ -100,6 +101,29 @@ def check_choice(name: str, value: Any, choices: Any) -> Any:
 def check_threads(threads: int | None) -> int | None:
     """Check a number of threads; None stands for all cores."""
     return None if threads is None else check_integer("threads", threads)
+
+
+def budget_rows(budget: Any, n: int) -> int:
+    """Read a budget as a number of rows, at least one."""
+    if isinstance(budget, int | np.integer) and not isinstance(budget, bool):
+        rows = int(budget)
+        if rows < 1:
+            message = f"a budget of {rows} rows; expected at least 1, or a fraction between 0 and 1"
+            raise BudgetError(message)
+    elif isinstance(budget, float | np.floating):
+        if not 0 < budget < 1:
+            message = f"a budget of {budget}; expected a fraction between 0 and 1, or a whole number of rows as an int"
+            raise BudgetError(message)
+        # The nudge: 0.29 of 100 rows are 29, though 0.29 * 100 is 28.999999999999996.
+        rows = fraction_of(float(budget), n)
+        if rows < 1:
+            message = f"a budget of {budget} of {n} rows is less than one row; raise it, or give a number of rows"
+            raise BudgetError(message)
+    else:
+        message = f"a budget of {budget!r}; expected a whole number of rows, or a fraction between 0 and 1"
+        raise BudgetError(message)
+    # The core counts in machine words; any larger number asks for more rows than there can be.
+    return min(rows, 2**63 - 1)
 
 
 def check_column(

@@ -15,7 +15,7 @@ EXAMPLES = """
 [bold]Examples[/bold]\n
   rsprune select embedded/ --centroids reference/centroids.safetensors --keep 0.15 --out selection.parquet\n
   rsprune select img_emb/ -c centroids.safetensors --keep 1575000 -o selection.parquet\n
-  rsprune select img_emb/ --strategy herding -O per_cluster=true --keep 0.1 -o herd.parquet
+  rsprune select img_emb/ --strategy herding -O shares=proportional --keep 0.1 -o herd.parquet
 """
 
 

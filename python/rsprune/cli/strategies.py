@@ -37,7 +37,7 @@ def command(
 
 def about(method: Any) -> dict[str, Any]:
     """What a method needs and takes, as JSON values."""
-    needs = ["reference" if need == "references" else need for need in method.needs]
+    needs = list(method.needs)
     if method.budget == "required":
         needs.append("budget")
     return {"summary": method.summary, "needs": needs, "budget": method.budget, "options": dict(method.options)}

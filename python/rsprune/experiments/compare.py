@@ -165,8 +165,8 @@ def compare(
         A run folder that kept its embeddings. Only Stage I's survivors have one: for methods without Stage I, run
         ``prune`` with ``entropy_keep=1``.
     strategies
-        Names, each with options if wanted: ``"rsprune"``, ``"rsprune:entropy_keep=0.3"``, ``"semdedup:keep=easy"``. All
-        methods that there are by default.
+        Names, each with options if wanted: ``"rsprune"``, ``"rsprune:entropy_keep=0.3"``,
+        ``"semdedup:within=nearest"``. All methods by default.
     keep
         Budgets: fractions of the whole collection, or numbers of images.
     labels, key_column, label_column
@@ -313,16 +313,17 @@ class _Contest:
 
     def run(self, path: Path, name: str, options: dict[str, Any], rows: int) -> dict[str, Any]:
         """Choose and measure."""
-        centroids = self.centroids() if name == "rsprune" else None
+        method = strategies.get(name)
+        inputs = method.usable({"reference": self.prior, "entropy": self.pool.entropy})
+        if "centroids" in method.needs:  # other methods cluster the pool themselves
+            inputs["centroids"] = self.centroids()
         begun = time.perf_counter()
         try:
             chosen = strategies.select(
                 name,
                 self.pool.embeds,
                 rows,
-                reference=self.prior,
-                centroids=centroids,
-                entropy=self.pool.entropy,
+                **inputs,
                 seed=self.seed,
                 threads=self.threads,
                 **options,

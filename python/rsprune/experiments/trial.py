@@ -124,13 +124,14 @@ class TrialRunner:
         """Select rows of the pool."""
         pool = self.pool
         method = strategies.get(arm.strategy)
+        inputs = method.usable({"reference": np.concatenate(list(self.known.values())), "entropy": pool.entropy})
+        if "centroids" in method.needs:  # other methods cluster the pool themselves
+            inputs["centroids"] = self.centroids(arm, seed)
         return strategies.select(
             arm.strategy,
             pool.embeds,
             None if method.budget == "none" else budget_rows(arm.keep, pool.total),
-            reference=np.concatenate(list(self.known.values())),
-            centroids=self.centroids(arm, seed) if arm.strategy == "rsprune" else None,
-            entropy=pool.entropy,
+            **inputs,
             seed=seed,
             threads=self.threads,
             **arm.options,

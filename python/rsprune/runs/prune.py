@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rsprune import strategies
 from rsprune.errors import BudgetError
 from rsprune.io import provenance_header
 from rsprune.options import keywords
@@ -147,7 +148,8 @@ def prune(
     selection |= check_strategy(choice, has_reference=not isinstance(opened, FittedReference))
     folder = RunFolder(out)
     making = encoder_config(encoder, folder)
-    keep = options.keep_embeddings or rule.strategy != "rsprune"  # the others choose among the embeddings themselves
+    # A strategy that selects by quota works from clusters and similarities; the others need the embeddings themselves.
+    keep = options.keep_embeddings or not strategies.get(rule.strategy).quotas
     config = provenance_header() | {
         "source": source_config(images),
         "entropy": options.gray.config() | options.stage_one(),

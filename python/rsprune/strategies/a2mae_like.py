@@ -1,4 +1,4 @@
-"""A stand-in for the sampling of A2-MAE, of which no code and no full description can be had."""
+"""A stand-in for the sampling of A2-MAE, of which neither code nor a full description is available."""
 
 from __future__ import annotations
 
@@ -8,42 +8,46 @@ import numpy as np
 
 from rsprune.apportion import apportion
 from rsprune.errors import ArgumentError
-from rsprune.strategies.base import Choice, Inputs, strategy
-from rsprune.strategies.ranking import best_of_groups
+from rsprune.selection import Within
+from rsprune.strategies.base import Picked, Pool, strategy
+from rsprune.strategies.grouping import top_per_group, within_key
 
 __all__ = ["a2mae_like"]
 
 
-@strategy(needs=("embeds",))
-def a2mae_like(inputs: Inputs, *, k: int | None = None, prior: Any = None) -> Choice:
-    """A stand-in for A2-MAE's sampling, never to be reported as it: even shares of clusters, furthest rows first.
+@strategy(needs=("embeds",), uses=("centroids",))
+def a2mae_like(pool: Pool, *, k: int | None = None, prior: Any = None, within: Within = "far") -> Picked:
+    """A stand-in for A2-MAE's sampling, never to be reported as it: even shares of clusters, farthest rows first.
 
     What is known of the original is that it prunes by clusters, balances diversity, and keeps challenging examples.
-    Here each cluster of the pool gets an even share of the budget, by water-filling, and keeps its rows furthest from
+    Here each cluster of the pool gets an even share of the budget, by water-filling, and keeps its rows farthest from
     the centroid.
 
     Parameters
     ----------
-    inputs
+    pool
         Without ``centroids`` 200 clusters are fitted on the pool.
     k
-        Fit so many clusters, whatever centroids are given.
+        Fit this many clusters, whatever centroids are given.
     prior
         Numbers (N,) of at least 0, such as the urban share of an image: the share of a cluster is in proportion to the
         mean over its rows.
+    within
+        Which rows of a cluster are kept.
     """
-    clusters = inputs.clusters(k)
-    labels, pool = clusters.labels, inputs.candidates
-    sizes = np.bincount(labels[pool], minlength=clusters.k)
-    weight = np.ones(clusters.k)
+    clusters = pool.cluster(k)
+    rows = pool.candidates
+    labels = clusters.labels[rows]
+    sizes = np.bincount(labels, minlength=clusters.k)
+    weights = np.ones(clusters.k)
     if prior is not None:
         prior = np.asarray(prior, np.float64)
-        if prior.shape != (inputs.n,) or not (np.isfinite(prior) & (prior >= 0)).all():
-            message = f"prior is of shape {prior.shape}; expected {inputs.n} numbers of at least 0, one a row"
+        if prior.shape != (pool.n,) or not (np.isfinite(prior) & (prior >= 0)).all():
+            message = f"prior is of shape {prior.shape}; expected {pool.n} numbers of at least 0, one a row"
             raise ArgumentError(message)
-        weight = np.bincount(labels[pool], weights=prior[pool], minlength=clusters.k) / np.maximum(sizes, 1)
-        if (reach := int(sizes[weight > 0].sum())) < inputs.rows_wanted:
+        weights = np.bincount(labels, weights=prior[rows], minlength=clusters.k) / np.maximum(sizes, 1)
+        if (reach := int(sizes[weights > 0].sum())) < pool.budget:
             message = f"only {reach} rows are in clusters of a prior above 0, fewer than the budget: raise some priors"
             raise ArgumentError(message)
-    counts = apportion(inputs.rows_wanted, weight, upper=sizes)
-    return Choice(best_of_groups(clusters.similarity, clusters, counts, inputs), clusters)
+    counts = apportion(pool.budget, weights, upper=sizes)
+    return Picked(top_per_group(within_key(within, clusters, pool), clusters, counts, pool), clusters)

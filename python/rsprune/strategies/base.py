@@ -1,175 +1,408 @@
-"""The one door to all methods: checks what is given, runs the method, checks what it gives."""
+"""What a selection method is given, what it returns, and how the registry describes it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune.assignment import read_assignment
-from rsprune.centroids import Centroids
+from rsprune import _core
+from rsprune.assignment import Assignment, assign, read_assignment
+from rsprune.centroids import Centroids, as_core, fit_centroids
 from rsprune.embeddings import Embeddings, as_rows
-from rsprune.errors import ArgumentError, BudgetError, DtypeError, EmptyInputError, MissingInputError, ShapeError
-from rsprune.selection import COUNTS, FILL, PRESELECTED, QUOTA, Selection, budget_rows
-from rsprune.strategies.inputs import Choice, Clusters, FittedClusters, Inputs
-from rsprune.strategies.registry import get
-from rsprune.strategies.strategy import Strategy, strategy
-from rsprune.validation import check_integer, check_threads
+from rsprune.errors import ArgumentError, BudgetError, EmptyInputError, MissingInputError, ShapeError
+from rsprune.selection import Selection, budget_rows
+from rsprune.validation import check_column, check_integer, check_threads
 
-__all__ = ["Choice", "Clusters", "FittedClusters", "Inputs", "Strategy", "select", "strategy"]
+__all__ = ["Budget", "Clustering", "Partition", "Picked", "Pool", "Strategy", "strategy"]
+
+Budget = Literal["required", "optional", "none"]
+
+#: The inputs of :func:`rsprune.strategies.select` that a method may use.
+INPUTS = ("embeds", "assignment", "centroids", "reference", "entropy", "score", "labels")
+
+# A pool of more rows than FIT_ROWS, and than FIT_ROWS_PER_CLUSTER for each cluster, is clustered by a sample.
+FIT_ROWS, FIT_ROWS_PER_CLUSTER = 200_000, 32
 
 
-def select(
-    name: str,
-    embeds: Any = None,
-    budget: float | None = None,
-    *,
-    assignment: Any = None,
-    centroids: Any = None,
-    reference: Any = None,
-    entropy: Any = None,
-    score: Any = None,
-    labels: Any = None,
-    seed: int = 0,
-    threads: int | None = None,
-    **options: Any,
-) -> Selection:
-    """Select rows by any method.
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """The rows of a pool in disjoint groups.
 
-    Every method keeps the same promises: no more rows than the budget, and exactly so many unless one of its options
-    says otherwise; ties to the lowest row; the same bytes with any number of threads and however the rows are stored;
-    draws by seed and row number alone. ``docs/strategies.md`` has the methods, their formulas and sources.
-
-    Parameters
+    Attributes
     ----------
-    name
-        The method: one of :func:`rsprune.strategies.names`.
-    embeds
-        (N, D) embeddings of the pool; see :func:`rsprune.embeddings.as_rows`. None for a method that needs none.
-    budget
-        Rows to select: an integer, or a fraction in (0, 1) of all N rows, rounded down. None for a method with a rule
-        of its own.
-    assignment
-        Clusters and similarities (a :class:`~rsprune.Assignment`) to ``centroids`` that are known already, for
-        ``"rsprune"`` in place of the embeddings.
-    centroids
-        :class:`~rsprune.Centroids` or a (K, D) array: used where the method would otherwise fit clusters on the pool.
-    reference
-        Embeddings of the reference images; a mapping of names to such, for several sets.
-    entropy
-        (N,) bits, as :func:`rsprune.entropy` gives them.
-    score
-        (N,) any score, more is better: of a training run, or of another tool.
     labels
-        Integers (N,), 0 or more: a class each row; -1 marks an invalid row.
-    seed
-        Random seed.
-    threads
-        Number of threads, all cores by default. Results do not depend on it.
-    **options
-        Options of the method.
+        int32 (N,): the group of each row; -1 for invalid rows.
+    k
+        Number of groups.
+    similarity
+        float32 (N,): the cosine to the centroid of the group, NaN for invalid rows; None for groups without centroids.
+    centroids
+        float32 (K, D) unit vectors; None for groups that are classes.
+    """
 
-    Returns
-    -------
-    Selection
-        Rows ascending. ``cluster`` and ``similarity`` are those of the clusters that the method worked with; without
-        any the pool is one cluster, and ``similarity`` NaN.
+    labels: NDArray[np.int32]
+    k: int
+    similarity: NDArray[np.float32] | None = None
+    centroids: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Clustering(Partition):
+    """The rows of a pool around centroids."""
+
+    similarity: NDArray[np.float32]
+    centroids: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Picked:
+    """The rows that a method picked.
+
+    Attributes
+    ----------
+    rows
+        Row numbers, each once, in any order: valid rows, no more than the budget.
+    partition
+        The groups that it worked with, if any; otherwise the pool counts as one group.
+    phase
+        uint8, aligned with ``rows``: why each was picked (see :class:`rsprune.Selection`); None for all by quota.
+    """
+
+    rows: NDArray[np.int64]
+    partition: Partition | None = None
+    phase: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """The rows that a method picks from, and everything known about them, checked.
+
+    Attributes
+    ----------
+    method
+        The name of the method, for messages.
+    n
+        Number of rows, N.
+    requested
+        The budget, or None where the method has a rule of its own.
+    embeds
+        The embeddings of the rows.
+    assignment
+        Clusters and similarities to ``centroids`` that are known already; stands in for ``embeds``.
+    centroids
+        Unit centroids to use instead of fitted ones.
+    reference
+        Embeddings of the reference images, by the name of their set.
+    entropy, score
+        float64 (N,): bits; any score of which more is better. NaN marks an invalid row.
+    labels
+        int32 (N,): a class for each row, -1 for an invalid one.
+    seed, threads
+        The random seed; the number of threads, None for all cores.
+    """
+
+    method: str
+    n: int
+    requested: int | None
+    embeds: Embeddings | None = None
+    assignment: Assignment | None = None
+    centroids: Centroids | None = None
+    reference: Mapping[str, Embeddings] | None = None
+    entropy: NDArray[np.float64] | None = None
+    score: NDArray[np.float64] | None = None
+    labels: NDArray[np.int32] | None = None
+    seed: int = 0
+    threads: int | None = None
+    _clusterings: dict[Any, Clustering] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def read(
+        cls, method: Strategy, inputs: Mapping[str, Any], budget: float | None, seed: int, threads: int | None
+    ) -> Pool:
+        """Check the inputs of a method, by their names in :data:`INPUTS`; None stands for one that is not given."""
+        given = {name: value for name, value in inputs.items() if value is not None}
+        method.check_inputs(given)
+        read: dict[str, Any] = {}
+        lengths: dict[str, int] = {}
+        if "embeds" in given:
+            read["embeds"] = as_rows(given["embeds"])
+            lengths["embeds"] = read["embeds"].shape[0]
+        if "centroids" in given:
+            centroids = given["centroids"]
+            read["centroids"] = centroids if isinstance(centroids, Centroids) else _read_centroids(centroids, lengths)
+        if "assignment" in given:
+            labels, similarity = given["assignment"]
+            read["assignment"] = read_assignment(labels, similarity, read["centroids"].k)
+            lengths["assignment"] = len(read["assignment"].labels)
+        for name, parse in (("entropy", _read_numbers), ("score", _read_numbers), ("labels", _read_labels)):
+            if name in given:
+                read[name] = parse(name, given[name])
+                lengths[name] = len(read[name])
+        if "reference" in given:
+            read["reference"] = _read_sets(given["reference"], read.get("embeds"))
+        if len(set(lengths.values())) != 1:
+            message = f"inputs of different numbers of rows: {', '.join(f'{name} {n}' for name, n in lengths.items())}"
+            raise ShapeError(message)
+        n = next(iter(lengths.values()))
+        if n == 0:
+            message = "nothing to select from: 0 rows"
+            raise EmptyInputError(message)
+        requested = None if budget is None else budget_rows(budget, n)
+        seed, threads = check_integer("seed", seed, minimum=0), check_threads(threads)
+        return cls(method.name, n, requested, **read, seed=seed, threads=threads)
+
+    def require(self, name: str) -> Any:
+        """Return the input of this name.
+
+        Raises
+        ------
+        MissingInputError
+            It was not given.
+        """
+        value = getattr(self, name)
+        if value is None:
+            raise MissingInputError(self.method, name)
+        return value
+
+    @property
+    def budget(self) -> int:
+        """The number of rows to pick, at most as many as are valid.
+
+        Raises
+        ------
+        MissingInputError
+            There is no budget.
+        BudgetError
+            There are fewer valid rows.
+        """
+        if self.requested is None:
+            raise MissingInputError(self.method, "budget")
+        return min(self.requested, len(self.candidates))
+
+    @property
+    def references(self) -> Embeddings:
+        """All reference sets as one, in the order in which they were given."""
+        sets = list(self.require("reference").values())
+        return Embeddings((sum(one.shape[0] for one in sets), sets[0].shape[1]), [p for one in sets for p in one.parts])
+
+    @cached_property
+    def valid(self) -> NDArray[np.bool_]:
+        """The rows that can be picked, bool (N,): those with a direction, entropy, score, label, as far as given."""
+        valid = np.ones(self.n, np.bool_) if self.embeds is None else self.embeds.valid(self.threads)
+        for values in (self.entropy, self.score):
+            if values is not None:
+                valid &= ~np.isnan(values)
+        if self.labels is not None:
+            valid &= self.labels >= 0
+        return valid
+
+    @cached_property
+    def candidates(self) -> NDArray[np.int64]:
+        """The valid rows, ascending.
+
+        Raises
+        ------
+        BudgetError
+            There are fewer than the budget.
+        """
+        rows = np.flatnonzero(self.valid).astype(np.int64)
+        if self.requested is not None and self.requested > len(rows):
+            message = (
+                f"a budget of {self.requested} rows, but only {len(rows)} of {self.n} can be selected "
+                f"({self.n - len(rows)} invalid); lower it"
+            )
+            raise BudgetError(message)
+        return rows
+
+    @cached_property
+    def random_keys(self) -> NDArray[np.uint64]:
+        """uint64 (N,): ``hash64(seed, row)`` of each row, which does not depend on the number of rows."""
+        return _core.hash64(self.seed, 0, self.n)
+
+    def cluster(
+        self, k: int | None = None, *, default_k: int = 200, n_init: int = 1, max_iter: int = 100, tol: float = 1e-4
+    ) -> Clustering:
+        """Cluster the pool: around the centroids that were given, or else around fitted ones.
+
+        Parameters
+        ----------
+        k
+            Fit this many clusters on the pool, even where centroids were given.
+        default_k
+            How many to fit where neither ``k`` nor centroids were given; never more than half the valid rows.
+        n_init, max_iter, tol
+            See :func:`rsprune.fit_centroids`.
+
+        Notes
+        -----
+        Spherical K-means with k-means++ starts. On unit rows the order within a cluster is that of Euclidean distance:
+        ``|x - m|^2 = 1 + |m|^2 - 2 <x, m>``. A pool of more than 200,000 rows (32 for each cluster, if that is more) is
+        fitted on a random sample of that size; every row is then assigned.
+        """
+        key = (k, default_k, n_init, max_iter, tol)
+        if key not in self._clusterings:
+            embeds = self.require("embeds")
+            if k is None and self.centroids is not None:
+                fitted = self.centroids
+            else:
+                wanted = max(1, min(default_k, len(self.candidates) // 2)) if k is None else k
+                fitted = self.fit(wanted, n_init=n_init, max_iter=max_iter, tol=tol)
+            labels, similarity = assign(embeds, fitted, threads=self.threads)
+            # A row may be invalid for another reason than its embedding.
+            labels[~self.valid] = -1
+            similarity[~self.valid] = np.nan
+            self._clusterings[key] = Clustering(labels, fitted.k, similarity, fitted.vectors)
+        return self._clusterings[key]
+
+    def partition(self, k: int | None = None, *, default_k: int = 200) -> Partition:
+        """Partition the pool by class where labels were given and ``k`` was not, or else :meth:`cluster` it."""
+        if k is None and self.labels is not None:
+            labels = np.where(self.valid, self.labels, -1).astype(np.int32)
+            return Partition(labels, int(self.labels.max()) + 1)
+        return self.cluster(k, default_k=default_k)
+
+    def whole(self) -> Partition:
+        """Return all valid rows as one group."""
+        return Partition(np.where(self.valid, 0, -1).astype(np.int32), 1)
+
+    def fit(self, k: int, *, n_init: int = 1, max_iter: int = 100, tol: float = 1e-4) -> Centroids:
+        """Fit ``k`` centroids on the valid rows of the pool, or on a random sample of them where it is large."""
+        embeds = self.require("embeds")
+        limit = max(FIT_ROWS, FIT_ROWS_PER_CLUSTER * k)
+        rows = self.candidates
+        if len(rows) > limit:
+            rows = np.sort(rows[np.argsort(self.random_keys[rows], kind="stable")[:limit]])
+        if k > len(rows):
+            message = f"k is {k}, but there are only {len(rows)} valid rows to cluster; lower k"
+            raise ArgumentError(message)
+        taken = embeds if len(rows) == self.n else embeds.take(rows)
+        return fit_centroids(taken, k, seed=self.seed, n_init=n_init, max_iter=max_iter, tol=tol, threads=self.threads)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A selection method as the registry knows it; made by :func:`strategy`.
+
+    Attributes
+    ----------
+    run
+        ``run(pool, **options)`` returns what it picked, or a whole :class:`rsprune.Selection`. Its keyword-only
+        parameters are the options of the method.
+    needs
+        The inputs without which it cannot work, from :data:`INPUTS`. An option may need more.
+    uses
+        The inputs that it uses where they are given. Any other input is refused, except ``embeds``, which say what rows
+        there are and which of them are valid.
+    budget
+        Whether it needs a budget, can do without one, or picks as many rows as its own rule says.
+    quotas
+        Whether it selects by quota and fill from an assignment to reference centroids. Such a method can be given the
+        assignment instead of the embeddings, and its Selection tells where the quota of each cluster and the fill end.
+    """
+
+    run: Callable[..., Picked | Selection]
+    needs: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
+    budget: Budget = "required"
+    quotas: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of the method."""
+        return self.run.__name__
+
+    @property
+    def summary(self) -> str:
+        """What the method does, in one line."""
+        return (inspect.getdoc(self.run) or "").partition("\n")[0]
+
+    @cached_property
+    def options(self) -> Mapping[str, Any]:
+        """The options of the method and their defaults."""
+        parameters = inspect.signature(self.run).parameters.values()
+        return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
+
+    def usable(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those of the inputs that the method needs or uses, for callers who have more than that.
+
+        An assignment stands in for the embeddings where both are there and it suffices.
+        """
+        names = {"embeds", *self.needs, *self.uses}
+        if self.quotas and inputs.get("assignment") is not None:
+            names = names - {"embeds"} | {"assignment"}
+        return {name: value for name, value in inputs.items() if name in names}
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Fail when ``options`` holds one that the method does not have."""
+        if unknown := sorted(set(options) - set(self.options)):
+            known = ", ".join(self.options) or "none at all"
+            message = f"the strategy {self.name!r} has no option {unknown[0]!r}; it has {known}"
+            raise ArgumentError(message)
+
+    def check_inputs(self, given: Mapping[str, Any]) -> None:
+        """Fail when an input is missing, or when one is given that the method does not use.
+
+        Raises
+        ------
+        MissingInputError
+            The method needs an input that was not given.
+        ArgumentError
+            The method does not use an input that was given.
+        """
+        known = {"embeds", *self.needs, *self.uses} | ({"assignment"} if self.quotas else set())
+        if unused := [name for name in given if name not in known]:
+            message = f"the strategy {self.name!r} does not use {unused[0]}=: leave it out"
+            raise ArgumentError(message)
+        # Centroids can be fitted on reference images.
+        stand_ins = {"embeds": "assignment"} | ({} if "assignment" in given else {"centroids": "reference"})
+        for need in self.needs:
+            if need not in given and stand_ins.get(need) not in given:
+                raise MissingInputError(self.name, need)
+        if not given.keys() - {"centroids", "reference"}:
+            raise MissingInputError(self.name, "embeds")
+        if "assignment" in given and "centroids" not in given:
+            raise MissingInputError(self.name, "centroids")
+
+    def __call__(self, pool: Pool, options: Mapping[str, Any]) -> Picked | Selection:
+        """Run the method."""
+        if self.budget == "required" and pool.requested is None:
+            message = f"the strategy {self.name!r} needs a budget: a number of rows, or a fraction between 0 and 1"
+            raise BudgetError(message)
+        if self.budget == "none" and pool.requested is not None:
+            message = f"the strategy {self.name!r} has no budget: its own rule says how many rows it keeps; pass None"
+            raise BudgetError(message)
+        return self.run(pool, **options)
+
+
+def strategy(
+    *, needs: tuple[str, ...] = (), uses: tuple[str, ...] = (), budget: Budget = "required", quotas: bool = False
+) -> Callable[[Callable[..., Picked | Selection]], Strategy]:
+    """Make a :class:`Strategy` of a function ``f(pool, *, option=default, ...) -> Picked``.
 
     Raises
     ------
     ArgumentError
-        No such method, or no such option, or an option out of range.
-    MissingInputError
-        The method needs an input that was not given; the message names it.
-    BudgetError
-        No budget, or one that cannot be met.
-    ShapeError, DtypeError, EmptyInputError
-        Inputs that are not of N rows, or not of numbers.
+        ``needs`` or ``uses`` holds a name that is no input.
     """
-    method = get(name)
-    method.check(options)
-    rows = None if embeds is None else as_rows(embeds)
-    bits, scores, classes = _numbers("entropy", entropy), _numbers("score", score), _classes(labels)
-    fitted = centroids if centroids is None or isinstance(centroids, Centroids) else Centroids(centroids)
-    known = None
-    if assignment is not None:
-        k = options.get("k") if fitted is None else fitted.k
-        if k is None:
-            raise MissingInputError(name, "centroids")
-        known = read_assignment(assignment[0], assignment[1], k)
-    lengths = {"entropy": bits, "score": scores, "labels": classes, "assignment": known and known.labels}
-    n = _rows({"embeds": rows, **lengths}, method)
-    inputs = Inputs(
-        method=name,
-        n=n,
-        budget=None if budget is None else budget_rows(budget, n),
-        embeds=rows,
-        references=_sets(reference, rows),
-        centroids=fitted,
-        entropy=bits,
-        score=scores,
-        labels=classes,
-        assignment=known,
-        seed=check_integer("seed", seed, minimum=0),
-        threads=check_threads(threads),
-    )
-    chosen = method(inputs, options)
-    return chosen if isinstance(chosen, Selection) else _selection(inputs, chosen)
+    for name in (*needs, *uses):
+        if name not in INPUTS:
+            message = f"{name!r} is no input of a strategy; expected some of {', '.join(INPUTS)}"
+            raise ArgumentError(message)
+    return lambda run: Strategy(run, tuple(needs), tuple(uses), budget, quotas)
 
 
-def _selection(inputs: Inputs, choice: Choice) -> Selection:
-    """Check what a method chose, and lay it out."""
-    order = np.argsort(choice.rows, kind="stable")
-    rows = np.asarray(choice.rows, np.int64)[order]
-    if len(rows) and (
-        rows[0] < 0 or rows[-1] >= inputs.n or not inputs.valid[rows].all() or (np.diff(rows) == 0).any()
-    ):
-        message = f"the strategy {inputs.method!r} chose rows that are invalid, not there, or chosen twice"
-        raise ArgumentError(message)
-    budget = len(rows) if inputs.budget is None else inputs.budget
-    if len(rows) > budget:
-        message = f"the strategy {inputs.method!r} chose {len(rows)} rows, more than the budget of {budget}"
-        raise BudgetError(message)
-    whole = Clusters(np.where(inputs.valid, 0, -1).astype(np.int32), 1)
-    clusters = choice.clusters or whole
-    cluster = clusters.labels[rows]
-    similarity = np.full(len(rows), np.nan, np.float32) if clusters.similarity is None else clusters.similarity[rows]
-    phase = np.full(len(rows), QUOTA, np.uint8) if choice.phase is None else choice.phase[order].astype(np.uint8)
-    counts = np.zeros(clusters.k, COUNTS)
-    counts["pool"] = _sizes(clusters.labels[inputs.candidates], clusters.k)
-    for field, value in (("quota", QUOTA), ("fill", FILL), ("preselected", PRESELECTED)):
-        counts[field] = _sizes(cluster[phase == value], clusters.k)
-    invalid = np.flatnonzero(~inputs.valid).astype(np.int64)
-    k, n = clusters.k, inputs.n
-    return Selection(rows, cluster, similarity, phase, counts, invalid, budget, k, n, outside=choice.outside)
+def _read_centroids(centroids: Any, lengths: Mapping[str, int]) -> Centroids:
+    return Centroids(as_core(centroids, rows=lengths.get("embeds")).vectors())
 
 
-def _sizes(labels: NDArray[np.int32], k: int) -> NDArray[np.int64]:
-    """Rows in each group; those in none are not counted."""
-    return np.bincount(labels[labels >= 0], minlength=k)
-
-
-def _rows(given: Mapping[str, Any], method: Strategy) -> int:
-    """The number of rows that all inputs agree on."""
-    lengths = {name: value.shape[0] for name, value in given.items() if value is not None}
-    if not lengths:
-        raise MissingInputError(method.name, method.needs[0] if method.needs else "embeds")
-    if len(set(lengths.values())) > 1:
-        message = f"inputs of different numbers of rows: {', '.join(f'{name} {n}' for name, n in lengths.items())}"
-        raise ShapeError(message)
-    n = int(next(iter(lengths.values())))
-    if n == 0:
-        message = "nothing to select from: 0 rows"
-        raise EmptyInputError(message)
-    return n
-
-
-def _sets(reference: Any, pool: Embeddings | None) -> dict[str, Embeddings] | None:
+def _read_sets(reference: Any, pool: Embeddings | None) -> dict[str, Embeddings]:
     """Read one or several sets of reference embeddings, of the dimension of the pool."""
-    if reference is None:
-        return None
     named = reference if isinstance(reference, Mapping) else {"reference": reference}
     sets = {str(name): as_rows(embeds) for name, embeds in named.items()}
     if not sets:
@@ -185,36 +418,19 @@ def _sets(reference: Any, pool: Embeddings | None) -> dict[str, Embeddings] | No
     return sets
 
 
-def _column(name: str, values: Any, kinds: str, what: str) -> NDArray[Any]:
-    """Read one value a row, of these kinds of dtype; an empty list has none."""
-    array = np.asarray(values)
-    if array.ndim != 1:
-        message = f"{name} of shape {array.shape}; expected (rows,)"
-        raise ShapeError(message)
-    if array.dtype.kind not in kinds and array.size:
-        message = f"{name} of {array.dtype}; expected {what}"
-        raise DtypeError(message)
-    return array
-
-
-def _numbers(name: str, values: Any) -> NDArray[np.float64] | None:
-    if values is None:
-        return None
-    array = _column(name, values, "fiu", "numbers")
+def _read_numbers(name: str, values: Any) -> NDArray[np.float64]:
     # -0.0 and 0.0 are one score.
-    numbers: NDArray[np.float64] = array.astype(np.float64) + 0.0
+    numbers: NDArray[np.float64] = check_column(name, values).astype(np.float64) + 0.0
     if np.isinf(numbers).any():
         message = f"{name} holds infinity in row {int(np.flatnonzero(np.isinf(numbers))[0])}; expected finite numbers"
         raise ArgumentError(message)
     return numbers
 
 
-def _classes(labels: Any) -> NDArray[np.int32] | None:
-    if labels is None:
-        return None
-    array = _column("labels", labels, "iu", "integers")
-    wrong = np.flatnonzero((array < -1) | (array >= 2**31 - 1))
+def _read_labels(name: str, values: Any) -> NDArray[np.int32]:
+    labels = check_column(name, values, kinds="iu", expected="integers")
+    wrong = np.flatnonzero((labels < -1) | (labels >= 2**31 - 1))
     if wrong.size:
-        message = f"row {int(wrong[0])} has label {array[wrong[0]]}; expected 0 or more, or -1 for an invalid row"
+        message = f"row {int(wrong[0])} has label {labels[wrong[0]]}; expected 0 or more, or -1 for an invalid row"
         raise ArgumentError(message)
-    return array.astype(np.int32)
+    return labels.astype(np.int32)

@@ -1,30 +1,27 @@
-"""Cluster_nearest: an equal fraction of each cluster of the pool, those nearest to its centre."""
+"""Cluster_nearest: an equal fraction of each cluster of the pool, those nearest to its center."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
-from rsprune.apportion import apportion
-from rsprune.errors import ArgumentError
-from rsprune.selection import FILL, QUOTA
-from rsprune.strategies.base import Choice, Inputs, strategy
-from rsprune.strategies.ranking import Key, best, places
+from rsprune.selection import FILL, QUOTA, Within
+from rsprune.strategies.base import Picked, Pool, strategy
+from rsprune.strategies.grouping import Key, Shares, rank_in_group, share_budget, top_rows, within_key
+from rsprune.validation import check_choice
 
 __all__ = ["cluster_nearest"]
 
 
-@strategy(needs=("embeds",), budget="optional")
+@strategy(needs=("embeds",), uses=("centroids",), budget="optional")
 def cluster_nearest(
-    inputs: Inputs,
+    pool: Pool,
     *,
     k: int | None = None,
-    which: Literal["nearest", "furthest", "mid", "random"] = "nearest",
-    balanced: bool = False,
+    within: Within = "nearest",
+    shares: Shares = "proportional",
     topup: bool = True,
-) -> Choice:
-    """Of each cluster of the pool an equal fraction, nearest to its centroid.
+) -> Picked:
+    """An equal fraction of each cluster of the pool, nearest to its centroid first.
 
     Briq, Wang and Kesselheim (arXiv 2411.12523). Cluster l of ``n_l`` rows keeps ``floor(n_l B / N)`` of them:
     shares in proportion to size, where RS-Prune's are equal. Here K-means is spherical, its order within a cluster that
@@ -32,50 +29,45 @@ def cluster_nearest(
 
     Parameters
     ----------
-    inputs
+    pool
         Without ``centroids`` 200 clusters are fitted on the pool.
     k
-        Fit so many clusters, whatever centroids are given. The paper takes 1,000 for ImageNet.
-    which
-        The rows of a cluster that are kept: ``"nearest"`` to the centroid, ``"furthest"``, ``"random"``, or in the
-        ``"mid"``: of the furthest first, from place ``floor(n_l (1 - B / N) / 2)`` on.
-    balanced
-        The same number of each cluster: without a budget that of the smallest one, with a budget by water-filling.
+        Fit this many clusters, whatever centroids are given. The paper takes 1,000 for ImageNet.
+    within
+        Which rows of a cluster are kept: ``"nearest"`` to the centroid, ``"far"`` from it, ``"random"``, or in the
+        ``"mid"``: farthest first, from rank ``floor(n_l (1 - B / N) / 2)`` on.
+    shares
+        With ``"even"`` the same number of each cluster: without a budget that of the smallest one, with a budget by
+        water-filling.
     topup
         Give what the floors leave of the budget to the first of all remaining rows, in the same order. With False, the
         paper's rule, up to K - 1 rows fewer come back.
     """
-    clusters = inputs.clusters(k)
-    labels, pool = clusters.labels, inputs.candidates
-    sizes = np.bincount(labels[pool], minlength=clusters.k)
-    if inputs.budget is None:
-        if not balanced:
-            inputs.need("budget")
-        counts = np.minimum(sizes[sizes > 0].min(initial=len(pool)), sizes)
-    elif balanced:
-        counts = apportion(inputs.budget, upper=sizes)
+    check_choice("shares", shares, Shares)
+    clusters = pool.cluster(k)
+    rows = pool.candidates
+    labels, n = clusters.labels[rows], len(rows)
+    sizes = np.bincount(labels, minlength=clusters.k)
+    if shares == "even" and pool.requested is None:
+        counts = np.minimum(sizes[sizes > 0].min(initial=n), sizes)
+    elif shares == "even":
+        counts = share_budget("even", sizes, pool)
     else:
-        counts = sizes * inputs.budget // len(pool)
-    similarity = clusters.similarity
+        counts = sizes * pool.budget // n
+    key: Key = clusters.similarity if within == "mid" else within_key(within, clusters, pool)
     starts = np.zeros_like(counts)
-    orders: dict[str, Key] = {"nearest": -similarity, "furthest": similarity, "mid": similarity, "random": inputs.draws}
-    if which not in orders:
-        message = f"which is {which!r}; expected 'nearest', 'furthest', 'mid' or 'random'"
-        raise ArgumentError(message)
-    order = fill = orders[which]
-    if which == "mid":
-        starts = (sizes - counts) // 2 if balanced else sizes * (len(pool) - inputs.rows_wanted) // (2 * len(pool))
-    place = places(order, clusters, inputs)
-    starts_of, counts_of = starts[labels[pool]], counts[labels[pool]]
-    inside = (place[pool] >= starts_of) & (place[pool] < starts_of + counts_of)
-    if which == "mid":
-        # Across clusters of all sizes: how far from the middle of its own, relative to its size.
-        fill = np.full(inputs.n, np.inf)
-        fill[pool] = np.abs(2 * place[pool] - (sizes[labels[pool]] - 1)) / sizes[labels[pool]]
-    phase = np.full(inputs.n, QUOTA, np.uint8)
-    rows = pool[inside]
-    if topup and inputs.budget is not None and len(rows) < inputs.budget:
-        more = best(fill, pool[~inside], inputs.budget - len(rows))
+    if within == "mid":
+        starts = (sizes - counts) // 2 if shares == "even" else sizes * (n - pool.budget) // (2 * n)
+    rank = rank_in_group(key, clusters, pool)[rows]
+    inside = (rank >= starts[labels]) & (rank < (starts + counts)[labels])
+    if within == "mid":
+        # Across clusters of all sizes: how far from the middle of its own a row ranks, relative to its size.
+        key = np.full(pool.n, np.inf)
+        key[rows] = np.abs(2 * rank - (sizes[labels] - 1)) / sizes[labels]
+    phase = np.full(pool.n, QUOTA, np.uint8)
+    picked = rows[inside]
+    if topup and pool.requested is not None and len(picked) < pool.budget:
+        more = top_rows(key, rows[~inside], pool.budget - len(picked))
         phase[more] = FILL
-        rows = np.sort(np.concatenate([rows, more]))
-    return Choice(rows, clusters, phase[rows])
+        picked = np.sort(np.concatenate([picked, more]))
+    return Picked(picked, clusters, phase[picked])

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from rsprune.strategies.base import Choice, Inputs, strategy
-from rsprune.strategies.ranking import best
-from rsprune.strategies.targets import check_reach, pool_clusters, target_counts
+from rsprune.strategies.base import Picked, Pool, strategy
+from rsprune.strategies.grouping import reference_clusters, reference_hits, require_reachable, top_up_to_budget
 
 __all__ = ["datacomp"]
 
 
-@strategy(needs=("embeds", "references"), budget="optional")
-def datacomp(inputs: Inputs, *, k: int | None = None) -> Choice:
+@strategy(needs=("embeds", "reference"), uses=("centroids",), budget="optional")
+def datacomp(pool: Pool, *, k: int | None = None) -> Picked:
     """All rows of the clusters of the pool that hold a reference image.
 
-    The image-based filter of DataComp (Gadre et al., NeurIPS 2023). Its rule knows no budget; where one is given, so
-    many of the rows are drawn at random.
+    The image-based filter of DataComp (Gadre et al., NeurIPS 2023). Its rule knows no budget; where one is given, that
+    many of the rows are picked at random.
 
     Parameters
     ----------
-    inputs
+    pool
         Without ``centroids`` one cluster for 500 rows is fitted on the pool; DataComp takes 100,000 for its pools.
     k
-        Fit so many clusters, whatever centroids are given.
+        Fit this many clusters, whatever centroids are given.
     """
-    clusters = pool_clusters(inputs, k)
-    marked = np.sum(list(target_counts(inputs, clusters).values()), axis=0) > 0
-    rows = inputs.candidates[marked[clusters.labels[inputs.candidates]]]
-    if inputs.budget is not None:
-        check_reach(inputs, len(rows))
-        rows = best(inputs.draws, rows, inputs.budget)
-    return Choice(rows, clusters)
+    clusters = reference_clusters(pool, k)
+    marked = np.sum(list(reference_hits(clusters, pool).values()), axis=0) > 0
+    rows = pool.candidates[marked[clusters.labels[pool.candidates]]]
+    if pool.requested is not None:
+        require_reachable(len(rows), pool)
+    return top_up_to_budget(pool.random_keys, rows, pool, clusters)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from rsprune.strategies.base import Choice, Inputs, strategy
-from rsprune.strategies.ranking import best
+from rsprune.strategies.base import Picked, Pool, strategy
+from rsprune.strategies.grouping import top_rows
 
 __all__ = ["entropy"]
 
 
 @strategy(needs=("entropy",))
-def entropy(inputs: Inputs) -> Choice:
+def entropy(pool: Pool) -> Picked:
     """The images of highest entropy: Stage I of RS-Prune alone.
 
-    (H descending, row ascending); RS-Prune (arXiv 2512.23239), Sec. 3.2 and 4.4.1. Reads no embeddings.
+    (H descending, row ascending); RS-Prune (arXiv 2512.23239), Sec. 3.2 and 4.4.1. Needs no embeddings.
     """
-    return Choice(best(-inputs.need("entropy"), inputs.candidates, inputs.rows_wanted))
+    return Picked(top_rows(-pool.require("entropy"), pool.candidates, pool.budget))

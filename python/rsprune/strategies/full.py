@@ -1,13 +1,19 @@
-"""Everything."""
+"""The whole pool."""
 
 from __future__ import annotations
 
-from rsprune.strategies.base import Choice, Inputs, strategy
+from rsprune.strategies.base import Picked, Pool, strategy
 
 __all__ = ["full"]
 
 
-@strategy(budget="none")
-def full(inputs: Inputs) -> Choice:
-    """Every valid row: what training on the whole collection is compared with."""
-    return Choice(inputs.candidates)
+@strategy(uses=("entropy", "score", "labels"), budget="none")
+def full(pool: Pool) -> Picked:
+    """Every valid row: training on the whole collection, for comparison.
+
+    Parameters
+    ----------
+    pool
+        Any of the inputs with a value for each row; they say which rows are valid.
+    """
+    return Picked(pool.candidates)

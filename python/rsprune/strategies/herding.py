@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
 from rsprune import _core
-from rsprune.apportion import apportion
-from rsprune.strategies.base import Choice, Clusters, Inputs, strategy
+from rsprune.strategies.base import Picked, Pool, strategy
+from rsprune.strategies.grouping import Shares, share_budget
+from rsprune.validation import warn_caller
 
 __all__ = ["herding"]
 
@@ -16,34 +15,34 @@ __all__ = ["herding"]
 SLOW = 1e13
 
 
-@strategy(needs=("embeds",))
-def herding(inputs: Inputs, *, per_cluster: bool = False, k: int | None = None) -> Choice:
-    """Rows chosen one by one so that their mean stays near that of the pool.
+@strategy(needs=("embeds",), uses=("centroids", "labels"))
+def herding(pool: Pool, *, shares: Shares | None = None, k: int | None = None) -> Picked:
+    """Rows picked one by one so that their mean stays near that of the pool.
 
     Kernel herding with the linear kernel (Chen, Welling and Smola, 2010). With mu the mean of the N unit rows, the next
-    row is ``argmax <x, (t + 1) mu - sum of the t chosen>`` over those not chosen. Time grows with N B D.
+    row is ``argmax <x, (t + 1) mu - sum of the t picked>`` over those not picked. Time grows with N B D.
 
     Parameters
     ----------
-    inputs
-        ``labels``, or clusters around the given centroids, or clusters fitted on the pool, with ``per_cluster``.
-    per_cluster
-        Herd every class or cluster by itself, towards its own mean, with shares in proportion to their sizes: K times
-        as fast.
+    pool
+        With ``shares``: ``labels``, or clusters around the given centroids, or clusters fitted on the pool.
+    shares
+        Herd every class or cluster by itself, towards its own mean, with ``"even"`` shares of the budget or shares
+        ``"proportional"`` to their sizes: K times as fast. None herds the pool as a whole.
     k
-        Fit so many clusters, whatever labels and centroids are given.
+        Fit this many clusters, whatever labels and centroids are given.
     """
-    rows, wanted = inputs.need("embeds").on_host(), inputs.rows_wanted
-    if per_cluster:
-        groups = inputs.groups(k)
-        sizes = np.bincount(groups.labels[inputs.candidates], minlength=groups.k)
-        counts = apportion(wanted, sizes, upper=sizes)
+    rows, budget = pool.require("embeds").on_host(), pool.budget
+    if shares is not None:
+        groups = pool.partition(k)
+        sizes = np.bincount(groups.labels[pool.candidates], minlength=groups.k)
+        counts = share_budget(shares, sizes, pool)
     else:
-        groups = Clusters(np.where(inputs.valid, 0, -1).astype(np.int32), 1)
-        counts = np.array([wanted], np.int64)
-        if (work := inputs.n * wanted * rows.shape[1]) > SLOW:
-            message = (
-                f"herding {wanted} of {inputs.n} rows takes {work:.0e} multiply-adds; per_cluster=True takes far less"
+        groups = pool.whole()
+        counts = np.array([budget], np.int64)
+        if (work := pool.n * budget * rows.shape[1]) > SLOW:
+            warn_caller(
+                f'herding {budget} of {pool.n} rows takes {work:.0e} multiply-adds; shares="proportional" takes far '
+                "less"
             )
-            warnings.warn(message, UserWarning, stacklevel=4)
-    return Choice(_core.herd(rows, groups.labels, counts, threads=inputs.threads), groups)
+    return Picked(_core.herd(rows, groups.labels, counts, threads=pool.threads), groups)

@@ -1,34 +1,34 @@
-"""Rows at random."""
+"""Random rows."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from rsprune.apportion import apportion
-from rsprune.strategies.base import Choice, Inputs, strategy
-from rsprune.strategies.ranking import best, best_of_groups
+from rsprune.strategies.base import Picked, Pool, strategy
+from rsprune.strategies.grouping import Shares, share_budget, top_per_group, top_rows
 
 __all__ = ["random"]
 
 
-@strategy()
-def random(inputs: Inputs, *, stratified: bool = False, k: int | None = None) -> Choice:
-    """Rows at random, without replacement; stratified: an even share of each class or cluster.
+@strategy(uses=("centroids", "labels", "entropy"))
+def random(pool: Pool, *, shares: Shares | None = None, k: int | None = None) -> Picked:
+    """Random rows, without replacement; stratified with ``shares``.
 
-    Row i has the key ``hash64(seed, i)``; the B smallest (key, i) are chosen.
+    Row i has the key ``hash64(seed, i)``; the B smallest (key, i) are picked.
 
     Parameters
     ----------
-    inputs
-        Of the embeddings nothing but their number and validity is used, unless stratified.
-    stratified
-        Share the budget out over the classes of ``labels``, the given centroids, or fitted clusters, by water-filling.
+    pool
+        Nothing but the number and validity of rows is used, from embeddings or entropies, unless with ``shares``.
+    shares
+        Share the budget out over the classes of ``labels``, the given centroids, or fitted clusters, and pick at random
+        from each: ``"even"`` shares, by water-filling, or shares ``"proportional"`` to their sizes.
     k
-        Fit so many clusters, whatever labels and centroids are given.
+        Fit this many clusters, whatever labels and centroids are given.
     """
-    if not stratified:
-        return Choice(best(inputs.draws, inputs.candidates, inputs.rows_wanted))
-    groups = inputs.groups(k)
-    pool = np.bincount(groups.labels[inputs.candidates], minlength=groups.k)
-    counts = apportion(inputs.rows_wanted, upper=pool)
-    return Choice(best_of_groups(inputs.draws, groups, counts, inputs), groups)
+    if shares is None:
+        return Picked(top_rows(pool.random_keys, pool.candidates, pool.budget))
+    groups = pool.partition(k)
+    sizes = np.bincount(groups.labels[pool.candidates], minlength=groups.k)
+    counts = share_budget(shares, sizes, pool)
+    return Picked(top_per_group(pool.random_keys, groups, counts, pool), groups)

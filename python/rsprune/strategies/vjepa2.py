@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 
 from rsprune.apportion import apportion
 from rsprune.errors import ArgumentError
-from rsprune.strategies.base import Choice, Inputs, strategy
-from rsprune.strategies.ranking import best_of_groups
-from rsprune.strategies.targets import check_reach, pool_clusters, target_counts
+from rsprune.selection import Within
+from rsprune.strategies.base import Picked, Pool, strategy
+from rsprune.strategies.grouping import (
+    reference_clusters,
+    reference_hits,
+    require_reachable,
+    top_per_group,
+    within_key,
+)
+from rsprune.validation import check_choice
 
 __all__ = ["vjepa2"]
 
 
-@strategy(needs=("embeds", "references"))
+@strategy(needs=("embeds", "reference"), uses=("centroids",))
 def vjepa2(
-    inputs: Inputs,
+    pool: Pool,
     *,
     k: int | None = None,
     weights: Mapping[str, float] | None = None,
-    within: Literal["random", "nearest"] = "random",
-) -> Choice:
+    within: Within = "random",
+) -> Picked:
     """Clusters of the pool in proportion to the reference images in them, of several weighted sets.
 
     V-JEPA 2 (Assran et al., 2025), App. A.2. Cluster c weighs ``w_c = sum_d w_d N_(d,c) / N_d``, ``N_(d,c)`` being the
@@ -32,29 +38,26 @@ def vjepa2(
 
     Parameters
     ----------
-    inputs
+    pool
         Without ``centroids`` one cluster for 500 rows is fitted on the pool.
     k
-        Fit so many clusters, whatever centroids are given.
+        Fit this many clusters, whatever centroids are given.
     weights
         ``w_d`` by the name of the reference set, at least 0; all alike by default.
     within
-        The rows of a cluster that are kept: ``"random"``, as in the paper, or ``"nearest"`` to the centroid.
+        Which rows of a cluster are kept: ``"random"`` ones in the paper.
     """
-    if within not in ("random", "nearest"):
-        message = f"within is {within!r}; expected 'random' or 'nearest'"
-        raise ArgumentError(message)
-    sets = inputs.need("references")
+    check_choice("within", within, Within)
+    sets = pool.require("reference")
     of_set = dict.fromkeys(sets, 1.0) if weights is None else {str(name): float(w) for name, w in weights.items()}
     if set(of_set) != set(sets) or not all(0 <= w < np.inf for w in of_set.values()) or not any(of_set.values()):
         message = f"weights is {weights!r}; expected a number of at least 0 for each of {list(sets)}, one above 0"
         raise ArgumentError(message)
-    clusters = pool_clusters(inputs, k)
+    clusters = reference_clusters(pool, k)
     weight = np.zeros(clusters.k)
-    for name, counts in target_counts(inputs, clusters).items():
+    for name, counts in reference_hits(clusters, pool).items():
         weight += of_set[name] * counts / max(int(counts.sum()), 1)
-    sizes = np.bincount(clusters.labels[inputs.candidates], minlength=clusters.k)
-    check_reach(inputs, int(sizes[weight > 0].sum()))
-    counts = apportion(inputs.rows_wanted, weight, upper=sizes)
-    key = inputs.draws if within == "random" else -clusters.similarity
-    return Choice(best_of_groups(key, clusters, counts, inputs), clusters)
+    sizes = np.bincount(clusters.labels[pool.candidates], minlength=clusters.k)
+    require_reachable(int(sizes[weight > 0].sum()), pool)
+    counts = apportion(pool.budget, weight, upper=sizes)
+    return Picked(top_per_group(within_key(within, clusters, pool), clusters, counts, pool), clusters)

@@ -31,9 +31,6 @@ from rsprune.sources import Shard
 
 __all__ = ["SelectStage", "check_strategy", "select_run"]
 
-# The strategy that works from clusters and similarities alone.
-RSPRUNE = "rsprune"
-
 
 @dataclass(frozen=True)
 class SelectStage(RunStage):
@@ -95,24 +92,26 @@ class SelectStage(RunStage):
         """Choose among the embedded images, numbered in their order."""
         options, centroids = self.options, reader.centroids
         labels, similarity = embedded["label"].to_numpy(), embedded["similarity"].to_numpy()
-        own = options.strategy.strategy == RSPRUNE
+        method = strategies.get(options.strategy.strategy)
+        known: dict[str, Any] = {
+            "centroids": centroids,
+            "reference": self.reference.embeddings(self.context),
+            "entropy": entropy,
+        }
+        known |= {"assignment": (labels, similarity)} if method.quotas else {"embeds": reader.embeddings()}
         chosen = strategies.select(
-            options.strategy.strategy,
-            None if own else reader.embeddings(),
-            self.budget,
-            assignment=(labels, similarity) if own else None,
-            centroids=centroids,
-            reference=self.reference.embeddings(self.context),
-            entropy=entropy,
+            method.name,
+            budget=self.budget,
+            **method.usable(known),
             seed=options.strategy.seed,
             threads=self.context.threads,
             **settings_of(options),
         )
-        return chosen if own else with_clusters(chosen, labels, similarity, centroids.k)
+        return chosen if method.quotas else with_clusters(chosen, labels, similarity, centroids.k)
 
     def metrics(self, reader: RunReader, embedded: pa.Table, selection: Selection) -> dict[str, Any]:
-        """Return the metrics of a run for ``summary.json``. Quotas and where they end are those of ``rsprune``."""
-        by_quota = self.options.strategy.strategy == RSPRUNE
+        """Return the metrics of a run for ``summary.json``; quotas and where they end only if the strategy has them."""
+        by_quota = strategies.get(self.options.strategy.strategy).quotas
         in_quota, in_fill = selection.phase == QUOTA, selection.phase == FILL
         quota_cut = np.full(selection.k, np.inf)
         if by_quota:
@@ -150,29 +149,28 @@ def with_clusters(chosen: Selection, labels: NDArray[np.int32], similarity: NDAr
 
 
 def settings_of(options: ChoiceOptions | SelectRunOptions) -> dict[str, Any]:
-    """Return the options of the strategy that is given.
+    """Return the options of the strategy: those that were given here, and its own.
 
     Raises
     ------
     ArgumentError
-        Options of another strategy are given.
+        A run has options of its own for what ``strategy_options`` names.
     """
-    rule = options.strategy
-    where = options.select if isinstance(options, SelectRunOptions) else options
-    known = [one for one in options_of(SelectOptions) if hasattr(where, one.name)]
-    own = {one.name: (getattr(where, one.name), one.default) for one in known}
-    if rule.strategy == RSPRUNE:
-        if rule.strategy_options:
-            message = f"strategy_options is {rule.strategy_options!r}; the options of {RSPRUNE!r} are {', '.join(own)}"
-            raise ArgumentError(message)
-        return {name: value for name, (value, _) in own.items()}
-    if given := [name for name, (value, default) in own.items() if value is not default and value != default]:
+    rule, is_run = options.strategy, not isinstance(options, SelectRunOptions)
+    where = options if isinstance(options, ChoiceOptions) else options.select
+    shared = {one.name: one.default for one in options_of(SelectOptions) if hasattr(where, one.name)}
+    own = {name: getattr(where, name) for name in shared}
+    if not strategies.get(rule.strategy).quotas:
+        # Options of one name mean the same in every strategy; the strategy refuses those that it does not have.
+        own = {name: value for name, value in own.items() if value is not None and value is not shared[name]}
+        own = {name: value for name, value in own.items() if shared[name] is None or value != shared[name]}
+    elif is_run and rule.strategy_options:
         message = (
-            f"{given[0]} is given, but {', '.join(own)} are options of the strategy {RSPRUNE!r}; give those of "
-            f"{rule.strategy!r} as strategy_options"
+            f"strategy_options is {rule.strategy_options!r}; in a run the options of {rule.strategy!r} are "
+            f"{', '.join(own)}"
         )
         raise ArgumentError(message)
-    return dict(rule.strategy_options or {})
+    return own | dict(rule.strategy_options or {})
 
 
 def check_strategy(options: ChoiceOptions, *, has_reference: bool) -> dict[str, Any]:
@@ -193,7 +191,7 @@ def check_strategy(options: ChoiceOptions, *, has_reference: bool) -> dict[str, 
     if method.budget == "none":
         message = f"the strategy {name!r} has no budget: a run keeps a number of images"
         raise BudgetError(message)
-    there = {"embeds", "centroids", "entropy", "budget"} | ({"reference", "references"} if has_reference else set())
+    there = {"embeds", "centroids", "entropy", "budget"} | ({"reference"} if has_reference else set())
     for need in method.needs:
         if need not in there:
             raise MissingInputError(name, need)
@@ -275,7 +273,7 @@ def check_assigned_to(reader: RunReader, centroids: Centroids | None, strategy: 
     """Fail when a choice needs more than the clusters that a folder names."""
     held = f"{reader.folder.path} holds no embeddings, but clusters and similarities"
     again = f"{held}: embed again with --keep-embeddings"
-    if strategy != RSPRUNE or centroids is None:
+    if not strategies.get(strategy).quotas or centroids is None:
         message = f"{again} for the strategy {strategy!r}"
         raise ArgumentError(message)
     own = digest_of(reader.centroids.vectors) if reader.folder.centroids.is_file() else reader.config["centroids"]

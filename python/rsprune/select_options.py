@@ -1,0 +1,105 @@
+"""The options of a selection, each written once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from rsprune.centroids import OnInvalid
+from rsprune.options import check_options, option
+from rsprune.quotas import Quotas
+
+__all__ = ["AssignedSelectOptions", "Fill", "SelectOptions", "Within"]
+
+Fill = Literal["global", "waterfill", "zscore", "none"]
+Within = Literal["nearest", "far", "random", "mid"]
+
+
+def _read_quotas(text: str) -> Any:
+    """Parse ``even``, or a JSON object of groups and their rows or fractions."""
+    return json.loads(text) if text.startswith("{") else text
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AssignedSelectOptions:
+    """Options of :func:`select_assigned`."""
+
+    fill: Fill = option(
+        "global",
+        help="How the rest of the budget is distributed, which the quotas leave because K does not divide it or "
+        "because clusters are small. global: to the best of all remaining rows, the paper's rule, which favors tight "
+        "clusters. waterfill: evenly over the clusters, as far as their rows reach. zscore: as global, by similarity "
+        "standardized within each cluster. none: it is not, so fewer rows than the budget come back.",
+    )
+    within: Within = option(
+        "nearest",
+        help="Which rows of a cluster come first, also in the fill. nearest, far: the most, or least, similar to the "
+        "centroid. random: by a random key of seed and row number. mid: those of middle rank by similarity.",
+    )
+    min_similarity: float | None = option(
+        None,
+        help="Rows less similar than this to their centroid (both as float32) are out of the domain: never selected, "
+        "but listed in Selection.outside.",
+    )
+    groups: Any = option(
+        None,
+        help="A group for each row, strings or numbers (N,), such as its resolution, region or sensor. Rows are "
+        "selected from each group as if it were alone, with its own share of the budget.",
+        parser=np.load,
+        metavar="FILE.npy",
+    )
+    quotas: Quotas | None = option(
+        None,
+        help="The shares of the groups. By default in proportion to the rows to select from, by largest remainder. "
+        "even: alike, as far as the rows of each group reach. Or a mapping of groups to rows (ints) or fractions of "
+        "the budget (floats); the groups that it leaves out share the rest in proportion. Ties go to the larger group, "
+        "then to the first by name. No group gets less than is preselected of it.",
+        parser=_read_quotas,
+        metavar="even|JSON",
+    )
+    exclude: Any = option(
+        None,
+        help="Row numbers, or a boolean mask (N,), of rows that are never selected.",
+        parser=np.load,
+        metavar="FILE.npy",
+    )
+    preselected: Any = option(
+        None,
+        help="Row numbers, a boolean mask (N,), or a Selection, of rows that are selected already. They count towards "
+        "the budget and the quotas of their clusters; where they exceed those, the other quotas are lowered evenly.",
+        parser=np.load,
+        metavar="FILE.npy",
+    )
+    strict: bool = option(
+        True,
+        help="Fail when fewer rows than the budget can be selected, instead of returning all of them.",
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SelectOptions(AssignedSelectOptions):
+    """Options of :func:`select`: those of :func:`select_assigned`, and those that need the embeddings."""
+
+    dedup: float | None = option(
+        None,
+        help="Leave out near-duplicates: rows within this cosine distance (0.01, say) of a row of their cluster that "
+        "stays. The most similar to the centroid stays (or the one of the highest score, where there is one), and so "
+        "do all preselected rows. The paper takes duplicates as they come.",
+        minimum=0,
+        maximum=1,
+    )
+    normalize: bool = option(
+        True,
+        help="Divide by the norm of each row. Otherwise similarities are dot products, which prefer long rows.",
+    )
+    on_invalid: OnInvalid = option(
+        "exclude",
+        help="What happens with rows that are NaN, infinite or all zero: they are left out and listed in "
+        "Selection.invalid, or raise an error.",
+    )
