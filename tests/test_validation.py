@@ -1,0 +1,85 @@
+"""Checks of arguments."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from failures import raises
+from rsprune import errors
+from rsprune.validation import (
+    check_choice,
+    check_column,
+    check_integer,
+    check_number,
+    check_row_numbers,
+    check_threads,
+    warn_caller,
+)
+
+
+def test_numbers_within_bounds_come_back_as_floats():
+    assert check_number("x", np.float32(0.5), minimum=0, maximum=1) == 0.5
+    assert check_number("x", 1, above=0, maximum=1) == 1.0
+    assert check_number("x", np.int64(-3)) == -3.0
+
+
+@pytest.mark.parametrize(
+    ("value", "bounds"),
+    [
+        (0, {"above": 0}),
+        (1.0, {"minimum": 0, "below": 1}),
+        (-0.1, {"minimum": 0}),
+        (2, {"minimum": 0, "maximum": 1}),
+        (float("inf"), {"below": float("inf")}),
+        (float("nan"), {}),
+        (True, {}),
+        ("1", {}),
+        (None, {}),
+    ],
+)
+def test_numbers_out_of_bounds_are_refused_by_name_and_value(value, bounds):
+    with raises(errors.ArgumentError, "x", repr(value)):
+        check_number("x", value, **bounds)
+
+
+def test_integers_choices_and_threads():
+    assert check_integer("k", np.uint8(3)) == 3
+    assert check_threads(None) is None
+    for value in (0, 1.0, True):
+        with raises(errors.ArgumentError, "threads", value):
+            check_threads(value)
+    from typing import Literal
+
+    assert check_choice("word", "a", Literal["a", "b"]) == "a"
+    for value in ("c", None, ["a"], np.array(["a"])):
+        with raises(errors.ArgumentError, "word"):
+            check_choice("word", value, Literal["a", "b"])
+
+
+def test_columns():
+    assert check_column("c", []).shape == (0,)
+    assert check_column("c", [1, 2], 2, kinds="iu").tolist() == [1, 2]
+    with raises(errors.ShapeError, "c", "(2, 2)"):
+        check_column("c", np.zeros((2, 2)))
+    with raises(errors.ShapeError, "c", "(3,)"):
+        check_column("c", np.zeros(2), 3)
+    with raises(errors.DtypeError, "c", "int64"):
+        check_column("c", np.arange(3), kinds="f")
+
+
+def test_row_numbers_are_numbers_or_a_mask():
+    assert check_row_numbers("rows", None, 3).tolist() == []
+    assert check_row_numbers("rows", [2, 0], 3).tolist() == [2, 0]
+    assert check_row_numbers("rows", [False, True, True], 3).tolist() == [1, 2]
+    with raises(errors.ShapeError, "rows", 2, 3):
+        check_row_numbers("rows", [True, False], 3)
+    with raises(errors.DtypeError, "rows"):
+        check_row_numbers("rows", [0.5], 3)
+
+
+def test_warnings_name_the_line_of_the_caller():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_caller("look here")
+    assert (caught[0].filename, caught[0].category) == (__file__, UserWarning)
