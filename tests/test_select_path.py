@@ -124,3 +124,41 @@ def test_the_command_goes_through_few_files(scene, command):
     way = {path for path in entered if path.removesuffix(".py").split("/")[0] not in GROUND_FLOOR} | {"cli/select.py"}
     assert way <= PATH
     assert {"selection.py", "assignment.py", "strategies/rsprune.py"} <= way
+
+
+def test_every_option_is_reachable_from_the_command(scene, command):
+    import pyarrow.parquet as pq
+
+    folder, x, centroids = scene
+    rng = np.random.default_rng(1)
+    given = {"groups": rng.integers(0, 3, N), "exclude": np.arange(10), "preselected": np.array([20, 21])}
+    score = rng.normal(size=N)
+    for name, values in (given | {"score": score, "c": np.asarray(centroids)}).items():
+        np.save(folder / f"{name}.npy", values)
+    words = ["select", folder / "x.npy", "-c", folder / "c.npy", "--keep", "0.1", "-o", folder / "s.parquet"]
+    for name in (*given, "score"):
+        words += [f"--{name}", folder / f"{name}.npy"]
+    words += ["--quotas", '{"1": 0.5}', "--dedup", "0.01", "--fill", "waterfill", "--within", "far"]
+    done = command(*words)
+    assert done.returncode == 0, done.stderr
+    options = {"quotas": {1: 0.5}, "dedup": 0.01, "fill": "waterfill", "within": "far"}
+    expected = rsprune.select(x, centroids, 0.1, score=score, **given, **options)
+    assert pq.read_table(folder / "s.parquet")["row"].to_pylist() == expected.indices.tolist()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("c.npy", "-c", "x.npy"),  # swapped
+        ("x.npy", "-c", "c.npy", "--strategy", "random", "--score", "score.npy"),  # not used
+        ("x.npy", "-c", "c.npy", "--strategy", "herding", "--fill", "zscore"),  # not an option of it
+    ],
+)
+def test_nothing_is_ignored(scene, command, words):
+    folder, _, centroids = scene
+    np.save(folder / "c.npy", np.asarray(centroids))
+    np.save(folder / "score.npy", np.zeros(N))
+    words = [folder / word if word.endswith(".npy") else word for word in words]
+    done = command("select", *words, "--keep", 3, "-o", folder / "s.parquet")
+    assert done.returncode == 1
+    assert not (folder / "s.parquet").exists()

@@ -231,7 +231,7 @@ def as_core(centroids: Any, rows: int | None = None) -> _core.Centroids:
     """
     if isinstance(centroids, _core.Centroids):
         return centroids
-    if isinstance(centroids, str | os.PathLike):
+    if isinstance(centroids, str | os.PathLike) and Path(centroids).suffix != ".npy":
         centroids = Centroids.load(centroids)
     vectors = centroids.vectors if isinstance(centroids, Centroids) else centroids
     core = _core.Centroids(as_rows(vectors).on_host())

@@ -140,6 +140,9 @@ def group_budgets(
     if not isinstance(quotas, Mapping):
         message = f"quotas is {quotas!r}; expected None, 'even', or a mapping of groups to rows or fractions"
         raise ArgumentError(message)
+    # From the command line names come as text.
+    by_text = {str(name): name for name in names}
+    quotas = {name if name in names else by_text.get(name, name): quota for name, quota in quotas.items()}
     if unknown := [name for name in quotas if name not in names]:
         message = f"quotas names the group {unknown[0]!r}; expected some of {', '.join(map(repr, names[:20]))}"
         raise ArgumentError(message)

@@ -30,14 +30,21 @@ def command(
     lines = []
     for one in methods:
         needs = ", ".join(figures[one.name]["needs"]) or "nothing"
-        lines += [f"{one.name:{width}}  {one.summary}", f"{'':{width}}  needs {needs}"]
+        uses = f"; uses {', '.join(one.uses)}" if one.uses else ""
+        lines += [f"{one.name:{width}}  {one.summary}", f"{'':{width}}  needs {needs}{uses}"]
     text = (inspect.getdoc(methods[0].run) or "") if name else "\n".join(lines)
     common.conclude({"strategies": figures}, text, quiet=False, json=json)
 
 
 def about(method: Any) -> dict[str, Any]:
-    """What a method needs and takes, as JSON values."""
+    """Describe the needs and options of a method as JSON values."""
     needs = list(method.needs)
     if method.budget == "required":
         needs.append("budget")
-    return {"summary": method.summary, "needs": needs, "budget": method.budget, "options": dict(method.options)}
+    return {
+        "summary": method.summary,
+        "needs": needs,
+        "uses": list(method.uses),
+        "budget": method.budget,
+        "options": dict(method.options),
+    }

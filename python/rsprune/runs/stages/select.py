@@ -234,16 +234,17 @@ def select_run(
         The folder holds no embeddings, but only clusters and similarities, and those of other centroids.
     """
     rule, settings = options.strategy, settings_of(options)
-    fitted = Centroids.load(centroids) if isinstance(centroids, (str, Path)) else centroids
     about = {"strategy": rule.strategy, "strategy_options": jsonable(settings), "seed": rule.seed}
     columns = {"entropy": entropy, "score": score, "labels": labels}
     inputs: dict[str, Any] = {name: None if path is None else np.load(path) for name, path in columns.items()}
-    inputs |= {"reference": reference, "centroids": fitted, "seed": rule.seed, "threads": options.threads}
+    inputs |= {"reference": reference, "centroids": centroids, "seed": rule.seed, "threads": options.threads}
     if not (Path(embeds) / "config.json").is_file():
         chosen = strategies.select(rule.strategy, embeds, rule.keep, **inputs, **settings)
         chosen.to_parquet(out, about)
     else:
         reader = RunReader(embeds)
+        fitted = Centroids.load(centroids) if isinstance(centroids, (str, Path)) else centroids
+        inputs["centroids"] = fitted
         if fitted is not None:
             check_same_provenance(fitted.meta.get("encoder"), reader.config.get("encoder"), "the centroids")
         budget = None if rule.keep is None else budget_rows(rule.keep, reader.images)
