@@ -65,7 +65,7 @@ _setting_flags = threading.Lock()
 
 
 def supports(rows: Tensor, centroids: _core.Centroids) -> bool:
-    """Whether :func:`assign` can do these rows; others go to the host, which also knows what is wrong with them."""
+    """Tell whether :func:`assign` can take these rows; others go to the host, which also reports what is wrong."""
     return rows.device.type in _KINDS and rows.shape[1] == centroids.shape[1] <= _MAX_DIM
 
 
@@ -78,7 +78,7 @@ def assign(
     first_row: int,
     threads: int | None,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Labels and similarities of rows on a device, as ``_core.assign`` gives them for rows on the host."""
+    """Return labels and similarities of rows on a device, as ``_core.assign`` does for rows on the host."""
     run = _assign
     if "torch._dynamo" in sys.modules:
         # The caller may be compiled, which fuses operations that must round each for itself.
@@ -117,7 +117,7 @@ def _assign(
 
 
 class _GpuAssigner:
-    """Centroids, made ready for a device and for rows of one dtype."""
+    """Centroids prepared for a device and for rows of one dtype."""
 
     def __init__(self, torch: Any, centroids: _core.Centroids, rows: Tensor) -> None:
         self.torch = torch
@@ -142,7 +142,7 @@ class _GpuAssigner:
             + _SUBNORMAL / _SCALED_NORM
             + scale * (dim + 4) * 2.0**-52 * longest(self.vectors)
         )
-        # A rounded row; scores, and whether they are within the bound; a tile in float64, twice; lanes; this and that.
+        # Bytes for each row: itself in float16, K scores and flags, two float64 tiles, two sets of lanes, 128 spare.
         self.block_rows = max(1, _BLOCK_BYTES // (2 * dim + 3 * k + 2 * 8 * _TILE + 2 * 8 * _LANES + 128))
 
     def find(
@@ -171,7 +171,7 @@ class _GpuAssigner:
         return np.flatnonzero(counts == 0)
 
     def _possible(self, rows: Tensor, norms: Tensor) -> Tensor:
-        """Which centroids may be the nearest (rows, K); none of rows that the bound does not cover."""
+        """Mark the centroids that may be the nearest, bool (rows, K); none for rows that the bound does not cover."""
         torch = self.torch
         # The exponent alone: a power of two.
         scale = _SCALED_NORM / (norms.view(torch.int64) & (0x7FF << 52)).view(torch.float64)
@@ -191,7 +191,7 @@ class _GpuAssigner:
     def _best(
         self, rows: Tensor, possible: Tensor, first: NDArray[np.int64], most: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Of each row that has some, the nearest of the possible centroids, and its dot product.
+        """Return, for each row that has any, the nearest of the possible centroids and its dot product.
 
         ``first`` are the places where the pairs of such rows begin; none has more than ``most``.
         """
@@ -211,7 +211,7 @@ class _GpuAssigner:
         return k[at].cpu().numpy(), dots[at].cpu().numpy()
 
     def _lane_dots(self, tiles: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-        """Dot products of rows that come in tiles of columns, the second of each two tiles in float64.
+        """Compute dot products of rows that come in tiles of columns, the second of each two tiles in float64.
 
         The definition, in eight lanes that are added as a tree, stands in ``rust/core/src/assign/lanes.rs``. Products
         and sums are separate operations, so none is fused. What pads the last step with zeros there is left out here:
@@ -230,13 +230,13 @@ class _GpuAssigner:
 
 
 def _tiles(matrix: Any) -> Iterable[Tensor]:
-    """Views of a few columns at a time."""
+    """Split a matrix into views of a few columns each."""
     tiles: Iterable[Tensor] = matrix.split(_TILE, 1)
     return tiles
 
 
 def _product(torch: Any, a: Tensor, b: Tensor) -> Tensor:
-    """The matrix product of float16, its partial sums in float32 even where the caller allows less for them."""
+    """Multiply float16 matrices with partial sums in float32, even where the caller allows less for them."""
     flags = torch.backends.cuda.matmul
     reduction, accumulation = "allow_fp16_reduced_precision_reduction", "allow_fp16_accumulation"
     with _setting_flags:

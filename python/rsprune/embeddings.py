@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Embeddings", "as_rows", "device_block_rows", "host_blocks"]
 
-# Of a tensor on another device this much is copied to the host at a time.
+# Bytes of a tensor on another device that are copied to the host at a time.
 _DEVICE_BLOCK_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """(N, D) rows in the places where they lie; made by :func:`as_rows`.
+    """(N, D) rows where they are stored; made by :func:`as_rows`.
 
     Attributes
     ----------
@@ -42,12 +42,12 @@ class Embeddings:
     parts: list[Rows | torch.Tensor]
 
     def blocks(self) -> Iterator[Rows]:
-        """All rows in order, in as few pieces as memory allows: tensors on other devices come block by block."""
+        """Yield all rows in order, in as few pieces as memory allows: tensors on other devices come block by block."""
         for part in self.parts:
             yield from host_blocks(part)
 
     def on_host(self) -> Rows:
-        """All rows at once: for reference sets, which are small. Host memory is borrowed, other devices are copied."""
+        """Return all rows at once, for small sets. Host memory is borrowed, rows on other devices are copied."""
         if len(self.parts) == 1 and isinstance(self.parts[0], Rows):
             return self.parts[0]
         return Rows([rows.read(0, rows.shape[0]) for rows in self.blocks()])
@@ -119,7 +119,7 @@ def as_rows(embeds: Any) -> Embeddings:
 
 
 def host_blocks(part: Rows | torch.Tensor) -> Iterator[Rows]:
-    """Rows of one part as the core reads them: those of another device are copied, a bounded number at a time."""
+    """Yield the rows of one part as the core reads them; from another device a bounded number is copied at a time."""
     if isinstance(part, Rows):
         yield part
         return
@@ -129,7 +129,7 @@ def host_blocks(part: Rows | torch.Tensor) -> Iterator[Rows]:
 
 
 def device_block_rows(tensor: torch.Tensor) -> int:
-    """Rows of a tensor on another device that are copied to the host at a time."""
+    """Return how many rows of a tensor on another device are copied to the host at a time."""
     return max(1, _DEVICE_BLOCK_BYTES // (tensor.shape[1] * tensor.element_size()))
 
 
