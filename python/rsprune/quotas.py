@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rsprune import _core
 from rsprune.apportion import apportion
 from rsprune.errors import ArgumentError, BudgetError, DtypeError, ShapeError
 
@@ -58,34 +59,31 @@ def read_groups(groups: Any, n: int) -> Groups:
 
 
 def select_in_groups(
-    run: Callable[..., tuple[NDArray[Any], ...]],
+    run: Callable[[NDArray[np.int32], int, NDArray[np.int64]], _core.Selection],
     groups: Groups,
     labels: NDArray[np.int32],
     pool: NDArray[np.bool_],
     preselected: NDArray[np.int64],
     quotas: Quotas | None,
     budget: int,
-    nothing: tuple[NDArray[Any], ...],
     *,
     strict: bool,
-) -> tuple[dict[Any, GroupCounts], tuple[NDArray[Any], ...]]:
+) -> tuple[dict[Any, GroupCounts], list[_core.Selection]]:
     """Share a budget out among groups, and select from each of them by itself.
 
     Parameters
     ----------
     run
-        ``run(labels, budget, preselected)`` selects: row numbers, clusters, similarities, phases, counts and more.
+        ``run(labels, budget, preselected)`` selects; rows of label -1 are invalid.
     groups, labels, pool
         The group of each row, its cluster, and whether it can be selected.
     preselected, quotas, budget, strict
         See :func:`rsprune.select_assigned`.
-    nothing
-        Row numbers, clusters, phases and counts of an empty selection.
 
     Returns
     -------
     tuple
-        The counts of each group by its name; row numbers (ascending), clusters, phases and counts of all groups.
+        The counts of each group by its name, and the selections from the groups that have a budget.
     """
     names, of = groups
     pools = np.bincount(of[pool], minlength=len(names)).tolist()
@@ -94,19 +92,15 @@ def select_in_groups(
     members = np.split(np.argsort(of, kind="stable"), np.cumsum(np.bincount(of, minlength=len(names)))[:-1])
     # The labels of one group at a time; the rows of the others look invalid.
     visible = np.full_like(labels, -1)
-    parts = [nothing]
+    parts: dict[int, _core.Selection] = {}
     for group, rows in enumerate(members):
         if budgets[group]:
             visible[rows] = labels[rows]
-            chosen = run(visible, budgets[group], preselected[of[preselected] == group])
-            parts.append((*chosen[:2], *chosen[3:5]))
+            parts[group] = run(visible, budgets[group], preselected[of[preselected] == group])
             visible[rows] = -1
-    *columns, counts = zip(*parts, strict=True)
-    order = np.argsort(np.concatenate(columns[0]))
-    indices, *others = (np.concatenate(column)[order] for column in columns)
-    selected = np.bincount(of[indices], minlength=len(names)).tolist()
+    selected = [len(parts[group].indices) if group in parts else 0 for group in range(len(names))]
     by_group = dict(zip(names, map(GroupCounts, pools, budgets, selected), strict=True))
-    return by_group, (indices, *others, np.sum(counts, axis=0))
+    return by_group, list(parts.values())
 
 
 def group_budgets(

@@ -382,12 +382,17 @@ def choose(request: Request, assignment: Assignment, k: int, rows: Embeddings | 
     if request.groups is not None:
         pool = (labels >= 0) & ~np.isnan(ranks)
         pool[excluded] = False
-        nothing = (indices[:0], cluster[:0], phase[:0], np.zeros_like(counts))
-        by_group, (indices, cluster, phase, chosen) = select_in_groups(
-            run, request.groups, labels, pool, preselected, options.quotas, budget, nothing, strict=options.strict
+        by_group, parts = select_in_groups(
+            run, request.groups, labels, pool, preselected, options.quotas, budget, strict=options.strict
         )
-        chosen[:, 0] = counts[:, 0]  # the rows to select from are those of all groups
-        counts = chosen
+        indices, cluster, phase = (
+            np.concatenate([getattr(chosen, name)[:0], *(getattr(part, name) for part in parts)])
+            for name in ("indices", "cluster", "phase")
+        )
+        order = np.argsort(indices)
+        indices, cluster, phase = indices[order], cluster[order], phase[order]
+        counts = sum((part.counts for part in parts), np.zeros_like(counts))
+        counts[:, 0] = chosen.counts[:, 0]  # the rows to select from are those of all groups
         shares = ((group.budget, str(name)) for name, group in by_group.items() if group.budget)
         smallest, name = min(shares, default=(budget, ""))
         where = f" in the group {name!r}"
