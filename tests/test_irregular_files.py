@@ -4,6 +4,7 @@ import os
 import socket
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -39,14 +40,11 @@ def irregular(tmp_path):
 KINDS = [None, "fifo", "fifo", "character_device", "socket", "not_found"]
 
 
-def test_stage_one_puts_what_is_no_regular_file_into_the_quarantine(irregular, tmp_path):
-    import pyarrow.parquet as pq
-    from rsprune.runs.single import entropy_run
-
+def test_stage_one_puts_what_is_no_regular_file_into_the_quarantine(irregular, tmp_path, command):
     listed = tmp_path / "list.txt"
     listed.write_text("".join(f"images/{path.name}\n" for path in sorted(irregular.iterdir())))
     for number, source in enumerate((irregular, listed)):
-        entropy_run(source, out=tmp_path / f"run{number}", progress=False)
+        assert command("entropy", source, "--out", tmp_path / f"run{number}").returncode == 0
         quarantine = pq.read_table(tmp_path / f"run{number}" / "quarantine.parquet").to_pylist()
         assert [row["kind"] for row in quarantine] == KINDS[1:]
 

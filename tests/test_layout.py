@@ -109,3 +109,48 @@ def test_the_command_line_starts_without_what_its_commands_need():
     code = f"import rsprune.cli.app, sys; print([m for m in {heavy!r} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def module_imports() -> dict[str, set[str]]:
+    """The modules of rsprune that each module imports, wherever in its file."""
+    files = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = ("rsprune", *path.relative_to(PACKAGE).with_suffix("").parts)
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    graph = {}
+    for name, path in files.items():
+        found = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                members = {f"{node.module}.{alias.name}" for alias in node.names}
+                found |= {one if one in files or one == "rsprune._core" else node.module for one in members}
+            elif isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+        graph[name] = (found & files.keys()) - {name}
+    return graph
+
+
+def test_modules_import_in_no_circle():
+    graph = module_imports()
+    left = dict(graph)
+    while leaves := [name for name, others in left.items() if not others & left.keys()]:
+        for name in leaves:
+            del left[name]
+    assert not left, f"a circle of imports runs through some of {sorted(left)}"
+
+
+def test_functions_have_at_most_twelve_parameters():
+    """Options travel in dataclasses; only the public keyword calls spell them out."""
+    public = set(rsprune.__all__)
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name not in public:
+                count = len(node.args.posonlyargs) + len(node.args.args) + len(node.args.kwonlyargs)
+                assert count <= 12, f"{path}: {node.name} has {count} parameters"
+
+
+@pytest.mark.parametrize("folder", ["python/rsprune", "rust/core/src", "rust/py/src"])
+def test_files_fit_in_the_head(folder):
+    for path in sorted((PACKAGE.parents[1] / folder).rglob("*.[pr][ys]")):
+        lines = len(path.read_text().splitlines())
+        assert lines <= 500, f"{path} has {lines} lines"
