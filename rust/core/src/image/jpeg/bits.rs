@@ -80,6 +80,11 @@ impl Segments {
         self.segments.shrink_to(bytes / size_of::<Segment>());
     }
 
+    /// Whether the `number`-th segment is there and holds nothing.
+    pub fn is_empty(&self, number: usize) -> bool {
+        self.segments.get(number).is_some_and(|segment| segment.length == 0)
+    }
+
     /// What ends the `number`-th segment.
     pub fn end(&self, number: usize) -> End {
         self.segments.get(number).map_or(End::File, |segment| segment.end)

@@ -224,6 +224,12 @@ impl<'a> Reader<'a> {
                 6 | 7 => self.segment += 1,
                 _ => {
                     self.segment += 1;
+                    // A marker that comes twice has nothing between.
+                    let again = matches!(self.segments.end(self.segment), End::Marker(0xd0..=0xd7));
+                    if again && self.segments.is_empty(self.segment) {
+                        self.data = Data::Lost;
+                        return Ok(Bits::none());
+                    }
                     self.data = Data::There;
                     return self.segments.bits(self.segment).ok_or_else(|| premature(end));
                 }
