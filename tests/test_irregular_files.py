@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import rsprune
+from failures import raises
 from rsprune import errors
 from rsprune.sources import open_source
 from rsprune.sources.filesystem import check_regular, open_binary, open_text
@@ -69,10 +70,10 @@ def test_reading_functions_name_what_is_no_regular_file(irregular):
 def test_lists_and_tars_that_are_no_regular_files_are_refused(tmp_path):
     for name in ("x.txt", "x.csv", "x.tar"):
         (tmp_path / name).symlink_to("/dev/zero")
-        with pytest.raises(errors.NotRegularFileError, match="character device"):
+        with raises(errors.NotRegularFileError, "character device"):
             open_source(tmp_path / name)
     os.mkfifo(tmp_path / "y.txt")
-    with pytest.raises(errors.NotRegularFileError, match="fifo"):
+    with raises(errors.NotRegularFileError, "fifo"):
         open_source(tmp_path / "y.txt")
 
 
@@ -80,5 +81,5 @@ def test_lists_and_tars_that_are_no_regular_files_are_refused(tmp_path):
 def test_embeddings_and_centroids_that_are_no_regular_files_are_refused(tmp_path, name):
     os.mkfifo(tmp_path / name)
     opening = rsprune.Centroids.load if name == "x.safetensors" else lambda path: rsprune.select(path, np.eye(2), 1)
-    with pytest.raises(errors.NotRegularFileError, match="fifo"):
+    with raises(errors.NotRegularFileError, "fifo"):
         opening(tmp_path / name)
