@@ -116,6 +116,18 @@ def test_explain_says_why(command, run):
     missing = command("explain", out, "99.png")
     assert missing.returncode == 1
     assert "99.png" in missing.stderr
+    some = command("explain", out, kept, "99.png", "00.png")
+    assert some.returncode == 1
+    assert some.stdout == command("explain", out, kept, "00.png").stdout
+    assert some.stderr == missing.stderr
+
+
+def test_report_without_the_images_keeps_the_pictures(command, run):
+    out, _ = run
+    first = (out / "report.html").read_bytes()
+    assert first.count(b"<img ") > 0
+    assert command("report", out).returncode == 0
+    assert (out / "report.html").read_bytes() == first
 
 
 def test_plan_writes_nothing(command, images, tmp_path, monkeypatch):

@@ -148,6 +148,14 @@ def test_unknown_key_like_no_other_is_shown_what_keys_look_like(run):
     assert re.search(r"'[abc]/\d{5}\.png'", str(caught.value))
 
 
+def test_unknown_keys_do_not_spoil_the_others(rows, run):
+    known = [rows[150].key, rows[7].key]
+    with raises(UnknownKeyError, "'c/0042.png'", "'c/00042.png'", "'???'") as caught:
+        explain(run[0], ["c/0042.png", known[0], "???", known[1], "???"])
+    assert caught.value.keys == ("c/0042.png", "???")
+    assert caught.value.explanations == explain(run[0], known)
+
+
 def test_unfinished_run_is_refused(run):
     run[0].selection.unlink()
     with raises(UnfinishedRunError, "selection.parquet"):

@@ -323,6 +323,16 @@ def test_without_images_the_page_says_so(folder, rows):
         assert not page.all("img")
 
 
+def test_a_page_keeps_its_pictures_without_the_images(tmp_path):
+    rows = make_rows(SHARDS, k=6, key=lambda shard, row: f'{shard}/"{row}" & <b>.png')
+    folder, _ = write_run(tmp_path / "run", rows, k=6, budget=75)
+    write_report(folder, FakeSource(rows))
+    first = folder.report.read_bytes()
+    assert len(Page(folder).all("img")) == 24 + 16 + 16
+    write_report(folder)
+    assert folder.report.read_bytes() == first
+
+
 def test_image_that_changed_since_is_not_shown_as_another(folder, rows):
     class Changed(FakeSource):
         def read(self, shard, rows=None):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 __all__ = [
     "ArgumentError",
@@ -138,7 +139,20 @@ class UnfinishedRunError(RspruneError, RuntimeError):
 
 
 class UnknownKeyError(RspruneError, KeyError):
-    """A key that no image of the run has."""
+    """Keys that no image of the run has.
+
+    Attributes
+    ----------
+    keys
+        The unknown keys.
+    explanations
+        A :class:`rsprune.report.Explanation` of each of the other keys that were asked for, in their order.
+    """
+
+    def __init__(self, message: str, keys: Sequence[str] = (), explanations: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.keys = tuple(keys)
+        self.explanations = list(explanations)
 
     def __str__(self) -> str:
         """The message as it is: ``KeyError`` would print it in quotes."""

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from rsprune.cli import common
+from rsprune.errors import UnknownKeyError
 
 EXAMPLES = """
 [bold]Example[/bold]\n
@@ -25,5 +26,12 @@ def command(
     """Say why images were kept or dropped: entropy and rank, cluster, similarity and rank, phase, and the cut-offs."""
     from rsprune.report import explain
 
-    for explanation in explain(run, keys):
+    unknown = None
+    try:
+        explanations = explain(run, keys)
+    except UnknownKeyError as error:
+        unknown, explanations = error, error.explanations
+    for explanation in explanations:
         common.conclude(asdict(explanation), explanation.text(), quiet=False, json=json)
+    if unknown:
+        raise unknown

@@ -19,7 +19,8 @@ EXAMPLES = """
 def command(
     run: Annotated[Path, typer.Argument(help="A finished run folder.")],
     source: Annotated[
-        list[str] | None, typer.Option("--source", "-s", help="The images of the run, for thumbnails.")
+        list[str] | None,
+        typer.Option("--source", "-s", help="The images of the run, for thumbnails; otherwise the page keeps its own."),
     ] = None,
 ) -> None:
     """Write report.html again: what was kept, what was dropped, and why."""

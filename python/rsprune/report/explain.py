@@ -53,7 +53,7 @@ class Explanation:
     cluster_pool
         How many images the cluster has.
     quota
-        How many images each cluster keeps first.
+        How many images each cluster keeps first; None when the strategy has no quotas.
     quota_cut
         The lowest similarity that the quota kept in this cluster; None when it kept none.
     fill_cut
@@ -62,6 +62,8 @@ class Explanation:
         ``"quota"``, ``"fill"`` or ``"preselected"``; None when Stage II did not choose the image.
     within, fill
         The selection's options of these names.
+    strategy
+        The strategy that chose the images.
     """
 
     key: str
@@ -80,7 +82,7 @@ class Explanation:
     similarity: float | None
     cluster_rank: int | None
     cluster_pool: int | None
-    quota: int
+    quota: int | None
     quota_cut: float | None
     fill_cut: float | None
     phase: str | None
@@ -126,7 +128,7 @@ class Explanation:
             f"Similarity {self.similarity:.{digits}f} to centroid {self.cluster}, "
             f"rank {self.cluster_rank:,} of {self.cluster_pool:,} in that cluster"
         )
-        if self.strategy != "rsprune":
+        if self.quota is None:
             return [f"{figures}; the strategy {self.strategy!r} {'kept' if self.kept else 'did not keep'} it."]
         if self.within != "nearest":
             quota = f"the quota ({self.quota:,}) went by the rule {self.within!r}"
@@ -183,7 +185,8 @@ def explain(run: str | Path | RunFolder, keys: str | Sequence[str]) -> list[Expl
     Raises
     ------
     UnknownKeyError
-        No image has one of the keys; the message suggests keys that are like it.
+        No image has one of the keys. The message suggests keys that are like it, and the error carries the explanations
+        of all other keys.
     FileNotFoundError
         ``run`` is no run folder.
     UnfinishedRunError
@@ -191,16 +194,28 @@ def explain(run: str | Path | RunFolder, keys: str | Sequence[str]) -> list[Expl
     """
     finished = RunReader(run, finished=True)
     keys = [keys] if isinstance(keys, str) else list(keys)
-    found = find(finished, keys)
+    found, likeness = find(finished, keys)
     for name in {one.shard for one in found.values()}:
         look_up(finished, [one for one in found.values() if one.shard == name])
     ranked = rank(finished, list(found.values()))
     causes = causes_of(finished, keys)
-    return [describe(finished, key, found[key], causes, ranked) for key in keys]
+    explanations = [describe(finished, key, found[key], causes, ranked) for key in keys if key in found]
+    if likeness:
+        message = "\n".join(unknown(finished, key, shard) for key, shard in likeness.items())
+        raise UnknownKeyError(message, list(likeness), explanations)
+    return explanations
 
 
-def find(run: RunReader, keys: Sequence[str]) -> dict[str, Found]:
-    """Find the row of each key, shard by shard, and stop at the last."""
+def find(run: RunReader, keys: Sequence[str]) -> tuple[dict[str, Found], dict[str, str]]:
+    """Find the row of each key, shard by shard, and stop at the last.
+
+    Returns
+    -------
+    found : dict
+        The rows, by key.
+    likeness : dict
+        For each key that is not there the shard whose first key begins most like it; "" if no shard has a row.
+    """
     missing = set(keys)
     found: dict[str, Found] = {}
     likeness = dict.fromkeys(keys, (-1, ""))
@@ -219,10 +234,7 @@ def find(run: RunReader, keys: Sequence[str]) -> dict[str, Found]:
             if alike > likeness[key][0]:
                 likeness[key] = (alike, name)
         first += len(column)
-    for key in keys:
-        if key in missing:
-            raise unknown(run, key, likeness[key][1])
-    return found
+    return found, {key: shard for key, (_, shard) in likeness.items() if key in missing}
 
 
 def common_prefix(a: str, b: str) -> int:
@@ -230,8 +242,8 @@ def common_prefix(a: str, b: str) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def unknown(run: RunReader, key: str, shard: str) -> UnknownKeyError:
-    """The error for a key that is not there, with keys like it from the shard whose first key begins most like it."""
+def unknown(run: RunReader, key: str, shard: str) -> str:
+    """Say that a key is not there, and suggest keys like it from a shard."""
     known = sorted(run.keys(shard).to_pylist()) if shard else []
     middle = bisect.bisect(known, key)
     near = known[max(middle - NEIGHBOURS // 2, 0) : middle + NEIGHBOURS // 2]
@@ -241,7 +253,7 @@ def unknown(run: RunReader, key: str, shard: str) -> UnknownKeyError:
         msg += f". Did you mean {' or '.join(map(repr, close))}?"
     elif near:
         msg += f". Its keys look like {near[0]!r}"
-    return UnknownKeyError(msg)
+    return msg
 
 
 def look_up(run: RunReader, found: Sequence[Found]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from html import escape, unescape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ __all__ = ["SIDE", "Gallery", "thumbnails"]
 
 SIDE = 96  # pixels of the longer side
 QUALITY = 85  # of JPEG
+PICTURE = re.compile(r'<img src="(data:image/jpeg;base64,[A-Za-z0-9+/=]+)" alt="([^"]*)">')
 
 
 class Gallery:
@@ -36,8 +39,10 @@ class Gallery:
             *counts.least_similar.examples,
         ]
         self.keys = keys_of_examples(run, examples)
-        self.images: dict[int, str] = {}
-        if source is not None:
+        if source is None:
+            shown = pictures_of(run.folder.report)
+            self.images = {number: shown[key] for number, key in self.keys.items() if key in shown}
+        else:
             entropy = run.config.get("entropy", {})
             options = {name: entropy.get(name) for name in ("bands", "valid_range", "max_pixels")}
             self.images = thumbnails(source, examples, self.keys, options)
@@ -70,6 +75,12 @@ def keys_of_examples(run: RunReader, examples: Iterable[Example]) -> dict[int, s
         column = run.keys(shard).take(pa.array([row for row, _ in some])).to_pylist()
         keys.update(zip((number for _, number in some), column, strict=True))
     return keys
+
+
+def pictures_of(page: Path) -> dict[str, str]:
+    """Read the pictures of a page that was written before: ``data:`` addresses by the keys of the images."""
+    text = page.read_bytes().decode(errors="replace") if page.is_file() else ""
+    return {unescape(key): address for address, key in PICTURE.findall(text)}
 
 
 def thumbnails(

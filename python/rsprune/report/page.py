@@ -45,7 +45,7 @@ def write_report(folder: RunFolder | str | Path, source: Source | None = None) -
     folder
         The run folder.
     source
-        The collection that the run was made from. Without it the page shows no images.
+        The collection that the run was made from. Without it the page keeps the images that it shows already, if any.
 
     Returns
     -------

@@ -72,7 +72,7 @@ level equally often. Open water, cloud and empty borders are low. It does not te
 
 def stage_two_section(run: RunReader, counts: RunStatistics, gallery: Gallery) -> str:
     """Render Stage II: clusters, similarities, and examples of what was dropped."""
-    quota = run.summary["quota"]
+    quota: int | None = run.summary["quota"]  # None where the strategy has no quotas
     taken, next_in_line = WITHIN[run.within]
     first = (
         f"Every cluster first keeps {taken.format(number(quota))} (quota)."
@@ -80,7 +80,7 @@ def stage_two_section(run: RunReader, counts: RunStatistics, gallery: Gallery) -
         else "The budget is smaller than the number of clusters, so they have no quota."
     )
     title, rule = "a share for every kind of scene", f"{first} {FILL[run.fill].format(next_in_line)}"
-    if run.strategy != "rsprune":
+    if quota is None:
         title = f"chosen by the strategy {escape(run.strategy)}"
         rule = f"Which images were kept was decided by the strategy <code>{escape(run.strategy)}</code>."
     parts = [
@@ -120,7 +120,7 @@ def cluster_figure(summary: Mapping[str, Any]) -> str:
 def cluster_words(summary: Mapping[str, Any]) -> str:
     """Say how many clusters are empty or small, and what this left to the fill."""
     pool = summary["clusters"]["pool"]
-    quota = summary["quota"]
+    quota = summary["quota"] or 0
     empty = sum(size == 0 for size in pool)
     small = sum(0 < size < quota for size in pool)
     left = len(pool) * quota - sum(summary["clusters"]["quota"]) if quota else 0

@@ -67,10 +67,11 @@ class Run:
     def describe(self) -> str:
         """Put the metrics in words: what was kept, and where it is."""
         metrics, folder = self.summary, RunFolder(self.path)
-        by_quota = f"{metrics['phases']['quota']:,} by quota, {metrics['phases']['fill']:,} from the remainder"
-        rule = f"{metrics['quota']:,} nearest to each of {len(metrics['clusters']['pool'])} centroids: {by_quota}"
-        if metrics["strategy"] != "rsprune":
+        if metrics["quota"] is None:
             rule = f"{metrics['selected']:,} by the strategy {metrics['strategy']!r}"
+        else:
+            by_quota = f"{metrics['phases']['quota']:,} by quota, {metrics['phases']['fill']:,} from the remainder"
+            rule = f"{metrics['quota']:,} nearest to each of {len(metrics['clusters']['pool'])} centroids: {by_quota}"
         if metrics["outside"]:
             rule += f"; {metrics['outside']:,} are out of the domain"
         return "\n".join(

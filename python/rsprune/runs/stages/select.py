@@ -126,7 +126,7 @@ class SelectStage(RunStage):
             "tau": self.survivors.tau,
             "budget": selection.budget,
             "selected": len(selection),
-            "quota": selection.budget // selection.k if by_quota else 0,
+            "quota": selection.budget // selection.k if by_quota else None,
             "phases": {"quota": int(np.count_nonzero(in_quota)), "fill": int(np.count_nonzero(in_fill))},
             "outside": len(selection.outside),
             "fill_cut": float(selection.similarity[in_fill].min()) if by_quota and in_fill.any() else None,
