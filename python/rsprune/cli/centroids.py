@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from rsprune.cli import common
 from rsprune.cli.options import with_options
+from rsprune.options import integers
 from rsprune.runs.config import CentroidOptions, parse_budget
 
 EXAMPLES = """
@@ -28,7 +29,9 @@ def command(
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Of a run that kept its embeddings: try several K, and say what each does.")
     ] = False,
-    ks: Annotated[str, typer.Option(help="With --sweep: the numbers of centroids.")] = "25,50,100,200,400",
+    ks: Annotated[
+        Any, typer.Option(parser=integers, metavar="K,K,K", help="With --sweep: the numbers of centroids.")
+    ] = "25,50,100,200,400",
     seeds: Annotated[int, typer.Option(min=1, help="With --sweep: how many seeds, from --seed on.")] = 3,
     keep: Annotated[str, typer.Option(help="With --sweep: the budget.")] = "0.15",
     quiet: common.Quiet = False,
@@ -56,7 +59,7 @@ def command(
     found = diagnose(
         source[0],
         out=out,
-        ks=common.integers(ks, "--ks") or (),
+        ks=ks,
         keep=parse_budget(keep),
         seeds=seeds,
         seed=options.seed,

@@ -15,7 +15,6 @@ from typing import Annotated, Any, ParamSpec, TextIO, TypeVar
 
 import typer
 
-from rsprune.encoders.base import Precision as EncoderPrecision
 from rsprune.errors import RspruneError
 from rsprune.runners import JsonLines, NoProgress, Progress, show_progress
 from rsprune.sources import SOURCES, source_forms
@@ -37,40 +36,10 @@ ReferenceOption = Annotated[
 ]
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="The run folder. An interrupted run goes on from it.")]
 Weights = Annotated[Path | None, typer.Option(help="The encoder's weights, where they are not found by themselves.")]
-Device = Annotated[
-    str | None,
-    typer.Option(help="The device of the encoder: cpu, cuda, or cuda:0,cuda:1. Default: every GPU, or the CPU."),
-]
-Precision = Annotated[
-    EncoderPrecision, typer.Option(help="What the encoder computes in. auto: bfloat16 where the device has it.")
-]
 Seed = Annotated[int, typer.Option(help="The seed of every random draw.")]
-Bands = Annotated[str | None, typer.Option(help="The bands to read, counted from 0: 3,2,1.", metavar="B,B,B")]
-ValidRange = Annotated[str | None, typer.Option(help="The range of 16-bit samples: 0,10000.", metavar="LO,HI")]
 Threads = Annotated[int | None, typer.Option("--threads", "-j", min=1, help="Threads. Default: all cores.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Write progress and result as JSON lines on standard output.")]
-
-
-def integers(text: str | None, option: str, count: int | None = None) -> tuple[int, ...] | None:
-    """Parse ``3,2,1``."""
-    if text is None:
-        return None
-    try:
-        values = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if not values or (count is not None and len(values) != count):
-        what = "whole numbers" if count is None else f"{count} whole numbers"
-        msg = f"{option} takes {what} with commas between them, not {text!r}"
-        raise typer.BadParameter(msg)
-    return values
-
-
-def sample_range(text: str | None) -> tuple[int, int] | None:
-    """Parse ``0,10000``, the range of 16-bit samples."""
-    ends = integers(text, "--valid-range", 2)
-    return None if ends is None else (ends[0], ends[1])
 
 
 def one_or_many(source: list[str]) -> str | list[str]:

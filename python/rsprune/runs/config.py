@@ -11,8 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rsprune.encoders import Encoder, load_encoder
-from rsprune.encoders.base import Precision
+from rsprune.encoders import DeviceOptions, Encoder, load_encoder
 from rsprune.entropy import Gray
 from rsprune.errors import ArgumentError, DamagedFileError
 from rsprune.io import digest, provenance_header
@@ -118,13 +117,7 @@ class EncoderOptions:
     weights: str | Path | None = option(
         None, help="The encoder's weights, where they are not found by themselves.", metavar="PATH", parser=Path
     )
-    device: str | None = option(
-        None, help="The device of the encoder: cpu, cuda, or cuda:0,cuda:1. Default: every GPU, or the CPU."
-    )
-    precision: Precision = option(
-        "auto", help="What the encoder computes in. auto: bfloat16 where the device has it, else float32."
-    )
-    compile: bool = option(False, help="Compile the encoder: slow to start, faster afterwards.")
+    where: DeviceOptions = field(default_factory=DeviceOptions)
     batch_size: int | None = option(
         None, help="Images in one forward pass. Default: what the device has room for.", minimum=1
     )
@@ -137,9 +130,7 @@ class EncoderOptions:
         """The encoder, loaded when it is first asked for, once in each process."""
         if isinstance(self.encoder, Encoder):
             return self.encoder
-        return load_encoder(
-            self.encoder, weights=self.weights, device=self.device, precision=self.precision, compile=self.compile
-        )
+        return load_encoder(self.encoder, weights=self.weights, options=self.where)
 
     def __getstate__(self) -> dict[str, Any]:
         return {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
