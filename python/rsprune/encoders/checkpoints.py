@@ -46,20 +46,7 @@ def weights_folder() -> Path:
 
 
 def find(name: str, repository: str, file: str) -> Path | None:
-    """Look for a published file on this machine.
-
-    Parameters
-    ----------
-    name : str
-        The encoder's: ``<weights folder>/<name>/<file>`` is looked at first, then the Hugging Face hub's own cache.
-    repository, file : str
-        What is published where.
-
-    Returns
-    -------
-    Path or None
-        Where it is, if it is here.
-    """
+    """Look for a published file in ``<weights folder>/<name>/``, then in the Hugging Face hub's own cache."""
     path = weights_folder() / name / Path(file).name
     if path.is_file():
         return path
@@ -76,11 +63,6 @@ def find(name: str, repository: str, file: str) -> Path | None:
 
 def fetch(name: str, repository: str, file: str) -> Path:
     """Find a published file here, or fetch it from the Hugging Face hub with a progress bar, resumably.
-
-    Parameters
-    ----------
-    name, repository, file : str
-        See :func:`find`.
 
     Raises
     ------
@@ -231,16 +213,9 @@ def raise_mismatch(path: Path, reasons: list[str]) -> None:
 
 
 def load_into(build: Callable[[], Module], state: Mapping[str, Tensor], path: Path) -> Module:
-    """Build a module and give it its weights, in float32; each tensor must have its place, and each place its tensor.
+    """Build a module and give it its weights, in float32, by its own names; ``path`` is named in the messages.
 
-    Parameters
-    ----------
-    build : callable
-        Makes the module.
-    state : mapping
-        The tensors by the module's own names.
-    path : Path
-        Where they come from, for the messages.
+    Each tensor must have its place, and each place its tensor.
 
     Raises
     ------
@@ -290,13 +265,7 @@ class Tower(NamedTuple):
 
 
 def image_tower(state: dict[str, Tensor], path: Path) -> Tower:
-    """Take the image tower out of a checkpoint of any layout.
-
-    Raises
-    ------
-    WeightsError
-        For names that belong neither to an image tower nor to what goes with one.
-    """
+    """Take the image tower out of a checkpoint of any layout; refuse names that belong to nothing known."""
     layout, prefix = detect_layout(state)
     inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     outside = [key for key in state if not key.startswith(prefix)]

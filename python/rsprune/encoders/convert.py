@@ -23,7 +23,7 @@ from rsprune.encoders.checkpoints import (
 )
 from rsprune.encoders.open_clip import CONFIG, EXACT_GELU
 from rsprune.encoders.registry import ZOO
-from rsprune.encoders.remap import Rename, layer, remap_state_dict
+from rsprune.encoders.remap import Rename, clip_blocks, layer, remap_state_dict
 from rsprune.encoders.siglip import SHAPES, check_config, to_timm
 from rsprune.errors import EncoderError
 from rsprune.io import atomic_write
@@ -52,7 +52,7 @@ Without the loop the embeddings are off by about 7e-4. rsprune reads the folder 
 
 
 def convert(name: str, out: Path, *, weights: Path | None = None) -> Path:
-    """Write the folder of an encoder for open_clip.
+    """Write the folder of an encoder for open_clip, and return its path.
 
     Parameters
     ----------
@@ -63,11 +63,6 @@ def convert(name: str, out: Path, *, weights: Path | None = None) -> Path:
         the tokenizer if it lies beside the weights.
     weights : Path, optional
         The folder or file as published; found or fetched if not given.
-
-    Returns
-    -------
-    Path
-        ``out``.
 
     Raises
     ------
@@ -120,16 +115,7 @@ def _text_renames(depth: int) -> Iterator[Rename]:
     """Yield every tensor of the text tower as transformers names it, and as open_clip does."""
     yield Rename("embeddings.token_embedding.weight", "token_embedding.weight")
     yield Rename("embeddings.position_embedding.weight", "positional_embedding")
-    for i in range(depth):
-        source, target = f"encoder.layers.{i}", f"transformer.resblocks.{i}"
-        yield from layer(f"{source}.layer_norm1", f"{target}.ln_1")
-        for part in "qkv":
-            for kind in ("weight", "bias"):
-                yield Rename(f"{source}.self_attn.{part}_proj.{kind}", f"{target}.attn.in_proj_{kind}")
-        yield from layer(f"{source}.self_attn.out_proj", f"{target}.attn.out_proj")
-        yield from layer(f"{source}.layer_norm2", f"{target}.ln_2")
-        yield from layer(f"{source}.mlp.fc1", f"{target}.mlp.c_fc")
-        yield from layer(f"{source}.mlp.fc2", f"{target}.mlp.c_proj")
+    yield from clip_blocks(depth)
     yield from layer("final_layer_norm", "ln_final")
     yield from layer("head", "text_projection")
 

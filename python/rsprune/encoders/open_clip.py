@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from rsprune.encoders.base import DeviceOptions
-from rsprune.encoders.checkpoints import Tower, fetch, image_tower, load_into, read_state, weights_provenance
+from rsprune.encoders.checkpoints import fetch, image_tower, load_into, read_state, weights_provenance
 from rsprune.encoders.preprocess import Preprocessing
 from rsprune.encoders.registry import ZOO
 from rsprune.encoders.torch_encoder import TorchEncoder
@@ -34,15 +34,8 @@ EXACT_GELU = "timm_gelu"
 def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncoder:
     """Build one of the known towers, or ``open_clip:<architecture>:<tag or file>``.
 
-    Parameters
-    ----------
-    name : str
-        Also ``open_clip:local-dir:<folder>`` with ``open_clip_config.json``. A tag is one of open_clip's own for the
-        architecture.
-    weights : Path, optional
-        The checkpoint: open_clip's or OpenAI's names, with or without the text tower.
-    options : DeviceOptions
-        Where to run.
+    The architecture may be ``local-dir:<folder>`` with ``open_clip_config.json``; a tag is one of open_clip's own for
+    the architecture. ``weights`` is a checkpoint in open_clip's or OpenAI's names, with or without the text tower.
 
     Raises
     ------
@@ -60,8 +53,10 @@ def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncod
     model = _tower(architecture)
     settings: dict[str, Any] = dict(model.preprocess_cfg)
     settings |= {key: tag[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in tag}
-    tower = image_tower(read_state(path), path)
-    visual = load_into(lambda: _tower(architecture), _prefixed(tower), path)
+    layout, state = image_tower(read_state(path), path)
+    if layout == "trunk":
+        state = {f"trunk.{key}": value for key, value in state.items()}
+    visual = load_into(lambda: _tower(architecture), state, path)
     size = settings["size"] if isinstance(settings["size"], int) else settings["size"][0]
     with torch.inference_mode():
         dim = int(visual(torch.zeros(1, 3, size, size)).shape[1])
@@ -112,11 +107,6 @@ def _resolve(rest: str, weights: Path | None, name: str) -> tuple[str, Path, Map
         )
         raise WeightsError(message)
     return architecture, fetch(f"open_clip-{architecture}-{source}", repository, file or FOLDER_FILES[0]), tag
-
-
-def _prefixed(tower: Tower) -> dict[str, torch.Tensor]:
-    """Return the tensors as open_clip names them inside its image tower."""
-    return {f"trunk.{key}": value for key, value in tower.state.items()} if tower.layout == "trunk" else tower.state
 
 
 def _tower(architecture: str) -> Any:

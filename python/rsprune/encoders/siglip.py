@@ -18,13 +18,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from rsprune.encoders.base import DeviceOptions
-from rsprune.encoders.checkpoints import (
-    fetch,
-    image_tower,
-    load_into,
-    read_state,
-    weights_provenance,
-)
+from rsprune.encoders.checkpoints import fetch, image_tower, load_into, read_state, weights_provenance
 from rsprune.encoders.preprocess import Preprocessing
 from rsprune.encoders.registry import ZOO
 from rsprune.encoders.remap import Rename, layer, remap_state_dict
@@ -58,10 +52,7 @@ class SiglipShape:
     def of(cls, config: Mapping[str, Any], path: Path) -> SiglipShape:
         """Read it from a ``config.json``, which names only what differs from the defaults.
 
-        Raises
-        ------
-        WeightsError
-            For a tower without the pooling head, or with an activation that is not known.
+        A tower without the pooling head, or with an activation that is not known, is refused.
         """
         vision = config.get("vision_config", config)
         shape = cls(**{name: vision[name] for name in cls.__slots__ if name in vision})
@@ -100,14 +91,8 @@ SHAPES = {
 def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncoder:
     """Build ``git-rsclip`` or ``git-rsclip-base``.
 
-    Parameters
-    ----------
-    name : str
-        Which.
-    weights : Path, optional
-        The folder as published, its ``model.safetensors``, or the same weights in open_clip's or timm's names.
-    options : DeviceOptions
-        Where to run.
+    ``weights`` is the folder as published, its ``model.safetensors``, or the same weights in open_clip's or timm's
+    names.
     """
     known = ZOO[name]
     shape = SHAPES[known.architecture]
@@ -130,13 +115,7 @@ def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncod
 
 
 def check_config(folder: Path, shape: SiglipShape) -> None:
-    """Fail when the ``config.json`` of a folder, where there is one, describes another network.
-
-    Raises
-    ------
-    WeightsError
-        Naming what differs: the activation, say, which no tensor tells.
-    """
+    """Refuse a folder whose ``config.json`` describes another network: another activation, say, shows in no tensor."""
     path = folder / "config.json"
     if not path.is_file():
         return
@@ -181,13 +160,7 @@ def renames(shape: SiglipShape) -> Iterator[Rename]:
 
 
 def to_timm(shape: SiglipShape, state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Rename transformers' tensors to timm's, joining query, key and value.
-
-    Raises
-    ------
-    WeightsError
-        If a tensor is missing, unexpected or of another shape, by the name that the file gives it.
-    """
+    """Rename transformers' tensors to timm's, joining query, key and value; see :func:`remap_state_dict`."""
     renamed = remap_state_dict(state, renames(shape), path)
     renamed["pos_embed"] = renamed["pos_embed"][None]
     for kind in ("weight", "bias"):  # timm's pooling has the query apart

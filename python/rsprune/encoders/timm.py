@@ -27,14 +27,8 @@ def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncod
     DINOv2 sees 224 px instead of the 518 px that timm's weights are set to: its positions are interpolated, as for
     every other size.
 
-    Parameters
-    ----------
-    name : str
-        Which. Without a file the weights are those that timm publishes for the architecture (``resnet50.a1_in1k``).
-    weights : Path, optional
-        A checkpoint in timm's names, or one that timm itself converts (DINOv2's own).
-    options : DeviceOptions
-        Where to run.
+    Without a file the weights are those that timm publishes for the architecture (``resnet50.a1_in1k``). ``weights`` is
+    a checkpoint in timm's names, or one that timm itself converts (DINOv2's own).
 
     Raises
     ------

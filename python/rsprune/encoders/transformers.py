@@ -19,16 +19,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from rsprune.encoders.base import DeviceOptions
-from rsprune.encoders.checkpoints import (
-    INDEX,
-    fetch,
-    image_tower,
-    load_into,
-    read_state,
-    weights_provenance,
-)
+from rsprune.encoders.checkpoints import INDEX, fetch, image_tower, load_into, read_state, weights_provenance
 from rsprune.encoders.preprocess import Preprocessing
-from rsprune.encoders.remap import Rename, layer, remap_state_dict
+from rsprune.encoders.remap import Rename, clip_blocks, layer, remap_state_dict
 from rsprune.encoders.siglip import SiglipShape, load_tower
 from rsprune.encoders.torch_encoder import TorchEncoder
 from rsprune.errors import WeightsError
@@ -53,14 +46,8 @@ ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
 def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncoder:
     """Build ``hf:<folder or id>``: a SigLIP, CLIP or DINOv2 model as the transformers library publishes it.
 
-    Parameters
-    ----------
-    name : str
-        A local folder, or the id of a repository on the Hugging Face hub.
-    weights : Path, optional
-        A local folder, instead of the one in ``name``.
-    options : DeviceOptions
-        Where to run.
+    ``weights`` is a local folder instead of the one in the name, or of the repository of that id on the Hugging Face
+    hub.
 
     Raises
     ------
@@ -104,13 +91,7 @@ def shards(get: Callable[[str], Path]) -> list[Path]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read one of the folder's descriptions.
-
-    Raises
-    ------
-    WeightsError
-        If it is not there, or no JSON.
-    """
+    """Read one of the folder's descriptions, or raise a :class:`WeightsError`."""
     try:
         value: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -120,13 +101,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def preprocessing(config: Mapping[str, Any], path: Path) -> Preprocessing:
-    """Read from a processor's configuration what is done to images.
-
-    Raises
-    ------
-    WeightsError
-        For a step or a filter that is not known.
-    """
+    """Read from a processor's configuration what is done to images; refuse a step or a filter that is not known."""
     size, crop = config.get("size", {}), config.get("crop_size")
     if isinstance(size, int):  # of before transformers 4.22
         size = {"shortest_edge": size}
@@ -162,16 +137,7 @@ def clip_renames(depth: int) -> Iterator[Rename]:
     yield Rename("embeddings.patch_embedding.weight", "conv1.weight")
     yield Rename("embeddings.position_embedding.weight", "positional_embedding")
     yield from layer("pre_layrnorm", "ln_pre")
-    for i in range(depth):
-        source, target = f"encoder.layers.{i}", f"transformer.resblocks.{i}"
-        yield from layer(f"{source}.layer_norm1", f"{target}.ln_1")
-        for part in "qkv":
-            for kind in ("weight", "bias"):
-                yield Rename(f"{source}.self_attn.{part}_proj.{kind}", f"{target}.attn.in_proj_{kind}")
-        yield from layer(f"{source}.self_attn.out_proj", f"{target}.attn.out_proj")
-        yield from layer(f"{source}.layer_norm2", f"{target}.ln_2")
-        yield from layer(f"{source}.mlp.fc1", f"{target}.mlp.c_fc")
-        yield from layer(f"{source}.mlp.fc2", f"{target}.mlp.c_proj")
+    yield from clip_blocks(depth)
     yield from layer("post_layernorm", "ln_post")
     yield Rename("visual_projection.weight", "proj")
 
