@@ -54,14 +54,6 @@ def command():
     patch.undo()
 
 
-@pytest.fixture(scope="module")
-def no_curves():
-    """Training without its curve, whose drawing takes longer than the steps of so small a network."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rsprune.training.metrics.plot_losses", lambda losses, path: None)
-        yield
-
-
 @pytest.fixture(scope="session")
 def embedded_run(tmp_path_factory):
     """90 images, three of them unreadable, and 40 reference images, all embedded; beside it ``classes.csv``."""

@@ -27,8 +27,6 @@ from rsprune.experiments.tables_and_figures import GRIDS
 from rsprune.experiments.trial import SPLIT, TrialRunner
 from small_runs import picture, write_tar
 
-pytestmark = pytest.mark.usefixtures("no_curves")
-
 TINY = {
     "model": "16x1x2/4",
     "size": 8,

@@ -21,8 +21,6 @@ from rsprune.training.sample import sample_run
 from rsprune.training.transforms import ImageTransform, LabelTransform
 from small_dits import inputs, small_dit
 
-pytestmark = pytest.mark.usefixtures("no_curves")
-
 SECOND, OPEN = DATASETS["second"], DATASETS["openearthmap"]
 
 

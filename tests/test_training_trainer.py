@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from typing import NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -33,8 +34,6 @@ from rsprune.training.pretrain import pretrain
 from rsprune.training.rng import EpochPermutation, batch_noise, sampler_seed
 from rsprune.training.trainer import train
 from small_dits import small_dit
-
-pytestmark = pytest.mark.usefixtures("no_curves")
 
 ALONE = DistributedContext(0, 1, torch.device("cpu"))
 RECIPE = {"task": "test", "network": small_dit(num_classes=5).config}
@@ -264,7 +263,7 @@ def test_what_is_written_when(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr("rsprune.training.metrics.plot_losses", lambda losses, path: drawn.append((len(losses), path)))
     _, losses, looked = trained(tmp_path)
-    assert drawn[-1] == (12, tmp_path / "losses.png")
+    assert drawn[-1] == (12, tmp_path / "losses.svg")
     assert looked == ["0000004.png", "0000008.png", "0000012.png"]
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["0000008.pt", "0000012.pt", "last.pt"]
@@ -277,10 +276,17 @@ def test_what_is_written_when(tmp_path, monkeypatch):
 
 def test_the_curve_is_drawn_and_may_be_of_one_step(tmp_path):
     for steps in (1, 250):
-        plot_losses(np.random.default_rng(0).normal(size=(steps, 2)), tmp_path / "losses.png")
-        with Image.open(tmp_path / "losses.png") as image:
-            assert image.size == (700, 320)
-            assert len(image.getcolors(1 << 20)) > 9
+        plot_losses(np.random.default_rng(0).normal(size=(steps, 2)), tmp_path / "losses.svg")
+        root = ElementTree.parse(tmp_path / "losses.svg").getroot()
+        curves = [len(one.get("points").split()) for one in root.iter("{http://www.w3.org/2000/svg}polyline")]
+        assert curves == [min(steps, 125)] * 2
+
+
+def test_the_curve_is_logarithmic_where_the_losses_are_positive(tmp_path):
+    plot_losses(np.array([[0.1, -1.0], [0.01, 1.0]]), tmp_path / "losses.svg")
+    text = (tmp_path / "losses.svg").read_text()
+    assert "noise, mean squared error (log10)" in text
+    assert "bound, bits/dim</text>" in text
 
 
 def test_a_training_without_a_folder_takes_the_same_steps_and_writes_nothing(tmp_path, whole, monkeypatch):

@@ -208,7 +208,7 @@ def _count_keys(what: str, keys: Iterable[str]) -> str:
 def raise_mismatch(path: Path, reasons: list[str]) -> None:
     """Raise a :class:`WeightsError` if there are reasons to."""
     if reasons:
-        message = f"{path} holds other weights than this encoder's: {'; '.join(reasons)}"
+        message = f"{path} holds other weights than this network's: {'; '.join(reasons)}"
         raise WeightsError(message)
 
 

@@ -8,6 +8,7 @@ latents and the logarithms of its variances (M = 2L), or deterministic latents (
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from rsprune.encoders.checkpoints import load_into, raise_mismatch, read_state, 
 from rsprune.errors import ArgumentError, FormatError, WeightsError
 from rsprune.io import read_json
 
-__all__ = ["Autoencoder", "expected_sums", "load_autoencoder", "sample_posterior"]
+__all__ = ["Autoencoder", "expected_moments", "load_autoencoder", "sample_posterior"]
 
 #: Logarithms of variances are clamped to this range before use, as diffusers does.
 LOG_VARIANCE = (-30.0, 20.0)
@@ -34,10 +35,20 @@ def sample_posterior(moments: Tensor, latents: int, noise: Tensor) -> Tensor:
     return mean + torch.exp(0.5 * log_variance.clamp(*LOG_VARIANCE)) * noise if log_variance.shape[1] else mean
 
 
-def expected_sums(moments: Tensor, latents: int) -> tuple[float, float]:
-    """Return the expected sums, in float64, of the latents of :func:`sample_posterior` and of their squares."""
-    mean, log_variance = moments[:, :latents].double(), moments[:, latents:].double()
-    return float(mean.sum()), float(mean.square().sum() + log_variance.clamp(*LOG_VARIANCE).exp().sum())
+def expected_moments(batches: Iterable[Tensor], latents: int) -> tuple[float, float]:
+    """Return the mean and the standard deviation, in float64, that latents of :func:`sample_posterior` have.
+
+    ``batches`` are moments (n, M, h, w), one image at least in all.
+    """
+    total = squares = 0.0
+    count = 0
+    for moments in batches:
+        mean, log_variance = moments[:, :latents].double(), moments[:, latents:].double()
+        total += float(mean.sum())
+        squares += float(mean.square().sum() + log_variance.clamp(*LOG_VARIANCE).exp().sum())
+        count += mean.numel()
+    average = total / count
+    return average, max(squares / count - average**2, 0.0) ** 0.5
 
 
 class Autoencoder(ABC, nn.Module):
@@ -213,13 +224,11 @@ class TinyAutoencoder(Autoencoder):
         super().__init__()
         self.encoder = load_tiny(tiny_encoder, encoder)
         self.decoder = load_tiny(tiny_decoder, decoder)
-        first, last = self.encoder[0], self.encoder[-1]
-        assert isinstance(first, nn.Conv2d)
-        assert isinstance(last, nn.Conv2d)
+        first: Any = self.encoder[0]
+        last: Any = self.encoder[-1]
+        entry: Any = self.decoder[1]
         self.channels, self.latents = first.in_channels, last.out_channels
         self.moments, self.factor = self.latents, 8
-        entry = self.decoder[1]
-        assert isinstance(entry, nn.Conv2d)
         if entry.in_channels != self.latents:
             reason = f"it takes {entry.in_channels} channels, and {encoder.name} makes {self.latents}"
             raise_mismatch(decoder, [reason])

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rsprune.encoders.checkpoints import state_dict_mismatches
+from rsprune.encoders.checkpoints import raise_mismatch, state_dict_mismatches
 from rsprune.errors import ConfigMismatchError, WeightsError
 from rsprune.io import atomic_write, config_diff
 from rsprune.training.config import Which
@@ -45,7 +45,7 @@ class TrainingFolder:
         self.path = Path(path)
         self.last = self.path / "checkpoints" / "last.pt"
         self.losses = self.path / "losses.csv"
-        self.curve = self.path / "losses.png"
+        self.curve = self.path / "losses.svg"
         self.tensorboard = self.path / "tensorboard"
 
     def checkpoint(self, step: int) -> Path:
@@ -175,12 +175,8 @@ def inferred_config(state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
 def load_dit(path: str | Path, which: Which = "ema") -> DiT:
     """Load a network from a published checkpoint or one of `rsprune train`, in float32 and evaluation mode.
 
-    Parameters
-    ----------
-    path : path
-        The file. A file of the tensors alone has only one kind of weights, and ``which`` is ignored.
-    which : str
-        ``"ema"`` for the averaged weights, which sample better, or ``"model"`` for the last ones.
+    ``which`` is ``"ema"`` for the averaged weights, which sample better, or ``"model"`` for the last ones. It is
+    ignored for a file of the tensors alone.
 
     Raises
     ------
@@ -206,9 +202,7 @@ def load_dit(path: str | Path, which: Which = "ema") -> DiT:
 def load_state(model: DiT, state: Mapping[str, Tensor], path: Path) -> None:
     """Load exactly these tensors into a network, in float32."""
     expected = {name: value.shape for name, value in model.state_dict().items()}
-    if mismatches := state_dict_mismatches(expected, state):
-        message = f"{path} holds other weights than this network's: {'; '.join(mismatches)}"
-        raise WeightsError(message)
+    raise_mismatch(path, state_dict_mismatches(expected, state))
     model.load_state_dict({name: value.float() for name, value in state.items()}, strict=True, assign=True)
     model.pos_embed.requires_grad_(False)
 

@@ -74,18 +74,8 @@ def open_conditioning(
 ) -> Conditioning:
     """Open the images of a task and their conditions.
 
-    Parameters
-    ----------
-    task : str
-        ``"sr"`` or ``"sis"``.
-    source
-        For super-resolution, images of high resolution; for label maps, the folder of the data set.
-    codec : Autoencoder
-        The autoencoder of the network.
-    options : mapping
-        ``factor``, or ``dataset`` and ``encoding``.
-    size, bands, valid_range
-        See :class:`~rsprune.training.transforms.ImageTransform`.
+    ``source`` has images of high resolution for the task ``"sr"``, and is the folder of the data set for ``"sis"``;
+    ``options`` are ``factor``, or ``dataset`` and ``encoding``; ``codec`` is the autoencoder of the network.
 
     Raises
     ------

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from rsprune.errors import ArgumentError
-from rsprune.options import check_options, integers, option
+from rsprune.options import check_options, integers, option, same_option
 
 __all__ = [
     "AutoencoderConfig",
@@ -49,7 +49,6 @@ PRECISION = "What the network computes in; auto is bfloat16 on GPUs that support
 DEVICE = "cpu, cuda or cuda:1. By default the GPU of this process, or the CPU if there is none."
 RUN = "The run folder whose selection is trained on. By default all images are."
 BANDS = "The bands to read, counted from 0: 3,2,1. By default RGB, or the first ones."
-AUTOENCODER = "The autoencoder that the network was trained with; not needed for pixels."
 
 
 class _Checked:
@@ -152,7 +151,11 @@ class FinetuneOptions(_Checked):
     """The options that both tasks of `rsprune finetune` share."""
 
     autoencoder: str | Path | None = option(
-        None, help=AUTOENCODER, flags=("--autoencoder", "-a"), metavar="PATH", parser=str
+        None,
+        help="The autoencoder that the network was trained with; not needed for pixels.",
+        flags=("--autoencoder", "-a"),
+        metavar="PATH",
+        parser=str,
     )
     weights: Which = option("ema", help="The weights to start from: the averaged ones, or the last ones.")
     size: int | None = option(
@@ -202,9 +205,7 @@ class SampleOptions(_Checked):
     """The options of `rsprune sample`."""
 
     images: int = option(64, help="Number of images.", flags=("--images", "-n"), minimum=1)
-    autoencoder: str | Path | None = option(
-        None, help=AUTOENCODER, flags=("--autoencoder", "-a"), metavar="PATH", parser=str
-    )
+    autoencoder: str | Path | None = same_option(FinetuneOptions, "autoencoder")
     weights: Which = option("ema", help="The averaged weights, or the last ones.")
     classes: tuple[str, ...] | None = option(
         None,

@@ -44,11 +44,7 @@ class DistributedContext:
 def join_processes(device: str | None) -> Iterator[DistributedContext]:
     """Join the processes that `torchrun` started; without it this process is the only one.
 
-    Parameters
-    ----------
-    device : str, optional
-        ``"cpu"``, ``"cuda"``, ``"cuda:1"``. By default the GPU of this process's local rank, or the CPU if there is no
-        GPU.
+    By default the device is the GPU of this process's local rank, or the CPU if there is no GPU.
 
     Raises
     ------

@@ -64,12 +64,7 @@ class Losses:
 class GaussianDiffusion:
     """The forward process and the training loss.
 
-    Constants are computed in float64 and stored in float32, (1000,) each.
-
-    Parameters
-    ----------
-    device
-        The device of the inputs.
+    Constants are computed in float64 and stored in float32, (1000,) each, on the device of the inputs.
     """
 
     def __init__(self, device: DeviceLikeType = "cpu") -> None:
@@ -253,18 +248,9 @@ def with_guidance(
 ) -> Denoiser:
     """Apply classifier-free guidance (Ho and Salimans 2022): extrapolate from "no class" towards the classes ``y``.
 
-    Parameters
-    ----------
-    denoise : callable
-        The network: maps noisy inputs, time steps and classes to its output.
-    y : Tensor
-        int64 (n,).
-    null_label : int
-        The label for "no class".
-    scale : float
-        Guidance scale; 1 is no guidance.
-    channels : int
-        Number of leading channels that are guided: those of the noise. (The published sampler guides 3 of 4.)
+    ``denoise`` maps noisy inputs, time steps and classes to the output of the network; ``y`` is int64 (n,), and a
+    ``scale`` of 1 is no guidance. The leading ``channels`` are guided: those of the noise. (The published sampler
+    guides 3 of 4.)
     """
     if scale == 1:
         return lambda x, t: denoise(x, t, y)

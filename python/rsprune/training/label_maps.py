@@ -117,10 +117,7 @@ def openearthmap_pairs(root: Path) -> Iterator[tuple[str, str]]:
 class OneHot(Autoencoder):
     """Encode class numbers as the share of each class in a latent pixel: (n, 1, H, W) to (n, classes, h, w).
 
-    Parameters
-    ----------
-    classes, factor : int
-        Number of classes, and side of a latent pixel in pixels.
+    ``factor`` is the side of a latent pixel in pixels.
     """
 
     def __init__(self, classes: int, factor: int) -> None:

@@ -31,7 +31,7 @@ from rsprune.runs.config import source_config
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.reader import RunReader
 from rsprune.sources import Item, Shard, Source, SourceLike, open_source
-from rsprune.training.autoencoder import Autoencoder, expected_sums, sample_posterior
+from rsprune.training.autoencoder import Autoencoder, expected_moments, sample_posterior
 from rsprune.training.transforms import Transform
 
 __all__ = ["LatentCache", "cache_latents", "selected_rows"]
@@ -53,26 +53,8 @@ LATENT_SCHEMA = pa.schema(
 def selected_rows(source: Source, run: str | Path | None) -> tuple[dict[str, NDArray[np.int64]], str | None]:
     """Return the rows of a collection that a run selected, or all rows if ``run`` is None.
 
-    Parameters
-    ----------
-    source : Source
-        The collection.
-    run : path, optional
-        The run folder.
-
-    Returns
-    -------
-    rows : dict of str to ndarray
-        For the name of each shard the positions within it, int64 (n,), ascending.
-    digest : str or None
-        Digest of the run's manifest; None for all rows.
-
-    Raises
-    ------
-    ConfigMismatchError
-        The run selected from another collection.
-    UnfinishedRunError
-        The run has no manifest yet.
+    For the name of each shard these are the positions within it, int64 (n,), ascending. The digest of the run's
+    manifest is returned, too; None for all rows.
     """
     if run is None:
         return {shard.name: np.arange(source.count(shard)) for shard in source.shards}, None
@@ -280,30 +262,24 @@ class LatentCache:
         EmptyInputError
             The cache holds no image.
         """
-        config = read_json(path / "config.json")
-        latents = config["autoencoder"]["latents"]
         images = failures = 0
-        total = squares = 0.0
         for moments, valid in cls._arrays(path):
             images += len(valid)
             failures += len(moments) - len(valid)
-            rows = max(1, BLOCK // moments[0].size) if len(moments) else 1
-            for start in range(0, len(valid), rows):
-                block = torch.from_numpy(moments[valid[start : start + rows]]).flatten(0, 1)
-                sums = expected_sums(block, latents)
-                total, squares = total + sums[0], squares + sums[1]
         if not images:
             message = f"no image of {path} could be read: the tables in it say why"
             raise EmptyInputError(message)
-        side = config["size"] // config["autoencoder"]["factor"]
-        count = images * (1 + config["mirror"]) * latents * side**2
-        mean = total / count
-        return {
-            "images": images,
-            "quarantined": failures,
-            "mean": mean,
-            "deviation": max(squares / count - mean**2, 0.0) ** 0.5,
-        }
+        latents = read_json(path / "config.json")["autoencoder"]["latents"]
+        mean, deviation = expected_moments(cls._blocks(path), latents)
+        return {"images": images, "quarantined": failures, "mean": mean, "deviation": deviation}
+
+    @classmethod
+    def _blocks(cls, path: Path) -> Iterator[Tensor]:
+        """Yield the moments of all images and views, (n, M, h, w), few enough at once to be summed in memory."""
+        for moments, valid in cls._arrays(path):
+            rows = max(1, BLOCK // moments[0].size) if len(moments) else 1
+            for start in range(0, len(valid), rows):
+                yield torch.from_numpy(moments[valid[start : start + rows]]).flatten(0, 1)
 
     def measured(self) -> tuple[float, float]:
         """Return the scale and shift that bring these latents to mean 0 and standard deviation 1."""
@@ -335,14 +311,8 @@ class LatentCache:
     def sample(self, ids: NDArray[np.int64], mirrored: NDArray[np.bool_], noise: Tensor) -> Tensor:
         """Draw latents, neither shifted nor scaled, as the autoencoder's own posterior does from these moments.
 
-        Parameters
-        ----------
-        ids : ndarray
-            int64 (n,): numbers of the samples.
-        mirrored : ndarray
-            bool (n,): whether to take the mirror image.
-        noise : Tensor
-            float32 (n, L, h, w), standard normal.
+        Samples ``ids``, int64 (n,), are ``mirrored``, bool (n,), or not; ``noise``, float32 (n, L, h, w), is standard
+        normal.
         """
         return sample_posterior(self.moments(ids, mirrored), self.latents, noise)
 

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsprune.io import atomic_write, write_text
+from rsprune.charts import Line, lines
+from rsprune.io import write_text
 from rsprune.training.checkpoint import TrainingFolder
 from rsprune.training.distributed import DistributedContext
 
@@ -74,23 +75,14 @@ class LossLog:
 
 
 def plot_losses(losses: NDArray[np.float64], path: Path) -> None:
-    """Plot losses (steps, 2) as a PNG file; without matplotlib nothing is written."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return
+    """Plot losses (steps, 2) as an SVG file; logarithms, where all of them are positive."""
     window = max(1, int(SMOOTHING * len(losses)))
     count = len(losses) // window
     means = losses[: count * window].reshape(count, window, 2).mean(axis=1)
-    steps = np.arange(1, count + 1) * window
-    # The layout is fixed: computing one takes longer than all of the drawing.
-    figure = Figure(figsize=(7, 3.2), dpi=100)
-    figure.subplots_adjust(left=0.09, right=0.98, bottom=0.15, top=0.9, wspace=0.25)
-    for axes, values, name in zip(
-        figure.subplots(1, 2), means.T, ("noise, mean squared error", "bound, bits/dim"), strict=True
-    ):
-        axes.plot(steps, values, linewidth=1, color="#2b6cb0")
-        axes.set(xlabel="step", title=name, yscale="log" if (values > 0).all() else "linear")
-        axes.grid(alpha=0.3)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+    steps = (np.arange(1, count + 1) * window).tolist()
+    plots = []
+    for values, head in zip(means.T, ("noise, mean squared error", "bound, bits/dim"), strict=True):
+        positive = bool((values > 0).all())
+        y = (np.log10(values) if positive else values).tolist()
+        plots.append(Line(f"{head} (log10)" if positive else head, "step", steps, y))
+    write_text(path, lines("Losses", plots))

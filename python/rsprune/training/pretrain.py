@@ -76,19 +76,8 @@ class Trained:
 def build_network(name: str, seed: int, **options: Any) -> DiT:
     """Build a network with initial weights.
 
-    Parameters
-    ----------
-    name : str
-        A published network, ``"DiT-XL/2"``, or ``"384x12x6/2"``: width, depth, heads and patch size.
-    seed : int
-        Seed of the weights. torch's global generator keeps its state.
-    **options
-        See :class:`~rsprune.training.dit.DiT`.
-
-    Raises
-    ------
-    ArgumentError
-        Unknown network, or sizes that do not divide.
+    ``name`` is a published network, ``"DiT-XL/2"``, or ``"384x12x6/2"``: width, depth, heads and patch size; for
+    ``options`` see :class:`~rsprune.training.dit.DiT`. torch's global generator keeps its state.
     """
     check_model(name)
     sizes = SIZES.fullmatch(name)
@@ -122,7 +111,7 @@ def pretrain(
         The images, as for :func:`rsprune.prune`.
     out : path
         The folder: ``checkpoints/last.pt`` and ``checkpoints/<step>.pt``, ``samples/<step>.png``, ``losses.csv``,
-        ``losses.png``, ``tensorboard/`` if TensorBoard is installed, ``latents/`` if not elsewhere.
+        ``losses.svg``, ``tensorboard/`` if TensorBoard is installed, ``latents/`` if not elsewhere.
     progress : bool or Progress
         As for :func:`rsprune.prune`.
 
@@ -233,13 +222,7 @@ def run_training(
 
 
 def class_names(cache: LatentCache) -> list[str]:
-    """Return the class folders in the order of the labels.
-
-    Raises
-    ------
-    ArgumentError
-        An image has no class folder.
-    """
+    """Return the class folders in the order of the labels; each image must have one."""
     labels = cache.labels
     if None in labels:
         message = f"{labels.count(None)} images have no class folder: a conditional network needs the class of each"

@@ -57,19 +57,8 @@ class Sampled:
 def recipe_autoencoder(recipe: dict[str, Any], autoencoder: str | Path | None) -> Autoencoder:
     """Load the autoencoder that a network was trained with, and normalize its latents as they were.
 
-    Parameters
-    ----------
-    recipe : dict
-        The recipe in the checkpoint; empty for a published one.
-    autoencoder : str or path, optional
-        As for :func:`~rsprune.training.autoencoder.load_autoencoder`. Not needed for a network trained on pixels.
-
-    Raises
-    ------
-    ArgumentError
-        The autoencoder is needed and not given.
-    ConfigMismatchError
-        It is not the one that the network was trained with.
+    ``recipe`` is the one in the checkpoint, empty for a published one; ``autoencoder`` is not needed for a network
+    trained on pixels.
     """
     known = recipe.get("data", {}).get("autoencoder", {})
     if autoencoder is None:

@@ -24,7 +24,7 @@ from rsprune.options import keywords, to_config
 from rsprune.runners import Progress, show_progress
 from rsprune.runs.folder import RunFolder
 from rsprune.sources import SourceLike, open_source
-from rsprune.training.autoencoder import LOG_VARIANCE, expected_sums, load_autoencoder, sample_posterior
+from rsprune.training.autoencoder import LOG_VARIANCE, expected_moments, load_autoencoder, sample_posterior
 from rsprune.training.checkpoint import resume_checkpoint, save_checkpoint
 from rsprune.training.config import AutoencoderConfig, AutoencoderOptions
 from rsprune.training.distributed import join_processes
@@ -239,14 +239,11 @@ class AutoencoderTrainer:
         """Write the best weights as a folder of diffusers, with the scale of their latents; returns the scale."""
         self.model.load_state_dict(self.best)
         self.model.eval()
-        total = squares = 0.0
-        count = 0
-        for numbers in self._batches(self.training[:SCALE_IMAGES]):
-            moments = self.model.encode(self.read(numbers)).latent_dist.parameters
-            sums = expected_sums(moments, self.config.latent_channels)
-            total, squares = total + sums[0], squares + sums[1]
-            count += moments.numel() // 2
-        scale: float = 1 / (squares / count - (total / count) ** 2) ** 0.5
+        batches = (
+            self.model.encode(self.read(numbers)).latent_dist.parameters
+            for numbers in self._batches(self.training[:SCALE_IMAGES])
+        )
+        scale = 1 / expected_moments(batches, self.config.latent_channels)[1]
         self.model.register_to_config(scaling_factor=scale)
         # The folder is replaced whole, so that the scale of one training never stands beside the weights of another.
         temporary = path.with_name(f".{path.name}")
