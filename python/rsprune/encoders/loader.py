@@ -27,21 +27,11 @@ class Failure(NamedTuple):
 
 
 class Embedded(NamedTuple):
-    """The embeddings of one batch of items, and its failures.
+    """The embeddings of one batch of items, and its failures."""
 
-    Attributes
-    ----------
-    positions : ndarray
-        int64 (n,): the positions of the embedded items among all, ascending from 0.
-    embeddings : ndarray
-        float32 (n, D), unit rows.
-    failures : list of Failure
-        The other items.
-    """
-
-    positions: NDArray[np.int64]
-    embeddings: NDArray[np.float32]
-    failures: list[Failure]
+    positions: NDArray[np.int64]  # (n,): the positions of the embedded items among all, ascending from 0
+    embeddings: NDArray[np.float32]  # (n, D), unit rows
+    failures: list[Failure]  # the other items
 
 
 class _Ready(NamedTuple):

@@ -42,31 +42,15 @@ FORMS = {
 
 @dataclass(frozen=True, slots=True)
 class EncoderSpec:
-    """An encoder that is known by name.
+    """An encoder that is known by name."""
 
-    Attributes
-    ----------
-    family : str
-        One of :data:`FAMILIES`.
-    architecture : str
-        Its name in the library that defines the network.
-    dim : int
-        D, the number of dimensions of an embedding.
-    size : int
-        Width and height in pixels of what the network sees.
-    repository, file : str
-        Where its authors publish the weights: on the Hugging Face hub, unless ``repository`` is empty.
-    licence : str
-        What the authors say of the weights.
-    """
-
-    family: str
-    architecture: str
-    dim: int
-    size: int
-    repository: str
+    family: str  # one of FAMILIES
+    architecture: str  # its name in the library that defines the network
+    dim: int  # D, the number of dimensions of an embedding
+    size: int  # width and height in pixels of what the network sees
+    repository: str  # where its authors publish the weights on the Hugging Face hub; empty for a package of their own
     file: str
-    licence: str
+    licence: str  # what the authors say of the weights
 
 
 def _git_rsclip(architecture: str, dim: int, size: int, suffix: str = "") -> EncoderSpec:

@@ -25,24 +25,12 @@ TIMED = 32
 
 @dataclass(frozen=True)
 class Check:
-    """The outcome of a self-test.
+    """The outcome of a self-test."""
 
-    Attributes
-    ----------
-    cosines : ndarray
-        float64 (15,): the cosine of each pair of the six images, in order.
-    worst : float or None
-        The largest difference from a stored cosine; None where none are stored for these weights.
-    precision : str
-        What the network computed in.
-    images_per_second : float
-        On images that are decoded already.
-    """
-
-    cosines: NDArray[np.float64]
-    worst: float | None
-    precision: str
-    images_per_second: float
+    cosines: NDArray[np.float64]  # (15,): of each pair of the six images, in order
+    worst: float | None  # the largest difference from a stored cosine; None where none are stored for these weights
+    precision: str  # what the network computed in
+    images_per_second: float  # on images that are decoded already
 
     @property
     def passed(self) -> bool:

@@ -38,13 +38,7 @@ GPU_SHARE = 0.6
 
 
 def torch_devices(device: str | None) -> list[torch.device]:
-    """Return the devices asked for, or every GPU, or the CPU.
-
-    Raises
-    ------
-    EncoderError
-        If one of them is not here.
-    """
+    """Return the devices asked for, or every GPU, or the CPU; fail if one of them is not here."""
     if device is None:
         count = torch.cuda.device_count()
         return [torch.device("cuda", i) for i in range(count)] or [torch.device("cpu")]
@@ -162,10 +156,7 @@ class TorchEncoder(Encoder):
     def forward(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map one batch of pixels to unit rows, in parts where a device lacks the memory.
 
-        Raises
-        ------
-        EncoderError
-            If a device has no memory for a single image.
+        An :class:`EncoderError` is raised if it has none for a single image.
         """
         replica = self._replicas.get()
         try:
@@ -267,12 +258,8 @@ def out_of_memory(error: Exception) -> bool:
 def fitting_batch(measure: Callable[[int], int], free: int) -> int:
     """Return the largest batch, halved from :data:`GPU_BATCH`, that leaves room.
 
-    Parameters
-    ----------
-    measure
-        The bytes that a batch of so many images takes at its peak: a fixed part, and a part for each image.
-    free
-        Bytes that there are.
+    ``measure`` gives the bytes that a batch of so many images takes at its peak: a fixed part, and a part for each
+    image. ``free`` is how many there are.
     """
     few, more = measure(8), measure(16)
     per_image = max((more - few) / 8, 1)

@@ -109,10 +109,7 @@ def read_checkpoint(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
 def resume_checkpoint(path: Path, recipe: Mapping[str, Any]) -> dict[str, Any] | None:
     """Read the checkpoint that a training resumes from; None if there is none yet.
 
-    Raises
-    ------
-    ConfigMismatchError
-        It is of another recipe. The message lists what differs.
+    One of another recipe is refused; the message lists what differs.
     """
     if not path.exists():
         return None
@@ -135,13 +132,7 @@ def tensors_of(content: Mapping[str, Any], which: Which, path: Path) -> dict[str
 
 
 def inferred_config(state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
-    """Infer the structure of a network from its state dict; the number of heads follows from the published widths.
-
-    Raises
-    ------
-    WeightsError
-        The state dict is not of a DiT, or of a width that is not published.
-    """
+    """Infer the structure of a DiT from its state dict; the number of heads follows from the published widths."""
     try:
         width, inputs, patch, _ = state["x_embedder.proj.weight"].shape
         tokens = state["pos_embed"].shape[1]

@@ -102,13 +102,8 @@ def open_conditioning(
 def pair_samples(images: LatentCache, conditions: LatentCache) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pair the samples of two caches that stand in the same rows.
 
-    Returns the numbers of the images whose condition could be read, int64 (n,), and the number of each image's
-    condition, int64 (len(images),), -1 if it has none.
-
-    Raises
-    ------
-    EmptyInputError
-        No image has a condition.
+    Returns the numbers of the images whose condition could be read, int64 (n,), at least one, and the number of each
+    image's condition, int64 (len(images),), -1 if it has none.
     """
     _, numbers, others = np.intersect1d(images.positions, conditions.positions, return_indices=True)
     if not len(numbers):

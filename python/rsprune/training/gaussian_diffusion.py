@@ -92,14 +92,8 @@ class GaussianDiffusion:
     def training_losses(self, output: Tensor, x: Tensor, noisy: Tensor, t: Tensor, noise: Tensor) -> Losses:
         """Compute the losses of a prediction, in float32.
 
-        Parameters
-        ----------
-        output : Tensor
-            (n, C or 2C, H, W): the output of the network for ``noisy``.
-        x, noisy, noise : Tensor
-            (n, C, H, W): the clean input, the output of :meth:`q_sample`, and the noise given to it.
-        t : Tensor
-            int64 (n,).
+        ``output``, (n, C or 2C, H, W), is the output of the network for ``noisy``; that is what :meth:`q_sample` makes
+        of the clean input ``x`` and ``noise``, (n, C, H, W) each; ``t`` is int64 (n,).
         """
         output, x, noisy, noise = (value.float() for value in (output, x, noisy, noise))
         predicted, variances = output[:, : x.shape[1]], output[:, x.shape[1] :]
@@ -217,23 +211,10 @@ def p_sample_loop(
     steps: int = 250,
     generator: torch.Generator | list[torch.Generator] | None = None,
 ) -> Tensor:
-    """Turn noise into samples.
+    """Turn ``noise``, float32 (n, C, H, W), standard normal, into samples of the same shape, not clipped.
 
-    Parameters
-    ----------
-    denoise : callable
-        The network under fixed conditions.
-    noise : Tensor
-        float32 (n, C, H, W), standard normal.
-    sampler, steps
-        See :func:`make_scheduler`.
-    generator : torch.Generator or list of them, optional
-        Generators of the noise that ``"ddpm"`` adds at each step: one for all samples, or one per sample.
-
-    Returns
-    -------
-    Tensor
-        float32 (n, C, H, W), not clipped.
+    ``denoise`` is the network under fixed conditions. ``generator`` makes the noise that ``"ddpm"`` adds at each step:
+    one generator for all samples, or one per sample.
     """
     scheduler = make_scheduler(sampler, steps)
     x = noise

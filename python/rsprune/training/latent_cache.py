@@ -255,13 +255,7 @@ class LatentCache:
 
     @classmethod
     def scan(cls, path: Path) -> dict[str, Any]:
-        """Summarize a cache: images, failures, mean and standard deviation of the latents drawn from it.
-
-        Raises
-        ------
-        EmptyInputError
-            The cache holds no image.
-        """
+        """Summarize a cache of an image or more: images, failures, mean and deviation of the latents drawn from it."""
         images = failures = 0
         for moments, valid in cls._arrays(path):
             images += len(valid)
@@ -294,13 +288,7 @@ class LatentCache:
             yield int(shard), int(self._rows[shard][position])
 
     def moments(self, ids: NDArray[np.int64], mirrored: NDArray[np.bool_]) -> Tensor:
-        """Read the moments of samples, or of their mirror images: float32 (n, M, h, w).
-
-        Raises
-        ------
-        ArgumentError
-            There is no such sample, or there are no mirror images.
-        """
+        """Read the moments of samples, or of their mirror images, which there must be: float32 (n, M, h, w)."""
         if mirrored.any() and self.views == 1:
             message = f"the latent cache {self.folder.path} has no mirror images: make it with mirror=True"
             raise ArgumentError(message)

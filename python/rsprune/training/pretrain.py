@@ -45,24 +45,12 @@ SIZES = re.compile(r"(\d+)x(\d+)x(\d+)/(\d+)")
 
 @dataclass(frozen=True)
 class Trained:
-    """The result of a training.
+    """The result of a training."""
 
-    Attributes
-    ----------
-    path
-        Its folder.
-    checkpoint
-        The last checkpoint.
-    losses
-        float64 (steps, 2): mean squared error of the noise, and variational bound in bits per dimension.
-    metrics
-        Steps, images per second, mean loss of the last hundredth of the steps.
-    """
-
-    path: Path
-    checkpoint: Path
-    losses: NDArray[np.float64]
-    metrics: dict[str, Any]
+    path: Path  # its folder
+    checkpoint: Path  # the last one
+    losses: NDArray[np.float64]  # (steps, 2): mean squared error of the noise, variational bound in bits per dimension
+    metrics: dict[str, Any]  # steps, images per second, mean loss of the last hundredth of the steps
 
     def describe(self) -> str:
         """Summarize the result in a few lines."""

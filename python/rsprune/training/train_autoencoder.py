@@ -43,18 +43,12 @@ SCALE_IMAGES = 1024
 class TrainedAutoencoder:
     """An autoencoder that was trained.
 
-    Attributes
-    ----------
-    path
-        Its folder, as `rsprune train --autoencoder` takes it.
-    scale
-        The factor that brings its latents to standard deviation 1, as measured; the folder's configuration holds it.
-    validation
-        (steps, mean absolute error of the held-out images) of each validation; the weights of the lowest are kept.
+    ``scale`` brings its latents to standard deviation 1, as measured, and stands in the configuration in its folder.
     """
 
-    path: Path
+    path: Path  # the folder, as `rsprune train --autoencoder` takes it
     scale: float
+    #: (steps, mean absolute error of the held-out images) of each validation; the weights of the lowest are kept.
     validation: list[tuple[int, float]]
 
     @property

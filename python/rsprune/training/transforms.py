@@ -23,30 +23,15 @@ __all__ = ["ImageTransform", "LabelTransform", "Transform"]
 class ImageTransform:
     """Resize the shorter side of an image by Pillow's bicubic filter, and crop the center.
 
-    Attributes
-    ----------
-    size
-        Height and width.
-    channels
-        Number of channels.
-    bands
-        Which bands the channels are, counted from 0. By default RGB, or the first ones.
-    valid_range
-        The range of 16-bit samples, as for :func:`rsprune.entropy`.
-    downscale
-        Factor by which the image is made smaller and then enlarged again, both by Pillow's bicubic filter: the low
-        resolution that super-resolution starts from.
-
-    Raises
-    ------
-    ArgumentError
-        Not as many bands as channels, or a size that ``downscale`` does not divide.
+    There must be as many bands as channels, and ``downscale`` must divide the size.
     """
 
     size: int
     channels: int = 3
-    bands: tuple[int, ...] | None = None
-    valid_range: tuple[int, int] | None = None
+    bands: tuple[int, ...] | None = None  # counted from 0; by default RGB, or the first ones
+    valid_range: tuple[int, int] | None = None  # of 16-bit samples, as for rsprune.entropy
+    #: Factor by which the image is made smaller and then enlarged again, both by Pillow's bicubic filter: the low
+    #: resolution that super-resolution starts from.
     downscale: int = 1
 
     def __post_init__(self) -> None:
