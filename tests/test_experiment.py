@@ -109,7 +109,7 @@ def test_methods_never_see_the_images_that_the_target_is_made_of(images, done):
     known, held = one.split(SPLIT)
     assert len(known) == len(held) == 12
     assert np.array_equal(np.sort(np.concatenate([known, held])), np.arange(24))
-    assert np.array_equal(runner.known["scenes"], one.rows(known))
+    assert np.array_equal(runner.known["scenes"], one.embeds.take(known))
     assert len(np.load(done.path / "real" / "target.npy")) == 10
     third = one.of_classes(known, 3)
     assert {one.keys[row][0] for row in third.tolist()} == {"a"}

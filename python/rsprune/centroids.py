@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Mapping
@@ -16,16 +15,13 @@ from numpy.typing import NDArray
 from rsprune import _core
 from rsprune.embeddings import as_rows
 from rsprune.errors import ArgumentError, FormatError, RspruneError
-from rsprune.io import atomic_write
+from rsprune.io import read_tensors, write_tensors
 from rsprune.sources.filesystem import check_regular
 from rsprune.validation import check_choice, check_integer, check_number, check_threads, warn_caller
 
 __all__ = ["Centroids", "OnInvalid", "as_core", "fit_centroids"]
 
 OnInvalid = Literal["exclude", "raise"]
-
-_TENSOR = "centroids"
-_METADATA = "rsprune"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -78,16 +74,7 @@ class Centroids:
         ArgumentError
             ``meta`` holds something that JSON cannot express.
         """
-        from safetensors.numpy import save
-
-        try:
-            meta = json.dumps(dict(self.meta), sort_keys=True, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            message = f"the meta of centroids must be JSON: {error}"
-            raise ArgumentError(message) from error
-        content = save({_TENSOR: np.ascontiguousarray(self.vectors)}, metadata={_METADATA: meta})
-        with atomic_write(path) as beside:
-            beside.write_bytes(content)
+        write_tensors(path, "centroids", {"centroids": self.vectors}, dict(self.meta))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Centroids:
@@ -101,24 +88,14 @@ class Centroids:
         OSError
             The file cannot be opened.
         """
-        from safetensors import SafetensorError, safe_open
-
         path = Path(path)
         check_regular(path)  # raises the OSError of the system, whatever safetensors would make of it
         if path.suffix == ".npy":
             rows = as_rows(path)
             return cls(rows.take(np.arange(rows.shape[0])))
-        try:
-            with safe_open(path, framework="np") as file:
-                meta = json.loads((file.metadata() or {})[_METADATA])
-                vectors = file.get_tensor(_TENSOR)
-        except (SafetensorError, KeyError, ValueError) as error:
-            message = f"{path}: not centroids that rsprune saved: {error}"
-            raise FormatError(message) from error
-        if vectors.dtype != np.float32 or not isinstance(meta, dict):
-            message = (
-                f"{path}: not centroids that rsprune saved: vectors of {vectors.dtype}, meta {type(meta).__name__}"
-            )
+        (vectors,), meta = read_tensors(path, "centroids", ["centroids"])
+        if vectors.dtype != np.float32:
+            message = f"{path}: not centroids that rsprune saved: vectors of {vectors.dtype}"
             raise FormatError(message)
         try:
             with warnings.catch_warnings():
@@ -174,8 +151,8 @@ def fit_centroids(
     Centroids
         With ``meta``: ``rsprune`` (version), ``k``, ``dim``, ``seed``, ``n_init``, ``max_iter``, ``tol``, ``rows``,
         ``invalid``, ``digest`` (``blake3:`` and the hash of the rows as little-endian float32, or as float64 if that
-        holds more), ``encoder``, ``iterations``,
-        ``objective`` (sum of cosines), ``history`` (of the objective, never falling) and ``starts`` (rows).
+        holds more), ``encoder``, ``iterations``, ``objective`` (sum of cosines), ``history`` (of the objective, never
+        falling) and ``starts`` (rows).
 
     Raises
     ------

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune._core import VERSION
-from rsprune.errors import DamagedFileError, FormatError, ShapeError
+from rsprune.errors import ArgumentError, DamagedFileError, FormatError, ShapeError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,12 +38,14 @@ __all__ = [
     "read_provenance",
     "read_record",
     "read_table",
+    "read_tensors",
     "remove_temporaries",
     "write_json",
     "write_npy",
     "write_npz",
     "write_record",
     "write_table",
+    "write_tensors",
     "write_text",
 ]
 
@@ -221,6 +223,45 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
     metadata = pq.read_schema(path).metadata or {}
     text = metadata.get(b"rsprune")
     return {} if text is None else dict(json.loads(text))
+
+
+def write_tensors(path: str | os.PathLike[str], what: str, tensors: Mapping[str, NDArray[Any]], head: Any) -> None:
+    """Write arrays and a JSON value as a safetensors file, atomically; ``what`` names their kind in messages.
+
+    Raises
+    ------
+    ArgumentError
+        ``head`` holds something that JSON cannot express.
+    """
+    from safetensors.numpy import save
+
+    try:
+        text = json.dumps(head, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        message = f"the meta of {what} must be JSON: {error}"
+        raise ArgumentError(message) from error
+    content = save({name: np.ascontiguousarray(one) for name, one in tensors.items()}, metadata={"rsprune": text})
+    with atomic_write(path) as beside:
+        beside.write_bytes(content)
+
+
+def read_tensors(path: Path, what: str, names: Sequence[str]) -> tuple[list[NDArray[Any]], dict[str, Any]]:
+    """Read the arrays ``names`` and the JSON object that :func:`write_tensors` wrote.
+
+    Raises
+    ------
+    FormatError
+        Not such a file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            head = dict(json.loads((file.metadata() or {})["rsprune"]))
+            return [file.get_tensor(name) for name in names], head
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        message = f"{path}: not {what} that rsprune saved: {error}"
+        raise FormatError(message) from error
 
 
 def config_diff(old: Any, new: Any, where: str = "") -> Iterator[str]:

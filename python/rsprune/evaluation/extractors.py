@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune.encoders import Encoder
+from rsprune.runs.stages.base import batched
 
 __all__ = ["EncoderExtractor", "Extractor", "batches"]
 
@@ -57,11 +58,11 @@ class EncoderExtractor:
     def features(self, images: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Embed images, a batch at a time."""
         size = self.encoder.batch_size
-        return np.concatenate([self.encoder.encode(batch) for batch in _runs(images, size)])
+        return np.concatenate([self.encoder.encode(batch) for batch in batched(images, size)])
 
 
 def batches(images: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:
-    """Neighbours of one shape, at most ``size`` together: uint8 (n, H, W, 3)."""
+    """Stack neighbors of one shape, at most ``size`` together: uint8 (n, H, W, 3)."""
     batch: list[NDArray[np.uint8]] = []
     for image in images:
         if batch and (len(batch) == size or image.shape != batch[0].shape):
@@ -70,14 +71,3 @@ def batches(images: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray[
         batch.append(image)
     if batch:
         yield np.stack(batch)
-
-
-def _runs(images: Iterable[NDArray[np.uint8]], size: int) -> Iterator[list[NDArray[np.uint8]]]:
-    batch: list[NDArray[np.uint8]] = []
-    for image in images:
-        batch.append(image)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -16,6 +16,7 @@ from rsprune.errors import EmptyInputError, FormatError, ShapeError, failure
 from rsprune.evaluation.features import sample_rows
 from rsprune.io import digest, write_npz
 from rsprune.runs.reference import digest_of
+from rsprune.runs.stages.base import batched
 from rsprune.sources import Item, Source, SourceLike, open_source
 
 __all__ = ["Images", "ImagesLike", "export_npz", "open_images"]
@@ -139,13 +140,8 @@ class _Collection:
             count = self.source.count(shard)
             mine = rows[(rows >= first) & (rows < first + count)] - first
             first += count
-            batch: list[Item] = []
-            for item in self.source.read(shard, mine.tolist()) if len(mine) else ():
-                batch.append(item)
-                if len(batch) == BATCH:
-                    yield from _decode(batch, self.size)
-                    batch = []
-            yield from _decode(batch, self.size)
+            for items in batched(self.source.read(shard, mine.tolist()) if len(mine) else (), BATCH):
+                yield from _decode(items, self.size)
 
     def keys(self) -> list[str]:
         return [item.key for shard in self.source.shards for item in self.source.read(shard)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,13 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune.errors import ArgumentError, EmptyInputError, FormatError, ShapeError
+from rsprune.errors import EmptyInputError, FormatError, ShapeError
 from rsprune.evaluation.features import blocks
-from rsprune.io import atomic_write
+from rsprune.io import read_tensors, write_tensors
+from rsprune.sources.filesystem import check_regular
 
 __all__ = ["Statistics"]
-
-_METADATA = "rsprune"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -129,16 +127,8 @@ class Statistics:
         ArgumentError
             ``meta`` holds something that JSON cannot express.
         """
-        from safetensors.numpy import save
-
-        try:
-            text = json.dumps({"n": self.n, "meta": dict(self.meta)}, sort_keys=True, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            message = f"the meta of statistics must be JSON: {error}"
-            raise ArgumentError(message) from error
-        tensors = {"mean": np.ascontiguousarray(self.mean), "covariance": np.ascontiguousarray(self.covariance)}
-        with atomic_write(path) as beside:
-            beside.write_bytes(save(tensors, metadata={_METADATA: text}))
+        tensors = {"mean": self.mean, "covariance": self.covariance}
+        write_tensors(path, "statistics", tensors, {"n": self.n, "meta": dict(self.meta)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Statistics:
@@ -151,14 +141,11 @@ class Statistics:
         OSError
             The file cannot be opened.
         """
-        from safetensors import SafetensorError, safe_open
-
         path = Path(path)
-        path.open("rb").close()  # an OSError of the system's own, whatever safetensors would make of it
+        check_regular(path)  # raises the OSError of the system, whatever safetensors would make of it
+        (mean, covariance), head = read_tensors(path, "statistics", ["mean", "covariance"])
         try:
-            with safe_open(path, framework="np") as file:
-                head = json.loads((file.metadata() or {})[_METADATA])
-                return cls(int(head["n"]), file.get_tensor("mean"), file.get_tensor("covariance"), head["meta"])
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            return cls(int(head["n"]), mean, covariance, head["meta"])
+        except (KeyError, TypeError, ValueError) as error:
             message = f"{path}: not statistics that rsprune saved: {error}"
             raise FormatError(message) from error

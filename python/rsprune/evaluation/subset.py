@@ -21,7 +21,7 @@ from rsprune.evaluation.frechet import frechet_distance
 from rsprune.evaluation.kid import Kernel, gaussian
 from rsprune.evaluation.statistics import Statistics
 from rsprune.evaluation.vendi import effective_number
-from rsprune.validation import check_integer, check_threads
+from rsprune.validation import check_integer, check_number, check_threads
 
 __all__ = ["SubsetEvaluator", "SubsetMetrics"]
 
@@ -87,7 +87,7 @@ class SubsetEvaluator:
     Parameters
     ----------
     embeds
-        (N, D) embeddings of the pool; see :func:`rsprune.embeddings.as_rows`. They are normalised. Invalid rows are
+        (N, D) embeddings of the pool; see :func:`rsprune.embeddings.as_rows`. They are normalized. Invalid rows are
         left out.
     centroids
         Clusters for balance and duplicates.
@@ -135,16 +135,10 @@ class SubsetEvaluator:
         threads: int | None = None,
     ) -> None:
         self._embeds = as_rows(embeds)
-        self._k, self._seed, self._threads = (
-            check_integer("k", k),
-            check_integer("seed", seed, minimum=0),
-            check_threads(threads),
-        )
+        self._k, self._seed = check_integer("k", k), check_integer("seed", seed, minimum=0)
+        self._threads = check_threads(threads)
         self._sample = check_integer("sample", sample, minimum=2)
-        if not 0 <= eps <= 1:
-            message = f"eps is {eps!r}; expected a cosine distance from 0 to 1"
-            raise ArgumentError(message)
-        self._eps = float(eps)
+        self._eps = check_number("eps", eps, minimum=0, maximum=1)
         fitted = centroids if isinstance(centroids, Centroids) else Centroids(centroids)
         self._clusters = assign(self._embeds, fitted, threads=self._threads).labels
         self._centroids = fitted.k
@@ -277,11 +271,11 @@ class _Set:
     Attributes
     ----------
     numbers
-        float32 (n, D): those of float64 are normalised before they are rounded, as the search does.
+        float32 (n, D): those of float64 are normalized before they are rounded, as the search does.
     unit
         float64 (n, D), of unit length.
     edge
-        float32 (n,): the similarity of that neighbour.
+        float32 (n,): the similarity of that neighbor.
     """
 
     def __init__(self, rows: NDArray[Any], k: int, threads: int | None) -> None:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune import strategies
-from rsprune.centroids import fit_centroids
+from rsprune.centroids import Centroids, fit_centroids
 from rsprune.charts import Panel, dots
 from rsprune.errors import ArgumentError, BudgetError, MissingInputError
 from rsprune.evaluation.subset import SubsetEvaluator
@@ -22,6 +23,7 @@ from rsprune.experiments.tables import Column, csv_table, markdown_table, text_t
 from rsprune.io import digest, provenance_header, read_json, write_json, write_npy, write_text
 from rsprune.runners import Progress, show_progress
 from rsprune.selection import budget_rows
+from rsprune.validation import check_number
 
 __all__ = ["Comparison", "Entry", "compare", "parse"]
 
@@ -193,13 +195,11 @@ def compare(
     FormatError
         The table lacks a column, or names none of the images.
     """
-    if not 0 <= holdout < 1:
-        message = f"holdout is {holdout!r}; expected a share from 0 to below 1"
-        raise ArgumentError(message)
+    check_number("holdout", holdout, minimum=0, below=1)
     pool = EmbeddedPool.open(run)
     asked = [parse(one) for one in strategies or all_names()]
     budgets = [(one, budget_rows(one, pool.total)) for one in keep]
-    folder = Path(out) if out is not None else pool.folder.path / "compare"
+    folder = Path(out) if out is not None else pool.reader.folder.path / "compare"
     contest = _Contest(pool, labels, (key_column, label_column), holdout, seed, threads)
     entries: list[Entry] = []
     with show_progress(progress) as observer:
@@ -270,14 +270,12 @@ class _Contest:
         self.digest = digest(
             {
                 **provenance_header(),
-                "run": pool.fingerprint(),
+                "run": digest(pool.reader.config),
                 "labels": None if self.labels is None else self.labels.tolist(),
                 "holdout": holdout,
                 "seed": seed,
             }
         )
-        self._measure: SubsetEvaluator | None = None
-        self._centroids: Any = None
 
     def head(self) -> tuple[str, ...]:
         """What was compared."""
@@ -316,7 +314,7 @@ class _Contest:
         method = strategies.get(name)
         inputs = method.usable({"reference": self.prior, "entropy": self.pool.entropy})
         if "centroids" in method.needs:  # other methods cluster the pool themselves
-            inputs["centroids"] = self.centroids()
+            inputs["centroids"] = self.centroids
         begun = time.perf_counter()
         try:
             chosen = strategies.select(
@@ -332,32 +330,25 @@ class _Contest:
             return {"metrics": {}, "failure": str(error)}
         seconds = time.perf_counter() - begun
         write_npy(path, chosen.indices)
-        metrics = asdict(self.measure()(chosen))
+        metrics = asdict(self.measure(chosen))
         metrics["low_entropy"] = float((self.pool.entropy[chosen.indices] < self.low).mean())
         return {"metrics": {**metrics, "seconds": seconds}, "failure": None}
 
-    def centroids(self) -> Any:
+    @cached_property
+    def centroids(self) -> Centroids:
         """The centroids of RS-Prune: fitted on what the methods may see."""
-        if self._centroids is None:
-            of_run = self.pool.centroids
-            if self.prior is None or not self.holdout:
-                self._centroids = of_run
-            else:
-                self._centroids = fit_centroids(self.prior, of_run.k, seed=self.seed, threads=self.threads)
-        return self._centroids
+        of_run = self.pool.centroids
+        if self.prior is None or not self.holdout:
+            return of_run
+        return fit_centroids(self.prior, of_run.k, seed=self.seed, threads=self.threads)
 
+    @cached_property
     def measure(self) -> SubsetEvaluator:
         """The measures of this pool."""
-        if self._measure is None:
-            k = min(self.pool.centroids.k, self.pool.embeds.shape[0])
-            # A seed of its own: methods that fit as many clusters on the pool must not meet the very same ones.
-            clusters = fit_centroids(self.pool.embeds, k, seed=self.seed + 1, n_init=1, threads=self.threads)
-            self._measure = SubsetEvaluator(
-                self.pool.embeds,
-                clusters,
-                target=self.target,
-                labels=self.labels,
-                seed=self.seed,
-                threads=self.threads,
-            )
-        return self._measure
+        pool, seed, threads = self.pool, self.seed, self.threads
+        k = min(pool.centroids.k, pool.embeds.shape[0])
+        # A seed of its own: methods that fit as many clusters on the pool must not meet the very same ones.
+        clusters = fit_centroids(pool.embeds, k, seed=seed + 1, n_init=1, threads=threads)
+        return SubsetEvaluator(
+            pool.embeds, clusters, target=self.target, labels=self.labels, seed=seed, threads=threads
+        )

@@ -75,64 +75,47 @@ class Scale:
     keeps: tuple[float, ...]
 
 
-SCALES: Mapping[str, Scale] = {
-    # The published recipe of DiT, the paper's encoder and number of test images.
-    "paper": Scale(
-        model="DiT-XL/2",
-        size=256,
-        autoencoder=None,
-        iterations=100_000,
-        batch=256,
-        micro_batch=64,
-        lr=1e-4,
-        ema=0.9999,
-        images=5000,
-        sampler="ddpm",
-        steps=250,
-        real=5000,
-        encoder="git-rsclip",
-        k=200,
-        seeds=3,
-        keeps=(0.50, 0.30, 0.15),
-    ),
-    # Pixels instead of latents, so that no autoencoder's weights are needed.
-    "gpu": Scale(
-        model="DiT-S/4",
-        size=64,
-        autoencoder="identity",
-        iterations=1500,
-        batch=128,
-        micro_batch=128,
-        lr=3e-4,
-        ema=0.995,
-        images=1000,
-        sampler="dpm++",
-        steps=20,
-        real=1500,
-        encoder="efficientnet-lite0",
-        k=200,
-        seeds=3,
-        keeps=(0.15,),
-    ),
-    "cpu": Scale(
-        model="128x4x4/4",
-        size=32,
-        autoencoder="identity",
-        iterations=750,
-        batch=32,
-        micro_batch=32,
-        lr=1e-3,
-        ema=0.99,
-        images=500,
-        sampler="dpm++",
-        steps=20,
-        real=1500,
-        encoder="efficientnet-lite0",
-        k=200,
-        seeds=3,
-        keeps=(0.15,),
-    ),
-}
+# The published recipe of DiT, the paper's encoder and number of test images.
+_PAPER = Scale(
+    model="DiT-XL/2",
+    size=256,
+    autoencoder=None,
+    iterations=100_000,
+    batch=256,
+    micro_batch=64,
+    lr=1e-4,
+    ema=0.9999,
+    images=5000,
+    sampler="ddpm",
+    steps=250,
+    real=5000,
+    encoder="git-rsclip",
+    k=200,
+    seeds=3,
+    keeps=(0.50, 0.30, 0.15),
+)
+# Pixels instead of latents, so that no autoencoder's weights are needed.
+_GPU = replace(
+    _PAPER,
+    model="DiT-S/4",
+    size=64,
+    autoencoder="identity",
+    iterations=1500,
+    batch=128,
+    micro_batch=128,
+    lr=3e-4,
+    ema=0.995,
+    images=1000,
+    sampler="dpm++",
+    steps=20,
+    real=1500,
+    encoder="efficientnet-lite0",
+    keeps=(0.15,),
+)
+_CPU = replace(
+    _GPU, model="128x4x4/4", size=32, iterations=750, batch=32, micro_batch=32, lr=1e-3, ema=0.99, images=500
+)
+SCALES: Mapping[str, Scale] = {"paper": _PAPER, "gpu": _GPU, "cpu": _CPU}
 
 
 def scale_of(name: str, changes: Mapping[str, Any]) -> Scale:

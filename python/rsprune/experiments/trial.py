@@ -149,7 +149,7 @@ class TrialRunner:
             rows = self.pool.embeds.take(survivors.indices)
         elif arm.centroids == THIRD:
             (only,) = self.references.values()
-            rows = only.rows(only.of_classes(only.split(SPLIT)[0], 3))
+            rows = only.embeds.take(only.of_classes(only.split(SPLIT)[0], 3))
         else:
             rows = np.concatenate([rows for name, rows in self.known.items() if arm.centroids in (None, name)])
         return fit_centroids(rows, min(arm.k or self.scale.k, len(rows)), seed=seed, threads=self.threads)
@@ -232,7 +232,7 @@ class TrialRunner:
     @cached_property
     def known(self) -> Mapping[str, NDArray[Any]]:
         """The rows of each reference set that methods may see; the others are the target."""
-        return {name: one.rows(one.split(SPLIT)[0]) for name, one in self.references.items()}
+        return {name: one.embeds.take(one.split(SPLIT)[0]) for name, one in self.references.items()}
 
     @cached_property
     def latents(self) -> LatentCache:
