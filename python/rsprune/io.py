@@ -257,11 +257,15 @@ def read_tensors(path: Path, what: str, names: Sequence[str]) -> tuple[list[NDAr
 
     try:
         with safe_open(path, framework="np") as file:
-            head = dict(json.loads((file.metadata() or {})["rsprune"]))
-            return [file.get_tensor(name) for name in names], head
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            head = json.loads((file.metadata() or {})["rsprune"])
+            tensors = [file.get_tensor(name) for name in names]
+    except (SafetensorError, KeyError, ValueError) as error:
         message = f"{path}: not {what} that rsprune saved: {error}"
         raise FormatError(message) from error
+    if not isinstance(head, dict):
+        message = f"{path}: not {what} that rsprune saved: its metadata is a {type(head).__name__}"
+        raise FormatError(message)
+    return tensors, head
 
 
 def config_diff(old: Any, new: Any, where: str = "") -> Iterator[str]:
