@@ -6,6 +6,7 @@ import os
 import pickle
 import tarfile
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -36,6 +37,15 @@ def make_tar(path, files, format=tarfile.GNU_FORMAT):
 
 def items(source):
     return [item for shard in source.shards for item in source.read(shard)]
+
+
+def test_pixels_that_the_core_does_not_read_are_refused_when_the_item_is_made():
+    pixels = np.zeros((4, 6, 3), np.uint16)
+    assert Item("a", pixels).data is pixels
+    with raises(errors.DtypeError, "a", "float64"):
+        Item("a", pixels.astype(float))
+    with raises(errors.ArgumentError, "a"):
+        Item("a", pixels[:, ::2])
 
 
 def keys(source):

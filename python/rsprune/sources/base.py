@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune.errors import ArgumentError
+from rsprune.errors import ArgumentError, DtypeError
 
 __all__ = [
     "ImageData",
@@ -58,12 +58,29 @@ class Item:
         The class folder it lies in, where the collection has such.
     metadata : mapping
         What else the collection says of the image, by column name; empty for most.
+
+    Raises
+    ------
+    DtypeError
+        Pixels of another type: a source of another package reads its files without a decoder that would tell.
+    ArgumentError
+        Pixels that are not contiguous.
     """
 
     key: str
     data: ImageData
     label: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.data, np.ndarray):
+            return
+        if self.data.dtype not in (np.uint8, np.uint16):
+            message = f"the image {self.key!r} has pixels of {self.data.dtype}; expected uint8 or uint16"
+            raise DtypeError(message)
+        if not self.data.flags.c_contiguous:
+            message = f"the pixels of the image {self.key!r} are not contiguous: pass numpy.ascontiguousarray(pixels)"
+            raise ArgumentError(message)
 
 
 class Source(ABC):
