@@ -173,6 +173,13 @@ def test_files_round_trip_and_are_the_same_bytes_again(centroids, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["c.safetensors"]
 
 
+def test_a_folder_stands_for_the_centroids_in_it(centroids, tmp_path):
+    with raises(FileNotFoundError, "centroids.safetensors"):
+        rsprune.Centroids.load(tmp_path)
+    centroids.save(tmp_path / "centroids.safetensors")
+    assert rsprune.Centroids.load(tmp_path).vectors.tobytes() == centroids.vectors.tobytes()
+
+
 def test_files_are_plain_safetensors(centroids, tmp_path):
     from safetensors import safe_open
 

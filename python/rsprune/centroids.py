@@ -80,6 +80,8 @@ class Centroids:
     def load(cls, path: str | os.PathLike[str]) -> Centroids:
         """Read what :meth:`save` wrote, or the (K, D) vectors of a ``.npy`` file, which have no ``meta``.
 
+        A folder that `rsprune centroids` or :func:`rsprune.prune` wrote stands for the centroids in it.
+
         Raises
         ------
         FormatError
@@ -89,6 +91,8 @@ class Centroids:
             The file cannot be opened.
         """
         path = Path(path)
+        if path.is_dir():
+            path /= "centroids.safetensors"
         check_regular(path)  # raises the OSError of the system, whatever safetensors would make of it
         if path.suffix == ".npy":
             rows = as_rows(path)

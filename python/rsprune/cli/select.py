@@ -28,7 +28,10 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", help="The manifest to write (.parquet).")],
     options: SelectRunOptions,
     centroids: Annotated[
-        Path | None, typer.Option("--centroids", "-c", help="Fitted centroids (.safetensors, .npy).")
+        Path | None,
+        typer.Option(
+            "--centroids", "-c", help="Fitted centroids (.safetensors, .npy), or the folder that they were written to."
+        ),
     ] = None,
     reference: Annotated[Path | None, typer.Option("--reference", "-r", help="Reference embeddings (.npy).")] = None,
     entropy: Annotated[Path | None, typer.Option(help="An entropy for each row (.npy).")] = None,
