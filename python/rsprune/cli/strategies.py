@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from json import dumps as json_text
 from typing import Annotated, Any
 
 import typer
@@ -27,12 +28,15 @@ def command(
     methods = [strategies.get(one) for one in ([name] if name else strategies.names())]
     figures = {one.name: about(one) for one in methods}
     width = max(map(len, figures))
-    lines = []
+    inputs = {}
     for one in methods:
         needs = ", ".join(figures[one.name]["needs"]) or "nothing"
-        uses = f"; uses {', '.join(one.uses)}" if one.uses else ""
-        lines += [f"{one.name:{width}}  {one.summary}", f"{'':{width}}  needs {needs}{uses}"]
-    text = (inspect.getdoc(methods[0].run) or "") if name else "\n".join(lines)
+        inputs[one.name] = f"needs {needs}" + (f"; uses {', '.join(one.uses)}" if one.uses else "")
+    if name:
+        options = ", ".join(f"{option}={json_text(value)}" for option, value in methods[0].options.items())
+        text = f"{inspect.getdoc(methods[0].run) or ''}\n\n{inputs[name]}\noptions: {options or 'none'}"
+    else:
+        text = "\n".join(f"{one.name:{width}}  {one.summary}\n{'':{width}}  {inputs[one.name]}" for one in methods)
     common.conclude({"strategies": figures}, text, quiet=False, json=json)
 
 
