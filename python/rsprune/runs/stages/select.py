@@ -162,8 +162,11 @@ def settings_of(options: ChoiceOptions | SelectRunOptions) -> dict[str, Any]:
     own = {name: getattr(where, name) for name in shared}
     if not strategies.get(rule.strategy).quotas:
         # Options of one name mean the same in every strategy; the strategy refuses those that it does not have.
-        own = {name: value for name, value in own.items() if value is not None and value is not shared[name]}
-        own = {name: value for name, value in own.items() if shared[name] is None or value != shared[name]}
+        own = {
+            name: value
+            for name, value in own.items()
+            if value is not None and (shared[name] is None or value != shared[name])
+        }
     elif is_run and rule.strategy_options:
         message = (
             f"strategy_options is {rule.strategy_options!r}; in a run the options of {rule.strategy!r} are "
