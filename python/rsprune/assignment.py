@@ -100,33 +100,15 @@ def _assign_parts(
     threads: int | None,
     block_rows: int | None,
 ) -> Iterator[Assignment]:
+    options: dict[str, Any] = {"normalize": normalize, "raise_invalid": raise_invalid, "threads": threads}
     first_row = 0
     for part in rows.parts:
         if not isinstance(part, _core.Rows) and assignment_gpu.supports(part, centroids):
-            yield Assignment(
-                *assignment_gpu.assign(
-                    part,
-                    centroids,
-                    normalize=normalize,
-                    raise_invalid=raise_invalid,
-                    first_row=first_row,
-                    threads=threads,
-                )
-            )
+            yield Assignment(*assignment_gpu.assign(part, centroids, first_row=first_row, **options))
             first_row += len(part)
             continue
         for block in host_blocks(part):
-            yield Assignment(
-                *_core.assign(
-                    block,
-                    centroids,
-                    normalize=normalize,
-                    raise_invalid=raise_invalid,
-                    first_row=first_row,
-                    block_rows=block_rows,
-                    threads=threads,
-                )
-            )
+            yield Assignment(*_core.assign(block, centroids, first_row=first_row, block_rows=block_rows, **options))
             first_row += block.shape[0]
 
 

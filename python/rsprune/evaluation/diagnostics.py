@@ -1,4 +1,4 @@
-"""How many centroids, and which pruning ratio: what the data themselves say."""
+"""Diagnostics of a pool: how many centroids it asks for, and which pruning ratio."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rsprune.errors import ArgumentError
 from rsprune.evaluation.features import sample_rows
 from rsprune.evaluation.subset import distance
 from rsprune.selection import FILL, budget_rows, select_assigned
-from rsprune.validation import check_integer, check_threads
+from rsprune.validation import check_integer, check_number, check_threads
 
 __all__ = ["Redundancy", "Trial", "redundancy", "same_partition", "sweep"]
 
@@ -85,7 +85,7 @@ def sweep(
     keep
         The budget: rows, or a fraction of the pool.
     seeds
-        Of the centroids; the rows held out are those of the first.
+        Seeds of the centroids; the first also draws the rows that are held out.
     holdout
         The share of the reference rows that no centroids are fitted on.
     threads
@@ -101,8 +101,9 @@ def sweep(
     ArgumentError
         More centroids than reference rows, or an option out of range.
     """
-    if not 0 < holdout < 1 or not seeds or not ks:
-        message = f"ks {list(ks)!r}, seeds {list(seeds)!r}, holdout {holdout!r}; expected some, some, a share in (0, 1)"
+    check_number("holdout", holdout, above=0, below=1)
+    if not seeds or not ks:
+        message = f"ks {list(ks)!r} and seeds {list(seeds)!r}; expected at least one of each"
         raise ArgumentError(message)
     known, rows = as_rows(reference), as_rows(pool)
     valid = np.flatnonzero(known.valid(threads))
@@ -144,7 +145,7 @@ def sweep(
 
 @dataclass(frozen=True, eq=False)
 class Redundancy:
-    """What each further row of a pool adds to those before it.
+    """The novelty that each further row of a pool adds to those before it.
 
     Attributes
     ----------
@@ -174,7 +175,7 @@ class Redundancy:
 
 
 def redundancy(embeds: Any, *, sample: int = 16_384, seed: int = 0, threads: int | None = None) -> Redundancy:
-    """How redundant a pool is, and where pruning begins to cost more than redundancy.
+    """Measure how redundant a pool is, and find where pruning begins to cost more than redundancy.
 
     Rows are put in the order of the farthest-first traversal (Gonzalez, 1985): each is the farthest from all before it,
     and its distance to them is what it adds. The cumulated novelty is a concave curve from (0, 0) to (1, 1) over the
@@ -219,7 +220,7 @@ def redundancy(embeds: Any, *, sample: int = 16_384, seed: int = 0, threads: int
 
 
 def same_partition(a: NDArray[np.int32], b: NDArray[np.int32]) -> float:
-    """The adjusted Rand index of two labellings (Hubert and Arabie, 1985); rows with a label below 0 are left out."""
+    """The adjusted Rand index of two labelings (Hubert and Arabie, 1985); rows with a label below 0 are left out."""
     both = (a >= 0) & (b >= 0)
     table = np.zeros((int(a.max(initial=0)) + 1, int(b.max(initial=0)) + 1), np.int64)
     np.add.at(table, (a[both], b[both]), 1)

@@ -1,4 +1,4 @@
-"""`rsprune evaluate`: generated images against real ones, as sets and in pairs."""
+"""Comparison of generated images with real ones, as sets and in pairs."""
 
 from __future__ import annotations
 
@@ -43,24 +43,24 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure, with everything that it depends on.
+    """A metric, with everything that it depends on.
 
     Attributes
     ----------
     metric
         ``FID`` and ``KID`` only where the extractor is FID's Inception network.
     value
-        The figure.
+        Its value.
     spread
-        Its standard deviation: between subsets (kernel distances) or between pairs; None where there is none.
+        Standard deviation between subsets (kernel distances) or between pairs; None where there is none.
     extractor
-        What made the features: name, weights with their SHA-256, rule of resizing.
+        Provenance of the features: name, weights with their SHA-256, rule of resizing.
     n_real, n_gen
         Numbers of images.
     seed
-        Of every draw.
+        Random seed.
     options
-        Of the metric.
+        Options of the metric.
     """
 
     metric: str
@@ -75,12 +75,12 @@ class Metric:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of one set of generated images."""
+    """The metrics of a set of generated images."""
 
     metrics: tuple[Metric, ...]
 
     def __getitem__(self, metric: str) -> float:
-        """The value of a metric.
+        """Return the value of a metric.
 
         Raises
         ------
@@ -93,7 +93,7 @@ class Evaluation:
         return values[0]
 
     def describe(self) -> str:
-        """One line a figure."""
+        """Describe the metrics, one on each line."""
         lines = []
         for one in self.metrics:
             spread = "" if one.spread is None else f" +- {one.spread:.4g}"
@@ -201,7 +201,7 @@ def compare_features(
     k: int = 5,
     seed: int = 0,
 ) -> list[Metric]:
-    """The metrics of two sets by their features (N, D) and (M, D): see :func:`evaluate`.
+    """Compute the metrics of two sets from their features (N, D) and (M, D): see :func:`evaluate`.
 
     ``statistics`` are those of the real ones, and ``provenance`` that of the extractor.
     """
@@ -289,7 +289,7 @@ def real_features(
     seed: int,
     cache: str | Path | None,
 ) -> tuple[NDArray[np.float32], Statistics]:
-    """Features and statistics of the real set, from the cache if they are there."""
+    """Return features and statistics of the real set, from the cache if they are there."""
     rows = some(pictures, count, seed)
     of = {"extractor": dict(provenance), "images": pictures.fingerprint(), "n": len(rows), "seed": seed}
     if len(rows) == len(pictures):
@@ -301,13 +301,13 @@ def real_features(
     if not path.exists():
         features = extractor.features(pictures.read(rows))
         write_npy(path.with_suffix(".npy"), features)
-        # Last: its being there says that both are.
+        # Written last: where this file exists, so do the features.
         Statistics.of(features, {**provenance_header(), **of}).save(path)
     return np.load(path.with_suffix(".npy"), mmap_mode="r"), Statistics.load(path)
 
 
 def pair_names(made: Images, found: Images) -> list[str]:
-    """The names of pairs, checked."""
+    """Return the names of the pairs, and check that both sets have the same ones."""
     if len(made) != len(found):
         message = f"{len(made)} generated and {len(found)} real images; expected pairs"
         raise ArgumentError(message)
@@ -322,7 +322,7 @@ def pair_names(made: Images, found: Images) -> list[str]:
 
 
 def sha(extractor: Mapping[str, Any]) -> str:
-    """The first letters of the weights' SHA-256, for people."""
+    """Abbreviate the SHA-256 of the weights."""
     weights = extractor.get("weights")
     if not weights:
         return "none"

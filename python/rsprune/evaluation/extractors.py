@@ -1,4 +1,4 @@
-"""What turns images into features, named and dated: a figure without its extractor says nothing."""
+"""Feature extractors, each with its provenance: a metric without its extractor says nothing."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _PAIRS_BYTES = 64 << 20
 
 
 def blocks(features: Any) -> Iterator[NDArray[np.float64]]:
-    """All rows in order, 1,024 at a time.
+    """Yield all rows in order, 1,024 at a time.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def blocks(features: Any) -> Iterator[NDArray[np.float64]]:
 
 
 def as_array(features: Any) -> NDArray[np.float64]:
-    """All rows at once: float64 (N, D)."""
+    """Return all rows at once: float64 (N, D)."""
     return np.concatenate(list(blocks(features)))
 
 

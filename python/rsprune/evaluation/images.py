@@ -1,4 +1,4 @@
-"""Images to be judged, one after the other: of a collection, an array, or an .npz file of samples."""
+"""Images to be compared, read one by one from a collection, an array, or an ``.npz`` file of samples."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ class Images(Protocol):
     """Images in a fixed order."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of images."""
 
     def read(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
-        """Yield those of ascending numbers, uint8 (H, W, 3)."""
+        """Yield the images of ascending numbers, uint8 (H, W, 3)."""
 
     def keys(self) -> list[str] | None:
-        """Their names, where they have such."""
+        """The names of the images, or None."""
 
     def fingerprint(self) -> str:
-        """What identifies them."""
+        """Digest of the images."""
 
 
 def open_images(images: ImagesLike, size: int | None = None) -> Images:
@@ -80,7 +80,7 @@ def open_images(images: ImagesLike, size: int | None = None) -> Images:
 
 
 def some(pictures: Images, count: int | None, seed: int) -> NDArray[np.int64]:
-    """The numbers of ``count`` images, drawn by seed; of all if None."""
+    """Draw the numbers of ``count`` images by seed; None stands for all of them."""
     return sample_rows(len(pictures) if count is None else count, len(pictures), seed)
 
 
@@ -92,7 +92,7 @@ def export_npz(images: ImagesLike, path: str | Path) -> int:
     Returns
     -------
     int
-        How many there are.
+        Number of images.
 
     Raises
     ------

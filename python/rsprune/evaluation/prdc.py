@@ -17,7 +17,7 @@ __all__ = ["Manifolds", "prdc"]
 
 @dataclass(frozen=True)
 class Manifolds:
-    """How two sets overlap, each as the union of the balls to its rows' k-th nearest row.
+    """Overlap of two sets, each as the union of the balls to its rows' k-th nearest row.
 
     Attributes
     ----------
@@ -26,11 +26,11 @@ class Manifolds:
     recall
         The share of real rows within the generated balls.
     density
-        How many real balls a generated row lies in, on average, over k: may exceed 1.
+        Mean number of real balls that a generated row lies in, divided by k; it may exceed 1.
     coverage
         The share of real balls that hold a generated row.
     k
-        The neighbour that a ball reaches.
+        The neighbor that a ball reaches.
     """
 
     precision: float

@@ -45,7 +45,7 @@ class SubsetMetrics:
         The share of the rows of the pool, and of the target, whose ball to their k-th nearest row holds a row of the
         subset.
     density, target_density
-        How many of those balls a row of the subset lies in, on average, over k.
+        Mean number of those balls that a row of the subset lies in, divided by k.
     mean_nn_distance, covering_radius
         Mean and maximum, over the rows of the pool, of the distance to the nearest row of the subset.
     knn_radius
@@ -295,7 +295,7 @@ class _Set:
 
 @dataclass(frozen=True, eq=False)
 class _Overlap:
-    """What each row of a pool adds to the metrics of a subset against a set.
+    """The contribution of each row of a pool to the metrics of a subset against a set.
 
     Attributes
     ----------
@@ -304,7 +304,7 @@ class _Overlap:
     within
         The mean of the kernel within the set.
     balls
-        int64 (n,): in how many balls of the set the row lies.
+        int64 (n,): the number of balls of the set that the row lies in.
     """
 
     kernel: NDArray[np.float64]

@@ -25,7 +25,7 @@ def vendi_score(features: Any) -> float:
     Parameters
     ----------
     features
-        (N, D) features; rows are normalised.
+        (N, D) features; rows are normalized.
 
     Raises
     ------

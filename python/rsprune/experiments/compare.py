@@ -1,4 +1,4 @@
-"""`rsprune compare`: selection methods on one pool, at the same budgets, by the same measures."""
+"""Comparison of selection methods on one pool, at the same budgets, by the same measures."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Entry:
     Attributes
     ----------
     strategy
-        As it was asked for, options included.
+        The method with its options, as it was given.
     keep
         The fraction of the collection, or the number of images.
     metrics
@@ -93,7 +93,7 @@ class Comparison:
     path
         The folder with ``compare.txt``, ``compare.csv``, ``compare.md``, ``compare.svg``, and each selection's rows.
     head
-        What was compared, in lines.
+        Description of what was compared, in lines.
     entries
         One for each method and budget.
     """
@@ -180,9 +180,9 @@ def compare(
     out
         Where to write; the folder ``compare`` of the run by default.
     seed
-        Of every draw.
+        Random seed.
     threads
-        All cores by default.
+        Number of threads, all cores by default.
     progress
         Show progress on the terminal; or an :class:`rsprune.runners.Progress`.
 
@@ -218,7 +218,7 @@ def compare(
 
 
 def all_names() -> list[str]:
-    """All methods that have a budget."""
+    """List the methods that have a budget."""
     return [name for name in strategies.names() if strategies.get(name).budget != "none"]
 
 
@@ -246,7 +246,7 @@ def parse(spec: str) -> tuple[str, str, dict[str, Any]]:
 
 
 class _Contest:
-    """What all methods have in common; read when the first of them needs it."""
+    """What all methods share; each part is computed when it is first needed."""
 
     def __init__(
         self,
@@ -278,7 +278,7 @@ class _Contest:
         )
 
     def head(self) -> tuple[str, ...]:
-        """What was compared."""
+        """Describe what was compared, in lines."""
         lines = [self.pool.describe()]
         k = self.pool.centroids.k
         if self.target is None or self.prior is None:
@@ -299,7 +299,7 @@ class _Contest:
         return tuple(lines)
 
     def entry(self, folder: Path, spec: str, name: str, options: dict[str, Any], keep: float, rows: int) -> Entry:
-        """One method at one budget, from the folder if it is there."""
+        """Return the result of a method at a budget, from the folder if it is there."""
         of = {"strategy": name, "options": options, "rows": rows, "of": self.digest}
         path = folder / "entries" / f"{name}-{rows}-{digest(of)[:12]}.json"
         if path.exists():
@@ -310,7 +310,7 @@ class _Contest:
         return Entry(spec, keep, kept["metrics"], kept["failure"])
 
     def run(self, path: Path, name: str, options: dict[str, Any], rows: int) -> dict[str, Any]:
-        """Choose and measure."""
+        """Select with a method, and measure the selection."""
         method = strategies.get(name)
         inputs = method.usable({"reference": self.prior, "entropy": self.pool.entropy})
         if "centroids" in method.needs:  # other methods cluster the pool themselves

@@ -164,14 +164,14 @@ def run_trial(runner: TrialRunner, trial: Trial, advance: Advance | None = None)
 
 
 def devices(device: str | None) -> list[str]:
-    """Where trials compute: the device that was asked for, or every GPU, or the CPU."""
+    """List the devices of the trials: the one that was asked for, or every GPU, or the CPU."""
     if device is not None:
         return [device]
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
 
 
 def conditions(runner: TrialRunner, name: str) -> tuple[str, ...]:
-    """What all trials of an experiment have in common, in lines."""
+    """Describe what all trials of an experiment have in common, in lines."""
     scale = runner.scale
     known = sum(len(rows) for rows in runner.known.values())
     real = {one: len(np.load(runner.root / "real" / f"{one}.npy", mmap_mode="r")) for one in ("target", "pool")}
@@ -224,7 +224,7 @@ def prepare(
 
 
 def pixels(source: SourceLike, keys: set[str], transform: ImageTransform) -> NDArray[np.uint8]:
-    """The images of some keys, as the network sees them: uint8 (n, S, S, 3)."""
+    """Read the images of some keys as the network sees them: uint8 (n, S, S, 3)."""
     images = open_source(source)
     wanted = (item.data for shard in images.shards for item in images.read(shard) if item.key in keys)
     return np.concatenate([transform([data])[0] for data in wanted])

@@ -45,9 +45,9 @@ class Experiment:
     path
         Its folder.
     name, grid, arms
-        What was asked.
+        The experiment by its name, and its arms.
     head
-        What was compared, in lines.
+        Description of what was compared, in lines.
     trials
         For each arm's name the metrics of its finished trials, by seed.
     failures
@@ -63,7 +63,7 @@ class Experiment:
     failures: dict[str, str] = field(default_factory=dict)
 
     def add(self, arm: Arm, seed: int, found: Mapping[str, Any]) -> None:
-        """Take in what a trial found."""
+        """Add the result of a trial."""
         if found["failure"] is None:
             self.trials.setdefault(arm.name, {})[seed] = found["metrics"]
         else:
@@ -90,12 +90,12 @@ class Experiment:
         return rows
 
     def columns(self) -> list[Column]:
-        """Those that have metrics."""
+        """Return the columns that have values."""
         rows = self.summary()
         return [one for one in COLUMNS if any(metrics.get(one.name) is not None for _, metrics in rows)]
 
     def notes(self) -> list[str]:
-        """How to read the table, and what the paper has."""
+        """Explain the table, and name the published setting."""
         lines = [
             f"change: of the target FD from {self.grid.baseline!r}, trials of one seed with each other",
             "after ± stands the standard deviation between seeds",

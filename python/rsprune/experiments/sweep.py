@@ -32,18 +32,18 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What a sweep found.
+    """The result of a sweep.
 
     Attributes
     ----------
     path
         The folder with ``sweep.txt``, ``sweep.csv``, ``sweep.md`` and ``sweep.svg``.
     head
-        What was swept, in lines.
+        Description of what was swept, in lines.
     trials
         One for each K.
     redundancy
-        Of the pool.
+        Redundancy of the pool.
     """
 
     path: Path
@@ -125,7 +125,7 @@ def diagnose(
     seeds, seed
         How many seeds, and the first of them.
     threads
-        All cores by default.
+        Number of threads, all cores by default.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Tables of figures as text, Markdown and CSV."""
+"""Tables of metrics as text, Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Mean:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Mean:
-        """That of some values."""
+        """Return the mean of some values."""
         mean = statistics.fmean(values)
         return cls(mean, statistics.stdev(values) if len(values) > 1 else None)
 
 
 @dataclass(frozen=True)
 class Column:
-    """A figure: its name, its head, the digits after the point, and what it is multiplied with to be read."""
+    """A column of a table: its metric, its head, its number of decimals, and the factor of the values shown."""
 
     name: str
     head: str
@@ -38,7 +38,7 @@ class Column:
     scale: float = 1.0
 
     def show(self, value: Any) -> str:
-        """A value as it is read."""
+        """Format a value."""
         if value is None:
             return ""
         if isinstance(value, str):
@@ -50,7 +50,7 @@ class Column:
 
 
 def text_table(columns: Sequence[Column], rows: Rows) -> str:
-    """Aligned columns."""
+    """Make a table of aligned columns."""
     cells = [["", *(column.head for column in columns)], *_cells(columns, rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns) + 1)]
     return "\n".join(
@@ -60,14 +60,14 @@ def text_table(columns: Sequence[Column], rows: Rows) -> str:
 
 
 def markdown_table(columns: Sequence[Column], rows: Rows, first: str = "strategy") -> str:
-    """A table of GitHub's Markdown, the first column under the head ``first``."""
+    """Make a table of GitHub's Markdown, the first column under the head ``first``."""
     head = [first, *(column.head for column in columns)]
     lines = [head, ["---", *("--:" for _ in columns)], *_cells(columns, rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def csv_table(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    """All digits, and nothing where there is no figure."""
+    """Make CSV with all digits, and empty cells where there is no value."""
     out = io.StringIO()
     writer = csv.DictWriter(out, names, restval="", lineterminator="\n")
     writer.writeheader()

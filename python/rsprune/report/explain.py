@@ -19,7 +19,7 @@ from rsprune.runs.reader import NOT_CHOSEN, PHASES, RunReader
 
 __all__ = ["Explanation", "explain"]
 
-NEIGHBOURS = 1000  # keys that a suggestion is looked for among
+CANDIDATES = 1000  # keys among which similar ones are looked for
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Explanation:
     entropy_rank
         Its place among all ranked images, 1 for the highest entropy; among equals the earlier row comes first.
     ranked
-        How many images Stage I ranked.
+        Number of images that Stage I ranked.
     tau
         The lowest entropy that Stage I kept, in bits.
     stage_one
@@ -51,9 +51,9 @@ class Explanation:
     cluster_rank
         Its place among the cluster's images, 1 for the highest similarity; among equals the earlier row comes first.
     cluster_pool
-        How many images the cluster has.
+        Number of images of the cluster.
     quota
-        How many images each cluster keeps first; None when the strategy has no quotas.
+        Number of images that each cluster keeps first; None when the strategy has no quotas.
     quota_cut
         The lowest similarity that the quota kept in this cluster; None when it kept none.
     fill_cut
@@ -91,11 +91,11 @@ class Explanation:
     strategy: str
 
     def text(self) -> str:
-        """The same in a few sentences, one a line."""
+        """Put the explanation into a few sentences, one on each line."""
         return "\n".join([self.verdict(), *self.stage_one_lines(), *self.stage_two_lines()])
 
     def verdict(self) -> str:
-        """What became of it, in one sentence."""
+        """Say in a sentence what became of the image."""
         where = f"{self.key} (shard {self.shard}, row {self.row})"
         if self.phase == "preselected":
             return f"{where} was kept: it was selected beforehand."
@@ -106,7 +106,7 @@ class Explanation:
         return f"{where} was dropped by Stage {'II' if self.stage_one else 'I'}."
 
     def stage_one_lines(self) -> list[str]:
-        """What Stage I made of it."""
+        """Describe the result of Stage I."""
         if self.entropy is None or self.entropy_rank is None or self.tau is None:
             return []
         digits = telling_digits(self.entropy, self.tau)
@@ -119,7 +119,7 @@ class Explanation:
         return [f"{figures}; Stage I ended at {self.tau:.{digits}f}."]
 
     def stage_two_lines(self) -> list[str]:
-        """What Stage II made of it."""
+        """Describe the result of Stage II."""
         if self.similarity is None:
             return []
         cuts = [cut for cut in (self.quota_cut, self.fill_cut) if cut is not None]
@@ -153,7 +153,7 @@ class Explanation:
 
 @dataclass
 class Found:
-    """A key's row, and what the tables say of it."""
+    """The row of a key, and its entries in the tables."""
 
     shard: str
     row: int
@@ -238,7 +238,7 @@ def find(run: RunReader, keys: Sequence[str]) -> tuple[dict[str, Found], dict[st
 
 
 def common_prefix(a: str, b: str) -> int:
-    """How many characters two keys begin with in common."""
+    """Return the length of the common prefix of two keys."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
@@ -246,7 +246,7 @@ def unknown(run: RunReader, key: str, shard: str) -> str:
     """Say that a key is not there, and suggest keys like it from a shard."""
     known = sorted(run.keys(shard).to_pylist()) if shard else []
     middle = bisect.bisect(known, key)
-    near = known[max(middle - NEIGHBOURS // 2, 0) : middle + NEIGHBOURS // 2]
+    near = known[max(middle - CANDIDATES // 2, 0) : middle + CANDIDATES // 2]
     close = difflib.get_close_matches(key, near, n=3)
     msg = f"the run in {run.folder.path} has no image {key!r}"
     if close:
@@ -257,7 +257,7 @@ def unknown(run: RunReader, key: str, shard: str) -> str:
 
 
 def look_up(run: RunReader, found: Sequence[Found]) -> None:
-    """Read what the tables say of rows of one shard."""
+    """Read the entries of rows of one shard in the tables."""
     shard = run.rows(found[0].shard)
     for one in found:
         one.entropy = float(shard.entropy[one.row])
@@ -295,7 +295,7 @@ class Descending:
         self.numbers = numbers[order]
 
     def before(self, value: float, number: int) -> int:
-        """How many come before a row of this value and number; the row itself need not be among them."""
+        """Count the values before a row of this value and number; the row itself need not be among them."""
         start = int(np.searchsorted(self.falling, -value, "left"))
         end = int(np.searchsorted(self.falling, -value, "right"))
         return start + int(np.searchsorted(self.numbers[start:end], number))
