@@ -286,7 +286,7 @@ def test_the_command_says_what_it_lacks(command, images, monkeypatch):
         (["table3"], "--pool is missing"),
         (["table3", "--pool", images / "pool-0.tar"], "--reference is missing"),
         (["table5", "--pool", images / "pool-0.tar"], "'table5' is not one of"),
-        (["fig4", "--pool", "a", "-r", "b", "--set", "steps"], "--set takes NAME=VALUE"),
+        (["fig4", "--pool", "a", "-r", "b", "--set", "steps"], "setting 'steps'; expected NAME=VALUE"),
         (["fig4", "--pool", images / "pool-0.tar", "-r", images, "--set", "step=3"], "no option 'step'"),
         (["fig4", "--pool", images / "pool-0.tar", "-r", images, "--scale", "paper"], "names no autoencoder"),
         (["fig4", "--pool", images / "nothing.tar", "-r", images], "nothing.tar"),

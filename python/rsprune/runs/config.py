@@ -55,7 +55,7 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         name, equals, text = word.partition("=")
         if not (name and equals):
-            message = f"strategy option {word!r}; expected NAME=VALUE"
+            message = f"setting {word!r}; expected NAME=VALUE"
             raise ArgumentError(message)
         try:
             settings[name] = json.loads(text)
