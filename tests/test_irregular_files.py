@@ -11,8 +11,11 @@ from PIL import Image
 import rsprune
 from failures import raises
 from rsprune import errors
+from rsprune.evaluation.images import open_images
+from rsprune.evaluation.statistics import Statistics
+from rsprune.runs.stages import centroids_run, select_run
 from rsprune.sources import open_source
-from rsprune.sources.filesystem import check_regular, open_binary, open_text
+from rsprune.sources.filesystem import check_regular, load_array, open_binary, open_text
 from scenes import encode
 
 # Opening one of them waits for ever, or fills the memory.
@@ -83,3 +86,33 @@ def test_embeddings_and_centroids_that_are_no_regular_files_are_refused(tmp_path
     opening = rsprune.Centroids.load if name == "x.safetensors" else lambda path: rsprune.select(path, np.eye(2), 1)
     with raises(errors.NotRegularFileError, "fifo"):
         opening(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "character device"])
+def test_arrays_that_are_no_regular_files_are_refused(tmp_path, kind):
+    rows = tmp_path / "rows.npy"
+    np.save(rows, np.eye(4, dtype=np.float32))
+    path = tmp_path / "x.npy"
+    if kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    for name in ("entropy", "score", "labels", "reference", "centroids"):
+        with raises(errors.NotRegularFileError, kind):
+            select_run(rows, out=tmp_path / "s.parquet", keep=2, **{name: path})
+    for opening in (
+        lambda: centroids_run(path, out=tmp_path / "run", k=2, progress=False),
+        lambda: open_images(path),
+        lambda: Statistics.load(path),
+    ):
+        with raises(errors.NotRegularFileError, kind):
+            opening()
+
+
+def test_what_is_no_array_is_a_format_error(tmp_path):
+    np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
+    (tmp_path / "text.npy").write_text("0.5\n")
+    (tmp_path / "empty.npy").touch()
+    for path in tmp_path.iterdir():
+        with raises(errors.FormatError, path.name):
+            load_array(path)

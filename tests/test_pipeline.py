@@ -472,6 +472,32 @@ def test_images_out_of_the_domain_are_never_kept(finished, pool, reference, tmp_
         select_run(run.path, keep=20, out=tmp_path / "s.parquet", strategy="random", min_similarity=0.1)
 
 
+@pytest.mark.parametrize("fill", ["global", "waterfill"])
+def test_random_draws_go_by_the_row_in_the_whole_collection(finished, pool, reference, tmp_path, fill):
+    run = small_prune(pool, reference, tmp_path / "run", within="random", fill=fill, seed=7, keep_embeddings=False)
+    labels, similarity = np.full(160, -1, np.int32), np.full(160, np.nan, np.float32)
+    for shard in range(4):
+        table = pq.read_table(run.path / "embeddings" / f"pool-{shard}.parquet")
+        rows = 40 * shard + table["row"].to_numpy()
+        labels[rows], similarity[rows] = table["label"].to_numpy(), table["similarity"].to_numpy()
+    dropped = np.isnan(similarity)
+    assert dropped.any()
+    chosen = rsprune.select_assigned(
+        np.where(dropped, 0, labels),
+        np.where(dropped, np.float32(0.9), similarity),
+        40,
+        k=6,
+        exclude=np.flatnonzero(dropped),
+        within="random",
+        fill=fill,
+        seed=7,
+    )
+    for name in ("indices", "cluster", "similarity", "phase"):
+        assert getattr(run.selection, name).tolist() == getattr(chosen, name).tolist()
+    for name in ("pool", "quota", "fill"):
+        assert run.summary["clusters"][name] == chosen.counts[name].tolist()
+
+
 def test_centroids_are_fitted_on_a_balanced_draw(reference, tmp_path):
     def draw(name, seed=0, **limits):
         out = tmp_path / name

@@ -18,6 +18,7 @@ from rsprune.io import digest, write_npz
 from rsprune.runs.reference import digest_of
 from rsprune.runs.stages.base import batched
 from rsprune.sources import Item, Source, SourceLike, open_source
+from rsprune.sources.filesystem import load_array
 
 __all__ = ["Images", "ImagesLike", "export_npz", "open_images"]
 
@@ -171,8 +172,8 @@ def _decode(items: Sequence[Item], size: int | None) -> Iterator[NDArray[np.uint
 
 
 def _load(path: Path) -> NDArray[Any]:
+    loaded = load_array(path, mmap_mode="r")
     try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
         array: NDArray[Any] = loaded["arr_0"] if path.suffix == ".npz" else loaded
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         message = f"{path} is not an array of images: {error}"

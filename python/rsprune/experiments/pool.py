@@ -18,6 +18,7 @@ from rsprune.embeddings import Embeddings, as_rows
 from rsprune.errors import ArgumentError, FormatError, UnfinishedRunError
 from rsprune.evaluation.features import sample_rows
 from rsprune.runs.reader import RunReader
+from rsprune.sources.filesystem import open_text
 
 __all__ = ["EmbeddedPool", "EmbeddedSet", "read_classes"]
 
@@ -153,7 +154,7 @@ def read_classes(path: str | Path, keys: Sequence[str], key: str, column: str) -
     OSError
         The file cannot be opened.
     """
-    with Path(path).open(newline="", encoding="utf-8") as file:
+    with open_text(path) as file:
         table = csv.DictReader(file)
         for name in (key, column):
             if name not in (table.fieldnames or ()):

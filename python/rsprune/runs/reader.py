@@ -251,6 +251,11 @@ class RunReader:
         with ThreadPoolExecutor() as pool:
             return list(pool.map(self.folder.verify, paths))
 
+    def embedded_rows(self) -> NDArray[np.int64]:
+        """Read the numbers of all rows that were embedded, int64 (M,), counted through the whole collection."""
+        parts = [self.index.first(one) + self.assignments(one, ["row"])["row"].to_numpy() for one in self.shards]
+        return np.concatenate(parts)
+
     def embedded_entropy(self) -> NDArray[np.float64]:
         """Read the entropies of all rows that were embedded, float64 (M,) in bits."""
         parts = [self.entropy(one)[self.assignments(one, ["row"])["row"].to_numpy()] for one in self.shards]

@@ -24,6 +24,7 @@ from rsprune.runs.config import ReferenceOptions, RunContext, source_config
 from rsprune.runs.reader import RunReader
 from rsprune.sources import Source, SourceLike, open_source
 from rsprune.sources.concat import ConcatSource
+from rsprune.sources.filesystem import load_array
 
 __all__ = ["FittedReference", "ImageReference", "Reference", "ReferenceLike", "open_reference"]
 
@@ -120,7 +121,7 @@ class EmbeddedReference(Reference):
     @property
     def array(self) -> NDArray[Any]:
         """The embeddings (M, D)."""
-        return self.rows if isinstance(self.rows, np.ndarray) else np.load(self.rows, mmap_mode="r")
+        return self.rows if isinstance(self.rows, np.ndarray) else load_array(self.rows, mmap_mode="r")
 
     @override
     def fingerprint(self) -> dict[str, Any]:

@@ -9,13 +9,25 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, Literal, TextIO
 
-from rsprune.errors import NotRegularFileError
+import numpy as np
 
-__all__ = ["check_regular", "open_binary", "open_regular", "open_text", "read_at", "read_head", "regular_size"]
+from rsprune.errors import FormatError, NotRegularFileError
+
+__all__ = [
+    "check_regular",
+    "load_array",
+    "open_binary",
+    "open_regular",
+    "open_text",
+    "read_at",
+    "read_head",
+    "regular_size",
+]
 
 #: Flags that another system lacks do not matter there.
 FLAGS = ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
@@ -54,6 +66,24 @@ def open_text(path: Path, encoding: str = "utf-8") -> TextIO:
 def check_regular(path: Path) -> None:
     """Raise what :func:`open_regular` would, before another library opens a path."""
     os.close(_open(path))
+
+
+def load_array(path: Path, mmap_mode: Literal["r"] | None = None) -> Any:
+    """Load a ``.npy`` or ``.npz`` file without unpickling anything; see :func:`numpy.load`.
+
+    Raises
+    ------
+    FormatError
+        It is no such file.
+    OSError
+        See :func:`open_regular`.
+    """
+    check_regular(path)
+    try:
+        return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        message = f"{os.fspath(path)} is not an array that NumPy saved: {error}"
+        raise FormatError(message) from error
 
 
 def regular_size(path: Path) -> int:

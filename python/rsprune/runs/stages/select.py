@@ -28,6 +28,7 @@ from rsprune.runs.stages.entropy import EntropyCut
 from rsprune.runs.summary import ShardSummary
 from rsprune.selection import COUNTS, FILL, PRESELECTED, QUOTA, Selection, SelectOptions, budget_rows
 from rsprune.sources import Shard
+from rsprune.sources.filesystem import load_array
 
 __all__ = ["SelectStage", "check_strategy", "select_run"]
 
@@ -36,7 +37,7 @@ __all__ = ["SelectStage", "check_strategy", "select_run"]
 class SelectStage(RunStage):
     """Writes what was chosen, what was not read, and why: one piece of work, on the tables of all shards.
 
-    Memory: 40 bytes an image that was embedded, and its key.
+    Memory: 40 bytes an image that was embedded, and its key; 16 bytes any image of the collection.
     """
 
     options: ChoiceOptions
@@ -63,14 +64,15 @@ class SelectStage(RunStage):
     def run(self, shard: Shard, advance: Advance) -> ShardSummary:
         folder, reader = self.context.folder, RunReader(self.context.folder)
         embedded = reader.embedded(["key", "row", "label", "similarity"])
-        entropy = reader.embedded_entropy()
-        selection = self.choose(reader, embedded, entropy)
-        chosen = embedded.take(pa.array(selection.indices))
+        rows, entropy = reader.embedded_rows(), reader.embedded_entropy()
+        selection = self.choose(reader, embedded, rows, entropy)
+        at = np.searchsorted(rows, selection.indices)
+        chosen = embedded.take(pa.array(at))
         columns = [
             chosen["key"],
             chosen["shard"],
             chosen["row"],
-            pa.array(entropy[selection.indices], pa.float64()),
+            pa.array(entropy[at], pa.float64()),
             pa.array(selection.cluster, pa.int32()),
             pa.array(selection.similarity, pa.float32()),
             pa.array(selection.phase, pa.uint8()),
@@ -79,8 +81,12 @@ class SelectStage(RunStage):
         write_text(folder.selected, "".join(f"{key}\n" for key in chosen["key"].to_pylist()))
         table = pa.Table.from_arrays(columns, schema=SELECTION_SCHEMA).combine_chunks()
         write_table(folder.selection, table, self.context.provenance)
-        metrics = self.metrics(reader, embedded, selection)
-        folder.complete(folder.summary, self.outputs(shard), metrics | {"quarantined": quarantined})
+        metrics = self.metrics(selection) | {
+            "images": len(reader.index),
+            "quarantined": quarantined,
+            "invalid": rows[embedded["label"].to_numpy() < 0].tolist(),
+        }
+        folder.complete(folder.summary, self.outputs(shard), metrics)
         advance(self.count(shard))
         return self.summarize(shard)
 
@@ -88,17 +94,21 @@ class SelectStage(RunStage):
     def summarize(self, shard: Shard) -> ShardSummary:
         return ShardSummary(images=self.count(shard))
 
-    def choose(self, reader: RunReader, embedded: pa.Table, entropy: NDArray[np.float64]) -> Selection:
-        """Choose among the embedded images, numbered in their order."""
+    def choose(
+        self, reader: RunReader, embedded: pa.Table, rows: NDArray[np.int64], entropy: NDArray[np.float64]
+    ) -> Selection:
+        """Choose among the embedded images; ``rows`` are their numbers in the whole collection, as in the result."""
         options, centroids = self.options, reader.centroids
         labels, similarity = embedded["label"].to_numpy(), embedded["similarity"].to_numpy()
         method = strategies.get(options.strategy.strategy)
-        known: dict[str, Any] = {
-            "centroids": centroids,
-            "reference": self.reference.embeddings(self.context),
-            "entropy": entropy,
-        }
-        known |= {"assignment": (labels, similarity)} if method.quotas else {"embeds": reader.embeddings()}
+        known: dict[str, Any] = {"centroids": centroids, "reference": self.reference.embeddings(self.context)}
+        if method.quotas:
+            # Draws depend on the number of a row: rows that Stage I dropped keep theirs, as invalid ones.
+            total = len(reader.index)
+            known["assignment"] = spread(labels, rows, total, -1), spread(similarity, rows, total, np.nan)
+            known["entropy"] = spread(entropy, rows, total, np.nan)
+        else:
+            known |= {"embeds": reader.embeddings(), "entropy": entropy}
         chosen = strategies.select(
             method.name,
             budget=self.budget,
@@ -107,21 +117,17 @@ class SelectStage(RunStage):
             threads=self.context.threads,
             **settings_of(options),
         )
-        return chosen if method.quotas else with_clusters(chosen, labels, similarity, centroids.k)
+        return chosen if method.quotas else with_clusters(chosen, rows, labels, similarity, centroids.k)
 
-    def metrics(self, reader: RunReader, embedded: pa.Table, selection: Selection) -> dict[str, Any]:
+    def metrics(self, selection: Selection) -> dict[str, Any]:
         """Return the metrics of a run for ``summary.json``; quotas and where they end only if the strategy has them."""
         by_quota = strategies.get(self.options.strategy.strategy).quotas
         in_quota, in_fill = selection.phase == QUOTA, selection.phase == FILL
         quota_cut = np.full(selection.k, np.inf)
         if by_quota:
             np.minimum.at(quota_cut, selection.cluster[in_quota], selection.similarity[in_quota])
-        invalid = embedded.take(pa.array(selection.invalid))
-        first = {shard: reader.index.first(shard) for shard in reader.shards}
         return {
             "strategy": self.options.strategy.strategy,
-            "images": len(reader.index),
-            "invalid": [first[one["shard"]] + one["row"] for one in invalid.select(["shard", "row"]).to_pylist()],
             "survivors": self.survivors.total,
             "tau": self.survivors.tau,
             "budget": selection.budget,
@@ -137,15 +143,29 @@ class SelectStage(RunStage):
         }
 
 
-def with_clusters(chosen: Selection, labels: NDArray[np.int32], similarity: NDArray[np.float32], k: int) -> Selection:
-    """Return what a strategy chose with the clusters and similarities of the run's own centroids."""
+def spread(values: NDArray[Any], rows: NDArray[np.int64], total: int, missing: float) -> NDArray[Any]:
+    """Put ``values`` at ``rows`` of ``total`` ones; the others are ``missing``."""
+    column = np.full(total, missing, values.dtype)
+    column[rows] = values
+    return column
+
+
+def with_clusters(
+    chosen: Selection,
+    rows: NDArray[np.int64],
+    labels: NDArray[np.int32],
+    similarity: NDArray[np.float32],
+    k: int,
+) -> Selection:
+    """Return what a strategy chose among ``rows`` with the clusters and similarities of the run's own centroids."""
     counts = np.zeros(k, COUNTS)
     counts["pool"] = np.bincount(labels[labels >= 0], minlength=k)
     for name, value in (("quota", QUOTA), ("fill", FILL), ("preselected", PRESELECTED)):
         counts[name] = np.bincount(labels[chosen.indices[chosen.phase == value]], minlength=k)
-    invalid = np.flatnonzero(labels < 0).astype(np.int64)
-    cluster, near = labels[chosen.indices], similarity[chosen.indices]
-    return Selection(chosen.indices, cluster, near, chosen.phase, counts, invalid, chosen.budget, k, len(labels))
+    at = chosen.indices
+    return Selection(
+        rows[at], labels[at], similarity[at], chosen.phase, counts, rows[labels < 0], chosen.budget, k, len(labels)
+    )
 
 
 def settings_of(options: ChoiceOptions | SelectRunOptions) -> dict[str, Any]:
@@ -239,7 +259,7 @@ def select_run(
     rule, settings = options.strategy, settings_of(options)
     about = {"strategy": rule.strategy, "strategy_options": jsonable(settings), "seed": rule.seed}
     columns = {"entropy": entropy, "score": score, "labels": labels}
-    inputs: dict[str, Any] = {name: None if path is None else np.load(path) for name, path in columns.items()}
+    inputs: dict[str, Any] = {name: None if path is None else load_array(path) for name, path in columns.items()}
     inputs |= {"reference": reference, "centroids": centroids, "seed": rule.seed, "threads": options.threads}
     if not (Path(embeds) / "config.json").is_file():
         chosen = strategies.select(rule.strategy, embeds, rule.keep, **inputs, **settings)
