@@ -1,5 +1,6 @@
 """What the README shows works: its Python, its commands, its files."""
 
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -61,3 +62,22 @@ def test_make_targets_exist():
 def test_links_lead_somewhere():
     for path in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
         assert (ROOT / path).exists(), path
+
+
+def words_of_docs() -> list[tuple[str, str]]:
+    """What the README, CONTRIBUTING and the pages of `docs/` write as code, with the name of the page."""
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [(page.name, word) for page in pages for word in re.findall(r"`([^`\n]+)`", page.read_text())]
+
+
+def test_paths_in_the_docs_exist():
+    rooms = ("rust/", "python/", "tests/", "docs/", "benches/", "examples/", "rsprune/")
+    for page, word in words_of_docs():
+        if word.startswith(rooms) and re.fullmatch(r"[\w./-]+", word):
+            assert (ROOT / word).exists() or (ROOT / "python" / word).exists(), f"{page}: {word}"
+
+
+def test_modules_and_functions_in_the_docs_exist():
+    for page, word in words_of_docs():
+        if match := re.match(r"rsprune(?:\.\w+)+", word):
+            assert pkgutil.resolve_name(match[0]) is not None, f"{page}: {match[0]}"
