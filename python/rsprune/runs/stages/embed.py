@@ -33,7 +33,7 @@ from rsprune.runs.stages.entropy import require_readable
 from rsprune.runs.summary import ShardSummary
 from rsprune.sources import Item, Shard, Source, SourceLike, open_source
 
-__all__ = ["AllRows", "EmbedStage", "RowSubset", "SomeRows", "embed_run"]
+__all__ = ["EmbedStage", "RowSubset", "SomeRows", "embed_run"]
 
 
 class RowSubset(Protocol):
@@ -44,21 +44,6 @@ class RowSubset(Protocol):
 
     def count(self, shard: Shard) -> int:
         """Count them in a shard."""
-
-
-@dataclass(frozen=True)
-class AllRows:
-    """All images of a source."""
-
-    source: Source
-
-    def rows(self, shard: Shard) -> NDArray[np.int64]:
-        """Return every position."""
-        return np.arange(self.source.count(shard))
-
-    def count(self, shard: Shard) -> int:
-        """Count all images."""
-        return self.source.count(shard)
 
 
 @dataclass(frozen=True)
@@ -90,7 +75,7 @@ class EmbedStage(RunStage):
     source
         The images.
     subset
-        Which of them are embedded.
+        Which of them are embedded; None for all.
     encoder
         Which encoder, and where it runs.
     decode
@@ -107,7 +92,7 @@ class EmbedStage(RunStage):
     """
 
     source: Source
-    subset: RowSubset
+    subset: RowSubset | None
     encoder: EncoderOptions
     decode: DecodeOptions
     batch_size: int
@@ -122,7 +107,7 @@ class EmbedStage(RunStage):
 
     @override
     def count(self, shard: Shard) -> int:
-        return self.subset.count(shard)
+        return (self.subset or self.source).count(shard)
 
     @override
     def outputs(self, shard: Shard) -> tuple[Path, ...]:
@@ -147,7 +132,7 @@ class EmbedStage(RunStage):
 
     @override
     def submit(self, shard: Shard, advance: Advance) -> Future[ShardSummary]:
-        rows = self.subset.rows(shard)
+        rows = np.arange(self.source.count(shard)) if self.subset is None else self.subset.rows(shard)
         keys: list[str] = []
         failures: dict[int, tuple[str, str]] = {}
         encoder, threads, folder = self.encoder.model, self.context.threads, self.context.folder
@@ -238,7 +223,7 @@ def embed_run(
         stage = EmbedStage(
             context,
             images,
-            AllRows(images),
+            None,
             options.encoder,
             options.decode,
             encoder["batch_size"],
