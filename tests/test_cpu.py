@@ -31,7 +31,7 @@ NEEDS = {
 # What each kernel is compiled for, beside portable code.
 KERNELS = {
     "entropy::histogram::count_many": {"avx512icl"},
-    "groups::herd::best": {"avx512", "avx2"},
+    "herding::best": {"avx512", "avx2"},
     "image::gray::bt601": {"avx512icl", "avx2"},
     "image::jpeg::color::levels_from_ycbcr": {"avx2"},
     "image::jpeg::color::rgb_from_ycbcr": {"avx2"},

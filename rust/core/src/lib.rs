@@ -9,7 +9,8 @@
 //! | [`select`] | Stage II: which rows a budget keeps |
 //! | [`neighbors`] | similar rows: near-duplicates, k-center, facility location |
 //! | [`kmeans`] | reference centroids by spherical K-means |
-//! | [`groups`] | rows in groups, as other selection methods see them |
+//! | [`herding`], [`medians`] | rows in groups, as other selection methods see them |
+//! | [`math`] | functions of plain numbers |
 //! | [`linalg`] | products of rows with columns: exact ones, and whole-number ones with bounds on their error |
 //! | `simd` | vectors in the registers of each instruction set |
 //! | [`runtime`], [`files`], [`error`] | threads, the choice of kernels, random numbers; opening files; errors |
@@ -20,10 +21,12 @@ pub mod assign;
 pub mod entropy;
 pub mod error;
 pub mod files;
-pub mod groups;
+pub mod herding;
 pub mod image;
 pub mod kmeans;
 pub mod linalg;
+pub mod math;
+pub mod medians;
 pub mod neighbors;
 pub mod rows;
 pub mod runtime;

@@ -6,17 +6,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The top-level modules: each may use those before it.
-const ORDER: [&str; 13] = [
+const ORDER: [&str; 15] = [
     "error",
     "files",
     "runtime",
+    "math",
     "simd",
     "linalg",
     "rows",
     "assign",
     "kmeans",
     "neighbors",
-    "groups",
+    "herding",
+    "medians",
     "select",
     "image",
     "entropy",

@@ -6,9 +6,11 @@ mod cpu;
 mod entropy;
 mod errors;
 mod gil;
-mod groups;
+mod herding;
 mod images;
 mod kmeans;
+mod math;
+mod medians;
 mod neighbors;
 mod rng;
 mod rows;
@@ -25,11 +27,15 @@ mod _core {
     #[pymodule_export]
     use super::entropy::{entropy_arrays, entropy_images};
     #[pymodule_export]
-    use super::groups::{distances, dots, herd, medians, softmax, valid};
+    use super::herding::herd;
     #[pymodule_export]
     use super::images::{decode_images, preprocess_images};
     #[pymodule_export]
     use super::kmeans::{Clustering, kmeans};
+    #[pymodule_export]
+    use super::math::softmax;
+    #[pymodule_export]
+    use super::medians::{distances, medians};
     #[pymodule_export]
     use super::neighbors::{
         facility_location, facility_location_on_graph, farthest_first, graph_components, greedy_dedup, knn,
@@ -38,7 +44,7 @@ mod _core {
     #[pymodule_export]
     use super::rng::hash64;
     #[pymodule_export]
-    use super::rows::{Rows, take_rows};
+    use super::rows::{Rows, dots, take_rows, valid};
     #[pymodule_export]
     use super::select::{RankHistogram, Selection, apportion, select};
 

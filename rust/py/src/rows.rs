@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use numpy::{
-    IntoPyArray, PyArray2, PyArrayDescrMethods, PyArrayMethods, PyReadonlyArray1, PyUntypedArray, PyUntypedArrayMethods,
+    IntoPyArray, PyArray1, PyArray2, PyArrayDescrMethods, PyArrayMethods, PyReadonlyArray1, PyUntypedArray,
+    PyUntypedArrayMethods,
 };
 use pyo3::prelude::*;
 use rsprune_core::Error;
@@ -119,6 +120,19 @@ pub fn take_rows<'py>(
         Ok(values)
     })?;
     Ok(values.into_pyarray(py).reshape([numbers.len(), dim])?.into_any())
+}
+
+#[pyfunction]
+#[pyo3(signature = (rows, /, *, threads))]
+pub fn valid<'py>(py: Python<'py>, rows: &Rows, threads: Option<usize>) -> PyResult<Bound<'py, PyArray1<bool>>> {
+    Ok(gil::detach(py, threads, |par| rows::valid(rows.core(), par))?.into_pyarray(py))
+}
+
+#[pyfunction]
+#[pyo3(signature = (a, b, /, *, threads))]
+pub fn dots<'py>(py: Python<'py>, a: &Rows, b: &Rows, threads: Option<usize>) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    let dots = gil::detach(py, threads, |par| rows::dots(a.core(), b.core(), par))?;
+    dots.into_pyarray(py).reshape([a.core().len(), b.core().len()])
 }
 
 /// Borrows the memory of `array` as a block, which must not outlive the array.

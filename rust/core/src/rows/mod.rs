@@ -8,15 +8,20 @@ mod block;
 mod buffer;
 mod convert;
 mod digest;
+mod dots;
 mod dtype;
 mod file;
+pub(crate) mod labels;
 mod npy;
+mod valid;
 
 use std::ops::Range;
 
 pub use block::Block;
 pub use digest::digest;
+pub use dots::dots;
 pub use dtype::{Dtype, Element};
+pub use valid::valid;
 
 use self::block::{Number, widen};
 use self::buffer::Buffer;

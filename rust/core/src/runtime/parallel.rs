@@ -3,6 +3,7 @@
 //! Work is cut into items by the caller, never by the number of threads, so that results do not depend on it. A pool
 //! lives for one call: a process that forks between two calls inherits no half-dead threads.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -108,6 +109,11 @@ impl<'a> Par<'a> {
     fn pool(&self) -> Result<rayon::ThreadPool> {
         pool(self.threads)
     }
+}
+
+/// The elements of the `i`-th of the blocks of `size` that `n` elements are cut into.
+pub(crate) fn block_range(i: usize, size: usize, n: usize) -> Range<usize> {
+    i * size..n.min((i + 1) * size)
 }
 
 fn pool(threads: usize) -> Result<rayon::ThreadPool> {

@@ -1,27 +1,31 @@
 //! Kernel herding with the linear kernel (Chen, Welling and Smola, 2010), in every group.
+//!
+//! All of it is float64 arithmetic over the rows as stored; sums over rows run in the order of the rows, so that the
+//! number of threads changes nothing.
 
 use std::ops::Range;
 
-use super::{members, piece, read_row};
 use crate::error::{Error, Result};
 use crate::linalg::dot::{LANES, reduce_lanes};
+use crate::rows::labels::members;
 use crate::rows::{Dtype, Rows};
 use crate::runtime::cpu::{self, Level, dispatch};
-use crate::runtime::parallel::Par;
+use crate::runtime::parallel::{Par, block_range};
 
-/// Rows that a thread scores at a time.
+/// The number of rows that a thread scores at a time.
 const BLOCK: usize = 4096;
 
-/// Of every group `counts[group]` rows, in the order in which they are chosen: the one most along `(t + 1) mean - sum`,
-/// `mean` being that of the normalised rows of the group and `sum` that of the `t` chosen before; ties go to the lower
-/// row. The score of a row `x` is `<x, (t + 1) mean - sum> / |x|`.
+/// Chooses `counts[group]` rows of every group, and lists them in the order in which they are chosen. Each time the row
+/// wins that is most along `(t + 1) mean - sum`, where `mean` is the mean of the normalized rows of the group and `sum` the
+/// sum of the `t` rows chosen before. The score of a row `x` is `<x, (t + 1) mean - sum> / |x|`; ties go to the lower row.
 ///
 /// A group is held in memory while it is worked on, as float32, or as float64 where any row is that.
 ///
 /// # Errors
-/// As [`super::distances`], and [`Error::Argument`] for counts beyond the sizes of groups.
+/// [`Error::Shape`] when labels do not fit the rows, [`Error::Argument`] for labels or counts that are too large,
+/// [`Error::InvalidRow`] for a row with a group, but no direction, and what reading files can raise.
 pub fn herd(rows: &Rows<'_>, labels: &[i32], counts: &[usize], par: &Par<'_>) -> Result<Vec<Vec<usize>>> {
-    let members = members(rows, labels, counts.len())?;
+    let members = members(labels, rows.len(), counts.len())?;
     if let Some(group) = (0..counts.len()).find(|&group| counts[group] > members[group].len()) {
         let (count, size) = (counts[group], members[group].len());
         return Err(Error::Argument(format!("{count} rows of group {group}, which has {size}")));
@@ -41,6 +45,7 @@ pub fn herd(rows: &Rows<'_>, labels: &[i32], counts: &[usize], par: &Par<'_>) ->
     outer.map(counts.len(), || (), of_group)
 }
 
+/// The rows of one group in memory, and their norms.
 struct Group<T> {
     values: Vec<T>,
     norms: Vec<f64>,
@@ -48,7 +53,7 @@ struct Group<T> {
     level: Level,
 }
 
-/// A float32 or a float64.
+/// A number as rows are held: float32 or float64.
 trait Number: Copy + Into<f64> + Send + Sync {}
 
 impl Number for f32 {}
@@ -56,20 +61,21 @@ impl Number for f32 {}
 impl Number for f64 {}
 
 impl<T: Number> Group<T> {
-    /// The rows of a group, or none of those of which none is wanted.
+    /// Loads the rows of a group, or none at all if none is wanted.
     fn load(rows: &Rows<'_>, members: &[usize], wanted: usize, level: Level, narrow: fn(f64) -> T) -> Result<Self> {
         let members = if wanted == 0 { &[] } else { members };
         let dim = rows.dim();
         let mut reader = rows.reader();
         let (mut values, mut norms) = (Vec::with_capacity(members.len() * dim), Vec::with_capacity(members.len()));
         for &member in members {
-            let (row, norm) = read_row(&mut reader, member)?;
+            let (row, norm) = reader.read_with_norm(member)?;
             values.extend(row.iter().copied().map(narrow));
             norms.push(norm);
         }
         Ok(Group { values, norms, dim, level })
     }
 
+    /// Chooses `count` rows, by their places in the group. `caller` is asked whether to stop.
     fn choose(&self, count: usize, par: &Par<'_>, caller: &Par<'_>) -> Result<Vec<usize>> {
         let n = self.norms.len();
         let mut mean = vec![0.0; self.dim];
@@ -82,7 +88,8 @@ impl<T: Number> Group<T> {
             caller.check()?;
             let mut wanted: Vec<f64> = mean.iter().zip(&sum).map(|(mean, sum)| (t + 1) as f64 * mean - sum).collect();
             wanted.resize(self.dim.next_multiple_of(LANES), 0.0);
-            let best_of_block = |(): &mut (), i: usize| Ok(best(self.level, self, piece(i, BLOCK, n), &wanted, &free));
+            let best_of_block =
+                |(): &mut (), i: usize| Ok(best(self.level, self, block_range(i, BLOCK, n), &wanted, &free));
             let best = par.map(n.div_ceil(BLOCK), || (), best_of_block)?;
             // Blocks ascend, so the first of equals is the lowest row.
             let best = best.into_iter().flatten().reduce(|a, b| if b.0 > a.0 { b } else { a });
@@ -94,7 +101,7 @@ impl<T: Number> Group<T> {
         Ok(chosen)
     }
 
-    /// The highest score among the free rows of a range, and its place: what [`best`] is compiled of.
+    /// Finds the highest score among the free rows of a range, and its place. [`best`] compiles this for every level.
     #[inline(always)]
     fn best_of(&self, places: Range<usize>, wanted: &[f64], free: &[bool]) -> Option<(f64, usize)> {
         let mut best: Option<(f64, usize)> = None;
@@ -114,12 +121,13 @@ impl<T: Number> Group<T> {
         &self.values[place * self.dim..][..self.dim]
     }
 
+    /// Adds a row, normalized, to `sum`.
     fn add_to(&self, sum: &mut [f64], place: usize) {
         sum.iter_mut().zip(self.row(place)).for_each(|(sum, &v)| *sum += v.into() / self.norms[place]);
     }
 }
 
-/// [`linalg::dot`](crate::linalg::dot::dot), where `y` is padded to whole steps already.
+/// Computes [`linalg::dot`](crate::linalg::dot::dot), where `y` is padded to whole steps already.
 #[inline(always)]
 fn dot<T: Number>(x: &[T], y: &[f64]) -> f64 {
     let (steps, tail) = x.as_chunks::<LANES>();
@@ -130,7 +138,7 @@ fn dot<T: Number>(x: &[T], y: &[f64]) -> f64 {
             sums[l] += x[l].into() * y[l];
         }
     }
-    // What pads the tail would add 0 to its lanes, which changes nothing: no sum that starts from 0.0 is -0.0.
+    // Padding the tail would add 0 to the other lanes, which changes nothing: no sum that starts from 0.0 is -0.0.
     for (l, (&x, y)) in tail.iter().zip(&y[steps.len() * LANES..]).enumerate() {
         sums[l] += x.into() * y;
     }
@@ -138,7 +146,7 @@ fn dot<T: Number>(x: &[T], y: &[f64]) -> f64 {
 }
 
 dispatch! {
-    /// The highest score among the free rows of a range of a group, and its place.
+    /// Finds the highest score among the free rows of a range of a group, and its place.
     fn best<T: Number>(
         level: Level,
         group: &Group<T>,
@@ -156,6 +164,20 @@ mod tests {
 
     use super::*;
     use crate::linalg::dot;
+
+    #[test]
+    fn herding_follows_the_mean_and_lower_rows_first() {
+        // Mean (1/2, 1/4): first (1, 0), of which there are two; then (1, 1/2) - (1, 0) asks for (0, 1).
+        let values = [1.0, 0.0, 3.0, 0.0, 0.0, 1.0, 0.0, -1e-30];
+        let rows = Rows::from_slice(&values[..6], 2).unwrap();
+        for threads in [1, 3] {
+            let par = Par::new(Some(threads));
+            assert_eq!(herd(&rows, &[0, 0, 0], &[3], &par).unwrap(), [[0, 2, 1]]);
+            let groups = herd(&rows, &[1, 0, 1], &[1, 2], &par).unwrap();
+            assert_eq!(groups, [vec![1], vec![0, 2]]);
+        }
+        assert!(matches!(herd(&rows, &[0, 0, -1], &[3], &Par::new(Some(1))), Err(Error::Argument(_))));
+    }
 
     proptest! {
         #[test]
