@@ -222,7 +222,7 @@ def kmeans(
 ) -> Clustering: ...
 
 # Groups are rows in an order, one group after the other, and where each starts, with the end of the last: int64.
-# Neighbours are int64 (N, k), -1 for none, with their similarity, float32 (N, k).
+# Neighbors are int64 (N, k), -1 for none, with their similarity, float32 (N, k).
 def knn(
     queries: Rows, base: Rows, /, *, k: int, exclude_self: bool, threads: int | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
@@ -236,7 +236,7 @@ def similar_components(
     rows: Rows, order: NDArray[np.int64], starts: NDArray[np.int64], /, *, threshold: float, threads: int | None
 ) -> NDArray[np.int64]: ...
 def graph_components(
-    neighbours: NDArray[np.int64], similarity: NDArray[np.float32], /, *, threshold: float
+    neighbors: NDArray[np.int64], similarity: NDArray[np.float32], /, *, threshold: float
 ) -> NDArray[np.int64]: ...
 def farthest_first(
     rows: Rows, given: NDArray[np.int64], /, *, count: int, distance: float, threads: int | None
@@ -251,10 +251,10 @@ def facility_location(
     threads: int | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]: ...
 def facility_location_on_graph(
-    neighbours: NDArray[np.int64], similarity: NDArray[np.float32], /, *, budget: int
+    neighbors: NDArray[np.int64], similarity: NDArray[np.float32], /, *, budget: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]: ...
 def pass_messages(
-    neighbours: NDArray[np.int64],
+    neighbors: NDArray[np.int64],
     similarity: NDArray[np.float32],
     scores: NDArray[np.float64],
     /,

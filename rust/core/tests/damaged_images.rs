@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use rsprune_core::entropy::{self, entropy_from_input};
 use rsprune_core::image::gray::Gray;
-use rsprune_core::image::{Input, Limits, Output, Reduction, Samples, Scratch, decode};
+use rsprune_core::image::{GrayOptions, Input, Limits, Output, Samples, Scratch, decode};
 
 macro_rules! files {
     ($($name:literal),* $(,)?) => { &[$(($name, include_bytes!(concat!("images/", $name)))),*] };
@@ -80,8 +80,8 @@ fn any_damage() -> impl Strategy<Value = Damage> {
 
 /// Decodes both ways, and to an entropy. Images that come out have as many samples as they say.
 fn decode_whole(file: &[u8], limits: &Limits) -> bool {
-    let reduction = Reduction::new(Gray::Bt601, None, None, None).unwrap();
-    let entropy = entropy_from_input(Input::Bytes(file), &reduction, limits, &mut entropy::Scratch::default());
+    let options = GrayOptions::new(Gray::Bt601, None, None, None).unwrap();
+    let entropy = entropy_from_input(Input::Bytes(file), &options, limits, &mut entropy::Scratch::default());
     let sound = sound(file, limits);
     if let Ok(entropy) = entropy {
         assert!(sound && (0.0..=8.0).contains(&entropy));

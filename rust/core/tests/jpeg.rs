@@ -4,8 +4,8 @@
 use proptest::prelude::*;
 use rsprune_core::error::ImageError;
 use rsprune_core::image::gray::Gray;
-use rsprune_core::image::jpeg::{Colour, Output, Scratch, Sink, decode, decode_into, decode_rows, gray_levels};
-use rsprune_core::image::{Image, Levels, Limits, Reduction, Result, Samples};
+use rsprune_core::image::jpeg::{Color, Output, RowSink, Scratch, decode, decode_into, decode_rows, gray_levels};
+use rsprune_core::image::{GrayOptions, Image, LevelSink, Limits, Result, Samples};
 
 /// A file, its width and height, and the FNV-1a digests of its samples, native and luma.
 type Golden = (&'static [u8], (usize, usize), u64, u64);
@@ -70,27 +70,27 @@ fn memory_that_was_used_before_changes_nothing() {
 
 #[test]
 fn rows_come_in_order_and_once() {
-    struct Rows(Option<(usize, usize, Colour)>, Vec<u8>);
-    impl Sink for Rows {
-        fn start(&mut self, width: usize, height: usize, colour: Colour) {
-            assert_eq!(self.0.replace((width, height, colour)), None);
+    struct Rows(Option<(usize, usize, Color)>, Vec<u8>);
+    impl RowSink for Rows {
+        fn start(&mut self, width: usize, height: usize, color: Color) {
+            assert_eq!(self.0.replace((width, height, color)), None);
         }
         fn row(&mut self, planes: [&[u8]; 4]) {
             self.1.extend_from_slice(planes[0]);
         }
     }
     let (bytes, (width, height), _, luma) = GOLDEN[0];
-    for (output, colour) in [(Output::Luma, Colour::Gray), (Output::Native, Colour::YCbCr)] {
+    for (output, color) in [(Output::Luma, Color::Gray), (Output::Native, Color::YCbCr)] {
         let mut rows = Rows(None, Vec::new());
         decode_rows(bytes, output, &Limits::default(), &mut Scratch::default(), &mut rows).unwrap();
-        assert_eq!((rows.0, digest(&rows.1)), (Some((width, height, colour)), luma));
+        assert_eq!((rows.0, digest(&rows.1)), (Some((width, height, color)), luma));
     }
 }
 
 #[test]
 fn levels_row_by_row_are_those_of_the_whole_image() {
     struct Counts([usize; 256]);
-    impl Levels for Counts {
+    impl LevelSink for Counts {
         fn add(&mut self, levels: &[u8]) {
             levels.iter().for_each(|&level| self.0[usize::from(level)] += 1);
         }
@@ -108,18 +108,18 @@ fn levels_row_by_row_are_those_of_the_whole_image() {
     for (bytes, ..) in GOLDEN {
         for gray in [Gray::Bt601, Gray::Luma, Gray::Mean] {
             for (bands, nodata) in bands.iter().flat_map(|bands| [(bands, None), (bands, Some(80))]) {
-                let reduction = Reduction::new(gray, bands.clone(), nodata, None).unwrap();
+                let options = GrayOptions::new(gray, bands.clone(), nodata, None).unwrap();
                 let (mut got, mut want) = (Counts([0; 256]), Counts([0; 256]));
-                gray_levels(bytes, &reduction, &limits, &mut scratch, &mut got).unwrap();
-                let image = decode(bytes, reduction.output(), &limits, &mut scratch).unwrap();
-                reduction.gray_levels(image.as_ref(), &mut want).unwrap();
+                gray_levels(bytes, &options, &limits, &mut scratch, &mut got).unwrap();
+                let image = decode(bytes, options.output(), &limits, &mut scratch).unwrap();
+                options.gray_levels(image.as_ref(), &mut want).unwrap();
                 assert_eq!(got.0, want.0, "{gray:?} {bands:?} {nodata:?}");
             }
         }
         // The range of 16-bit samples is none of a JPEG's business.
         let levels = |range| {
-            let (reduction, mut counts) = (Reduction::new(Gray::Bt601, None, None, range).unwrap(), Counts([0; 256]));
-            gray_levels(bytes, &reduction, &limits, &mut Scratch::default(), &mut counts).unwrap();
+            let (options, mut counts) = (GrayOptions::new(Gray::Bt601, None, None, range).unwrap(), Counts([0; 256]));
+            gray_levels(bytes, &options, &limits, &mut Scratch::default(), &mut counts).unwrap();
             counts.0
         };
         assert_eq!(levels(Some((0, 9))), levels(None));
@@ -199,7 +199,7 @@ fn each_fault_has_its_own_error() {
 #[test]
 fn restart_markers_out_of_order_are_taken_as_libjpeg_takes_them() {
     let decoded = |bytes: &[u8]| digest(&samples(run(bytes, Output::Native).unwrap()));
-    // Neither the expected one nor its neighbours: it is taken for the expected one.
+    // Neither the expected one nor its neighbors: it is taken for the expected one.
     assert_eq!(decoded(&patched(0xd1, 1, &[0xd4])), GOLDEN[0].2);
     // One that comes twice: what follows it stands in the next segment's place, which is found again behind.
     let at = find(BASELINE, 0xd1);

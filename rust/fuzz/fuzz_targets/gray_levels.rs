@@ -5,12 +5,12 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use rsprune_core::entropy::Histogram;
 use rsprune_core::image::gray::Gray;
-use rsprune_core::image::{Limits, Reduction, Scratch, decode, gray_levels};
+use rsprune_core::image::{Limits, GrayOptions, Scratch, decode, gray_levels};
 
 /// Every rule, as most images are read and with all that can be asked for.
-static REDUCTIONS: LazyLock<Vec<Reduction>> = LazyLock::new(|| {
+static OPTIONS: LazyLock<Vec<GrayOptions>> = LazyLock::new(|| {
     let new =
-        |gray, bands, nodata, range| Reduction::new(gray, bands, nodata, range).expect("options that go together");
+        |gray, bands, nodata, range| GrayOptions::new(gray, bands, nodata, range).expect("options that go together");
     vec![
         new(Gray::Bt601, None, None, None),
         new(Gray::Luma, None, None, None),
@@ -24,11 +24,11 @@ static REDUCTIONS: LazyLock<Vec<Reduction>> = LazyLock::new(|| {
 fuzz_target!(|file: &[u8]| {
     let limits = Limits { max_pixels: 1 << 20 };
     let mut scratch = Scratch::default();
-    for reduction in &*REDUCTIONS {
+    for options in &*OPTIONS {
         let (mut by_rows, mut whole) = (Histogram::default(), Histogram::default());
-        let levels = gray_levels(file, reduction, &limits, &mut scratch, &mut by_rows);
-        let image = decode(file, reduction.output(), &limits, &mut scratch);
-        let expected = image.and_then(|image| reduction.gray_levels(image.as_ref(), &mut whole));
+        let levels = gray_levels(file, options, &limits, &mut scratch, &mut by_rows);
+        let image = decode(file, options.output(), &limits, &mut scratch);
+        let expected = image.and_then(|image| options.gray_levels(image.as_ref(), &mut whole));
         assert_eq!(levels.is_ok(), expected.is_ok());
         if levels.is_ok() {
             assert_eq!(by_rows.counts(), whole.counts());

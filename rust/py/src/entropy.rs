@@ -5,7 +5,7 @@ use numpy::{PyArray1, PyReadonlyArrayDyn};
 use pyo3::prelude::*;
 use rsprune_core::entropy::{entropies_from_arrays, entropies_from_inputs};
 use rsprune_core::image::gray::Gray;
-use rsprune_core::image::{ImageRef, Reduction, SamplesRef};
+use rsprune_core::image::{GrayOptions, ImageRef, SamplesRef};
 use rsprune_core::{Error, Par, Result};
 
 use crate::errors::to_py;
@@ -27,9 +27,9 @@ pub fn entropy_images<'py>(
     max_pixels: Option<u64>,
     threads: Option<usize>,
 ) -> PyResult<(Entropies<'py>, Vec<Failure>)> {
-    let reduction = reduction(py, gray, bands, nodata, valid_range)?;
+    let options = gray_options(py, gray, bands, nodata, valid_range)?;
     let (inputs, limits) = (inputs(&items)?, limits(max_pixels));
-    let outcomes = gil::detach(py, threads, |par| entropies_from_inputs(&inputs, &reduction, &limits, par))?;
+    let outcomes = gil::detach(py, threads, |par| entropies_from_inputs(&inputs, &options, &limits, par))?;
     Ok(with_failures(py, outcomes))
 }
 
@@ -51,15 +51,15 @@ pub fn entropy_arrays<'py>(
     valid_range: Option<(u16, u16)>,
     threads: Option<usize>,
 ) -> PyResult<(Entropies<'py>, Vec<Failure>)> {
-    let reduction = &reduction(py, gray, bands, nodata, valid_range)?;
+    let options = &gray_options(py, gray, bands, nodata, valid_range)?;
     let outcomes = match &array {
         Stack::U8(array) => {
             let stack = array.as_array();
-            gil::detach(py, threads, |par| entropies(&stack, |samples| SamplesRef::U8(samples), reduction, par))
+            gil::detach(py, threads, |par| entropies(&stack, |samples| SamplesRef::U8(samples), options, par))
         }
         Stack::U16(array) => {
             let stack = array.as_array();
-            gil::detach(py, threads, |par| entropies(&stack, |samples| SamplesRef::U16(samples), reduction, par))
+            gil::detach(py, threads, |par| entropies(&stack, |samples| SamplesRef::U16(samples), options, par))
         }
     };
     Ok(with_failures(py, outcomes?))
@@ -76,7 +76,7 @@ fn with_failures(py: Python<'_>, outcomes: Vec<Result<f64>>) -> (Entropies<'_>, 
 fn entropies<T: Copy + Send + Sync>(
     stack: &ArrayViewD<'_, T>,
     samples: impl Fn(&[T]) -> SamplesRef<'_> + Sync + Send,
-    reduction: &Reduction,
+    options: &GrayOptions,
     par: &Par<'_>,
 ) -> Result<Vec<Result<f64>>> {
     let &[n, height, width, ref rest @ ..] = stack.shape() else {
@@ -91,16 +91,16 @@ fn entropies<T: Copy + Send + Sync>(
             f(ImageRef { width, height, bands, samples: samples(slice) });
         }
     };
-    entropies_from_arrays(n, with_array, reduction, par)
+    entropies_from_arrays(n, with_array, options, par)
 }
 
-fn reduction(
+fn gray_options(
     py: Python<'_>,
     gray: &str,
     bands: Option<Vec<usize>>,
     nodata: Option<u16>,
     valid_range: Option<(u16, u16)>,
-) -> PyResult<Reduction> {
+) -> PyResult<GrayOptions> {
     let gray = Gray::from_name(gray);
-    gray.and_then(|gray| Reduction::new(gray, bands, nodata, valid_range)).map_err(|error| to_py(py, error))
+    gray.and_then(|gray| GrayOptions::new(gray, bands, nodata, valid_range)).map_err(|error| to_py(py, error))
 }

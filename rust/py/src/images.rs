@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use rsprune_core::image::gray::Gray;
 use rsprune_core::image::resize::{Filter, Fit, Target, resize_inputs};
-use rsprune_core::image::{ImageRef, Input, Limits, Reduction, SamplesRef, rgb_from_inputs};
+use rsprune_core::image::{GrayOptions, ImageRef, Input, Limits, SamplesRef, rgb_from_inputs};
 use rsprune_core::{Error, Result};
 
 use crate::errors::{failure_kind, to_py};
@@ -72,9 +72,9 @@ pub fn decode_images<'py>(
     threads: Option<usize>,
 ) -> PyResult<(Decoded<'py>, Vec<Failure>)> {
     // The rule that takes any number of bands: how many RGB takes is checked where it is made.
-    let reduction = Reduction::new(Gray::Mean, bands, None, valid_range).map_err(|error| to_py(py, error))?;
+    let options = GrayOptions::new(Gray::Mean, bands, None, valid_range).map_err(|error| to_py(py, error))?;
     let (inputs, limits) = (inputs(&items)?, limits(max_pixels));
-    let outcomes = gil::detach(py, threads, |par| rgb_from_inputs(&inputs, &reduction, &limits, par))?;
+    let outcomes = gil::detach(py, threads, |par| rgb_from_inputs(&inputs, &options, &limits, par))?;
     let (decoded, failures) = split(outcomes);
     let array = |rgb: rsprune_core::image::Rgb| PyArray1::from_vec(py, rgb.samples).reshape([rgb.height, rgb.width, 3]);
     let decoded = decoded.into_iter().map(|rgb| rgb.map(array).transpose()).collect::<PyResult<_>>()?;
@@ -96,11 +96,11 @@ pub fn preprocess_images<'py>(
     max_pixels: Option<u64>,
     threads: Option<usize>,
 ) -> PyResult<Vec<Failure>> {
-    let reduction = Reduction::new(Gray::Mean, bands, None, valid_range).map_err(|error| to_py(py, error))?;
+    let options = GrayOptions::new(Gray::Mean, bands, None, valid_range).map_err(|error| to_py(py, error))?;
     let target = target(out.shape(), items.len(), interpolation, resize_to).map_err(|error| to_py(py, error))?;
     let (inputs, limits) = (inputs(&items)?, limits(max_pixels));
     let out = out.as_slice_mut()?;
-    let failures = gil::detach(py, threads, |par| resize_inputs(&inputs, target, &reduction, &limits, out, par))?;
+    let failures = gil::detach(py, threads, |par| resize_inputs(&inputs, target, &options, &limits, out, par))?;
     Ok(failures.into_iter().map(|(i, error)| (i, failure_kind(&error), error.to_string())).collect())
 }
 

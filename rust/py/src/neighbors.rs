@@ -34,7 +34,7 @@ pub fn knn<'py>(
     let (numbers, similarity): (Vec<i64>, Vec<f32>) = gil::detach(py, threads, |par| {
         let found = neighbors::knn(queries.core(), base.core(), k, exclude_self, Options::default(), par)?;
         let number = |row: u32| if row == NO_ROW { -1 } else { i64::from(row) };
-        Ok(found.into_iter().map(|neighbour| (number(neighbour.row), neighbour.similarity)).unzip())
+        Ok(found.into_iter().map(|neighbor| (number(neighbor.row), neighbor.similarity)).unzip())
     })?;
     let shape = [queries.core().len(), k];
     Ok((numbers.into_pyarray(py).reshape(shape)?, similarity.into_pyarray(py).reshape(shape)?))
@@ -93,16 +93,16 @@ pub fn similar_components<'py>(
     Ok(wide(py, components.roots()))
 }
 
-/// As [`similar_components`], of the edges between rows and their neighbours.
+/// As [`similar_components`], of the edges between rows and their neighbors.
 #[pyfunction]
-#[pyo3(signature = (neighbours, similarity, /, *, threshold))]
+#[pyo3(signature = (neighbors, similarity, /, *, threshold))]
 pub fn graph_components<'py>(
     py: Python<'py>,
-    neighbours: PyReadonlyArray2<'py, i64>,
+    neighbors: PyReadonlyArray2<'py, i64>,
     similarity: PyReadonlyArray2<'py, f32>,
     threshold: f32,
 ) -> PyResult<Bound<'py, PyArray1<i64>>> {
-    let graph = Graph::new(py, &neighbours, &similarity)?;
+    let graph = Graph::new(py, &neighbors, &similarity)?;
     let components = gil::detach(py, Some(1), |_| {
         let n = graph.lists.len() / graph.k.max(1);
         let components = UnionFind::new(n);
@@ -152,33 +152,33 @@ pub fn facility_location<'py>(
     Ok(columns(py, picks.concat()))
 }
 
-/// Rows and gains by facility location on the graph of the neighbours of each row, itself among them.
+/// Rows and gains by facility location on the graph of the neighbors of each row, itself among them.
 #[pyfunction]
-#[pyo3(signature = (neighbours, similarity, /, *, budget))]
+#[pyo3(signature = (neighbors, similarity, /, *, budget))]
 pub fn facility_location_on_graph<'py>(
     py: Python<'py>,
-    neighbours: PyReadonlyArray2<'py, i64>,
+    neighbors: PyReadonlyArray2<'py, i64>,
     similarity: PyReadonlyArray2<'py, f32>,
     budget: usize,
 ) -> PyResult<Picks<'py>> {
-    let graph = Graph::new(py, &neighbours, &similarity)?;
+    let graph = Graph::new(py, &neighbors, &similarity)?;
     Ok(columns(py, gil::detach(py, Some(1), |par| facility::on_graph(&graph.lists, graph.k, budget, par))?))
 }
 
-/// Rows by D2 pruning on the graph of the neighbours of each row, in the order in which they were chosen.
+/// Rows by D2 pruning on the graph of the neighbors of each row, in the order in which they were chosen.
 #[pyfunction]
-#[pyo3(signature = (neighbours, similarity, scores, /, *, multiply, gamma, budget))]
+#[pyo3(signature = (neighbors, similarity, scores, /, *, multiply, gamma, budget))]
 #[allow(clippy::too_many_arguments, reason = "the options of one Python function")]
 pub fn pass_messages<'py>(
     py: Python<'py>,
-    neighbours: PyReadonlyArray2<'py, i64>,
+    neighbors: PyReadonlyArray2<'py, i64>,
     similarity: PyReadonlyArray2<'py, f32>,
     scores: PyReadonlyArray1<'py, f64>,
     multiply: bool,
     gamma: f64,
     budget: usize,
 ) -> PyResult<Bound<'py, PyArray1<i64>>> {
-    let graph = Graph::new(py, &neighbours, &similarity)?;
+    let graph = Graph::new(py, &neighbors, &similarity)?;
     let (scores, passing) = (scores.as_slice()?, message_passing::Options { multiply, gamma });
     let chosen = gil::detach(py, Some(1), |par| {
         message_passing::pass_messages(&graph.lists, graph.k, scores, passing, budget, par)
@@ -186,7 +186,7 @@ pub fn pass_messages<'py>(
     Ok(wide(py, chosen))
 }
 
-/// RowGroups as the core takes them.
+/// Groups of rows as the core takes them.
 struct Lists {
     order: Vec<u32>,
     starts: Vec<usize>,
@@ -212,20 +212,20 @@ struct Graph {
 impl Graph {
     fn new(
         py: Python<'_>,
-        neighbours: &PyReadonlyArray2<'_, i64>,
+        neighbors: &PyReadonlyArray2<'_, i64>,
         similarity: &PyReadonlyArray2<'_, f32>,
     ) -> PyResult<Self> {
-        let (shape, other) = (neighbours.shape(), similarity.shape());
+        let (shape, other) = (neighbors.shape(), similarity.shape());
         if shape != other || shape[1] == 0 {
             let message =
-                format!("neighbours of shape {shape:?} with similarities of {other:?}; expected one (rows, k)");
+                format!("neighbors of shape {shape:?} with similarities of {other:?}; expected one (rows, k)");
             return Err(to_py(py, Error::Shape(message)));
         }
         let one = |(&number, &similarity): (&i64, &f32)| Neighbor {
             row: u32::try_from(number).unwrap_or(NO_ROW),
             similarity,
         };
-        let lists = neighbours.as_slice()?.iter().zip(similarity.as_slice()?).map(one).collect();
+        let lists = neighbors.as_slice()?.iter().zip(similarity.as_slice()?).map(one).collect();
         Ok(Graph { lists, k: shape[1] })
     }
 }

@@ -8,7 +8,7 @@ use rsprune_core::Par;
 use rsprune_core::assign::{self, Assigner, Centroids, OnInvalid};
 use rsprune_core::entropy::{entropies_from_arrays, entropies_from_inputs};
 use rsprune_core::image::gray::Gray;
-use rsprune_core::image::{ImageRef, Input, Limits, Reduction, SamplesRef};
+use rsprune_core::image::{GrayOptions, ImageRef, Input, Limits, SamplesRef};
 use rsprune_core::kmeans;
 use rsprune_core::rows::{self, Element, Rows};
 use rsprune_core::runtime::cpu::Level;
@@ -65,9 +65,9 @@ fn par() -> Par<'static> {
 
 fn jpeg(gray: Gray) -> Result<Work> {
     const TILE: &[u8] = include_bytes!("tile.jpg");
-    let reduction = Reduction::new(gray, None, None, None)?;
+    let options = GrayOptions::new(gray, None, None, None)?;
     let run = move || {
-        for entropy in entropies_from_inputs(&[Input::Bytes(TILE)], &reduction, &Limits::default(), &par())? {
+        for entropy in entropies_from_inputs(&[Input::Bytes(TILE)], &options, &Limits::default(), &par())? {
             black_box(entropy?);
         }
         Ok(())
@@ -77,13 +77,13 @@ fn jpeg(gray: Gray) -> Result<Work> {
 
 fn array(bands: usize) -> Result<Work> {
     const SIDE: usize = 128;
-    // Neighbours are alike, as in images.
+    // Neighbors are alike, as in images.
     let samples: Vec<u8> =
         (0..SIDE * SIDE * bands).map(|i| (i / 40 % 200) as u8 + (hash64(0, i as u64) % 8) as u8).collect();
-    let reduction = Reduction::new(Gray::Bt601, None, None, None)?;
+    let options = GrayOptions::new(Gray::Bt601, None, None, None)?;
     let run = move || {
         let image = ImageRef { width: SIDE, height: SIDE, bands, samples: SamplesRef::U8(&samples) };
-        black_box(entropies_from_arrays(1, |_, with| with(image), &reduction, &par())?);
+        black_box(entropies_from_arrays(1, |_, with| with(image), &options, &par())?);
         Ok(())
     };
     Ok(Work { units: SIDE * SIDE, run: Box::new(run) })

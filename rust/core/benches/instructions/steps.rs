@@ -120,7 +120,7 @@ fn stop() -> Result<()> {
 /// `buffer` has room for `length` bytes.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn getrandom(buffer: *mut u8, length: usize, _flags: libc::c_uint) -> libc::ssize_t {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `buffer` has room for `length` bytes.
     unsafe { buffer.write_bytes(0x5a, length) };
     length as libc::ssize_t
 }

@@ -1,6 +1,6 @@
 //! The histogram kernel for CPUs with AVX-512 and its population count.
 //!
-//! Counters in memory take a store a pixel, and wait for each other where neighbours share a level. Here no level is
+//! Counters in memory take a store a pixel, and wait for each other where neighbors share a level. Here no level is
 //! ever an address: 512 pixels become eight vectors of one bit each, the planes; from four planes each come the vectors
 //! that tell which pixels have a given upper or lower half of their level; the bits set in both one of each are counted.
 //! That is three instructions a level for 512 pixels, whatever the image.

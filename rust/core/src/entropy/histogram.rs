@@ -2,7 +2,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::bit_sliced;
-use crate::image::Levels;
+use crate::image::LevelSink;
 use crate::runtime::cpu::{self, Level, dispatch};
 
 /// Levels of an 8-bit gray image.
@@ -47,7 +47,7 @@ impl Histogram {
     }
 }
 
-impl Levels for Histogram {
+impl LevelSink for Histogram {
     fn add(&mut self, levels: &[u8]) {
         if levels.len() >= COLLECTED {
             count(self.level, &mut self.counts, levels);
@@ -97,7 +97,7 @@ fn count_one_by_one(counts: &mut [u64; LEVELS], levels: &[u8]) {
     if levels.is_empty() {
         return;
     }
-    // Neighbouring pixels mostly share a level. Four tables taken in turns keep an increment from waiting for the last
+    // Neighboring pixels mostly share a level. Four tables taken in turns keep an increment from waiting for the last
     // one of the same counter.
     let mut tables = [[0u32; LEVELS]; 4];
     let [a, b, c, d] = &mut tables;

@@ -8,7 +8,7 @@ mod log_terms;
 pub use histogram::{Histogram, LEVELS};
 
 use crate::error::{Error, ImageError, Result};
-use crate::image::{self, ImageRef, Input, Limits, Reduction};
+use crate::image::{self, GrayOptions, ImageRef, Input, Limits};
 use crate::runtime::parallel::Par;
 use log_terms::LogTerms;
 
@@ -47,12 +47,12 @@ fn term(count: u64, total: u64) -> f64 {
 /// Those of [`Input::gray_levels`], and [`ImageError::NoValidPixels`].
 pub fn entropy_from_input(
     input: Input<'_>,
-    reduction: &Reduction,
+    options: &GrayOptions,
     limits: &Limits,
     scratch: &mut Scratch,
 ) -> Result<f64> {
     scratch.histogram.clear();
-    input.gray_levels(reduction, limits, &mut scratch.decoder, &mut scratch.histogram)?;
+    input.gray_levels(options, limits, &mut scratch.decoder, &mut scratch.histogram)?;
     Ok(scratch.entropy()?)
 }
 
@@ -63,11 +63,11 @@ pub fn entropy_from_input(
 /// [`Error::Interrupted`] and [`Error::Threads`].
 pub fn entropies_from_inputs(
     inputs: &[Input<'_>],
-    reduction: &Reduction,
+    options: &GrayOptions,
     limits: &Limits,
     par: &Par<'_>,
 ) -> Result<Vec<Result<f64>>> {
-    par.map(inputs.len(), Scratch::default, |scratch, i| Ok(entropy_from_input(inputs[i], reduction, limits, scratch)))
+    par.map(inputs.len(), Scratch::default, |scratch, i| Ok(entropy_from_input(inputs[i], options, limits, scratch)))
 }
 
 /// The entropy of each of `n` arrays, which `with_array` lends one at a time. One that fails leaves its cause in its place.
@@ -78,14 +78,14 @@ pub fn entropies_from_inputs(
 pub fn entropies_from_arrays(
     n: usize,
     with_array: impl Fn(usize, &mut dyn FnMut(ImageRef<'_>)) + Sync + Send,
-    reduction: &Reduction,
+    options: &GrayOptions,
     par: &Par<'_>,
 ) -> Result<Vec<Result<f64>>> {
     par.map(n, Scratch::default, |scratch, i| {
         let mut outcome = Err(ImageError::NoValidPixels);
         with_array(i, &mut |image| {
             scratch.histogram.clear();
-            outcome = reduction.gray_levels(image, &mut scratch.histogram).and_then(|()| scratch.entropy());
+            outcome = options.gray_levels(image, &mut scratch.histogram).and_then(|()| scratch.entropy());
         });
         Ok(outcome.map_err(Error::Image))
     })

@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn every_colour_has_the_level_of_the_scalar_kernel() {
+    fn every_color_has_the_level_of_the_scalar_kernel() {
         for r in 0..=255u8 {
             let plane: Vec<u8> = (0..=255).flat_map(|g| (0..=255).flat_map(move |b| [r, g, b])).collect();
             assert!(agree(&plane), "red {r}");

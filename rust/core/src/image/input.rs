@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use super::{ImageRef, Levels, Limits, Output, Reduction, Result, Scratch, decode, gray_levels};
+use super::{GrayOptions, ImageRef, LevelSink, Limits, Output, Result, Scratch, decode, gray_levels};
 use crate::error::Error;
 use crate::files::open_regular;
 use crate::runtime::parallel::Par;
@@ -27,16 +27,16 @@ impl Input<'_> {
     /// [`Error::Io`] when a file cannot be read, [`Error::Image`] with the causes of [`gray_levels`].
     pub fn gray_levels(
         self,
-        reduction: &Reduction,
+        options: &GrayOptions,
         limits: &Limits,
         scratch: &mut Scratch,
-        sink: &mut impl Levels,
+        sink: &mut impl LevelSink,
     ) -> Result<(), Error> {
         match self {
-            Self::Array(image) => Ok(reduction.gray_levels(image, sink)?),
-            Self::Bytes(bytes) => Ok(gray_levels(bytes, reduction, limits, scratch, sink)?),
+            Self::Array(image) => Ok(options.gray_levels(image, sink)?),
+            Self::Bytes(bytes) => Ok(gray_levels(bytes, options, limits, scratch, sink)?),
             Self::Path(path) => {
-                with_file(path, scratch, |bytes, scratch| gray_levels(bytes, reduction, limits, scratch, sink))
+                with_file(path, scratch, |bytes, scratch| gray_levels(bytes, options, limits, scratch, sink))
             }
         }
     }
@@ -45,13 +45,12 @@ impl Input<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] when a file cannot be read, [`Error::Image`] with the causes of [`decode`] and [`Reduction::rgb`].
-    pub fn rgb(self, reduction: &Reduction, limits: &Limits, scratch: &mut Scratch) -> Result<Rgb, Error> {
-        let rgb = |bytes: &[u8], scratch: &mut Scratch| {
-            reduction.rgb(decode(bytes, Output::Native, limits, scratch)?.as_ref())
-        };
+    /// [`Error::Io`] when a file cannot be read, [`Error::Image`] with the causes of [`decode`] and [`GrayOptions::rgb`].
+    pub fn rgb(self, options: &GrayOptions, limits: &Limits, scratch: &mut Scratch) -> Result<Rgb, Error> {
+        let rgb =
+            |bytes: &[u8], scratch: &mut Scratch| options.rgb(decode(bytes, Output::Native, limits, scratch)?.as_ref());
         match self {
-            Self::Array(image) => Ok(reduction.rgb(image)?),
+            Self::Array(image) => Ok(options.rgb(image)?),
             Self::Bytes(bytes) => Ok(rgb(bytes, scratch)?),
             Self::Path(path) => with_file(path, scratch, rgb),
         }
@@ -111,9 +110,9 @@ pub struct Rgb {
 /// [`Error::Interrupted`] and [`Error::Threads`].
 pub fn rgb_from_inputs(
     inputs: &[Input<'_>],
-    reduction: &Reduction,
+    options: &GrayOptions,
     limits: &Limits,
     par: &Par<'_>,
 ) -> Result<Vec<Result<Rgb, Error>>, Error> {
-    par.map(inputs.len(), Scratch::default, |scratch, i| Ok(inputs[i].rgb(reduction, limits, scratch)))
+    par.map(inputs.len(), Scratch::default, |scratch, i| Ok(inputs[i].rgb(options, limits, scratch)))
 }

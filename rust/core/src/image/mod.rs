@@ -1,20 +1,20 @@
-//! Decoding of encoded images to samples, one file a codec, their reduction to gray levels, and their resizing.
+//! Decodes images to samples, one file a codec, reduces them to gray levels, and resizes them.
 
 pub mod bands;
 mod formats;
 pub mod gray;
+mod gray_levels;
 mod input;
 pub mod jpeg;
 mod png;
-pub mod quantise;
-mod reduce;
+pub mod quantize;
 pub mod resize;
 mod tiff;
 mod webp;
 
+pub use gray_levels::{GrayOptions, LevelSink};
 pub use input::{Input, Rgb, rgb_from_inputs};
 pub use jpeg::Output;
-pub use reduce::{Levels, Reduction};
 
 use crate::error::ImageError;
 
@@ -76,7 +76,7 @@ impl Image {
     }
 }
 
-/// What a file may declare before it is refused.
+/// The size that a file may declare without being refused.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// The largest number of pixels, width times height, of an image of up to four bands. More bands are allowed fewer
@@ -107,7 +107,7 @@ impl Limits {
     }
 }
 
-/// What decoding an image leaves to the next one, so that a long row of them asks for little memory anew.
+/// The memory that decoding an image leaves to the next one, so that a long row of them allocates little.
 #[derive(Debug, Default)]
 pub struct Scratch {
     jpeg: jpeg::Scratch,
@@ -128,7 +128,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format that the first bytes belong to. A file's name plays no part.
+    /// Finds the format by the first bytes. A file's name plays no part.
     pub fn sniff(bytes: &[u8]) -> Result<Self> {
         match bytes {
             [] => Err(ImageError::Empty),
@@ -162,14 +162,14 @@ pub fn decode(bytes: &[u8], output: Output, limits: &Limits, scratch: &mut Scrat
 /// Every [`ImageError`] but the lack of valid pixels; levels may have been handed out before.
 pub fn gray_levels(
     bytes: &[u8],
-    reduction: &Reduction,
+    options: &GrayOptions,
     limits: &Limits,
     scratch: &mut Scratch,
-    sink: &mut impl Levels,
+    sink: &mut impl LevelSink,
 ) -> Result<()> {
     match Format::sniff(bytes)? {
-        Format::Jpeg => jpeg::gray_levels(bytes, reduction, limits, &mut scratch.jpeg, sink),
-        _ => reduction.gray_levels(decode(bytes, reduction.output(), limits, scratch)?.as_ref(), sink),
+        Format::Jpeg => jpeg::gray_levels(bytes, options, limits, &mut scratch.jpeg, sink),
+        _ => options.gray_levels(decode(bytes, options.output(), limits, scratch)?.as_ref(), sink),
     }
 }
 

@@ -195,7 +195,7 @@ dispatch! {
 /// Marks the columns of a panel that may be what each row looks for.
 ///
 /// # Safety
-/// That of `I`, and of `M`: see [`crate::simd`].
+/// The CPU must have the instructions of `I` and `M`: see [`crate::simd`].
 #[inline(always)]
 unsafe fn search_panel<I: Isa, M: Microkernel<Q>, Q: Quantized>(
     panel: Panel<'_>,
@@ -213,7 +213,7 @@ unsafe fn search_panel<I: Isa, M: Microkernel<Q>, Q: Quantized>(
     }
     scores.resize(queries.len() * groups, Lane16([0; LANES]));
     let mut prefetcher = Prefetcher::new::<M, Q>(&[], queries.len(), &columns.b);
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the CPU has these instructions.
     unsafe { multiply::<M, Q>(&rows.words, &columns.b, first..first + groups, scores, &mut prefetcher) };
     let column_bounds = &columns.bounds[first..first + groups];
     for (row, (query, masks)) in queries.iter().zip(masks.chunks_exact_mut(groups)).enumerate() {
@@ -234,7 +234,7 @@ unsafe fn search_panel<I: Isa, M: Microkernel<Q>, Q: Quantized>(
         let slack = 2.0 * ROUNDING_SLACK as f32 * errors.norm;
         let keep = Keep { count, best: query.best, slack, floor: floor as f32 };
         let scores = &scores[row * groups..][..groups];
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the CPU has these instructions.
         unsafe { prune_by_bound::<I>(scores, column_bounds, errors, keep, bounds, masks) };
     }
 }

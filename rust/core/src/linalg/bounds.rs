@@ -51,7 +51,7 @@ pub(crate) struct BoundScratch {
 /// upper bound is at least the floor that is returned.
 ///
 /// # Safety
-/// That of `I`: see [`crate::simd`].
+/// The CPU must have the instructions of `I`: see [`crate::simd`].
 #[inline(always)]
 pub(crate) unsafe fn prune_by_bound<I: Isa>(
     scores: &[Lane16<i32>],
@@ -66,7 +66,7 @@ pub(crate) unsafe fn prune_by_bound<I: Isa>(
     let last = u16::MAX >> (groups * LANES - keep.count);
     uppers.resize(columns.len(), Lane16([0.0; LANES]));
     lowers.clear();
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the CPU has these instructions.
     unsafe {
         let (error, norm) = (I::F32::splat(row.error), I::F32::splat(row.norm));
         let mut lowest = I::F32::splat(f32::NEG_INFINITY);
@@ -104,7 +104,7 @@ pub(crate) unsafe fn prune_by_bound<I: Isa>(
 /// The lower and the upper bounds of the scores of a group, for a row of this `error` and `norm`.
 ///
 /// # Safety
-/// That of `I`: see [`crate::simd`].
+/// The CPU must have the instructions of `I`: see [`crate::simd`].
 #[inline(always)]
 unsafe fn score_interval<I: Isa>(
     score: &Lane16<i32>,
@@ -112,7 +112,7 @@ unsafe fn score_interval<I: Isa>(
     error: I::F32,
     norm: I::F32,
 ) -> [I::F32; 2] {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the CPU has these instructions.
     unsafe {
         let middle = I::I32::load(score).to_f32().mul(I::F32::load(&columns.scale.0));
         let of_norm = error.mul(I::F32::load(&columns.norm.0));

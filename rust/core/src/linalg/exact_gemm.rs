@@ -132,7 +132,7 @@ fn pack<T: Copy + Into<f64>>(vectors: &[T], dim: usize, members: usize, tiles: &
 }
 
 /// # Safety
-/// That of `I`: see [`crate::simd`].
+/// The CPU must have the instructions of `I`: see [`crate::simd`].
 #[inline(always)]
 unsafe fn argmax_tiles<I: Isa, const R: usize, const C: usize, const FUSED: bool>(
     rows: &[Lanes],
@@ -143,7 +143,7 @@ unsafe fn argmax_tiles<I: Isa, const R: usize, const C: usize, const FUSED: bool
     for (j, column_tile) in columns.tiles.chunks_exact(columns.steps() * C).enumerate() {
         let labels = C.min(columns.len - j * C);
         for (row_tile, best) in rows.chunks_exact(columns.steps() * R).zip(best.chunks_mut(R)) {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that the CPU has these instructions.
             let dots = unsafe { tile::<I, R, C, FUSED>(row_tile.as_chunks().0, column_tile.as_chunks().0) };
             for (best, dots) in best.iter_mut().zip(&dots) {
                 for (c, &dot) in dots[..labels].iter().enumerate() {
@@ -159,13 +159,13 @@ unsafe fn argmax_tiles<I: Isa, const R: usize, const C: usize, const FUSED: bool
 /// All dot products of a tile of rows with a tile of columns.
 ///
 /// # Safety
-/// That of `I`: see [`crate::simd`].
+/// The CPU must have the instructions of `I`: see [`crate::simd`].
 #[inline(always)]
 unsafe fn tile<I: Isa, const R: usize, const C: usize, const FUSED: bool>(
     rows: &[[Lanes; R]],
     columns: &[[Lanes; C]],
 ) -> [[f64; C]; R] {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the CPU has these instructions.
     unsafe {
         let mut sums = [[I::F64::zero(); C]; R];
         for (x, y) in rows.iter().zip(columns) {
@@ -182,7 +182,7 @@ unsafe fn tile<I: Isa, const R: usize, const C: usize, const FUSED: bool>(
 /// As [`tile`], from rows that are not packed: `out` gets a row of dot products for each.
 ///
 /// # Safety
-/// That of `I`: see [`crate::simd`].
+/// The CPU must have the instructions of `I`: see [`crate::simd`].
 #[inline(always)]
 unsafe fn dots_of_tiles<I: Isa, const R: usize, const C: usize>(rows: &[f32], columns: &ExactColumns, out: &mut [f64]) {
     let dim = columns.dim;
@@ -194,7 +194,7 @@ unsafe fn dots_of_tiles<I: Isa, const R: usize, const C: usize>(rows: &[f32], co
         let steps: [&[[f32; LANES]]; R] = std::array::from_fn(|r| &row(r).0[..full]);
         let tails: [[f32; LANES]; R] = std::array::from_fn(|r| padded(row(r).1));
         for (j, tile) in columns.tiles.chunks_exact(columns.steps() * C).enumerate() {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that the CPU has these instructions.
             let dots: [[f64; C]; R] = unsafe {
                 let mut sums = [[I::F64::zero(); C]; R];
                 // Whole steps and the padded one apart: a choice within the loop drives the sums out of the registers.
@@ -228,13 +228,13 @@ unsafe fn dots_of_tiles<I: Isa, const R: usize, const C: usize>(rows: &[f32], co
 /// As [`tile`], of the pairs alone and with each row's square.
 ///
 /// # Safety
-/// That of `I`: see [`crate::simd`].
+/// The CPU must have the instructions of `I`: see [`crate::simd`].
 #[inline(always)]
 unsafe fn dots_of_pairs<I: Isa>(pairs: [(&[f32], &[f32]); PAIRS]) -> [(f64, f64); PAIRS] {
     let dim = pairs[0].0.len();
     let chunks = pairs.map(|(x, y)| (x[..dim].as_chunks::<LANES>(), y[..dim].as_chunks::<LANES>()));
     let whole = chunks.map(|(x, y)| (&x.0[..dim / LANES], &y.0[..dim / LANES]));
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the CPU has these instructions.
     let sums = unsafe {
         let mut sums = [[I::F64::zero(); 2]; PAIRS];
         for step in 0..dim / LANES {
@@ -257,13 +257,13 @@ unsafe fn dots_of_pairs<I: Isa>(pairs: [(&[f32], &[f32]); PAIRS]) -> [(f64, f64)
 /// The dot products of which these are the lanes.
 ///
 /// # Safety
-/// That of `F`: see [`crate::simd`].
+/// The CPU must have the instructions of `F`: see [`crate::simd`].
 #[inline(always)]
 unsafe fn reduced<F: F64x8, const R: usize, const C: usize>(sums: [[F; C]; R]) -> [[f64; C]; R] {
     let mut dots = [[0.0; C]; R];
     for (dots, sums) in dots.iter_mut().zip(sums) {
         for (dot, sum) in dots.iter_mut().zip(sums) {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that the CPU has these instructions.
             *dot = reduce_lanes(unsafe { sum.to_array() });
         }
     }

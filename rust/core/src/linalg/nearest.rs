@@ -219,7 +219,7 @@ fn list(masks: &[u16], groups: usize, candidates: &mut Vec<Candidate>) {
 /// Leaves in `scores.masks` the columns that the numbers of `Q` cannot exclude. Rows without bounds keep none.
 ///
 /// # Safety
-/// That of `I`, and of `M`: see [`crate::simd`].
+/// The CPU must have the instructions of `I` and `M`: see [`crate::simd`].
 #[inline(always)]
 pub(crate) unsafe fn score_all<I: Isa, M: Microkernel<Q>, Q: Quantized>(
     upcoming: &[u8],
@@ -237,7 +237,7 @@ pub(crate) unsafe fn score_all<I: Isa, M: Microkernel<Q>, Q: Quantized>(
     for first in (0..all).step_by(PANEL) {
         let panel = first..all.min(first + PANEL);
         scores.resize(n * panel.len(), Lane16([0; LANES]));
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the CPU has these instructions.
         unsafe { multiply::<M, Q>(&rows.words, &columns.b, panel.clone(), scores, &mut prefetcher) };
         let column_bounds = &columns.bounds[panel.clone()];
         for (row, scores) in scores.chunks_exact(panel.len()).enumerate() {
@@ -245,7 +245,7 @@ pub(crate) unsafe fn score_all<I: Isa, M: Microkernel<Q>, Q: Quantized>(
                 let masks = &mut masks[row * all + first..][..panel.len()];
                 // Columns that are absent have a score of minus infinity: all may count.
                 let keep = Keep { count: panel.len() * LANES, best: 1, slack: 0.0, floor: lower_bounds[row] };
-                // SAFETY: the caller's promise.
+                // SAFETY: the caller promises that the CPU has these instructions.
                 lower_bounds[row] =
                     unsafe { prune_by_bound::<I>(scores, column_bounds, rows.errors[row], keep, bounds, masks) };
             }

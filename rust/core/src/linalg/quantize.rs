@@ -24,7 +24,7 @@ pub(crate) trait Quantized: Copy + Send + Sync + 'static {
     /// a row.
     ///
     /// # Safety
-    /// That of `F`: see [`crate::simd`].
+    /// The CPU must have the instructions of `F`: see [`crate::simd`].
     unsafe fn store_row<F: F32x16>(words: &mut [Self::Word], rounded: F);
 
     /// The word of a column's numbers; zeros for missing ones.
@@ -58,7 +58,7 @@ impl Quantized for Int8 {
 
     #[inline(always)]
     unsafe fn store_row<F: F32x16>(words: &mut [[u8; 4]], rounded: F) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the CPU has these instructions.
         let numbers = unsafe { rounded.low8() }.map(|number| number ^ 0x80);
         put(words, numbers.as_chunks().0);
     }
@@ -83,7 +83,7 @@ impl Quantized for Int16 {
 
     #[inline(always)]
     unsafe fn store_row<F: F32x16>(words: &mut [[i16; 2]], rounded: F) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the CPU has these instructions.
         put(words, unsafe { rounded.low16() }.as_chunks().0);
     }
 
@@ -131,7 +131,7 @@ dispatch! {
 }
 
 /// # Safety
-/// That of `I`: see [`crate::simd`].
+/// The CPU must have the instructions of `I`: see [`crate::simd`].
 #[inline(always)]
 pub(crate) unsafe fn quantize_rows<I: Isa, Q: Quantized>(rows: &[f32], dim: usize, block: &mut QuantizedBlock<Q>) {
     let steps = dim.div_ceil(Q::PER_WORD);
@@ -139,12 +139,12 @@ pub(crate) unsafe fn quantize_rows<I: Isa, Q: Quantized>(rows: &[f32], dim: usiz
     block.ranges.clear();
     block.errors.clear();
     for (row, words) in rows.chunks_exact(dim).zip(block.words.chunks_exact_mut(steps)) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the CPU has these instructions.
         let range = unsafe { RowRange::of::<I::F32>(row) };
         block.ranges.push(range);
         // No closure: one that is not inlined is compiled without the instruction set of its caller.
         block.errors.push(match range {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that the CPU has these instructions.
             Some(range) => unsafe { quantize_row::<I::F32, Q>(row, range, words) },
             None => RowError::default(),
         });
@@ -170,12 +170,12 @@ impl RowRange {
     /// That of `row`; `None` if it holds NaN or infinity or is out of [`RANGE`].
     ///
     /// # Safety
-    /// That of `F`: see [`crate::simd`].
+    /// The CPU must have the instructions of `F`: see [`crate::simd`].
     #[inline(always)]
     pub(crate) unsafe fn of<F: F32x16>(row: &[f32]) -> Option<Self> {
         let (chunks, tail) = row.as_chunks::<LANES>();
         let (fours, last) = chunks.as_chunks::<CHAINS>();
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the CPU has these instructions.
         let (largest, squares) = unsafe {
             let mut sums = [Sums::<F>::none(); CHAINS];
             for four in fours {
@@ -215,7 +215,7 @@ fn above(dim: usize) -> f32 {
 /// The error of a number, `x - scale * number`, is itself off by at most `2 u |x| + u |error|`.
 ///
 /// # Safety
-/// That of `F`: see [`crate::simd`].
+/// The CPU must have the instructions of `F`: see [`crate::simd`].
 #[inline(always)]
 pub(crate) unsafe fn quantize_row<F: F32x16, Q: Quantized>(
     row: &[f32],
@@ -229,7 +229,7 @@ pub(crate) unsafe fn quantize_row<F: F32x16, Q: Quantized>(
     let each = LANES / Q::PER_WORD;
     let (words, rest) = words.split_at_mut(fours.len() * CHAINS * each);
     let rest = rest.chunks_mut(each).chain([&mut [] as &mut [_]]);
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the CPU has these instructions.
     let squares = unsafe {
         let (to_numbers, to_values) = (F::splat(inverse), F::splat(-scale));
         let mut squares = [F::splat(0.0); CHAINS];
@@ -264,18 +264,18 @@ struct Sums<F> {
 
 impl<F: F32x16> Sums<F> {
     /// # Safety
-    /// That of `F`: see [`crate::simd`].
+    /// The CPU must have the instructions of `F`: see [`crate::simd`].
     #[inline(always)]
     unsafe fn none() -> Self {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the CPU has these instructions.
         unsafe { Sums { largest: F::splat(0.0), squares: F::splat(0.0) } }
     }
 
     /// # Safety
-    /// That of `F`: see [`crate::simd`].
+    /// The CPU must have the instructions of `F`: see [`crate::simd`].
     #[inline(always)]
     unsafe fn with(self, chunk: &[f32; LANES]) -> Self {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the CPU has these instructions.
         unsafe {
             let x = F::load(chunk);
             Sums { largest: x.abs().max(self.largest), squares: x.mul_add(x, self.squares) }
@@ -286,7 +286,7 @@ impl<F: F32x16> Sums<F> {
 /// Writes the whole numbers of a chunk; adds the squares of their errors to `squares`.
 ///
 /// # Safety
-/// That of `F`: see [`crate::simd`].
+/// The CPU must have the instructions of `F`: see [`crate::simd`].
 #[inline(always)]
 unsafe fn round<F: F32x16, Q: Quantized>(
     chunk: &[f32; LANES],
@@ -295,7 +295,7 @@ unsafe fn round<F: F32x16, Q: Quantized>(
     squares: F,
     words: &mut [Q::Word],
 ) -> F {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the CPU has these instructions.
     unsafe {
         let x = F::load(chunk);
         let rounded = x.mul_add(to_numbers, F::splat(ROUND));

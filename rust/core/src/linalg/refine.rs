@@ -33,7 +33,7 @@ impl<Q: Quantized> Default for RefineScratch<Q> {
 /// exclude either.
 ///
 /// # Safety
-/// That of `I`: see [`crate::simd`].
+/// The CPU must have the instructions of `I`: see [`crate::simd`].
 #[inline(always)]
 pub(crate) unsafe fn refine<I: Isa, Q: Quantized>(
     rows: &[f32],
@@ -57,13 +57,13 @@ pub(crate) unsafe fn refine<I: Isa, Q: Quantized>(
             candidates.extend(labels().map(|label| Candidate { row: row as u32, label }));
             continue;
         };
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the CPU has these instructions.
         let errors = unsafe { quantize_row::<I::F32, Q>(&rows[row * dim..][..dim], range, words) };
         let mut floor = f32::NEG_INFINITY;
         uppers.clear();
         for label in labels() {
             let (column_words, column) = row_major.get(label as usize);
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that the CPU has these instructions.
             let middle = unsafe { dot::<I::I32, Q>(words, column_words) } as f32 * column.scale;
             let off = errors.error * column.norm + errors.norm * column.error;
             floor = floor.max(middle - off);
@@ -77,12 +77,12 @@ pub(crate) unsafe fn refine<I: Isa, Q: Quantized>(
 /// The dot product of the whole numbers of two vectors, which fill whole registers.
 ///
 /// # Safety
-/// That of `V`: see [`crate::simd`].
+/// The CPU must have the instructions of `V`: see [`crate::simd`].
 #[inline(always)]
 unsafe fn dot<V: DotAccumulate<Q::Word>, Q: Quantized>(x: &[Q::Word], y: &[Q::Word]) -> i32 {
     let (x, y) = (x.as_chunks::<LANES>().0, y.as_chunks::<LANES>().0);
     let ((fours_x, last_x), (fours_y, last_y)) = (x.as_chunks::<4>(), y.as_chunks::<4>());
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the CPU has these instructions.
     unsafe {
         let mut sums = [V::splat(0); 4];
         for (x, y) in fours_x.iter().zip(fours_y) {

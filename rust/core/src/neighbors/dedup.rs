@@ -1,6 +1,6 @@
 //! Within groups of rows: the most similar earlier row of each, and which rows are too similar to an earlier one.
 //!
-//! A group is a list of rows in an order that the caller chooses; every row is compared with those before it. RowGroups are
+//! A group is a list of rows in an order that the caller chooses; every row is compared with those before it. Groups are
 //! cut into panels, the rows that come after a panel's first into blocks, and both are searched in parallel.
 
 use std::ops::Range;

@@ -1,5 +1,5 @@
 //! Facility location: the rows that cover all others best, by the greedy algorithm (Nemhauser, Wolsey and Fisher, 1978)
-//! evaluated lazy_greedy (Minoux, 1978).
+//! evaluated lazily (Minoux, 1978).
 //!
 //! `f(A) = sum_i max_{a in A} w(i, a)` with `w = (1 + similarity) / 2`. Each step takes the row of the largest gain
 //! `sum_i max(0, s_ia - c_i) / 2`, ties to the lower number, where `c_i` is the similarity of row i to the nearest that is

@@ -146,7 +146,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..Default::default() })]
 
     #[test]
-    fn neighbours_are_those_of_all_pairs((dim, values) in matrices(), k in 1usize..12, exclude_self: bool) {
+    fn neighbors_are_those_of_all_pairs((dim, values) in matrices(), k in 1usize..12, exclude_self: bool) {
         let rows = Rows::from_slice(&values, dim).unwrap();
         let expected = bits(&knn_oracle(&all_pairs(&values, dim), k, exclude_self));
         for (options, par) in ways() {

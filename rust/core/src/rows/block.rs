@@ -33,7 +33,7 @@ enum Place {
 
 // SAFETY: the memory behind the pointer is only read, and outlives the block.
 unsafe impl Send for Block<'_> {}
-// SAFETY: as above.
+// SAFETY: threads that share a block only read the memory, as one alone does.
 unsafe impl Sync for Block<'_> {}
 
 impl<'a> Block<'a> {
@@ -224,7 +224,7 @@ pub(super) fn widen<T: Number>(bytes: &[u8], dtype: Dtype, out: &mut [T]) {
 /// `out.len()` numbers of `dtype`, `stride` bytes apart, must be readable from `first` on.
 unsafe fn read_row<T: Number>(first: *const u8, stride: isize, dtype: Dtype, out: &mut [T]) {
     for (i, value) in out.iter_mut().enumerate() {
-        // SAFETY: handed on.
+        // SAFETY: `i` is below `out.len()`, and the caller promises that so many numbers are readable.
         unsafe {
             let number = first.offset(i as isize * stride);
             *value = match dtype {

@@ -1,16 +1,16 @@
-//! The frame: the picture's size, components and colour space (T.81 A.1, B.2.2).
+//! The frame: the picture's size, components and color space (T.81 A.1, B.2.2).
 
 /// T.81 allows 255 components, pictures have up to four.
 pub const MAX_COMPONENTS: usize = 4;
 
 /// What the components mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Colour {
+pub enum Color {
     /// One plane of luminance.
     Gray,
     /// Red, green, blue.
     Rgb,
-    /// Luminance and two colour differences.
+    /// Luminance and two color differences.
     YCbCr,
     /// Four inks.
     Cmyk,
@@ -18,7 +18,7 @@ pub enum Colour {
     Ycck,
 }
 
-impl Colour {
+impl Color {
     /// Samples in a pixel of the picture: one, or red, green and blue.
     pub fn bands(self) -> usize {
         if self == Self::Gray { 1 } else { 3 }
@@ -68,7 +68,7 @@ pub struct Frame {
     /// Rows of them.
     pub mcus_down: usize,
     /// What the components mean.
-    pub colour: Colour,
+    pub color: Color,
     components: [Component; MAX_COMPONENTS],
     count: usize,
 }
@@ -101,7 +101,7 @@ impl Frame {
             max_v,
             mcus_across,
             mcus_down: height.div_ceil(8 * max_v),
-            colour: Colour::Gray,
+            color: Color::Gray,
             components,
             count,
         }
@@ -124,16 +124,16 @@ impl Frame {
 
     /// Decides what the components mean, as libjpeg does: by a JFIF marker, by the transform that an Adobe marker names,
     /// by the components' names, in this order.
-    pub fn set_colour(&mut self, jfif: bool, adobe_transform: Option<u8>) {
+    pub fn set_color(&mut self, jfif: bool, adobe_transform: Option<u8>) {
         let ids = self.components().iter().map(|c| c.id);
-        self.colour = match (self.count, adobe_transform) {
-            (1, _) => Colour::Gray,
-            (3, _) if jfif => Colour::YCbCr,
-            (3, Some(0)) => Colour::Rgb,
-            (3, None) if ids.eq(*b"RGB") => Colour::Rgb,
-            (3, _) => Colour::YCbCr,
-            (_, None | Some(0)) => Colour::Cmyk,
-            _ => Colour::Ycck,
+        self.color = match (self.count, adobe_transform) {
+            (1, _) => Color::Gray,
+            (3, _) if jfif => Color::YCbCr,
+            (3, Some(0)) => Color::Rgb,
+            (3, None) if ids.eq(*b"RGB") => Color::Rgb,
+            (3, _) => Color::YCbCr,
+            (_, None | Some(0)) => Color::Cmyk,
+            _ => Color::Ycck,
         };
     }
 }

@@ -283,7 +283,7 @@ impl<'a> Markers<'a> {
         };
         self.scans += 1;
         if self.scans == 1 {
-            frame.set_colour(self.jfif, self.adobe_transform);
+            frame.set_color(self.jfif, self.adobe_transform);
         }
         if self.scans > MAX_SCANS {
             return Err(corrupt(format!("more than {MAX_SCANS} scans")));

@@ -1,43 +1,43 @@
 //! JPEG (ITU-T T.81): baseline, extended and progressive Huffman coding, 8 bits a sample.
 //!
 //! The samples are those of libjpeg-turbo with its default settings, bit for bit, because entropies have to be those of
-//! Pillow, which decodes with it. Where the standard leaves a choice (the inverse DCT's arithmetic, upsampling, colour
-//! conversion) that library's choice is taken; so it is where a file lacks its last scans ([`smoothing`]) or has its restart
-//! markers wrong ([`scan::Reader`]).
+//! Pillow, which decodes with it. Where the standard leaves a choice (the inverse DCT's arithmetic, upsampling, color
+//! conversion), that library's choice is taken; so it is where a file lacks its last scans ([`smoothing`]) or has wrong
+//! restart markers ([`scan::Reader`]).
 //!
 //! From the file to pixels: [`markers`] reads the headers into a [`frame`], [`scan`] and [`progressive`] fill blocks of
-//! coefficients with the help of [`huffman`], [`pairs`] and [`bits`], [`rows`] makes rows of the image from them by [`idct`] and
-//! [`upsample`], and hands them to a [`rows::Sink`]. One converts them by [`color`] and collects them, another, in
-//! [`levels`], goes on to gray levels.
+//! coefficients with the help of [`huffman`], [`symbol_pairs`] and [`bits`], and [`row_output`] makes rows of the image
+//! from them by [`idct`] and [`upsample`], which it hands to a [`row_output::RowSink`]. One sink converts them by
+//! [`color`] and collects them; another, in [`gray_rows`], reduces them to gray levels.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod bits;
 mod color;
 mod frame;
+mod gray_rows;
 mod huffman;
 mod idct;
-mod levels;
 mod markers;
-mod pairs;
 mod progressive;
-mod rows;
+mod row_output;
 mod scan;
 mod smoothing;
+mod symbol_pairs;
 mod upsample;
 
 use bits::{Segments, next_marker};
 use frame::Frame;
 use huffman::Table;
 use markers::{Markers, Next, Scan};
-use pairs::Pairs;
 use progressive::{AcFirst, AcRefine, DcFirst, DcRefine, Progress};
-use rows::{Plan, Strips};
+use row_output::{Plan, Strips};
 use scan::{Block, Layout, Reader, Sequential};
+use symbol_pairs::SymbolPairs;
 
-pub use frame::Colour;
-pub use levels::gray_levels;
-pub use rows::Sink;
+pub use frame::Color;
+pub use gray_rows::gray_levels;
+pub use row_output::RowSink;
 pub(super) use {color::interleave, frame::MAX_COMPONENTS};
 
 use super::{Image, Limits, Result, Samples};
@@ -104,7 +104,7 @@ pub fn decode_rows(
     output: Output,
     limits: &Limits,
     scratch: &mut Scratch,
-    sink: &mut impl Sink,
+    sink: &mut impl RowSink,
 ) -> Result<()> {
     decode_rows_with(cpu::active(), bytes, output, limits, scratch, sink)
 }
@@ -115,7 +115,7 @@ fn decode_rows_with(
     output: Output,
     limits: &Limits,
     scratch: &mut Scratch,
-    sink: &mut impl Sink,
+    sink: &mut impl RowSink,
 ) -> Result<()> {
     let mut markers = Markers::new(bytes, limits)?;
     let scan = match markers.next_scan()? {
@@ -156,7 +156,7 @@ impl Decoding<'_> {
         markers: &Markers<'_>,
         scan: &Scan,
         scratch: &mut Scratch,
-        sink: &mut impl Sink,
+        sink: &mut impl RowSink,
     ) -> Result<()> {
         let Scratch { tables, segments, blocks, strips, .. } = scratch;
         let frame = markers.frame()?;
@@ -169,7 +169,7 @@ impl Decoding<'_> {
         segments.read(self.bytes, markers.position(), layout.segments(interval));
         let mut reader = Reader::new(segments, interval)?;
         let mut coder = tables.sequential(scan);
-        sink.start(frame.width, frame.height, self.plan.colour);
+        sink.start(frame.width, frame.height, self.plan.color);
         for mcu_row in 0..frame.mcus_down {
             blocks.clear();
             blocks.resize(count, [0; 64]);
@@ -189,7 +189,7 @@ impl Decoding<'_> {
         markers: &mut Markers<'_>,
         first: Scan,
         scratch: &mut Scratch,
-        sink: &mut impl Sink,
+        sink: &mut impl RowSink,
     ) -> Result<()> {
         let Scratch { tables, segments, blocks, strips, .. } = scratch;
         let frame = markers.frame()?;
@@ -210,7 +210,7 @@ impl Decoding<'_> {
         if !complete && !matches!(next, Next::EndOfImage) {
             return Err(truncated("the file ends before its last scan"));
         }
-        sink.start(frame.width, frame.height, self.plan.colour);
+        sink.start(frame.width, frame.height, self.plan.color);
         if !complete && smoothing::applies(frame, &progress) {
             self.emit_smoothed(frame, &progress, &places, blocks, strips, sink);
             return Ok(());
@@ -233,7 +233,7 @@ impl Decoding<'_> {
         places: &[Option<usize>; MAX_COMPONENTS],
         blocks: &[Block],
         strips: &mut Strips,
-        sink: &mut impl Sink,
+        sink: &mut impl RowSink,
     ) {
         let (row_places, _) = self.plan.places(frame, 1);
         let mut smoothed = Vec::new();
@@ -290,7 +290,7 @@ impl Decoding<'_> {
         Ok(end)
     }
 
-    /// Where the marker stands that ends the scan whose data starts at `position`.
+    /// Finds the marker that ends the scan whose data starts at `position`.
     fn end_of_scan(&self, mut position: usize) -> Result<usize> {
         loop {
             match next_marker(self.bytes, position) {
@@ -302,16 +302,16 @@ impl Decoding<'_> {
     }
 }
 
-/// The tables of the last scan by class and slot, kept: many files share them, and to make them ready takes its time.
+/// The tables of the last scan, by class and slot. They are kept because many files share them, and building them is slow.
 #[derive(Debug, Default)]
 struct Tables {
     tables: Box<[[Table; 4]; 2]>,
-    /// Of the AC tables, for sequential scans.
-    pairs: Box<[Pairs; 4]>,
+    /// The pairs of the AC tables, for sequential scans.
+    pairs: Box<[SymbolPairs; 4]>,
 }
 
 impl Tables {
-    /// Makes ready what `scan` needs.
+    /// Builds the tables that `scan` needs.
     fn prepare(&mut self, markers: &Markers<'_>, scan: &Scan) -> Result<()> {
         let progressive = markers.frame()?.progressive;
         let needed = [!progressive || (scan.first == 0 && scan.high == 0), !progressive || scan.first > 0];
@@ -351,7 +351,7 @@ impl Tables {
 /// The sink that collects the picture: gray, or red, green and blue, interleaved.
 struct Interleave<'a> {
     level: Level,
-    colour: Colour,
+    color: Color,
     width: usize,
     height: usize,
     bands: usize,
@@ -362,21 +362,21 @@ struct Interleave<'a> {
 
 impl<'a> Interleave<'a> {
     fn new(level: Level, samples: &'a mut Vec<u8>) -> Self {
-        Interleave { level, colour: Colour::Gray, width: 0, height: 0, bands: 0, y: 0, samples }
+        Interleave { level, color: Color::Gray, width: 0, height: 0, bands: 0, y: 0, samples }
     }
 }
 
-impl Sink for Interleave<'_> {
-    fn start(&mut self, width: usize, height: usize, colour: Colour) {
-        (self.width, self.height, self.colour) = (width, height, colour);
-        self.bands = colour.bands();
+impl RowSink for Interleave<'_> {
+    fn start(&mut self, width: usize, height: usize, color: Color) {
+        (self.width, self.height, self.color) = (width, height, color);
+        self.bands = color.bands();
         // What is there already is overwritten, not cleared.
         self.samples.resize(width * height * self.bands, 0);
     }
 
     fn row(&mut self, planes: [&[u8]; MAX_COMPONENTS]) {
         let length = self.width * self.bands;
-        color::interleave(self.level, self.colour, planes, &mut self.samples[self.y * length..][..length]);
+        color::interleave(self.level, self.color, planes, &mut self.samples[self.y * length..][..length]);
         self.y += 1;
     }
 }

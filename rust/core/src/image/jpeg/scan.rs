@@ -4,7 +4,7 @@ use super::bits::{Bits, End, Segments};
 use super::frame::{Frame, MAX_COMPONENTS};
 use super::huffman::{LOOKUP_BITS, Table};
 use super::markers::{Scan, ZIGZAG};
-use super::pairs::{END, Pairs};
+use super::symbol_pairs::{END, SymbolPairs};
 use super::{Invalid, corrupt, truncated};
 use crate::error::ImageError;
 use crate::image::Result;
@@ -281,14 +281,14 @@ pub struct Sequential<'t> {
     /// By selector.
     dc: [&'t Table; MAX_COMPONENTS],
     /// By selector.
-    ac: [(&'t Table, &'t Pairs); MAX_COMPONENTS],
+    ac: [(&'t Table, &'t SymbolPairs); MAX_COMPONENTS],
     /// By selector: the last block's DC coefficient.
     predictions: [i32; MAX_COMPONENTS],
 }
 
 impl<'t> Sequential<'t> {
     /// With the tables of each selector.
-    pub fn new(dc: [&'t Table; MAX_COMPONENTS], ac: [(&'t Table, &'t Pairs); MAX_COMPONENTS]) -> Self {
+    pub fn new(dc: [&'t Table; MAX_COMPONENTS], ac: [(&'t Table, &'t SymbolPairs); MAX_COMPONENTS]) -> Self {
         Sequential { dc, ac, predictions: [0; MAX_COMPONENTS] }
     }
 }

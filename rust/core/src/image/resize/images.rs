@@ -5,8 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use super::{Resizer, Target};
 use crate::error::{Error, ImageError, Result};
 use crate::image::input::with_file;
-use crate::image::jpeg::{self, Colour, MAX_COMPONENTS, Sink};
-use crate::image::{self, Format, ImageRef, Input, Limits, Output, Reduction, SamplesRef, Scratch, decode};
+use crate::image::jpeg::{self, Color, MAX_COMPONENTS, RowSink};
+use crate::image::{self, Format, GrayOptions, ImageRef, Input, Limits, Output, SamplesRef, Scratch, decode};
 use crate::runtime::cpu::{self, Level};
 use crate::runtime::parallel::Par;
 
@@ -20,7 +20,7 @@ use crate::runtime::parallel::Par;
 pub fn resize_inputs(
     inputs: &[Input<'_>],
     target: Target,
-    reduction: &Reduction,
+    options: &GrayOptions,
     limits: &Limits,
     out: &mut [u8],
     par: &Par<'_>,
@@ -36,7 +36,7 @@ pub fn resize_inputs(
         target.bytes(),
         || (Scratch::default(), Vec::new(), Resizer::new(target, level)),
         |(scratch, line, resizer), i, out| {
-            if let Err(error) = (Pixels { level, reduction, resizer, line, out }).of_input(inputs[i], limits, scratch) {
+            if let Err(error) = (Pixels { level, options, resizer, line, out }).of_input(inputs[i], limits, scratch) {
                 out.fill(0);
                 failures.lock().unwrap_or_else(PoisonError::into_inner).push((i, error));
             }
@@ -51,7 +51,7 @@ pub fn resize_inputs(
 /// The destination of the pixels of one image.
 struct Pixels<'a> {
     level: Level,
-    reduction: &'a Reduction,
+    options: &'a GrayOptions,
     resizer: &'a mut Resizer,
     /// A row, where its bands are not those that are looked at.
     line: &'a mut Vec<u8>,
@@ -72,14 +72,14 @@ impl Pixels<'_> {
             return self.of_array(decode(bytes, Output::Native, limits, scratch)?.as_ref());
         }
         let (level, chosen) = (self.level, Ok([0, 1, 2]));
-        let mut rows = JpegRows { pixels: self, level, colour: Colour::Gray, width: 0, direct: false, chosen };
+        let mut rows = JpegRows { pixels: self, level, color: Color::Gray, width: 0, direct: false, chosen };
         jpeg::decode_rows(bytes, Output::Native, limits, &mut scratch.jpeg, &mut rows).and(rows.chosen.map(drop))
     }
 
     fn of_array(self, image: ImageRef<'_>) -> image::Result<()> {
         let ImageRef { width, height, bands, samples } = image;
-        let chosen = self.reduction.rgb_bands(bands)?;
-        self.reduction.check_range(samples, bands, &chosen)?;
+        let chosen = self.options.rgb_bands(bands)?;
+        self.options.check_range(samples, bands, &chosen)?;
         if width == 0 || height == 0 {
             return Err(ImageError::NoValidPixels);
         }
@@ -90,7 +90,7 @@ impl Pixels<'_> {
                 SamplesRef::U8(samples) => SamplesRef::U8(&samples[row]),
                 SamplesRef::U16(samples) => SamplesRef::U16(&samples[row]),
             };
-            self.resizer.push(self.out, |rgb| self.reduction.write_rgb(samples, bands, chosen, rgb));
+            self.resizer.push(self.out, |rgb| self.options.write_rgb(samples, bands, chosen, rgb));
         }
         Ok(())
     }
@@ -100,31 +100,31 @@ impl Pixels<'_> {
 struct JpegRows<'a> {
     pixels: Pixels<'a>,
     level: Level,
-    colour: Colour,
+    color: Color,
     width: usize,
     /// Whether the picture's bands are those that are looked at.
     direct: bool,
     chosen: image::Result<[usize; 3]>,
 }
 
-impl Sink for JpegRows<'_> {
-    fn start(&mut self, width: usize, height: usize, colour: Colour) {
-        (self.width, self.colour) = (width, colour);
-        self.chosen = self.pixels.reduction.rgb_bands(colour.bands());
-        self.direct = colour.bands() == 3 && self.chosen == Ok([0, 1, 2]);
+impl RowSink for JpegRows<'_> {
+    fn start(&mut self, width: usize, height: usize, color: Color) {
+        (self.width, self.color) = (width, color);
+        self.chosen = self.pixels.options.rgb_bands(color.bands());
+        self.direct = color.bands() == 3 && self.chosen == Ok([0, 1, 2]);
         self.pixels.resizer.start(width, height);
     }
 
     fn row(&mut self, planes: [&[u8]; MAX_COMPONENTS]) {
-        let &mut Self { level, colour, width, direct, chosen: Ok(chosen), .. } = self else { return };
-        let Pixels { reduction, resizer, line, out, .. } = &mut self.pixels;
+        let &mut Self { level, color, width, direct, chosen: Ok(chosen), .. } = self else { return };
+        let Pixels { options, resizer, line, out, .. } = &mut self.pixels;
         resizer.push(out, |rgb| {
             if direct {
-                return jpeg::interleave(level, colour, planes, rgb);
+                return jpeg::interleave(level, color, planes, rgb);
             }
-            line.resize(width * colour.bands(), 0);
-            jpeg::interleave(level, colour, planes, line);
-            reduction.write_rgb(SamplesRef::U8(line), colour.bands(), chosen, rgb);
+            line.resize(width * color.bands(), 0);
+            jpeg::interleave(level, color, planes, line);
+            options.write_rgb(SamplesRef::U8(line), color.bands(), chosen, rgb);
         });
     }
 }

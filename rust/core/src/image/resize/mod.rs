@@ -90,7 +90,7 @@ impl Target {
         };
         let axis = |input: usize, full: usize| {
             let margin = full - size;
-            // Half of it, and of an odd one the even neighbour.
+            // Half of it, and of an odd one the even neighbor.
             let first = margin / 2 + (margin % 2) * (margin / 2 % 2);
             Axis { input, full, first, count: size }
         };
@@ -198,10 +198,10 @@ mod tests {
             let stretch = scale.max(1.0);
             let support = if target.filter == Filter::Bicubic { 2.0 } else { 1.0 } * stretch;
             let of_place = |place: usize| {
-                let centre = (place as f64 + 0.5) * scale;
-                let start = ((centre - support + 0.5) as i64).max(0) as usize;
-                let end = ((centre + support + 0.5) as usize).min(axis.input);
-                let weight = |i: usize| target.filter.weight((i as f64 - centre + 0.5) * (1.0 / stretch));
+                let center = (place as f64 + 0.5) * scale;
+                let start = ((center - support + 0.5) as i64).max(0) as usize;
+                let end = ((center + support + 0.5) as usize).min(axis.input);
+                let weight = |i: usize| target.filter.weight((i as f64 - center + 0.5) * (1.0 / stretch));
                 let total: f64 = (start..end).map(weight).sum();
                 // Half away from zero.
                 let rounded = |i: usize| (weight(i) / total * f64::from(1 << 22)).round() as i64;

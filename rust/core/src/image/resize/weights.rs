@@ -107,14 +107,14 @@ impl Weights {
     fn weigh(&mut self, axis: Axis, place: usize) -> usize {
         let scale = axis.input as f64 / axis.full as f64;
         let stretch = scale.max(1.0);
-        let centre = (place as f64 + 0.5) * scale;
+        let center = (place as f64 + 0.5) * scale;
         let support = self.filter.support() * stretch;
-        let start = (centre - support + 0.5).max(0.0) as usize;
-        let end = ((centre + support + 0.5) as usize).min(axis.input);
+        let start = (center - support + 0.5).max(0.0) as usize;
+        let end = ((center + support + 0.5) as usize).min(axis.input);
         let per_sample = 1.0 / stretch;
         let filter = self.filter;
         self.weights.clear();
-        self.weights.extend((start..end).map(|i| filter.weight((i as f64 - centre + 0.5) * per_sample)));
+        self.weights.extend((start..end).map(|i| filter.weight((i as f64 - center + 0.5) * per_sample)));
         let sum: f64 = self.weights.iter().sum();
         if sum != 0.0 {
             self.weights.iter_mut().for_each(|weight| *weight /= sum);

@@ -17,7 +17,7 @@ mod tag {
     pub const STRIP_BYTES: u16 = 279;
     pub const PLANAR: u16 = 284;
     pub const PREDICTOR: u16 = 317;
-    pub const COLOUR_MAP: u16 = 320;
+    pub const COLOR_MAP: u16 = 320;
     pub const TILE_WIDTH: u16 = 322;
     pub const TILE_HEIGHT: u16 = 323;
     pub const TILE_OFFSETS: u16 = 324;
@@ -33,9 +33,9 @@ mod tag {
 pub enum Photometric {
     /// Gray, where zero is white.
     WhiteIsZero,
-    /// Gray or colours, or bands of any kind.
+    /// Gray or colors, or bands of any kind.
     AsStored,
-    /// Indices of these colours.
+    /// Indices of these colors.
     Palette(Vec<[u8; 3]>),
 }
 
@@ -55,7 +55,7 @@ pub struct Layout {
     pub big_endian: bool,
     pub photometric: Photometric,
     pub compression: Compression,
-    /// Samples are stored as differences from their left neighbours.
+    /// Samples are stored as differences from their left neighbors.
     pub differenced: bool,
     /// Of two bands the second one is alpha.
     pub gray_alpha: bool,
@@ -260,16 +260,16 @@ fn read_photometric(directory: &Directory<'_>, bits: u64, bands: u64) -> Result<
         0 => return Ok(Photometric::WhiteIsZero),
         1 | 2 => return Ok(Photometric::AsStored),
         3 if bands == 1 && bits <= 8 => {
-            let map = directory.numbers(tag::COLOUR_MAP, "ColorMap")?.unwrap_or_default();
-            let colours = 1 << bits;
-            if map.len() < 3 * colours {
-                return Err(corrupt(format!("a palette of {} values, not {}", map.len(), 3 * colours)));
+            let map = directory.numbers(tag::COLOR_MAP, "ColorMap")?.unwrap_or_default();
+            let colors = 1 << bits;
+            if map.len() < 3 * colors {
+                return Err(corrupt(format!("a palette of {} values, not {}", map.len(), 3 * colors)));
             }
-            // All reds, all greens, all blues, of 16 bits. Old writers put 8 bits there: as in libtiff, colours that are all
+            // All reds, all greens, all blues, of 16 bits. Old writers put 8 bits there: as in libtiff, colors that are all
             // but black are such.
-            let shift = if map.iter().take(3 * colours).all(|&value| value < 256) { 0 } else { 8 };
-            let colour = |i| [0, 1, 2].map(|band| (map[band * colours + i] >> shift) as u8);
-            return Ok(Photometric::Palette((0..colours).map(colour).collect()));
+            let shift = if map.iter().take(3 * colors).all(|&value| value < 256) { 0 } else { 8 };
+            let color = |i| [0, 1, 2].map(|band| (map[band * colors + i] >> shift) as u8);
+            return Ok(Photometric::Palette((0..colors).map(color).collect()));
         }
         3 => "a palette of this depth",
         4 => "a transparency mask",

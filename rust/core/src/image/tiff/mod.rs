@@ -50,8 +50,8 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Image> {
         _ => Samples::U8(assemble(&layouts, bands, file)?),
     };
     let (bands, samples) = match (&layout.photometric, samples) {
-        (Photometric::Palette(colours), Samples::U8(indices)) => {
-            (3, Samples::U8(indices.iter().flat_map(|&index| colours[usize::from(index)]).collect()))
+        (Photometric::Palette(colors), Samples::U8(indices)) => {
+            (3, Samples::U8(indices.iter().flat_map(|&index| colors[usize::from(index)]).collect()))
         }
         (_, Samples::U8(samples)) if layout.gray_alpha => (1, Samples::U8(drop_trailing(samples, 2, 1))),
         (_, Samples::U16(samples)) if layout.gray_alpha => (1, Samples::U16(drop_trailing(samples, 2, 1))),
@@ -107,7 +107,7 @@ fn assemble<T: Sample>(pages: &[Layout], bands: usize, file: File<'_>) -> Result
     Ok(image)
 }
 
-/// Undoes horizontal differencing: every sample was stored as its difference from its left neighbour of the same band.
+/// Undoes horizontal differencing: every sample was stored as its difference from its left neighbor of the same band.
 fn accumulate<T: Sample>(row: &mut [T], bands: usize) {
     for i in bands..row.len() {
         row[i] = row[i].plus(row[i - bands]);

@@ -92,7 +92,7 @@ const STEPS: usize = 128;
 /// Writes the dot products of all rows with the columns of `groups` to `scores`.
 ///
 /// # Safety
-/// That of `M`.
+/// The CPU must have the instructions of `M`: see [`crate::simd`].
 #[inline(always)]
 pub(crate) unsafe fn multiply<M: Microkernel<Q>, Q: Quantized>(
     rows: &[Q::Word],
@@ -112,7 +112,7 @@ pub(crate) unsafe fn multiply<M: Microkernel<Q>, Q: Quantized>(
             let steps = start..b.steps.min(start + STEPS);
             let groups = groups.start + places.start..groups.start + places.end;
             let tile = Tile { groups, place: places.start, panel_groups, steps };
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that the CPU has these instructions.
             unsafe { M::tile(rows, b, tile, scores, prefetcher) };
         }
     }

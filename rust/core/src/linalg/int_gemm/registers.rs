@@ -20,7 +20,7 @@ where
         scores: &mut [Lane16<i32>],
         prefetcher: &mut Prefetcher<'_>,
     ) {
-        // SAFETY: the caller's promise is that of `I`.
+        // SAFETY: the caller promises that the CPU has the instructions of `I`.
         unsafe {
             match tile.groups.len() {
                 3 => tile_of::<I::I32, Q, 6, 3>(rows, b, tile, scores, prefetcher),
@@ -35,7 +35,7 @@ where
 /// `R` rows at a time with the `G` groups of `tile`.
 ///
 /// # Safety
-/// That of `V`: see [`crate::simd`].
+/// The CPU must have the instructions of `V`: see [`crate::simd`].
 #[inline(always)]
 unsafe fn tile_of<V: DotAccumulate<Q::Word>, Q: Quantized, const R: usize, const G: usize>(
     rows: &[Q::Word],
@@ -51,7 +51,7 @@ unsafe fn tile_of<V: DotAccumulate<Q::Word>, Q: Quantized, const R: usize, const
         // A last tile of fewer rows repeats one of them: its sums are dropped.
         let last = scores.len() / panel_groups - 1;
         let rows: [&[Q::Word]; R] = std::array::from_fn(|r| &rows[r.min(last) * b.steps..][steps.clone()][..count]);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the CPU has these instructions.
         unsafe {
             let mut sums = [[V::splat(0); G]; R];
             for r in 0..R {

@@ -1,9 +1,9 @@
-//! Colour conversion of rows: planes to interleaved RGB, in libjpeg's 16-bit fixed point, or to gray levels.
+//! Color conversion of rows: planes to interleaved RGB, in libjpeg's 16-bit fixed point, or to gray levels.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 
-use super::frame::{Colour, MAX_COMPONENTS};
+use super::frame::{Color, MAX_COMPONENTS};
 use crate::image::gray::weighted;
 use crate::runtime::cpu::{Level, dispatch};
 
@@ -21,14 +21,14 @@ fn rgb(y: u8, cb: u8, cr: u8) -> [u8; 3] {
     [sample(RED_BY_CR * cr), sample(GREEN_BY_CB * cb + GREEN_BY_CR * cr), sample(BLUE_BY_CB * cb)]
 }
 
-/// Planes of any colour space to pixels: gray, or red, green and blue.
-pub fn interleave(level: Level, colour: Colour, [a, b, c, d]: [&[u8]; MAX_COMPONENTS], out: &mut [u8]) {
-    match colour {
-        Colour::Gray => out.copy_from_slice(a),
-        Colour::Rgb => rgb_from_planes(a, b, c, out),
-        Colour::YCbCr => rgb_from_ycbcr(level, a, b, c, out),
-        Colour::Cmyk => rgb_from_cmyk(a, b, c, d, out),
-        Colour::Ycck => rgb_from_ycck(a, b, c, d, out),
+/// Planes of any color space to pixels: gray, or red, green and blue.
+pub fn interleave(level: Level, color: Color, [a, b, c, d]: [&[u8]; MAX_COMPONENTS], out: &mut [u8]) {
+    match color {
+        Color::Gray => out.copy_from_slice(a),
+        Color::Rgb => rgb_from_planes(a, b, c, out),
+        Color::YCbCr => rgb_from_ycbcr(level, a, b, c, out),
+        Color::Cmyk => rgb_from_cmyk(a, b, c, d, out),
+        Color::Ycck => rgb_from_ycck(a, b, c, d, out),
     }
 }
 
@@ -92,7 +92,7 @@ mod tests {
     use crate::runtime::cpu;
 
     #[test]
-    fn colours_are_those_of_the_real_formula() {
+    fn colors_are_those_of_the_real_formula() {
         for y in (0..=255).step_by(5) {
             for cb in 0..=255u8 {
                 for cr in 0..=255u8 {
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn kernels_agree_on_all_colours() {
+    fn kernels_agree_on_all_colors() {
         let all: Vec<u8> = (0..=255).collect();
         for y in 0..=255u8 {
             for cb in 0..=255u8 {

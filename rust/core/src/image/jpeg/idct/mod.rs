@@ -40,7 +40,7 @@ pub mod factor {
 }
 
 dispatch! {
-    /// Semaphore a row of blocks into eight rows of samples, `stride` apart, that start with `out`.
+    /// Turns a row of blocks into eight rows of samples, `stride` apart, that start with `out`.
     pub fn row_of_blocks(level: Level, blocks: &[Block], quantizer: &[u16; 64], out: &mut [u8], stride: usize) {
         Avx2 => avx2::row_of_blocks(blocks, quantizer, out, stride),
         Scalar => {

@@ -38,7 +38,7 @@ pub fn both(near: &[u8], far: &[u8], out: &mut [u8]) {
     both_outside(near, far, out, inner);
 }
 
-/// Fills in the pixels of the samples that have neighbours, 16 samples at a time, by what `pixels` makes of those from
+/// Fills in the pixels of the samples that have neighbors, 16 samples at a time, by what `pixels` makes of those from
 /// its argument on: even pixels and odd ones. Returns the range of samples that are done.
 #[inline]
 #[target_feature(enable = "avx2")]

@@ -1,7 +1,7 @@
-//! Rows of the image out of coefficients, MCU row by MCU row.
+//! Makes rows of the image out of coefficients, one row of MCUs at a time.
 
 use super::Output;
-use super::frame::{Colour, Frame, MAX_COMPONENTS};
+use super::frame::{Color, Frame, MAX_COMPONENTS};
 use super::idct;
 use super::scan::Block;
 use super::upsample::{self, Upsampling};
@@ -9,35 +9,35 @@ use crate::image::Result;
 use crate::runtime::cpu::Level;
 
 /// Takes an image's rows as they are finished.
-pub trait Sink {
+pub trait RowSink {
     /// Called once, before the first row.
-    fn start(&mut self, width: usize, height: usize, colour: Colour);
+    fn start(&mut self, width: usize, height: usize, color: Color);
 
-    /// Takes the next row: one slice of `width` samples for each component of the colour space.
+    /// Takes the next row: one slice of `width` samples for each component of the color space.
     fn row(&mut self, planes: [&[u8]; MAX_COMPONENTS]);
 }
 
-/// What is asked for of a frame: which components, at which places, in which colour space.
+/// Which components of a frame are decoded, how they are upsampled, and the color space of the rows.
 #[derive(Debug)]
 pub struct Plan {
-    /// The colour space of the rows.
-    pub colour: Colour,
-    /// By component: how it is upsampled, if it is wanted.
+    /// The color space of the rows.
+    pub color: Color,
+    /// For each component, how it is upsampled if it is wanted.
     wanted: [Option<Upsampling>; MAX_COMPONENTS],
 }
 
 impl Plan {
     /// Plans for `frame`.
     pub fn new(frame: &Frame, output: Output) -> Result<Self> {
-        let (colour, count) = match (output, frame.colour) {
-            (Output::Luma, Colour::YCbCr) => (Colour::Gray, 1),
-            (_, colour) => (colour, frame.components().len()),
+        let (color, count) = match (output, frame.color) {
+            (Output::Luma, Color::YCbCr) => (Color::Gray, 1),
+            (_, color) => (color, frame.components().len()),
         };
         let mut wanted = [None; MAX_COMPONENTS];
         for (wanted, component) in wanted.iter_mut().zip(&frame.components()[..count]) {
             *wanted = Some(Upsampling::of(component, frame)?);
         }
-        Ok(Plan { colour, wanted })
+        Ok(Plan { color, wanted })
     }
 
     /// Whether a component is asked for.
@@ -45,8 +45,8 @@ impl Plan {
         self.wanted[component].is_some()
     }
 
-    /// By component: where its blocks start if each holds `mcu_rows` rows of MCUs, and the number of blocks in all. The
-    /// first block is spare.
+    /// Returns where the blocks of each component start if it holds `mcu_rows` rows of MCUs, and the number of blocks in
+    /// all. The first block is spare.
     pub fn places(&self, frame: &Frame, mcu_rows: usize) -> ([Option<usize>; MAX_COMPONENTS], usize) {
         let (mut places, mut end) = ([None; MAX_COMPONENTS], 1);
         for (i, component) in frame.components().iter().enumerate().filter(|&(i, _)| self.wants(i)) {
@@ -57,12 +57,12 @@ impl Plan {
     }
 }
 
-/// The samples of one row of MCUs, and what of the row above is still needed.
+/// The samples of one row of MCUs, and the part of the row above that is still needed.
 #[derive(Debug, Default)]
 pub struct Strips {
-    /// By component: the last row of the strip above, then the rows of this one.
+    /// For each component, the last row of the strip above, then the rows of this one.
     samples: [Vec<u8>; MAX_COMPONENTS],
-    /// By component: one row, upsampled.
+    /// For each component, one row, upsampled.
     row: [Vec<u8>; MAX_COMPONENTS],
 }
 
@@ -78,7 +78,7 @@ impl Strips {
         }
     }
 
-    /// Semaphore the `mcu_row`-th row of MCUs, whose blocks start at `places`, into rows of the image, and hands out those
+    /// Turns the `mcu_row`-th row of MCUs, whose blocks start at `places`, into rows of the image, and hands out those
     /// that do not wait for the next one.
     #[allow(clippy::too_many_arguments, reason = "the state of one decode, of which each piece has its owner")]
     pub fn emit(
@@ -89,7 +89,7 @@ impl Strips {
         mcu_row: usize,
         blocks: &[Block],
         places: &[Option<usize>; MAX_COMPONENTS],
-        sink: &mut impl Sink,
+        sink: &mut impl RowSink,
     ) {
         for (i, component) in frame.components().iter().enumerate() {
             let (Some(place), Some(quantizer)) = (places[i], &component.quantizer) else { continue };
@@ -102,7 +102,7 @@ impl Strips {
             }
         }
 
-        // The last row waits for the strip below if that is interpolated with.
+        // The last row waits for the strip below where rows are interpolated.
         let lag = usize::from(plan.wanted.iter().flatten().any(|upsampling| upsampling.interpolates_rows()));
         let rows_of_mcu = 8 * frame.max_v;
         let start = (mcu_row * rows_of_mcu).saturating_sub(lag);

@@ -1,17 +1,17 @@
-//! 16-bit samples to 256 levels.
+//! Maps 16-bit samples to 256 levels.
 
 use crate::error::{Error, ImageError, Result};
 
 /// Maps the values `lo..=hi` evenly onto 256 levels: `floor((v - lo) * 256 / (hi - lo + 1))`, saturated at both ends.
 /// Of the whole range this is the high byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Quantiser {
+pub struct Quantizer {
     lo: u16,
     /// `2^40 / (hi - lo + 1)`, rounded up: the division as a multiplication and a shift.
     reciprocal: u64,
 }
 
-impl Quantiser {
+impl Quantizer {
     /// The levels of the values from `lo` to `hi`.
     ///
     /// # Errors
@@ -32,7 +32,7 @@ impl Quantiser {
     }
 
     fn of_range(lo: u16, hi: u16) -> Self {
-        Quantiser { lo, reciprocal: (1u64 << 40).div_ceil(u64::from(hi - lo) + 1) }
+        Quantizer { lo, reciprocal: (1u64 << 40).div_ceil(u64::from(hi - lo) + 1) }
     }
 
     /// The level of one value.
@@ -45,7 +45,7 @@ impl Quantiser {
     }
 }
 
-impl Quantiser {
+impl Quantizer {
     /// The levels of as many values.
     pub fn levels(self, values: &[u16], levels: &mut [u8]) {
         if self == Self::high_byte() {
@@ -55,10 +55,10 @@ impl Quantiser {
     }
 }
 
-/// Samples of which one has to lie in the third quarter for 16 bits to be taken for used.
+/// One in so many samples has to lie in the third quarter for all 16 bits to count as used.
 const SAMPLES_PER_WITNESS: usize = 100;
 
-/// What is seen of 16-bit samples whose range nobody gave.
+/// Watches 16-bit samples whose range nobody gave, to tell whether they use all 16 bits.
 ///
 /// The whole range is assumed only where the values show it: at least one in a hundred lies in the third quarter,
 /// 32769 to 49151. Data of 8 to 15 bits does not reach there, and what such data holds besides (a border of 65535, negative
@@ -74,14 +74,14 @@ pub struct ValuesSeen {
 }
 
 impl ValuesSeen {
-    /// None yet. Samples of `nodata` are passed over.
+    /// Starts without samples. Those of `nodata` will be passed over.
     pub fn new(nodata: Option<u16>) -> Self {
         ValuesSeen { nodata, lo: u16::MAX, hi: 0, count: 0, witnesses: 0 }
     }
 
-    /// Looks at some samples.
+    /// Takes more samples into account.
     pub fn add(&mut self, samples: &[u16]) {
-        // Counters of 32 bits, for a loop that the compiler makes vectors of.
+        // Counters of 32 bits let the compiler vectorize the loop.
         for part in samples.chunks(1 << 16) {
             let (mut lo, mut hi, mut count, mut witnesses) = (self.lo, self.hi, 0u32, 0u32);
             let mut see = |value: u16, valid: bool| {
@@ -125,13 +125,13 @@ mod tests {
     }
 
     fn assert_levels(lo: u16, hi: u16) {
-        let quantiser = Quantiser::new(lo, hi).unwrap();
+        let quantizer = Quantizer::new(lo, hi).unwrap();
         let values: Vec<u16> = (0..=u16::MAX).collect();
         let mut levels = vec![0; values.len()];
-        quantiser.levels(&values, &mut levels);
+        quantizer.levels(&values, &mut levels);
         for (value, level) in values.into_iter().zip(levels) {
-            assert_eq!(quantiser.level(value), level_by_division(value, lo, hi), "{value} in {lo}..={hi}");
-            assert_eq!(quantiser.level(value), level, "{value} in {lo}..={hi}");
+            assert_eq!(quantizer.level(value), level_by_division(value, lo, hi), "{value} in {lo}..={hi}");
+            assert_eq!(quantizer.level(value), level, "{value} in {lo}..={hi}");
         }
     }
 
@@ -145,13 +145,13 @@ mod tests {
 
     #[test]
     fn the_whole_range_is_the_high_byte() {
-        assert!((0..=u16::MAX).all(|v| Quantiser::high_byte().level(v) == (v >> 8) as u8));
+        assert!((0..=u16::MAX).all(|v| Quantizer::high_byte().level(v) == (v >> 8) as u8));
     }
 
     #[test]
     fn an_empty_range_is_refused() {
-        assert!(Quantiser::new(5, 5).is_err());
-        assert!(Quantiser::new(6, 5).is_err());
+        assert!(Quantizer::new(5, 5).is_err());
+        assert!(Quantizer::new(6, 5).is_err());
     }
 
     fn check(values: impl IntoIterator<Item = u16>, nodata: Option<u16>) -> Result<(), ImageError> {

@@ -1,7 +1,7 @@
-//! The reduction of an image's samples: bands are chosen, 16 bits become 8, nodata is left out, colours become gray.
+//! Reduces an image's samples to gray levels: bands are chosen, 16 bits become 8, nodata is left out, colors become gray.
 
 use super::gray::{self, Gray};
-use super::quantise::{Quantiser, ValuesSeen};
+use super::quantize::{Quantizer, ValuesSeen};
 use super::{ImageRef, Output, Result, Rgb, SamplesRef, bands};
 use crate::error::{Error, ImageError};
 
@@ -9,31 +9,31 @@ use crate::error::{Error, ImageError};
 const BLOCK: usize = 4096;
 
 /// Takes an image's gray levels.
-pub trait Levels {
-    /// Takes the next of them.
+pub trait LevelSink {
+    /// Takes the next levels.
     fn add(&mut self, levels: &[u8]);
 
-    /// Takes the next `number` of them from `write`, which is called once and sets every one.
+    /// Takes the next `number` levels from `write`, which is called once and sets every one.
     fn add_with(&mut self, number: usize, write: impl FnOnce(&mut [u8]));
 
-    /// So many of those taken so far, all of this level, do not count: their pixels are nodata.
+    /// Takes back `count` of the levels taken so far, all of them `level`, because their pixels are nodata.
     fn remove(&mut self, level: u8, count: usize);
 }
 
-/// What is looked at in an image, and how its pixels become levels.
+/// How the pixels of an image become gray levels.
 #[derive(Debug, Clone)]
-pub struct Reduction {
+pub struct GrayOptions {
     gray: Gray,
     bands: Option<Vec<usize>>,
     nodata: Option<u16>,
     /// The range of 16-bit samples. `None`: the whole range, of images that use it.
-    range: Option<Quantiser>,
+    range: Option<Quantizer>,
 }
 
-impl Reduction {
-    /// `bands`: those to look at; by default the first three, or the only one. `nodata`: a pixel whose chosen bands all hold
-    /// this value, as stored, is left out. `valid_range`: the values of 16-bit samples that span the 256 levels; samples of
-    /// 8 bits are levels already.
+impl GrayOptions {
+    /// Reduces `bands` by the rule of `gray`; by default the first three bands, or the only one. A pixel whose chosen bands
+    /// all hold `nodata`, as stored, is left out. The values of `valid_range` span the 256 levels of 16-bit samples;
+    /// samples of 8 bits are levels already.
     ///
     /// # Errors
     ///
@@ -50,11 +50,11 @@ impl Reduction {
             }
             gray.check(bands.len()).map_err(|cause| Error::Argument(cause.to_string()))?;
         }
-        let range = valid_range.map(|(lo, hi)| Quantiser::new(lo, hi)).transpose()?;
-        Ok(Reduction { gray, bands, nodata, range })
+        let range = valid_range.map(|(lo, hi)| Quantizer::new(lo, hi)).transpose()?;
+        Ok(GrayOptions { gray, bands, nodata, range })
     }
 
-    /// What a JPEG should be decoded to for this reduction.
+    /// The output that a JPEG should be decoded to.
     pub fn output(&self) -> Output {
         if self.gray == Gray::Luma && self.bands.is_none() { Output::Luma } else { Output::Native }
     }
@@ -82,8 +82,8 @@ impl Reduction {
     ///
     /// # Errors
     ///
-    /// Those of [`Reduction::check_bands`] and [`Reduction::check_range`].
-    pub fn gray_levels(&self, image: ImageRef<'_>, sink: &mut impl Levels) -> Result<()> {
+    /// Those of [`GrayOptions::check_bands`] and [`GrayOptions::check_range`].
+    pub fn gray_levels(&self, image: ImageRef<'_>, sink: &mut impl LevelSink) -> Result<()> {
         self.check_bands(image.bands)?;
         let chosen = bands::select(self.bands.as_deref(), image.bands)?;
         let bands = image.bands;
@@ -102,11 +102,11 @@ impl Reduction {
             }
             SamplesRef::U16(samples) => {
                 self.check_range(image.samples, bands, chosen)?;
-                let (quantiser, mut plane) = (self.quantiser(), vec![0; BLOCK]);
+                let (quantizer, mut plane) = (self.quantizer(), vec![0; BLOCK]);
                 for samples in samples.chunks(BLOCK * bands) {
-                    blocks.wide(samples, quantiser, &mut plane);
+                    blocks.wide(samples, quantizer, &mut plane);
                     if let Some(nodata) = self.nodata {
-                        blocks.remove(samples, nodata, quantiser.level(nodata));
+                        blocks.remove(samples, nodata, quantizer.level(nodata));
                     }
                 }
             }
@@ -118,7 +118,7 @@ impl Reduction {
     ///
     /// # Errors
     ///
-    /// Those of [`Reduction::gray_levels`].
+    /// Those of [`GrayOptions::gray_levels`].
     pub fn rgb(&self, image: ImageRef<'_>) -> Result<Rgb> {
         let chosen = self.rgb_bands(image.bands)?;
         self.check_range(image.samples, image.bands, &chosen)?;
@@ -149,11 +149,11 @@ impl Reduction {
         seen.check()
     }
 
-    /// The band of each channel of [`Reduction::rgb`], for images of so many `bands`.
+    /// The band of each channel of [`GrayOptions::rgb`], for images of so many `bands`.
     ///
     /// # Errors
     ///
-    /// Those of [`Reduction::check_bands`].
+    /// Those of [`GrayOptions::check_bands`].
     pub(super) fn rgb_bands(&self, bands: usize) -> Result<[usize; 3]> {
         let chosen = bands::select(self.bands.as_deref(), bands)?;
         if !matches!(chosen.len(), 1 | 3) {
@@ -162,7 +162,7 @@ impl Reduction {
         Ok(std::array::from_fn(|i| chosen[if chosen.len() == 1 { 0 } else { i }]))
     }
 
-    /// Writes pixels as 8-bit RGB. `chosen` comes from [`Reduction::rgb_bands`].
+    /// Writes pixels as 8-bit RGB. `chosen` comes from [`GrayOptions::rgb_bands`].
     pub(super) fn write_rgb(&self, samples: SamplesRef<'_>, bands: usize, chosen: [usize; 3], rgb: &mut [u8]) {
         let pixels = rgb.as_chunks_mut::<3>().0.iter_mut();
         match samples {
@@ -172,7 +172,7 @@ impl Reduction {
                 pixels.zip(samples.chunks_exact(bands)).for_each(|(rgb, pixel)| *rgb = chosen.map(|band| pixel[band]));
             }
             SamplesRef::U16(samples) => {
-                let level = |sample| self.quantiser().level(sample);
+                let level = |sample| self.quantizer().level(sample);
                 pixels
                     .zip(samples.chunks_exact(bands))
                     .for_each(|(rgb, pixel)| *rgb = chosen.map(|band| level(pixel[band])));
@@ -180,8 +180,8 @@ impl Reduction {
         }
     }
 
-    fn quantiser(&self) -> Quantiser {
-        self.range.unwrap_or_else(Quantiser::high_byte)
+    fn quantizer(&self) -> Quantizer {
+        self.range.unwrap_or_else(Quantizer::high_byte)
     }
 }
 
@@ -200,7 +200,7 @@ struct Blocks<'a, L> {
     sink: &'a mut L,
 }
 
-impl<L: Levels> Blocks<'_, L> {
+impl<L: LevelSink> Blocks<'_, L> {
     /// Hands out the levels of 8-bit samples, those of nodata among them.
     fn narrow(&mut self, samples: &[u8]) {
         if !is_all(self.chosen, self.bands) {
@@ -216,15 +216,15 @@ impl<L: Levels> Blocks<'_, L> {
     }
 
     /// The same for 16-bit samples. `plane` has room for a block of one band.
-    fn wide(&mut self, samples: &[u16], quantiser: Quantiser, plane: &mut [u16]) {
+    fn wide(&mut self, samples: &[u16], quantizer: Quantizer, plane: &mut [u16]) {
         let pixels = samples.len() / self.bands;
         self.planes.resize(pixels * self.chosen.len(), 0);
         for (levels, &band) in self.planes.chunks_exact_mut(pixels).zip(self.chosen) {
             if self.bands == 1 {
-                quantiser.levels(samples, levels);
+                quantizer.levels(samples, levels);
             } else {
                 take(samples, self.bands, band, &mut plane[..pixels]);
-                quantiser.levels(&plane[..pixels], levels);
+                quantizer.levels(&plane[..pixels], levels);
             }
         }
         self.planar();
@@ -296,7 +296,7 @@ mod tests {
 
     struct Counts([usize; 256]);
 
-    impl Levels for Counts {
+    impl LevelSink for Counts {
         fn add(&mut self, levels: &[u8]) {
             levels.iter().for_each(|&level| self.0[usize::from(level)] += 1);
         }
@@ -335,9 +335,9 @@ mod tests {
         ) {
             let chosen: Vec<usize> = places.iter().map(|place| place.index(image.bands)).collect();
             let gray = if matches!(chosen.len(), 1 | 3) { Gray::Bt601 } else { Gray::Mean };
-            let reduction = Reduction::new(gray, Some(chosen.clone()), nodata, Some((0, u16::MAX))).unwrap();
+            let options = GrayOptions::new(gray, Some(chosen.clone()), nodata, Some((0, u16::MAX))).unwrap();
             let mut counts = Counts([0; 256]);
-            reduction.gray_levels(image.as_ref(), &mut counts).unwrap();
+            options.gray_levels(image.as_ref(), &mut counts).unwrap();
             let mut want = Counts([0; 256]);
             want.add(&levels_one_by_one(&image, &chosen, nodata, gray));
             prop_assert_eq!(counts.0, want.0);

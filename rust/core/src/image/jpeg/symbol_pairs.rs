@@ -1,11 +1,11 @@
-//! Two coefficients by one look-up.
+//! Looks up two coefficients at a time.
 //!
 //! Decoding is a chain: where a code starts is known only once the code before it is. A table of all that the next bits
 //! can hold, up to two symbols with their coefficients, makes the chain shorter.
 
 use super::huffman::{LOOKUP_BITS, Spec, Table, extend};
 
-/// How far ahead the table looks: what stands here entirely needs no further look.
+/// The bits that the table looks at. A symbol that lies entirely within them is found by one look-up.
 const MASK: u32 = (1 << LOOKUP_BITS) - 1;
 
 /// Up to two symbols and the coefficients behind them.
@@ -14,47 +14,47 @@ const MASK: u32 = (1 << LOOKUP_BITS) - 1;
 /// zero is: storing them takes no decision.
 #[derive(Debug, Clone, Copy)]
 #[repr(align(8))]
-pub struct Pair {
-    /// Bits of everything.
+pub struct SymbolPair {
+    /// The number of bits of both symbols and their coefficients.
     pub total: u8,
-    /// From the next coefficient's place to that behind the symbols: [`END`] or more where a block ends.
+    /// The distance from the next coefficient's place to the one behind the symbols: [`END`] or more where a block ends.
     pub advance: u8,
-    /// From the next coefficient's place to those of the two. The first is [`FAR`] where not even one symbol stands here
-    /// entirely.
+    /// The distances from the next coefficient's place to the places of the two. The first is [`FAR`] where not even one
+    /// symbol lies entirely within the bits.
     pub places: [u8; 2],
-    /// The two.
+    /// The two coefficients.
     pub values: [i16; 2],
 }
 
-/// What the end of a block adds to [`Pair::advance`].
+/// The end of a block adds this to [`SymbolPair::advance`].
 pub const END: u8 = 128;
 
-/// Further than any place in a block.
+/// A place beyond any in a block.
 pub const FAR: u8 = 64;
 
-impl Pair {
-    const NONE: Pair = Pair { total: 0, advance: 0, places: [FAR; 2], values: [0; 2] };
+impl SymbolPair {
+    const NONE: SymbolPair = SymbolPair { total: 0, advance: 0, places: [FAR; 2], values: [0; 2] };
 
-    /// The symbol at the front of `window`, `LOOKUP_BITS` bits of which the first `known` are known.
+    /// Decodes the symbol at the front of `window`, `LOOKUP_BITS` bits of which the first `known` are known.
     #[inline]
-    fn single(table: &Table, window: u32, known: u32) -> Pair {
+    fn single(table: &Table, window: u32, known: u32) -> SymbolPair {
         let symbol = table.short(window);
         let (total, run) = (symbol.total(), symbol.run() as u8);
         if total == 0 || total > known {
-            return Pair::NONE;
+            return SymbolPair::NONE;
         }
         let total = total as u8;
         if symbol.size() == 0 {
             let advance = if run == 15 { 16 } else { END };
-            return Pair { total, advance, places: [0; 2], values: [0; 2] };
+            return SymbolPair { total, advance, places: [0; 2], values: [0; 2] };
         }
         let value = extend(window >> (LOOKUP_BITS - u32::from(total)), symbol.size()) as i16;
-        Pair { total, advance: run + 1, places: [run; 2], values: [value; 2] }
+        SymbolPair { total, advance: run + 1, places: [run; 2], values: [value; 2] }
     }
 
-    /// `self`, and behind it `next`.
+    /// Puts `next` behind `self`.
     #[inline]
-    fn and(self, next: Pair) -> Pair {
+    fn and(self, next: SymbolPair) -> SymbolPair {
         let mut both = self;
         both.total += next.total;
         both.advance += next.advance;
@@ -68,38 +68,38 @@ impl Pair {
 
 /// A table of pairs, by the next `LOOKUP_BITS` bits.
 #[derive(Debug)]
-pub struct Pairs {
+pub struct SymbolPairs {
     spec: Spec,
-    pairs: [Pair; 1 << LOOKUP_BITS],
+    pairs: [SymbolPair; 1 << LOOKUP_BITS],
 }
 
-impl Default for Pairs {
-    /// Of the table without codes.
+impl Default for SymbolPairs {
+    /// The pairs of the table without codes.
     fn default() -> Self {
-        Pairs { spec: Spec::EMPTY, pairs: [Pair::NONE; 1 << LOOKUP_BITS] }
+        SymbolPairs { spec: Spec::EMPTY, pairs: [SymbolPair::NONE; 1 << LOOKUP_BITS] }
     }
 }
 
-impl Pairs {
-    /// Becomes the pairs of `table`.
+impl SymbolPairs {
+    /// Replaces the pairs by those of `table`.
     pub fn set(&mut self, table: &Table) {
         if self.spec == *table.spec() {
             return;
         }
         self.spec = *table.spec();
         for (window, pair) in (0..).zip(&mut self.pairs) {
-            *pair = Pair::single(table, window, LOOKUP_BITS);
-            // What a run of 16 zeros leaves of the block is seen only where it is known how much there was.
+            *pair = SymbolPair::single(table, window, LOOKUP_BITS);
+            // A run of 16 zeros stands alone, since only the reader knows whether it leaves anything of the block.
             if pair.values[0] != 0 {
                 let total = u32::from(pair.total);
-                *pair = pair.and(Pair::single(table, window << total & MASK, LOOKUP_BITS - total));
+                *pair = pair.and(SymbolPair::single(table, window << total & MASK, LOOKUP_BITS - total));
             }
         }
     }
 
-    /// What the next `LOOKUP_BITS` bits hold.
+    /// The pair that the next `LOOKUP_BITS` bits hold.
     #[inline(always)]
-    pub fn at(&self, window: u32) -> Pair {
+    pub fn at(&self, window: u32) -> SymbolPair {
         self.pairs[(window & MASK) as usize]
     }
 }
@@ -115,7 +115,7 @@ mod tests {
     /// Every window's pair stores what one coefficient at a time gives.
     fn check(spec: &Spec) {
         let table = Table::new(spec, false).unwrap();
-        let mut pairs = Pairs::default();
+        let mut pairs = SymbolPairs::default();
         pairs.set(&table);
         for window in 0..=MASK {
             let pair = pairs.at(window);
