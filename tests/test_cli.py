@@ -145,7 +145,7 @@ def test_plan_writes_nothing(command, images, tmp_path, monkeypatch):
         (["prune", "{images}", "-r", "{images}", "-o", "{tmp}/run", "--keep", "0", "-e", "efficientnet-lite0"], "0"),
         (["prune", "{images}", "-r", "{images}", "-o", "{tmp}/run", "-e", "abacus"], "abacus"),
         (["explain", "{tmp}", "key"], "not a run folder"),
-        (["select", "{tmp}/no.npy", "-c", "{tmp}/no.safetensors", "-o", "{tmp}/s.parquet"], "no.safetensors"),
+        (["select", "{tmp}/no.npy", "-c", "{tmp}/no.safetensors", "-o", "{tmp}/s.parquet"], "no.npy"),
     ],
 )
 def test_errors_are_one_line_and_exit_1(command, images, tmp_path, words, says):

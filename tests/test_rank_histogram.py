@@ -6,10 +6,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-import rsprune
 from failures import raises
 from rsprune._core import RankHistogram
 from rsprune.errors import ArgumentError, ShapeError
+from small_problems import select_quietly
 
 K = 5
 
@@ -43,9 +43,14 @@ def test_shards_are_selected_from_as_the_whole(seed, n, budget, fill, data):
     limits = total.selection_limits(budget)
     listed = np.concatenate([shard[(valid & (similarity >= limits[labels]))[shard]] for shard in shards])
     budget = min(budget, int(valid.sum()))
-    options = {"k": K, "fill": fill}
-    expected = rsprune.select_assigned(labels, similarity, budget, **options)
-    got = rsprune.select_assigned(labels[listed], similarity[listed], min(budget, len(listed)), **options)
+    whole = {"labels": labels, "similarity": similarity, "budget": budget, "k": K}
+    candidates = {
+        "labels": labels[listed],
+        "similarity": similarity[listed],
+        "budget": min(budget, len(listed)),
+        "k": K,
+    }
+    expected, got = select_quietly(whole, fill=fill), select_quietly(candidates, fill=fill)
     if budget <= len(listed):
         np.testing.assert_array_equal(listed[got.indices], expected.indices)
         np.testing.assert_array_equal(got.phase, expected.phase)

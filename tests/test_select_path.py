@@ -60,15 +60,15 @@ def passes(monkeypatch):
     monkeypatch.setattr(embeddings, "Embeddings", Counted)
     honest = _core.assign
 
-    def assign_rows(rows, *args, **options):
-        seen.append(f"assign_rows {rows.shape[0]}")
+    def assign(rows, *args, **options):
+        seen.append(f"assign {rows.shape[0]}")
         return honest(rows, *args, **options)
 
-    monkeypatch.setattr(assignment._core, "assign_rows", assign_rows)
+    monkeypatch.setattr(assignment._core, "assign", assign)
     return seen
 
 
-ONE_PASS = ["parts", f"assign_rows {N}"]
+ONE_PASS = ["parts", f"assign {N}"]
 
 
 @pytest.mark.parametrize("options", [{}, {"fill": "waterfill", "min_similarity": 0.1, "exclude": [1]}])
