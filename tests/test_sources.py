@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from failures import raises, warns
 from rsprune import errors
-from rsprune.sources import Item, Shard, SkippedFilesWarning, open_source
+from rsprune.sources import Item, Shard, SkippedFilesWarning, Source, open_source
 from rsprune.sources.image_files import SHARD_IMAGES
 from rsprune.sources.tar import members
 from rsprune.sources.webdataset import expand_braces
@@ -462,3 +462,8 @@ def test_open_source_refuses(tmp_path, monkeypatch, spec, error, values):
     touch(tmp_path, "x.tar.gz", "x.jpg")
     with raises(error, *values):
         open_source(spec)
+
+
+def test_a_source_class_that_is_opened_by_its_constructor_alone_says_so():
+    with raises(errors.SourceError, "Source", repr("x")):
+        Source.open("x")

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune.errors import ArgumentError, DtypeError
+from rsprune.errors import ArgumentError, DtypeError, SourceError
 
 __all__ = [
     "ImageData",
@@ -100,8 +100,12 @@ class Source(ABC):
 
     @classmethod
     def open(cls, spec: Any) -> Source:
-        """Open the collection that ``spec`` names; see :func:`rsprune.sources.open_source` for the errors."""
-        raise NotImplementedError
+        """Open the collection that ``spec`` names; see :func:`rsprune.sources.open_source` for the errors.
+
+        A class that matches nothing need not have it: its sources are made by their constructor.
+        """
+        message = f"a {cls.__name__} is not opened from {spec!r}: a source that matches a specification defines open()"
+        raise SourceError(message)
 
     @property
     @abstractmethod
