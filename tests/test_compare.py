@@ -146,7 +146,7 @@ def test_everything_of_the_reference_can_serve_both(embedded_run, tmp_path):
     ("methods", "options", "error", "values"),
     [
         (["nothing"], {}, errors.ArgumentError, ("nothing",)),
-        (["random:k"], {}, errors.ArgumentError, ("option=value",)),
+        (["random:k"], {}, errors.ArgumentError, ("'k'",)),
         (["random:colour=3"], {}, errors.ArgumentError, ("'colour'",)),
         (["random"], {"keep": [0]}, errors.BudgetError, ("budget",)),
         (["random"], {"holdout": 1}, errors.ArgumentError, ("holdout", 1)),
@@ -198,7 +198,7 @@ def test_figures_are_whole_documents():
     panel = Panel("a < b", "lower", [[1.0, None], [float("nan"), 2.0]])
     root = ElementTree.fromstring(dots("A & B", ["x", "y"], ["one", "two"], [panel]))
     assert len(list(root.iter("{http://www.w3.org/2000/svg}circle"))) == 4  # two of the legend
-    line = Line("a", "K", [1, 2, 4], [0.1, 0.2, 0.5], [0.0, 0.1, 0.4], [0.2, 0.3, 0.6], mark=2)
+    line = Line("a", "K", [1, 2, 4], [0.1, 0.2, 0.5], [0.1, 0.1, 0.1], mark=2)
     root = ElementTree.fromstring(lines("title", [line, Line("b", "K", [1.0], [3.0])]))
     assert len(list(root.iter("{http://www.w3.org/2000/svg}circle"))) == 4
     assert len(list(root.iter("{http://www.w3.org/2000/svg}polygon"))) == 1

@@ -92,14 +92,13 @@ class Panel:
 
 @dataclass(frozen=True)
 class Line:
-    """One plot of a line chart: ``y`` over ``x``, with a band from ``low`` to ``high`` where these are given."""
+    """One plot of a line chart: ``y`` over ``x``, with a band of ``spread`` to either side where it is given."""
 
     head: str
     axis: str
     x: Sequence[float]
     y: Sequence[float]
-    low: Sequence[float] = ()
-    high: Sequence[float] = ()
+    spread: Sequence[float] = ()
     mark: float | None = None
 
 
@@ -264,7 +263,9 @@ def lines(title: str, plots: Sequence[Line]) -> str:
 
 def _line_plot(plot: Line, left: int) -> list[str]:
     right, ground = left + LINE_WIDTH, TOP + LINE_HEIGHT
-    heights = [*plot.y, *plot.low, *plot.high]
+    low = [value - spread for value, spread in zip(plot.y, plot.spread, strict=False)]
+    high = [value + spread for value, spread in zip(plot.y, plot.spread, strict=False)]
+    heights = [*plot.y, *low, *high]
     across, up = ticks(min(plot.x), max(plot.x)), ticks(min(heights), max(heights))
     body = [f'<text class="head" x="{left:.1f}" y="{TOP - 12}">{escape(plot.head)}</text>']
     for mark in up:
@@ -282,8 +283,8 @@ def _line_plot(plot: Line, left: int) -> list[str]:
         ys = (_place(value, up, ground, TOP) for value in values)
         return [f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True)]
 
-    if plot.low:
-        band = " ".join([*points(plot.low), *reversed(points(plot.high))])
+    if low:
+        band = " ".join([*points(low), *reversed(points(high))])
         body.append(f'<polygon points="{band}" fill="{SHADES[2]}" opacity="0.5"/>')
     body.append(f'<polyline points="{" ".join(points(plot.y))}" fill="none" stroke="{SHADES[0]}" stroke-width="2"/>')
     if len(xs) <= DOTS_UP_TO:

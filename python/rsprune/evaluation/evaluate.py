@@ -29,7 +29,6 @@ __all__ = [
     "compare_features",
     "evaluate",
     "evaluate_pairs",
-    "real_features",
 ]
 
 #: Height and width of the windows of SSIM.
@@ -172,50 +171,28 @@ def evaluate(
         raise ArgumentError(message)
     metrics: list[Metric] = []
     for extractor in extractors:
-        provenance = extractor.provenance()
-        of_real, statistics = real_features(found, extractor, provenance, count, seed, options.cache)
-        of_generated = extractor.features(made.read(some(made, count, seed)))
-        metrics += compare_features(
-            extractor,
-            of_real,
-            of_generated,
-            statistics=statistics,
-            provenance=provenance,
-            subsets=options.subsets,
-            subset_size=options.subset_size,
-            k=options.k,
-            seed=seed,
-        )
+        features = extractor.features(made.read(some(made, count, seed)))
+        metrics += compare_features(features, found, extractor, options)
     return Evaluation(tuple(metrics))
 
 
 def compare_features(
-    extractor: Extractor,
-    of_real: NDArray[np.float32],
-    of_generated: NDArray[np.float32],
-    *,
-    statistics: Statistics,
-    provenance: Mapping[str, Any],
-    subsets: int = 100,
-    subset_size: int = 1000,
-    k: int = 5,
-    seed: int = 0,
+    features: NDArray[np.float32], real: Images, extractor: Extractor, options: EvaluationOptions
 ) -> list[Metric]:
-    """Compute the metrics of two sets from their features (N, D) and (M, D): see :func:`evaluate`.
-
-    ``statistics`` are those of the real ones, and ``provenance`` that of the extractor.
-    """
-    numbers = {"n_real": len(of_real), "n_gen": len(of_generated), "seed": seed}
-    size = min(subset_size, len(of_real), len(of_generated))
-    kernel = kernel_distance(of_real, of_generated, subsets=subsets, subset_size=size, seed=seed)
-    overlap = prdc(of_real, of_generated, k=k)
-    distance = frechet_distance(statistics, of_generated)
-    drawn = {"subsets": subsets, "subset_size": size, "degree": 3}
+    """Compute the metrics of generated images, given their features (M, D), against real ones: see :func:`evaluate`."""
+    provenance = extractor.provenance()
+    of_real, statistics = real_features(real, extractor, options)
+    numbers = {"n_real": len(of_real), "n_gen": len(features), "seed": options.seed}
+    size = min(options.subset_size, len(of_real), len(features))
+    kernel = kernel_distance(of_real, features, subsets=options.subsets, subset_size=size, seed=options.seed)
+    overlap = prdc(of_real, features, k=options.k)
+    distance = frechet_distance(statistics, features)
+    drawn = {"subsets": options.subsets, "subset_size": size, "degree": 3}
     return [
         Metric(extractor.frechet, distance, None, provenance, **numbers, options={}),
         Metric(extractor.kernel, kernel.mean, kernel.spread, provenance, **numbers, options=drawn),
         *(
-            Metric(name, getattr(overlap, name), None, provenance, **numbers, options={"k": k})
+            Metric(name, getattr(overlap, name), None, provenance, **numbers, options={"k": options.k})
             for name in ("precision", "recall", "density", "coverage")
         ),
     ]
@@ -282,28 +259,21 @@ def evaluate_pairs(generated: ImagesLike, real: ImagesLike, *, lpips: Lpips | No
 
 
 def real_features(
-    pictures: Images,
-    extractor: Extractor,
-    provenance: Mapping[str, Any],
-    count: int | None,
-    seed: int,
-    cache: str | Path | None,
+    real: Images, extractor: Extractor, options: EvaluationOptions
 ) -> tuple[NDArray[np.float32], Statistics]:
-    """Return features and statistics of the real set, from the cache if they are there."""
-    rows = some(pictures, count, seed)
-    of = {"extractor": dict(provenance), "images": pictures.fingerprint(), "n": len(rows), "seed": seed}
-    if len(rows) == len(pictures):
-        of["seed"] = None  # nothing was drawn
-    if cache is None:
-        features = extractor.features(pictures.read(rows))
-        return features, Statistics.of(features, of)
-    path = Path(cache) / f"{digest(of)}.safetensors"
-    if not path.exists():
-        features = extractor.features(pictures.read(rows))
+    """Return features and statistics of the real images, from the cache if they are there."""
+    rows = some(real, options.count, options.seed)
+    seed = None if len(rows) == len(real) else options.seed  # None: nothing was drawn
+    of = {"extractor": extractor.provenance(), "images": real.fingerprint(), "n": len(rows), "seed": seed}
+    path = None if options.cache is None else Path(options.cache) / f"{digest(of)}.safetensors"
+    if path is not None and path.exists():
+        return np.load(path.with_suffix(".npy"), mmap_mode="r"), Statistics.load(path)
+    features = extractor.features(real.read(rows))
+    statistics = Statistics.of(features, {**provenance_header(), **of})
+    if path is not None:
         write_npy(path.with_suffix(".npy"), features)
-        # Written last: where this file exists, so do the features.
-        Statistics.of(features, {**provenance_header(), **of}).save(path)
-    return np.load(path.with_suffix(".npy"), mmap_mode="r"), Statistics.load(path)
+        statistics.save(path)  # written last: where this file exists, so do the features
+    return features, statistics
 
 
 def pair_names(made: Images, found: Images) -> list[str]:

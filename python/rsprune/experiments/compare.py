@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,12 +15,13 @@ from numpy.typing import NDArray
 from rsprune import strategies
 from rsprune.centroids import Centroids, fit_centroids
 from rsprune.charts import Panel, dots
-from rsprune.errors import ArgumentError, BudgetError, MissingInputError
+from rsprune.errors import BudgetError, MissingInputError
 from rsprune.evaluation.subset import SubsetEvaluator
 from rsprune.experiments.pool import EmbeddedPool, read_classes
-from rsprune.experiments.tables import Column, csv_table, markdown_table, text_table
-from rsprune.io import digest, provenance_header, read_json, write_json, write_npy, write_text
+from rsprune.experiments.tables import Column, csv_table, markdown_table, text_table, write_results
+from rsprune.io import digest, provenance_header, read_json, write_json, write_npy
 from rsprune.runners import Progress, show_progress
+from rsprune.runs.config import parse_settings
 from rsprune.selection import budget_rows
 from rsprune.validation import check_number
 
@@ -65,42 +65,23 @@ PANELS = (
 class Entry:
     """One method at one budget: its metrics, or why it has none.
 
-    Attributes
-    ----------
-    strategy
-        The method with its options, as it was given.
-    keep
-        The fraction of the collection, or the number of images.
-    metrics
-        Those of :class:`rsprune.evaluation.SubsetMetrics`, ``low_entropy`` (share of images below the pool's lower
-        quartile of entropy) and ``seconds`` (of the selection alone).
-    failure
-        Why the method could not choose so many.
+    The metrics are those of :class:`rsprune.evaluation.SubsetMetrics`, ``low_entropy`` (share of images below the
+    pool's lower quartile of entropy) and ``seconds`` (of the selection alone).
     """
 
-    strategy: str
-    keep: float
+    strategy: str  # the method with its options, as it was given
+    keep: float  # the fraction of the collection, or the number of images
     metrics: Mapping[str, float | None]
-    failure: str | None = None
+    failure: str | None = None  # why the method could not choose so many
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A finished comparison.
+    """A finished comparison."""
 
-    Attributes
-    ----------
-    path
-        The folder with ``compare.txt``, ``compare.csv``, ``compare.md``, ``compare.svg``, and each selection's rows.
-    head
-        Description of what was compared, in lines.
-    entries
-        One for each method and budget.
-    """
-
-    path: Path
-    head: tuple[str, ...]
-    entries: tuple[Entry, ...]
+    path: Path  # the folder with compare.txt, compare.csv, compare.md, compare.svg, and each selection's rows
+    head: tuple[str, ...]  # what was compared, in lines
+    entries: tuple[Entry, ...]  # one for each method and budget
 
     def describe(self) -> str:
         """The table as text."""
@@ -138,8 +119,7 @@ class Comparison:
                 "",
                 table(used, [(one.strategy, one.metrics) for one in mine if not one.failure]),
             ]
-            lines += [f"{one.strategy}: {one.failure}" for one in mine if one.failure]
-            lines.append("")
+            lines += [*(f"{one.strategy}: {one.failure}" for one in mine if one.failure), ""]
         return lines
 
 
@@ -210,10 +190,9 @@ def compare(
                 observer.advance(rows)
         observer.finish()
     comparison = Comparison(folder, contest.head(), tuple(entries))
-    write_text(folder / "compare.txt", comparison.describe() + "\n")
-    write_text(folder / "compare.csv", comparison.csv())
-    write_text(folder / "compare.md", comparison.markdown() + "\n")
-    write_text(folder / "compare.svg", comparison.figure())
+    write_results(
+        folder / "compare", comparison.describe(), comparison.markdown(), comparison.csv(), comparison.figure()
+    )
     return comparison
 
 
@@ -228,19 +207,10 @@ def parse(spec: str) -> tuple[str, str, dict[str, Any]]:
     Raises
     ------
     ArgumentError
-        There is no such method or option, or a part without ``=``.
+        No such method or option, or a part without ``=``.
     """
     name, *parts = spec.split(":")
-    options: dict[str, Any] = {}
-    for part in parts:
-        option, is_there, value = part.partition("=")
-        if not is_there:
-            message = f"the strategy {spec!r} has {part!r}; expected option=value"
-            raise ArgumentError(message)
-        try:
-            options[option] = json.loads(value)
-        except ValueError:
-            options[option] = value
+    options = parse_settings(parts)
     strategies.get(name).check(options)
     return spec, name, options
 
@@ -311,21 +281,11 @@ class _Contest:
 
     def run(self, path: Path, name: str, options: dict[str, Any], rows: int) -> dict[str, Any]:
         """Select with a method, and measure the selection."""
-        method = strategies.get(name)
-        inputs = method.usable({"reference": self.prior, "entropy": self.pool.entropy})
-        if "centroids" in method.needs:  # other methods cluster the pool themselves
-            inputs["centroids"] = self.centroids
+        inputs = self.pool.inputs(name, self.prior, lambda: self.centroids)
+        settings = {"seed": self.seed, "threads": self.threads, **options}
         begun = time.perf_counter()
         try:
-            chosen = strategies.select(
-                name,
-                self.pool.embeds,
-                rows,
-                **inputs,
-                seed=self.seed,
-                threads=self.threads,
-                **options,
-            )
+            chosen = strategies.select(name, self.pool.embeds, rows, **inputs, **settings)
         except (BudgetError, MissingInputError) as error:
             return {"metrics": {}, "failure": str(error)}
         seconds = time.perf_counter() - begun

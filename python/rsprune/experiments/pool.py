@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self, override
 
+from rsprune import strategies
 from rsprune.centroids import Centroids
 from rsprune.embeddings import Embeddings, as_rows
 from rsprune.errors import ArgumentError, FormatError, UnfinishedRunError
@@ -25,13 +26,7 @@ __all__ = ["EmbeddedPool", "EmbeddedSet", "read_classes"]
 
 @dataclass(frozen=True)
 class EmbeddedSet:
-    """The images of a run that have an embedding, in the order of its rows.
-
-    Attributes
-    ----------
-    reader
-        The reader of the run.
-    """
+    """The images of a run that have an embedding, in the order of its rows."""
 
     reader: RunReader
 
@@ -119,6 +114,15 @@ class EmbeddedPool(EmbeddedSet):
             return everything, everything
         known, out = reference.split(seed, holdout)
         return reference.embeds.take(known), reference.embeds.take(out)
+
+    def inputs(self, strategy: str, reference: Any, centroids: Callable[[], Centroids]) -> dict[str, Any]:
+        """Return what a strategy uses beside the embeddings: entropies, reference rows, and reference centroids.
+
+        Methods that need no centroids cluster the pool themselves.
+        """
+        method = strategies.get(strategy)
+        inputs = method.usable({"reference": reference, "entropy": self.entropy})
+        return inputs | ({"centroids": centroids()} if "centroids" in method.needs else {})
 
     def describe(self) -> str:
         """Describe the pool in a line: methods without Stage I may want more than its survivors."""

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rsprune.errors import ArgumentError
-from rsprune.options import check_options, option
-from rsprune.training.config import Sampler
+from rsprune.options import check_options, option, same_option
+from rsprune.training.config import ImageOptions, ModelConfig, OptimizerConfig, Sampler, SamplerConfig, TrainConfig
+from rsprune.validation import check_number
 
 __all__ = ["SCALES", "Scale", "TrialOptions", "scale_of"]
 
@@ -41,59 +42,38 @@ class TrialOptions:
 class Scale:
     """Settings shared by all trials of an experiment.
 
-    Attributes
-    ----------
-    model, size, autoencoder, iterations, batch, micro_batch, lr, ema
-        Training options, see :func:`rsprune.training.pretrain.pretrain`; an ``autoencoder`` of None must be set.
-    images, sampler, steps
-        Images sampled from each trained model, and how.
-    real
-        Maximum number of real images in a comparison.
-    encoder, k
-        The encoder, and the number of reference centroids.
-    seeds
-        Trials of each arm.
-    keeps
-        Budgets of the comparison of methods, as fractions.
+    The defaults are the paper's: the published recipe of DiT, its encoder and number of test images.
     """
 
-    model: str
-    size: int
-    autoencoder: str | None
-    iterations: int
-    batch: int
-    micro_batch: int
-    lr: float
-    ema: float
-    images: int
-    sampler: Sampler
-    steps: int
-    real: int
-    encoder: str
-    k: int
-    seeds: int
-    keeps: tuple[float, ...]
+    model: str = same_option(ModelConfig, "model")
+    size: int = same_option(ImageOptions, "size")
+    autoencoder: str | None = option(None, help="As for rsprune train; where a scale has none, it must be set.")
+    iterations: int = same_option(TrainConfig, "iterations")
+    batch: int = same_option(OptimizerConfig, "batch")
+    micro_batch: int = option(64, help="Samples that pass the network at once.", minimum=1)
+    lr: float = same_option(OptimizerConfig, "lr")
+    ema: float = same_option(OptimizerConfig, "ema")
+    images: int = option(5000, help="Images sampled from each trained model.", minimum=1)
+    sampler: Sampler = same_option(SamplerConfig, "sampler")
+    steps: int = same_option(SamplerConfig, "steps")
+    real: int = option(5000, help="Maximum number of real images in a comparison.", minimum=1)
+    encoder: str = option("git-rsclip", help="The encoder.")
+    k: int = option(200, help="Number of reference centroids.", minimum=1)
+    seeds: int = option(3, help="Trials of each arm.", minimum=1)
+    keeps: tuple[float, ...] = option((0.50, 0.30, 0.15), help="Budgets of the comparison of methods, as fractions.")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        check_number("lr", self.lr, above=0)
+        for name in ("model", "autoencoder", "encoder"):
+            if not isinstance(value := getattr(self, name), str | None):
+                message = f"{name} is {value!r}; expected text"
+                raise ArgumentError(message)
+        for keep in self.keeps:
+            check_number("keeps", keep, above=0, maximum=1)
 
 
-# The published recipe of DiT, the paper's encoder and number of test images.
-_PAPER = Scale(
-    model="DiT-XL/2",
-    size=256,
-    autoencoder=None,
-    iterations=100_000,
-    batch=256,
-    micro_batch=64,
-    lr=1e-4,
-    ema=0.9999,
-    images=5000,
-    sampler="ddpm",
-    steps=250,
-    real=5000,
-    encoder="git-rsclip",
-    k=200,
-    seeds=3,
-    keeps=(0.50, 0.30, 0.15),
-)
+_PAPER = Scale()
 # Pixels instead of latents, so that no autoencoder's weights are needed.
 _GPU = replace(
     _PAPER,
@@ -124,33 +104,14 @@ def scale_of(name: str, changes: Mapping[str, Any]) -> Scale:
     Raises
     ------
     ArgumentError
-        No such scale or setting, or a value of another type.
+        No such scale or setting, or a value that it cannot have.
     """
     if name not in SCALES:
         message = f"scale={name!r} is unknown: it is one of {', '.join(SCALES)}"
         raise ArgumentError(message)
-    scale = SCALES[name]
-    known = {field.name: getattr(scale, field.name) for field in fields(scale)}
-    for key, value in changes.items():
-        if key not in known:
-            message = f"an experiment has no option {key!r}; it has {', '.join(known)}"
-            raise ArgumentError(message)
-        check(key, value, "" if known[key] is None else known[key])
-    changed: dict[str, Any] = {key: tuple(value) if key == "keeps" else value for key, value in changes.items()}
-    return replace(scale, **changed)
-
-
-def check(key: str, value: Any, like: Any) -> None:
-    """Check that a value has the type of the preset's, and is positive."""
-    if isinstance(like, tuple):
-        right = isinstance(value, (list, tuple)) and all(isinstance(one, float) and 0 < one <= 1 for one in value)
-        wanted = "fractions such as [0.3, 0.15]"
-    elif isinstance(like, str):
-        right, wanted = isinstance(value, str), "text"
-    else:
-        kinds = (int,) if isinstance(like, int) else (int, float)
-        right = isinstance(value, kinds) and not isinstance(value, bool) and value > 0
-        wanted = f"a positive {'whole number' if isinstance(like, int) else 'number'}"
-    if not right:
-        message = f"{key}={value!r}; expected {wanted}"
+    known = [field.name for field in fields(Scale)]
+    if unknown := [key for key in changes if key not in known]:
+        message = f"an experiment has no option {unknown[0]!r}; it has {', '.join(known)}"
         raise ArgumentError(message)
+    changed: dict[str, Any] = {key: tuple(one) if isinstance(one, list) else one for key, one in changes.items()}
+    return replace(SCALES[name], **changed)

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rsprune.charts import Line, Panel, dots, lines
-from rsprune.experiments.tables import Column, Mean, csv_table, markdown_table, text_table
+from rsprune.experiments.tables import Column, Mean, csv_table, markdown_table, text_table, write_results
 from rsprune.experiments.tables_and_figures import Arm, Grid
-from rsprune.io import write_text
 
 __all__ = ["COLUMNS", "PANELS", "Experiment"]
 
@@ -38,29 +37,15 @@ BETTER = {"frechet": "lower", "kernel": "lower", "coverage": "higher"}
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment, finished or under way.
+    """An experiment, finished or under way."""
 
-    Attributes
-    ----------
-    path
-        Its folder.
-    name, grid, arms
-        The experiment by its name, and its arms.
-    head
-        Description of what was compared, in lines.
-    trials
-        For each arm's name the metrics of its finished trials, by seed.
-    failures
-        Why an arm has none.
-    """
-
-    path: Path
+    path: Path  # its folder
     name: str
     grid: Grid
     arms: tuple[Arm, ...]
-    head: tuple[str, ...]
-    trials: dict[str, dict[int, Mapping[str, float]]] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
+    head: tuple[str, ...]  # what was compared, in lines
+    trials: dict[str, dict[int, Mapping[str, float]]] = field(default_factory=dict)  # by the arm's name and the seed
+    failures: dict[str, str] = field(default_factory=dict)  # why an arm has none
 
     def add(self, arm: Arm, seed: int, found: Mapping[str, Any]) -> None:
         """Add the result of a trial."""
@@ -99,8 +84,8 @@ class Experiment:
         lines = [
             f"change: of the target FD from {self.grid.baseline!r}, trials of one seed with each other",
             "after ± stands the standard deviation between seeds",
-            f"the paper: {self.grid.paper.setting}; its metrics compare with each other alone",
-            *self.grid.paper.notes,
+            f"the paper: {self.grid.paper}; its metrics compare with each other alone",
+            *self.grid.notes,
         ]
         return lines + [f"{name}: {why}" for name, why in self.failures.items()]
 
@@ -147,19 +132,9 @@ class Experiment:
 
     def _line(self, name: str, head: str, swept: Sequence[tuple[float, dict[str, Any]]]) -> Line:
         means = [metrics[name] for _, metrics in swept]
-        spreads = [mean.spread or 0.0 for mean in means]
-        return Line(
-            head,
-            self.grid.axis or "",
-            [at for at, _ in swept],
-            [mean.value for mean in means],
-            [mean.value - spread for mean, spread in zip(means, spreads, strict=True)],
-            [mean.value + spread for mean, spread in zip(means, spreads, strict=True)],
-        )
+        axis, spread = self.grid.axis or "", [mean.spread or 0.0 for mean in means]
+        return Line(head, axis, [at for at, _ in swept], [mean.value for mean in means], spread)
 
     def write(self) -> None:
         """Write table and figure."""
-        write_text(self.path / f"{self.name}.txt", self.describe() + "\n")
-        write_text(self.path / f"{self.name}.md", self.markdown() + "\n")
-        write_text(self.path / f"{self.name}.csv", self.csv())
-        write_text(self.path / f"{self.name}.svg", self.figure())
+        write_results(self.path / self.name, self.describe(), self.markdown(), self.csv(), self.figure())

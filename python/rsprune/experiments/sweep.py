@@ -10,8 +10,7 @@ from rsprune.charts import Line, lines
 from rsprune.errors import ArgumentError
 from rsprune.evaluation.diagnostics import Redundancy, Trial, redundancy, sweep
 from rsprune.experiments.pool import EmbeddedPool
-from rsprune.experiments.tables import Column, csv_table, markdown_table, text_table
-from rsprune.io import write_text
+from rsprune.experiments.tables import Column, csv_table, markdown_table, text_table, write_results
 from rsprune.selection import budget_rows
 
 __all__ = ["Diagnosis", "diagnose"]
@@ -32,24 +31,12 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The result of a sweep.
+    """The result of a sweep."""
 
-    Attributes
-    ----------
-    path
-        The folder with ``sweep.txt``, ``sweep.csv``, ``sweep.md`` and ``sweep.svg``.
-    head
-        Description of what was swept, in lines.
-    trials
-        One for each K.
-    redundancy
-        Redundancy of the pool.
-    """
-
-    path: Path
-    head: tuple[str, ...]
-    trials: tuple[Trial, ...]
-    redundancy: Redundancy
+    path: Path  # the folder with sweep.txt, sweep.csv, sweep.md and sweep.svg
+    head: tuple[str, ...]  # what was swept, in lines
+    trials: tuple[Trial, ...]  # one for each K
+    redundancy: Redundancy  # of the pool
 
     def describe(self) -> str:
         """The table and the recommendation as text."""
@@ -74,30 +61,18 @@ class Diagnosis:
         """The figure: coverage, fill share, sizes and stability over K, and the redundancy of the pool."""
         ks = [float(trial.k) for trial in self.trials]
         covers = [trial.reference_similarity for trial in self.trials]
-        spreads = [trial.reference_spread for trial in self.trials]
-        fills = [trial.fill_share for trial in self.trials]
+        spread = [trial.reference_spread for trial in self.trials]
         plots = [
-            Line(
-                "cosine of held-out reference images",
-                "K",
-                ks,
-                covers,
-                [value - spread for value, spread in zip(covers, spreads, strict=True)],
-                [value + spread for value, spread in zip(covers, spreads, strict=True)],
-            ),
-            Line("share of the budget by fill", "K", ks, fills),
+            Line("cosine of held-out reference images", "K", ks, covers, spread),
+            Line("share of the budget by fill", "K", ks, [trial.fill_share for trial in self.trials]),
             Line("share of empty centroids", "K", ks, [trial.empty for trial in self.trials]),
         ]
         overlaps = [trial.overlap for trial in self.trials if trial.overlap is not None]
         if overlaps:
             plots.append(Line("overlap of selections between seeds", "K", ks, overlaps))
-        share, found = self.redundancy.curve()
-        plots.append(
-            Line(
-                "novelty in the rows kept", "keep", share.tolist(), found.tolist(), mark=round(self.redundancy.keep, 2)
-            )
-        )
-        return lines(self.head[0], plots)
+        share, found = (values.tolist() for values in self.redundancy.curve())
+        knee = round(self.redundancy.keep, 2)
+        return lines(self.head[0], [*plots, Line("novelty in the rows kept", "keep", share, found, mark=knee)])
 
 
 def diagnose(
@@ -145,8 +120,5 @@ def diagnose(
         f"reference: {len(reference):,} images, a fifth of them held out; budget {budget:,}; {seeds} seeds",
     )
     found = Diagnosis(Path(out), head, tuple(trials), redundancy(pool.embeds, seed=seed, threads=threads))
-    write_text(found.path / "sweep.txt", found.describe() + "\n")
-    write_text(found.path / "sweep.csv", found.csv())
-    write_text(found.path / "sweep.md", found.markdown() + "\n")
-    write_text(found.path / "sweep.svg", found.figure())
+    write_results(found.path / "sweep", found.describe(), found.markdown(), found.csv(), found.figure())
     return found

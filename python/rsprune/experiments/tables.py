@@ -7,9 +7,12 @@ import io
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-__all__ = ["Column", "Mean", "csv_table", "markdown_table", "text_table"]
+from rsprune.io import write_text
+
+__all__ = ["Column", "Mean", "csv_table", "markdown_table", "text_table", "write_results"]
 
 Rows = Sequence[tuple[str, Mapping[str, Any]]]
 
@@ -75,5 +78,11 @@ def csv_table(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     return out.getvalue()
 
 
+def write_results(stem: Path, text: str, markdown: str, table: str, figure: str) -> None:
+    """Write results in every form: ``<stem>.txt``, ``.md``, ``.csv`` and ``.svg``."""
+    for suffix, content in (("txt", text + "\n"), ("md", markdown + "\n"), ("csv", table), ("svg", figure)):
+        write_text(f"{stem}.{suffix}", content)
+
+
 def _cells(columns: Sequence[Column], rows: Rows) -> list[list[str]]:
-    return [[name, *(column.show(figures.get(column.name)) for column in columns)] for name, figures in rows]
+    return [[name, *(column.show(metrics.get(column.name)) for column in columns)] for name, metrics in rows]

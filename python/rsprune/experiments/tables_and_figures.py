@@ -8,7 +8,7 @@ from typing import Any
 
 from rsprune.experiments.presets import Scale
 
-__all__ = ["GRIDS", "POOL", "THIRD", "Arm", "Grid", "Published"]
+__all__ = ["GRIDS", "POOL", "THIRD", "Arm", "Grid"]
 
 #: Centroids fitted on the pool itself, and on a third of the classes of the reference images.
 POOL, THIRD = "pool", "third"
@@ -16,70 +16,29 @@ POOL, THIRD = "pool", "third"
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to select the training images.
+    """One way to select the training images."""
 
-    Attributes
-    ----------
-    name
-        Name in tables.
-    strategy, options
-        Arguments of :func:`rsprune.strategies.select`.
-    keep
-        Fraction of the collection that is trained on.
-    k
-        Number of centroids; None for that of the scale.
-    centroids
-        Images that they are fitted on: None for all reference images, the name of a set, :data:`POOL` or :data:`THIRD`.
-    at
-        Position on the axis of a sweep.
-    paper
-        The published FID, comparable with published values alone.
-    """
-
-    name: str
+    name: str  # in tables
     strategy: str
-    keep: float
-    options: Mapping[str, Any] = field(default_factory=dict)
-    k: int | None = None
-    centroids: str | None = None
-    at: float | None = None
-    paper: str | None = None
-
-
-@dataclass(frozen=True)
-class Published:
-    """The setting of the published results, and notes on them."""
-
-    setting: str
-    notes: tuple[str, ...] = ()
+    keep: float  # the fraction of the collection that is trained on
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the strategy
+    k: int | None = None  # number of centroids; None for that of the scale
+    centroids: str | None = None  # fitted on all reference images, on a set of that name, on POOL or on THIRD
+    at: float | None = None  # the position on the axis of a sweep
+    paper: str | None = None  # the published FID, comparable with published values alone
 
 
 @dataclass(frozen=True)
 class Grid:
-    """An experiment.
+    """An experiment."""
 
-    Attributes
-    ----------
-    title
-        Question that it answers.
-    arms
-        Makes the arms for a scale and the names of the reference sets.
-    baseline
-        Name of the arm that others are compared with.
-    paper
-        Published results.
-    axis
-        Name of the swept parameter, if there is one.
-    paper_iterations
-        The paper's training iterations, if they differ from the scale's.
-    """
-
-    title: str
-    arms: Callable[[Scale, tuple[str, ...]], tuple[Arm, ...]]
-    baseline: str
-    paper: Published
-    axis: str | None = None
-    paper_iterations: int | None = None
+    title: str  # the question that it answers
+    arms: Callable[[Scale, tuple[str, ...]], tuple[Arm, ...]]  # of a scale and the names of the reference sets
+    baseline: str  # the name of the arm that others are compared with
+    paper: str  # the setting of the published results
+    notes: tuple[str, ...] = ()  # on these
+    axis: str | None = None  # the swept parameter, if there is one
+    paper_iterations: int | None = None  # of training, if they differ from the scale's
 
 
 FULL = Arm("full", "full", 1.0)
@@ -175,13 +134,14 @@ GRIDS: Mapping[str, Grid] = {
         "methods at equal iterations",
         methods,
         "full",
-        Published(f"{GIT10M}, 100,000 iterations", ("a2mae_like is a stand-in: A2-MAE's sampling is not published",)),
+        f"{GIT10M}, 100,000 iterations",
+        ("a2mae_like is a stand-in: A2-MAE's sampling is not published",),
     ),
     "table2": Grid(
         "what Stage I leaves for Stage II",
         pools,
         "full",
-        Published(f"{GIT10M}, keep 15 %"),
+        f"{GIT10M}, keep 15 %",
         axis="kept by Stage I",
         paper_iterations=60_000,
     ),
@@ -189,23 +149,19 @@ GRIDS: Mapping[str, Grid] = {
         "Stage I against Stage I + II",
         stages,
         "full",
-        Published(
-            f"{GIT10M}; its number of iterations is not stated",
-            ("the two figures at keep 0.3 are of an earlier, withdrawn version of the paper",),
-        ),
+        f"{GIT10M}; its number of iterations is not stated",
+        ("the two figures at keep 0.3 are of an earlier, withdrawn version of the paper",),
         paper_iterations=60_000,
     ),
     "table4": Grid(
         "reference sets against clusters of the pool",
         references,
         "all reference images",
-        Published(
-            f"{GIT10M}; its pruning ratio is not stated",
-            (
-                "RESISC45 60.14, three sets (43,600 images) 62.28, five sets (55,605) 60.65",
-                "seconds for 3.1 million rows: reference sets 77 to 115, K-means of the pool 4,630, "
-                "mini-batch K-means in 128 dimensions 308; the machine is not stated",
-            ),
+        f"{GIT10M}; its pruning ratio is not stated",
+        (
+            "RESISC45 60.14, three sets (43,600 images) 62.28, five sets (55,605) 60.65",
+            "seconds for 3.1 million rows: reference sets 77 to 115, K-means of the pool 4,630, "
+            "mini-batch K-means in 128 dimensions 308; the machine is not stated",
         ),
         paper_iterations=60_000,
     ),
@@ -213,7 +169,7 @@ GRIDS: Mapping[str, Grid] = {
         "the number of centroids",
         numbers_of_centroids,
         "K 200",
-        Published(f"{GIT10M}: worse where K is too large or too small; no figures are known"),
+        f"{GIT10M}: worse where K is too large or too small; no figures are known",
         axis="K",
         paper_iterations=60_000,
     ),
@@ -221,7 +177,7 @@ GRIDS: Mapping[str, Grid] = {
         "how much Stage I keeps",
         entropies,
         "full",
-        Published(f"{GIT10M}, 60,000 iterations; over what is kept the curve falls and rises again"),
+        f"{GIT10M}, 60,000 iterations; over what is kept the curve falls and rises again",
         axis="kept by Stage I",
         paper_iterations=60_000,
     ),

@@ -20,7 +20,7 @@ from rsprune.encoders import load_encoder
 from rsprune.encoders.checkpoints import weights_provenance
 from rsprune.errors import BudgetError, MissingInputError
 from rsprune.evaluation import EncoderExtractor, Extractor, Inception, open_images
-from rsprune.evaluation.evaluate import compare_features, real_features
+from rsprune.evaluation.evaluate import EvaluationOptions, compare_features
 from rsprune.experiments.pool import EmbeddedPool, EmbeddedSet
 from rsprune.experiments.presets import Scale
 from rsprune.experiments.tables_and_figures import POOL, THIRD, Arm
@@ -50,30 +50,15 @@ SUBSETS, SUBSET = 20, 250
 class TrialRunner:
     """Runs the trials of an experiment; every process reads what they share from the experiment's folder.
 
-    Attributes
-    ----------
-    root
-        The folder of the experiment.
-    scale
-        Its scale, with an autoencoder set.
-    sets
-        The names of the reference sets.
-    weights
-        The encoder's weights, if they are not found automatically.
-    inception
-        The weights of FID's network; None takes the features of the encoder.
-    device
-        The device; None for a GPU if there is one, or else the CPU.
-    threads
-        Threads of a trial; on a CPU the last bits of a result depend on it.
+    ``weights``, ``inception`` and ``threads`` are those of :class:`~rsprune.experiments.presets.TrialOptions`.
     """
 
-    root: Path
-    scale: Scale
-    sets: tuple[str, ...]
+    root: Path  # the folder of the experiment
+    scale: Scale  # with an autoencoder set
+    sets: tuple[str, ...]  # the names of the reference sets
     weights: str | Path | None
     inception: str | Path | None
-    device: str | None
+    device: str | None  # None for a GPU if there is one, or else the CPU
     threads: int
 
     def folder(self, arm: Arm, seed: int) -> Path:
@@ -122,30 +107,19 @@ class TrialRunner:
 
     def choose(self, arm: Arm, seed: int) -> Selection:
         """Select rows of the pool."""
-        pool = self.pool
-        method = strategies.get(arm.strategy)
-        inputs = method.usable({"reference": np.concatenate(list(self.known.values())), "entropy": pool.entropy})
-        if "centroids" in method.needs:  # other methods cluster the pool themselves
-            inputs["centroids"] = self.centroids(arm, seed)
-        return strategies.select(
-            arm.strategy,
-            pool.embeds,
-            None if method.budget == "none" else budget_rows(arm.keep, pool.total),
-            **inputs,
-            seed=seed,
-            threads=self.threads,
-            **arm.options,
-        )
+        has_budget = strategies.get(arm.strategy).budget != "none"
+        budget = budget_rows(arm.keep, self.pool.total) if has_budget else None
+        known = np.concatenate(list(self.known.values()))
+        inputs = self.pool.inputs(arm.strategy, known, lambda: self.centroids(arm, seed))
+        options = {"seed": seed, "threads": self.threads, **arm.options}
+        return strategies.select(arm.strategy, self.pool.embeds, budget, **inputs, **options)
 
     def centroids(self, arm: Arm, seed: int) -> Centroids:
         """Fit the reference centroids of an arm."""
         rows: Any
         if arm.centroids == POOL:
-            survivors = strategies.select(
-                "entropy",
-                budget=budget_rows(arm.options["entropy_keep"], self.pool.total),
-                entropy=self.pool.entropy,
-            )
+            budget = budget_rows(arm.options["entropy_keep"], self.pool.total)
+            survivors = strategies.select("entropy", budget=budget, entropy=self.pool.entropy)
             rows = self.pool.embeds.take(survivors.indices)
         elif arm.centroids == THIRD:
             (only,) = self.references.values()
@@ -164,18 +138,9 @@ class TrialRunner:
         steps = scale.iterations
         optimizer = OptimizerConfig(scale.batch, scale.lr, ema=scale.ema, seed=seed)
         schedule = TrainConfig(steps, scale.micro_batch, min(max(steps // 4, 1), 2500), steps, steps)
+        model, training = ModelConfig(scale.model), folder / "training"
         with join_processes(self.device) as dist:
-            trained = train_on(
-                self.latents,
-                codec,
-                dist,
-                NoProgress(),
-                folder / "training",
-                ModelConfig(scale.model),
-                optimizer,
-                schedule,
-                numbers,
-            )
+            trained = train_on(self.latents, codec, dist, NoProgress(), training, model, optimizer, schedule, numbers)
         sampled = sample_run(
             trained.checkpoint,
             out=folder / "samples",
@@ -190,31 +155,15 @@ class TrialRunner:
         )
         metrics: dict[str, Any] = {"loss": trained.metrics["loss"]}
         made = open_images(sampled.path / "samples.npz")
-        extractor, provenance = self.extractor, self.provenance
-        features = extractor.features(made.read(np.arange(len(made))))
+        features = self.extractor.features(made.read(np.arange(len(made))))
+        short = {self.extractor.frechet: "frechet", self.extractor.kernel: "kernel"}
+        real = self.root / "real"
+        options = EvaluationOptions(subsets=SUBSETS, subset_size=SUBSET, cache=real / "features")
         details = []
         for name in ("target", "pool"):
-            of_real, statistics = real_features(
-                open_images(self.root / "real" / f"{name}.npy"),
-                extractor,
-                provenance,
-                None,
-                0,
-                self.root / "real" / "features",
-            )
-            found = compare_features(
-                extractor,
-                of_real,
-                features,
-                statistics=statistics,
-                provenance=provenance,
-                subsets=SUBSETS,
-                subset_size=SUBSET,
-                seed=0,
-            )
-            short = {extractor.frechet: "frechet", extractor.kernel: "kernel"}
-            metrics |= {f"{name}_{short.get(one.metric, one.metric)}": one.value for one in found}
-            details += [{"real": name, **asdict(one)} for one in found]
+            for one in compare_features(features, open_images(real / f"{name}.npy"), self.extractor, options):
+                metrics[f"{name}_{short.get(one.metric, one.metric)}"] = one.value
+                details.append({"real": name, **asdict(one)})
         return {"metrics": metrics, "details": details}
 
     # --- what is shared -----------------------------------------------------------------------------------------------
@@ -251,8 +200,3 @@ class TrialRunner:
         if self.inception is not None:
             return Inception(self.inception, device=self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return EncoderExtractor(load_encoder(self.scale.encoder, weights=self.weights, device=self.device))
-
-    @cached_property
-    def provenance(self) -> dict[str, Any]:
-        """The provenance of the features."""
-        return self.extractor.provenance()
