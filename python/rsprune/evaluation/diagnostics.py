@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,42 +26,20 @@ __all__ = ["Redundancy", "Trial", "redundancy", "same_partition", "sweep"]
 
 @dataclass(frozen=True)
 class Trial:
-    """Centroids of one number K, over several seeds: means, and the spread between seeds as standard deviations.
+    """Centroids of one number K, over several seeds: means, and the spread between seeds as standard deviations."""
 
-    Attributes
-    ----------
-    k
-        Number of centroids.
-    reference_similarity, reference_spread
-        The mean cosine of held-out reference rows to their nearest centroid: how well K centroids cover the reference
-        images.
-    pool_similarity
-        The same of the pool's rows.
-    empty
-        The share of centroids that are nearest to no row of the pool.
-    smallest, median, largest
-        Rows of the pool around a centroid that is not empty.
-    fill_share, fill_spread
-        The share of the budget that the quotas leave, and that goes to the pool's remainder.
-    agreement
-        How alike two seeds divide the pool: adjusted Rand index, 1 for the same partition, 0 for chance. None for one
-        seed.
-    overlap
-        The share of the rows that two seeds select which both select (Jaccard). None for one seed.
-    """
-
-    k: int
-    reference_similarity: float
+    k: int  # number of centroids
+    reference_similarity: float  # the mean cosine of held-out reference rows to their nearest centroid
     reference_spread: float
-    pool_similarity: float
-    empty: float
-    smallest: float
+    pool_similarity: float  # the same of the pool's rows
+    empty: float  # the share of centroids that are nearest to no row of the pool
+    smallest: float  # rows of the pool around a centroid that is not empty
     median: float
     largest: float
-    fill_share: float
+    fill_share: float  # the share of the budget that the quotas leave, and that goes to the pool's remainder
     fill_spread: float
-    agreement: float | None
-    overlap: float | None
+    agreement: float | None  # adjusted Rand index of two seeds' partitions: 1 for the same, 0 for chance
+    overlap: float | None  # Jaccard index of what two seeds select; both are None for one seed
 
 
 def sweep(
@@ -74,7 +52,7 @@ def sweep(
     holdout: float = 0.2,
     threads: int | None = None,
 ) -> list[Trial]:
-    """Fit reference centroids of several numbers and seeds, and select with each.
+    """Fit reference centroids of several numbers and seeds, and select with each; one trial for each number.
 
     Parameters
     ----------
@@ -90,11 +68,6 @@ def sweep(
         The share of the reference rows that no centroids are fitted on.
     threads
         All cores by default.
-
-    Returns
-    -------
-    list of Trial
-        One for each K.
 
     Raises
     ------
@@ -112,58 +85,57 @@ def sweep(
     budget = budget_rows(keep, rows.shape[0])
     trials = []
     for k in ks:
-        outcomes = []
+        measured, partitions, selections = [], [], []
         for seed in seeds:
             centroids = fit_centroids(fitted_on, k, seed=seed, n_init=1, threads=threads)
             labels, similarity = assign(rows, centroids, threads=threads)
             chosen = select_assigned(labels, similarity, budget, k=k, threads=threads)
             sizes = np.bincount(labels[labels >= 0], minlength=k)
-            known_similarity = assign(held_out, centroids, threads=threads).similarity
-            outcomes.append((labels, similarity, chosen, sizes, float(known_similarity.mean())))
-        pairs = list(itertools.combinations(outcomes, 2))
-        covers = [outcome[4] for outcome in outcomes]
-        fills = [float((outcome[2].phase == FILL).mean()) for outcome in outcomes]
-        filled = [outcome[3][outcome[3] > 0] for outcome in outcomes]
+            filled = sizes[sizes > 0]
+            measured.append(
+                {
+                    "reference_similarity": float(assign(held_out, centroids, threads=threads).similarity.mean()),
+                    "pool_similarity": np.nanmean(similarity),
+                    "empty": (sizes == 0).mean(),
+                    "smallest": filled.min(),
+                    "median": np.median(filled),
+                    "largest": filled.max(),
+                    "fill_share": float((chosen.phase == FILL).mean()),
+                }
+            )
+            partitions.append(labels)
+            selections.append(chosen.indices)
+        each = {name: [one[name] for one in measured] for name in measured[0]}
         trials.append(
             Trial(
                 k=check_integer("k", k),
-                reference_similarity=float(np.mean(covers)),
-                reference_spread=float(np.std(covers)),
-                pool_similarity=float(np.mean([np.nanmean(outcome[1]) for outcome in outcomes])),
-                empty=float(np.mean([(outcome[3] == 0).mean() for outcome in outcomes])),
-                smallest=float(np.mean([sizes.min() for sizes in filled])),
-                median=float(np.mean([np.median(sizes) for sizes in filled])),
-                largest=float(np.mean([sizes.max() for sizes in filled])),
-                fill_share=float(np.mean(fills)),
-                fill_spread=float(np.std(fills)),
-                agreement=float(np.mean([same_partition(a[0], b[0]) for a, b in pairs])) if pairs else None,
-                overlap=float(np.mean([_jaccard(a[2].indices, b[2].indices) for a, b in pairs])) if pairs else None,
+                **{name: float(np.mean(values)) for name, values in each.items()},
+                reference_spread=float(np.std(each["reference_similarity"])),
+                fill_spread=float(np.std(each["fill_share"])),
+                agreement=_mean_of_pairs(same_partition, partitions),
+                overlap=_mean_of_pairs(_jaccard, selections),
             )
         )
     return trials
 
 
+def _mean_of_pairs(alike: Callable[[Any, Any], float], outcomes: Sequence[Any]) -> float | None:
+    """The mean likeness of the outcomes of two seeds; None for one seed."""
+    pairs = list(itertools.combinations(outcomes, 2))
+    return float(np.mean([alike(a, b) for a, b in pairs])) if pairs else None
+
+
 @dataclass(frozen=True, eq=False)
 class Redundancy:
-    """The novelty that each further row of a pool adds to those before it.
+    """The novelty that each further row of a pool adds to those before it."""
 
-    Attributes
-    ----------
-    novelty
-        float64 (n,), never rising: the distance of the b-th row of a farthest-first traversal to the nearest row before
-        it, between unit vectors. The first has no row before it, and counts as the second.
-    rows
-        int64 (n,): the traversal.
-    keep
-        The recommended share of rows: of those that add at least the mean novelty.
-    height
-        How far the curve stands above the diagonal there: 0 where all rows add as much and none is redundant, near 1
-        where few rows add everything.
-    """
-
+    #: float64 (n,), never rising: the distance of the b-th row of a farthest-first traversal to the nearest row before
+    #: it, between unit vectors. The first has no row before it, and counts as the second.
     novelty: NDArray[np.float64]
-    rows: NDArray[np.int64]
-    keep: float
+    rows: NDArray[np.int64]  # (n,): the traversal
+    keep: float  # the recommended share of rows: of those that add at least the mean novelty
+    #: How far the curve stands above the diagonal there: 0 where all rows add as much and none is redundant, near 1
+    #: where few rows add everything.
     height: float
 
     def curve(self, points: int = 50) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -190,10 +162,8 @@ def redundancy(embeds: Any, *, sample: int = 16_384, seed: int = 0, threads: int
     sample
         Of a larger pool so many rows are drawn. Rows of a sample are farther apart than those of the whole: the
         recommended share of a sample is too large, not too small.
-    seed
-        Of the draw.
-    threads
-        All cores by default.
+    seed, threads
+        The seed of the draw, and the number of threads, all cores by default.
 
     Raises
     ------
@@ -214,8 +184,9 @@ def redundancy(embeds: Any, *, sample: int = 16_384, seed: int = 0, threads: int
     novelty[0] = novelty[1]
     # Rounding may leave steps up of its own size.
     novelty = np.minimum.accumulate(novelty)
-    keep = float((novelty >= novelty.mean() * (1 - 1e-12)).mean())
-    height = float(novelty[novelty >= novelty.mean() * (1 - 1e-12)].sum() / (novelty.sum() or 1.0)) - keep
+    before_knee = novelty >= novelty.mean() * (1 - 1e-12)
+    keep = float(before_knee.mean())
+    height = float(novelty[before_knee].sum() / (novelty.sum() or 1.0)) - keep
     return Redundancy(novelty, drawn[order], keep, height)
 
 

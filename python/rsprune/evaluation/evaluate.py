@@ -42,34 +42,16 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric, with everything that it depends on.
+    """A metric, with everything that it depends on."""
 
-    Attributes
-    ----------
-    metric
-        ``FID`` and ``KID`` only where the extractor is FID's Inception network.
-    value
-        Its value.
-    spread
-        Standard deviation between subsets (kernel distances) or between pairs; None where there is none.
-    extractor
-        Provenance of the features: name, weights with their SHA-256, rule of resizing.
-    n_real, n_gen
-        Numbers of images.
-    seed
-        Random seed.
-    options
-        Options of the metric.
-    """
-
-    metric: str
+    metric: str  # FID and KID only where the extractor is FID's Inception network
     value: float
-    spread: float | None
-    extractor: Mapping[str, Any]
-    n_real: int
+    spread: float | None  # standard deviation between subsets (kernel distances) or pairs; None where there is none
+    extractor: Mapping[str, Any]  # provenance of the features: name, weights with their SHA-256, rule of resizing
+    n_real: int  # numbers of images
     n_gen: int
     seed: int
-    options: Mapping[str, Any]
+    options: Mapping[str, Any]  # of the metric
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rsprune.errors import ArgumentError
 from rsprune.evaluation.features import as_array, check_same_dim, row_blocks, sample_rows
-from rsprune.validation import check_integer
+from rsprune.validation import check_integer, check_number
 
 __all__ = ["KernelDistance", "gaussian", "kernel_distance", "mmd", "polynomial"]
 
@@ -25,16 +25,8 @@ def polynomial(dim: int, degree: int = 3) -> Kernel:
 
 
 def gaussian(bandwidth: float) -> Kernel:
-    """``exp(-|x - y|^2 / (2 bandwidth^2))``.
-
-    Raises
-    ------
-    ArgumentError
-        The bandwidth is not above 0.
-    """
-    if not bandwidth > 0:
-        message = f"bandwidth is {bandwidth!r}; expected a length above 0"
-        raise ArgumentError(message)
+    """``exp(-|x - y|^2 / (2 bandwidth^2))``; the bandwidth, a length, is above 0."""
+    check_number("bandwidth", bandwidth, above=0)
     return lambda dots, a, b: np.exp((2 * dots - a - b).clip(max=0) / (2 * bandwidth**2))
 
 
@@ -60,25 +52,16 @@ def mmd(a: Any, b: Any, kernel: Kernel | None = None, *, unbiased: bool = True) 
     """
     x, y = as_array(a), as_array(b)
     check_same_dim(x.shape[1], y.shape[1])
-    for rows in (x, y):
-        if len(rows) < 2:
-            message = "a set of 1 row; expected at least 2"
-            raise ArgumentError(message)
+    if min(len(x), len(y)) < 2:
+        message = "a set of 1 row; expected at least 2"
+        raise ArgumentError(message)
     kernel = kernel or polynomial(x.shape[1])
     return _within(x, kernel, unbiased) + _within(y, kernel, unbiased) - 2 * _sum(x, y, kernel) / (len(x) * len(y))
 
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """KID, or the same in the space of another extractor.
-
-    Attributes
-    ----------
-    mean, spread
-        Of the subsets: the mean, and the standard deviation between them.
-    subsets, subset_size, seed
-        What was drawn.
-    """
+    """KID, or the same in the space of another extractor: mean of the subsets, and standard deviation between them."""
 
     mean: float
     spread: float
@@ -119,12 +102,10 @@ def kernel_distance(
         message = f"subset_size is {subset_size}, but a set has only {fewest} rows; lower it"
         raise ArgumentError(message)
     # The two sets draw apart: equal sets would otherwise be compared with themselves.
-    values = [
-        mmd(
-            x[sample_rows(subset_size, len(x), seed, 2 * turn)], y[sample_rows(subset_size, len(y), seed, 2 * turn + 1)]
-        )
-        for turn in range(subsets)
-    ]
+    values = []
+    for turn in range(subsets):
+        mine, others = (sample_rows(subset_size, len(rows), seed, 2 * turn + i) for i, rows in enumerate((x, y)))
+        values.append(mmd(x[mine], y[others]))
     return KernelDistance(float(np.mean(values)), float(np.std(values)), subsets, subset_size, seed)
 
 

@@ -17,27 +17,13 @@ __all__ = ["Manifolds", "prdc"]
 
 @dataclass(frozen=True)
 class Manifolds:
-    """Overlap of two sets, each as the union of the balls to its rows' k-th nearest row.
+    """Overlap of two sets, each as the union of the balls to its rows' k-th nearest row."""
 
-    Attributes
-    ----------
-    precision
-        The share of generated rows within the real balls.
-    recall
-        The share of real rows within the generated balls.
-    density
-        Mean number of real balls that a generated row lies in, divided by k; it may exceed 1.
-    coverage
-        The share of real balls that hold a generated row.
-    k
-        The neighbor that a ball reaches.
-    """
-
-    precision: float
-    recall: float
-    density: float
-    coverage: float
-    k: int
+    precision: float  # the share of generated rows within the real balls
+    recall: float  # the share of real rows within the generated balls
+    density: float  # mean number of real balls that a generated row lies in, divided by k; it may exceed 1
+    coverage: float  # the share of real balls that hold a generated row
+    k: int  # the neighbor that a ball reaches
 
 
 def prdc(real: Any, generated: Any, *, k: int = 5) -> Manifolds:

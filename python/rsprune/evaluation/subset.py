@@ -33,52 +33,26 @@ SAMPLE = 16_384
 class SubsetMetrics:
     """Metrics of a subset. Distances are those between unit vectors, from 0 to 2.
 
-    Attributes
-    ----------
-    rows
-        Rows of the subset.
-    mmd, target_mmd
-        Squared maximum mean discrepancy to the pool and to the target, as sets: 0 for equal ones. Gaussian kernel.
-    frechet, target_frechet
-        Frechet distance to the pool and to the target, in the space of the embeddings: never FID.
-    coverage, target_coverage
-        The share of the rows of the pool, and of the target, whose ball to their k-th nearest row holds a row of the
-        subset.
-    density, target_density
-        Mean number of those balls that a row of the subset lies in, divided by k.
-    mean_nn_distance, covering_radius
-        Mean and maximum, over the rows of the pool, of the distance to the nearest row of the subset.
-    knn_radius
-        Mean distance of a row of the subset to its k-th nearest neighbor in the subset.
-    vendi
-        Vendi score: the effective number of different rows.
-    balance
-        Entropy of the distribution over clusters divided by log K: 1 when all clusters have equally many rows.
-    duplicates
-        Share of rows that are more similar than ``1 - eps`` to an earlier row of their cluster.
-    class_balance, class_coverage
-        With labels: entropy of the distribution over classes divided by its maximum; share of classes with a row.
-
     Metrics that need a target or labels are None without these.
     """
 
-    rows: int
-    mmd: float
-    frechet: float
-    coverage: float
-    density: float
-    mean_nn_distance: float
-    covering_radius: float
-    knn_radius: float
-    vendi: float
-    balance: float
-    duplicates: float
-    target_mmd: float | None = None
+    rows: int  # of the subset
+    mmd: float  # squared maximum mean discrepancy to the pool as a set, Gaussian kernel: 0 for equal ones
+    frechet: float  # Frechet distance to the pool in the space of the embeddings: never FID
+    coverage: float  # the share of the pool's rows whose ball to their k-th nearest row holds a row of the subset
+    density: float  # mean number of those balls that a row of the subset lies in, divided by k
+    mean_nn_distance: float  # mean, over the rows of the pool, of the distance to the nearest row of the subset
+    covering_radius: float  # maximum of the same
+    knn_radius: float  # mean distance of a row of the subset to its k-th nearest neighbor in the subset
+    vendi: float  # Vendi score: the effective number of different rows
+    balance: float  # entropy of the distribution over clusters divided by log K: 1 when all have equally many rows
+    duplicates: float  # share of rows that are more similar than 1 - eps to an earlier row of their cluster
+    target_mmd: float | None = None  # the same four against the target
     target_frechet: float | None = None
     target_coverage: float | None = None
     target_density: float | None = None
-    class_balance: float | None = None
-    class_coverage: float | None = None
+    class_balance: float | None = None  # entropy of the distribution over classes divided by its maximum
+    class_coverage: float | None = None  # share of classes with a row
 
 
 class SubsetEvaluator:
@@ -266,26 +240,17 @@ class SubsetEvaluator:
 
 
 class _Set:
-    """Rows, and how far it is from each to its k-th nearest other one.
-
-    Attributes
-    ----------
-    numbers
-        float32 (n, D): those of float64 are normalized before they are rounded, as the search does.
-    unit
-        float64 (n, D), of unit length.
-    edge
-        float32 (n,): the similarity of that neighbor.
-    """
+    """Rows (n, D), and how far it is from each to its k-th nearest other one."""
 
     def __init__(self, rows: NDArray[Any], k: int, threads: int | None) -> None:
         if len(rows) <= k:
             message = f"k is {k}, but there are only {len(rows)} rows; lower it"
             raise ArgumentError(message)
+        # Those of float64 are normalized before they are rounded, as the search does.
         self.numbers: NDArray[np.float32] = rows if rows.dtype == np.float32 else unit(rows).astype(np.float32)
         self.unit, self.rows, self._threads = unit(self.numbers), Rows([self.numbers]), threads
         _, similarity = _core.knn(self.rows, self.rows, k=k, exclude_self=True, threads=threads)
-        self.edge: NDArray[np.float32] = similarity[:, -1]
+        self.edge: NDArray[np.float32] = similarity[:, -1]  # (n,): the similarity of that neighbor
 
     def nearest(self, other: _Set) -> NDArray[np.float32]:
         """The similarity of each row to the nearest of another set: float32 (n,)."""
@@ -295,21 +260,11 @@ class _Set:
 
 @dataclass(frozen=True, eq=False)
 class _Overlap:
-    """The contribution of each row of a pool to the metrics of a subset against a set.
+    """The contribution of each row of a pool to the metrics of a subset against a set."""
 
-    Attributes
-    ----------
-    kernel
-        float64 (n,): the mean of the kernel between a row of the pool and the rows of the set.
-    within
-        The mean of the kernel within the set.
-    balls
-        int64 (n,): the number of balls of the set that the row lies in.
-    """
-
-    kernel: NDArray[np.float64]
-    within: float
-    balls: NDArray[np.int64]
+    kernel: NDArray[np.float64]  # (n,): the mean of the kernel between a row of the pool and the rows of the set
+    within: float  # the mean of the kernel within the set
+    balls: NDArray[np.int64]  # (n,): the number of balls of the set that the row lies in
 
     @classmethod
     def of(cls, pool: _Set, other: _Set, kernel: Kernel) -> _Overlap:

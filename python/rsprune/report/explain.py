@@ -24,69 +24,29 @@ CANDIDATES = 1000  # keys among which similar ones are looked for
 
 @dataclass(frozen=True)
 class Explanation:
-    """What became of one image.
-
-    Attributes
-    ----------
-    key, shard, row
-        Which image: its key, its input shard, and its position there.
-    kept
-        Whether it was selected.
-    stage, cause, message
-        Where and why it was quarantined; None when it was not.
-    entropy
-        In bits; None when Stage I could not rank the image.
-    entropy_rank
-        Its place among all ranked images, 1 for the highest entropy; among equals the earlier row comes first.
-    ranked
-        Number of images that Stage I ranked.
-    tau
-        The lowest entropy that Stage I kept, in bits.
-    stage_one
-        Whether Stage I kept the image. The figures below are None when it did not, or when Stage II could not embed it.
-    cluster
-        The number of the nearest centroid.
-    similarity
-        The cosine of the angle to it.
-    cluster_rank
-        Its place among the cluster's images, 1 for the highest similarity; among equals the earlier row comes first.
-    cluster_pool
-        Number of images of the cluster.
-    quota
-        Number of images that each cluster keeps first; None when the strategy has no quotas.
-    quota_cut
-        The lowest similarity that the quota kept in this cluster; None when it kept none.
-    fill_cut
-        The lowest similarity that the fill kept, in any cluster; None when it kept none.
-    phase
-        ``"quota"``, ``"fill"`` or ``"preselected"``; None when Stage II did not choose the image.
-    within, fill
-        The selection's options of these names.
-    strategy
-        The strategy that chose the images.
-    """
+    """What became of one image."""
 
     key: str
-    shard: str
-    row: int
-    kept: bool
-    stage: str | None
-    cause: str | None
-    message: str | None
-    entropy: float | None
-    entropy_rank: int | None
-    ranked: int
-    tau: float | None
-    stage_one: bool
-    cluster: int | None
-    similarity: float | None
-    cluster_rank: int | None
-    cluster_pool: int | None
-    quota: int | None
-    quota_cut: float | None
-    fill_cut: float | None
-    phase: str | None
-    within: str
+    shard: str  # its input shard
+    row: int  # its position there
+    kept: bool  # whether it was selected
+    stage: str | None  # where it was quarantined; None when it was not
+    cause: str | None  # why: the kind of the failure
+    message: str | None  # and in words
+    entropy: float | None  # in bits; None when Stage I could not rank the image
+    entropy_rank: int | None  # 1 for the highest of all ranked images; among equals the earlier row comes first
+    ranked: int  # number of images that Stage I ranked
+    tau: float | None  # the lowest entropy that Stage I kept, in bits
+    stage_one: bool  # whether Stage I kept it; if not, or if Stage II could not embed it, the next fields are None
+    cluster: int | None  # the number of the nearest centroid
+    similarity: float | None  # the cosine of the angle to it
+    cluster_rank: int | None  # 1 for the highest similarity of the cluster; among equals the earlier row comes first
+    cluster_pool: int | None  # number of images of the cluster
+    quota: int | None  # number of images that each cluster keeps first; None when the strategy has no quotas
+    quota_cut: float | None  # the lowest similarity that the quota kept in this cluster; None when it kept none
+    fill_cut: float | None  # the lowest similarity that the fill kept, in any cluster; None when it kept none
+    phase: str | None  # quota, fill or preselected; None when Stage II did not choose the image
+    within: str  # the options of the selection, and its strategy
     fill: str
     strategy: str
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-__all__ = ["figure", "number", "percent", "plural", "table"]
+__all__ = ["figure", "percent", "plural", "table"]
 
 
 def figure(svg: str, caption: str, legend: Sequence[tuple[str, str]]) -> str:
@@ -19,11 +19,6 @@ def table(head: Sequence[str], rows: Iterable[str]) -> str:
     cells = "".join(f"<th>{name}</th>" for name in head)
     body = "\n".join(f"<tr>{row}</tr>" for row in rows)
     return f'<div class="wide"><table>\n<thead><tr>{cells}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
-
-
-def number(value: int) -> str:
-    """Format a number with thousands separators."""
-    return f"{value:,}"
 
 
 def plural(value: int, one: str, many: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from rsprune import charts
 from rsprune.io import write_text
 from rsprune.report.gallery import Gallery
-from rsprune.report.html import number, percent, plural, table
+from rsprune.report.html import percent, plural, table
 from rsprune.report.sections import stage_one_section, stage_two_section
 from rsprune.report.statistics import RunStatistics, run_statistics
 from rsprune.runs.folder import RunFolder
@@ -63,8 +63,9 @@ def write_report(folder: RunFolder | str | Path, source: Source | None = None) -
     counts = run_statistics(run)
     gallery = Gallery(run, counts, source)
     title = escape(headline(run.summary))
+    style = files("rsprune.report").joinpath("page.css").read_text(encoding="utf-8")
     parts = [
-        f"{HEAD}<title>rsprune: {title}</title>\n<style>\n{style_sheet()}</style>\n</head>\n<body>\n<main>",
+        f"{HEAD}<title>rsprune: {title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>",
         head_section(run, counts),
         kept_section(counts, gallery),
         stage_one_section(run, counts, gallery),
@@ -75,11 +76,6 @@ def write_report(folder: RunFolder | str | Path, source: Source | None = None) -
     ]
     write_text(run.folder.report, "\n".join(parts))
     return run.folder.report
-
-
-def style_sheet() -> str:
-    """Read ``page.css``."""
-    return files("rsprune.report").joinpath("page.css").read_text(encoding="utf-8")
 
 
 def head_section(run: RunReader, counts: RunStatistics) -> str:
@@ -96,9 +92,9 @@ def head_section(run: RunReader, counts: RunStatistics) -> str:
     return f"""<header>
 <p class="eyebrow">rsprune report</p>
 <h1>{escape(line)} <span>({escape(share)}</span></h1>
-<p>Stage I ranked the images by how much there is to see in them and passed on {number(summary["survivors"])}.
+<p>Stage I ranked the images by how much there is to see in them and passed on {summary["survivors"]:,}.
 Stage II sorted these by {plural(k, "kind of scene", "kinds of scenes")} and kept
-{number(summary["selected"])}, so that common scenes do not crowd out rare ones.</p>
+{summary["selected"]:,}, so that common scenes do not crowd out rare ones.</p>
 {charts.funnel("funnel", "Images left after each step", steps)}
 </header>"""
 

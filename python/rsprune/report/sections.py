@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rsprune import charts
 from rsprune.report.gallery import Gallery
-from rsprune.report.html import figure, number, percent, plural
+from rsprune.report.html import figure, percent, plural
 from rsprune.report.statistics import ENTROPY_BIN, SIMILARITY_BIN, RunStatistics
 from rsprune.runs.reader import RunReader
 
@@ -56,8 +56,8 @@ def stage_one_section(run: RunReader, counts: RunStatistics, gallery: Gallery) -
         mark=None if tau is None else charts.Mark(tau / 8, f"tau = {tau:.3f} bits"),
     )
     end = "" if tau is None else f", down to {tau:.3f} bits"
-    caption = f"""Each column counts the images within {ENTROPY_BIN} bit. <strong>Stage I kept {number(kept)} of
-{number(counts.ranked)}</strong> ({percent(kept, counts.ranked)}){end}."""
+    caption = f"""Each column counts the images within {ENTROPY_BIN} bit. <strong>Stage I kept {kept:,} of
+{counts.ranked:,}</strong> ({percent(kept, counts.ranked)}){end}."""
     parts = [
         "<section>\n<h2>Stage I: how much there is to see</h2>",
         """<p>Entropy says how evenly an image uses the 256 levels of grey: 0 bits is one flat tone, 8 bits is every
@@ -75,7 +75,7 @@ def stage_two_section(run: RunReader, counts: RunStatistics, gallery: Gallery) -
     quota: int | None = run.summary["quota"]  # None where the strategy has no quotas
     taken, next_in_line = WITHIN[run.within]
     first = (
-        f"Every cluster first keeps {taken.format(number(quota))} (quota)."
+        f"Every cluster first keeps {taken.format(f'{quota:,}')} (quota)."
         if quota
         else "The budget is smaller than the number of clusters, so they have no quota."
     )

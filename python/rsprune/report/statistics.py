@@ -60,32 +60,17 @@ class TopK:
 
 @dataclass
 class RunStatistics:
-    """Statistics that the page shows beside the summary of the run.
+    """Statistics that the page shows beside the summary of the run."""
 
-    Attributes
-    ----------
-    ranked
-        Number of images that Stage I ranked.
-    entropy
-        int64 (2, 80): histogram with bins of :data:`ENTROPY_BIN` bits, of the images that Stage I kept and dropped.
-    similarity
-        int64 (3, 400): histogram of Stage I's survivors with bins of :data:`SIMILARITY_BIN` from -1: kept by quota,
-        kept by fill or preselected, dropped by Stage II.
-    kept
-        For each of the largest clusters, the kept images nearest to its centroid.
-    lowest_entropy, nearly_kept
-        The images of lowest and of highest entropy among those that Stage I dropped.
-    least_similar
-        The images of lowest similarity among those that Stage II dropped.
-    """
-
-    ranked: int
-    entropy: NDArray[np.int64]
+    ranked: int  # number of images that Stage I ranked
+    entropy: NDArray[np.int64]  # (2, 80): histogram, in ENTROPY_BIN, of the images that Stage I kept and dropped
+    #: (3, 400): histogram, in SIMILARITY_BIN from -1, of Stage I's survivors: kept by quota, kept by fill or
+    #: preselected, dropped by Stage II.
     similarity: NDArray[np.int64]
-    kept: dict[int, TopK]
-    lowest_entropy: TopK
-    nearly_kept: TopK
-    least_similar: TopK
+    kept: dict[int, TopK]  # for each of the largest clusters, the kept images nearest to its centroid
+    lowest_entropy: TopK  # of the images that Stage I dropped
+    nearly_kept: TopK  # those of highest entropy among them
+    least_similar: TopK  # of the images that Stage II dropped
 
     def kept_in_turn(self) -> list[Example]:
         """List the nearest image of every cluster, from the largest cluster on, then the second nearest, and so on."""
