@@ -117,3 +117,99 @@ def test_parts_of_a_sample_without_a_plain_image_need_a_field(tmp_path):
     with raises(errors.SourceError, "x.rgb.png", "x.seg.png"):
         keys(open_source(path))
     assert keys(open_source(f"{path}#rgb.png")) == ["x"]
+
+
+def test_the_mask_of_a_sample_whose_image_is_missing_is_no_image(tmp_path):
+    members = {"x.jpg": JPEG, "x.seg.png": PNG, "y.seg.png": PNG, "z.rgb.png": PNG}
+    source = open_source(make_tar(tmp_path / "t.tar", members))
+    with warns(SkippedFilesWarning, 1, ".png"):
+        assert source.total() == 2
+    assert keys(source) == ["x", "z"]
+
+
+def test_an_image_whose_name_makes_it_a_part_of_another_is_counted(tmp_path):
+    source = open_source(make_tar(tmp_path / "t.tar", {"x.jpg": JPEG, "x.crop.jpg": JPEG, "x.crop.png": PNG}))
+    with warns(SkippedFilesWarning, 1, ".crop.jpg"):
+        assert source.total() == 1
+
+
+def test_a_field_is_told_by_its_case_only_where_it_must_be(tmp_path):
+    path = make_tar(tmp_path / "t.tar", {"x.jpg": JPEG, "x.JPG": PNG, "y.JPG": TIFF, "z.mask.PNG": PNG, "z.Jpg": WEBP})
+    with raises(errors.SourceError, "x.jpg", "x.JPG"):
+        open_source(path).total()
+    source = open_source(f"{path}#jpg")
+    assert {item.key: item.data for item in source.read(source.shards[0])} == {"x": JPEG, "y": TIFF, "z": WEBP}
+
+
+def test_fields_are_given_in_the_order_of_preference(tmp_path):
+    members = {"a.png": PNG, "a.img_content": JPEG, "b.png": TIFF, "c.img_content": WEBP, "d.mask.png": PNG}
+    path = make_tar(tmp_path / "t.tar", members)
+    source = open_source(f"{path}#img_content;png")
+    with warns(SkippedFilesWarning, 1, ".png"):
+        assert source.total() == 3
+    assert [item.data for item in source.read(source.shards[0])] == [JPEG, TIFF, WEBP]
+
+
+def sparse_tar(path, kind, name, pieces, size):
+    """A tar file of one sparse file, in the form of GNU tar or of pax, as `tar --sparse` writes it."""
+    data = b"".join(data for _, data in pieces)
+    spans = [(start, len(data)) for start, data in pieces] + [(size, 0)]
+    words = [str(word) for span in spans for word in span]
+    records = {
+        "0.0": [("size", size), ("numblocks", len(spans))],
+        "0.1": [("size", size), ("name", name), ("map", ",".join(words))],
+        "1.0": [("major", 1), ("minor", 0), ("name", name), ("realsize", size)],
+    }.get(kind, [])
+    if kind == "0.0":
+        records += [(word, span[i]) for span in spans for i, word in enumerate(("offset", "numbytes"))]
+    if kind == "1.0":
+        listed = "\n".join([str(len(spans)), *words, ""]).encode()
+        data = listed + bytes(-len(listed) % 512) + data
+    info = tarfile.TarInfo(name if kind in ("gnu", "0.0") else f"./GNUSparseFile.1/{name}")
+    info.size = len(data)
+    head = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
+    if kind == "gnu":
+        numbers = [b"%011o\0" % number for span in spans for number in span]
+        info.size, rest = len(data), numbers[8:]
+        head[156:157], head[257:265] = b"S", b"ustar  \0"
+        head[386:482] = b"".join(numbers[:8]).ljust(96, b"\0")
+        head[482], head[483:495] = bool(rest), b"%011o\0" % size
+        head[148:156] = b"%06o\0 " % (sum(head[:148]) + sum(head[156:512]) + 8 * 32)
+        while rest:
+            head += b"".join(rest[:42]).ljust(504, b"\0") + bytes([len(rest) > 42]) + bytes(7)
+            rest = rest[42:]
+    else:
+        text = b""
+        for word, value in records:
+            record = f" GNU.sparse.{word}={value}\n"
+            text += f"{len(record) + 2 + (len(record) > 97)}{record}".encode()
+        extended = tarfile.TarInfo("pax")
+        extended.type, extended.size = tarfile.XHDTYPE, len(text)
+        head = bytearray(extended.tobuf(tarfile.USTAR_FORMAT) + text + bytes(-len(text) % 512)) + head
+    with tarfile.open(path, "w") as tar:
+        tar.addfile(tarfile.TarInfo("after.jpg"))
+    path.write_bytes(head + data + bytes(-len(data) % 512) + path.read_bytes())
+    return path
+
+
+@pytest.mark.parametrize("kind", ["gnu", "0.0", "0.1", "1.0"])
+@pytest.mark.parametrize("count", [0, 1, 3, 70])
+def test_sparse_files_of_a_tar_have_their_holes(tmp_path, kind, count):
+    pieces = [(1000 * i + 24, bytes([i + 1]) * 512) for i in range(count)]
+    expected = bytearray(1000 * count + 77)
+    for start, data in pieces:
+        expected[start : start + 512] = data
+    path = sparse_tar(tmp_path / "t.tar", kind, "x.jpg", pieces, len(expected))
+    with tarfile.open(path) as tar:
+        assert tar.extractfile(tar.next()).read() == expected
+    source = open_source(path)
+    assert [(item.key, item.data) for item in source.read(source.shards[0])] == [("x", bytes(expected)), ("after", b"")]
+
+
+def test_a_sparse_file_too_large_for_memory_and_a_damaged_map_are_counted(tmp_path):
+    path = sparse_tar(tmp_path / "t.tar", "1.0", "x.jpg", [(0, b"x" * 512)], 1 << 50)
+    with warns(SkippedFilesWarning, ".jpg (sparse file of 1,125,899,906,842,624 bytes"):
+        assert open_source(path).total() == 1
+    path.write_bytes(path.read_bytes().replace(b"\n512\n", b"\n999\n"))
+    with warns(SkippedFilesWarning, ".jpg (sparse file"):
+        assert open_source(path).total() == 1

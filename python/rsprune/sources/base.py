@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune.errors import ArgumentError, DtypeError, SourceError
+from rsprune.errors import ArgumentError, DtypeError, EmptyInputError, FormatError, SourceError
 
 __all__ = [
     "ImageData",
@@ -142,8 +142,27 @@ class Source(ABC):
         """Return how many bytes reading a shard takes from the disk."""
 
     def total(self) -> int:
-        """Count the images of the collection."""
-        return sum(map(self.count, self.shards))
+        """Count the images of the collection.
+
+        Raises
+        ------
+        FormatError
+            If shards are damaged; it names all of them.
+        EmptyInputError
+            If there are none.
+        """
+        total, damaged = 0, {}
+        for shard in self.shards:
+            try:
+                total += self.count(shard)
+            except FormatError as error:
+                damaged[shard.name] = str(error)
+        if damaged:
+            raise FormatError(describe_damaged(damaged, len(self.shards)))
+        if not total:
+            message = f"no images in any of the {len(self.shards)} shards: {', '.join(s.name for s in self.shards[:5])}"
+            raise EmptyInputError(message)
+        return total
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
@@ -163,7 +182,7 @@ SourceLike = str | os.PathLike[str] | Source | Sequence["str | os.PathLike[str] 
 
 
 class SkippedFilesWarning(UserWarning):
-    """Files of a collection were left out because they are no images."""
+    """Files of a collection were left out because they are no images, or no images of their own."""
 
 
 def describe_skipped(where: object, skipped: Mapping[str, int]) -> str:
@@ -178,7 +197,12 @@ def describe_skipped(where: object, skipped: Mapping[str, int]) -> str:
     """
     counts = sorted(skipped.items(), key=lambda one: (-one[1], one[0]))
     kinds = ", ".join(f"{count} {extension or 'without extension'}" for extension, count in counts)
-    return f"{sum(skipped.values())} files in {where} are no images and are left out: {kinds}"
+    return f"{sum(skipped.values())} files in {where} are not read as images: {kinds}"
+
+
+def describe_damaged(damaged: Mapping[str, str], shards: int) -> str:
+    """Return the text of an error about damaged shards: what is wrong with each."""
+    return f"{len(damaged)} of {shards} shards cannot be read: {'; '.join(damaged.values())}"
 
 
 def check_rows(shard: Shard, rows: Sequence[int] | None, images: int) -> Sequence[int]:

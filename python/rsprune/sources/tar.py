@@ -1,20 +1,22 @@
 """Where the members of a tar file lie: its headers, read once, without its data.
 
 The standard library's reader builds an object of twenty fields for each member and checks much that does not matter
-here. Formats: POSIX ustar and pax, GNU long names, base-256 sizes.
+here; it reads the maps of sparse files alone, which are rare. Formats: POSIX ustar and pax, GNU long names, base-256
+sizes, sparse files of GNU tar and of pax, and several tar files one behind the other.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import posixpath
+import tarfile
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rsprune.errors import FormatError
 from rsprune.sources.filesystem import read_at
 
-__all__ = ["Member", "members"]
+__all__ = ["Member", "members", "read_member"]
 
 BLOCK = 512
 ZERO = bytes(BLOCK)
@@ -23,14 +25,36 @@ CHECKSUM = slice(148, 156)
 WINDOW = 1 << 18
 #: A longer name or pax header than this is damage: it would be read into memory.
 LONGEST_EXTENSION = 1 << 20
+#: A sparse file takes this much memory at most; a few blocks of a tar file can stand for any number of zeros.
+LARGEST_SPARSE = 1 << 30
+
+#: The kinds of members that hold no bytes of an image.
+KINDS = {b"1": "hard link", b"2": "symbolic link", b"3": "character device", b"4": "block device", b"6": "fifo"}
+FOLDERS = (b"5", b"D", b"V", b"N")
+DAMAGED_MAP = "sparse file with a damaged map"
 
 
 class Member(NamedTuple):
-    """A regular file in a tar file: its path, and where its data lies, in bytes."""
+    """A file in a tar file.
+
+    Attributes
+    ----------
+    path : str
+        Its path.
+    offset, size : int
+        Where its data begins, and how many bytes it has; a link has those of its target.
+    pieces : tuple of (int, int)
+        Of a sparse file, the place and the size of each piece of data, which lie one behind the other from ``offset``
+        on; zeros are between them.
+    problem : str
+        Why it cannot be read; empty for a file that can.
+    """
 
     path: str
     offset: int
     size: int
+    pieces: tuple[tuple[int, int], ...] = ()
+    problem: str = ""
 
 
 @dataclass(slots=True)
@@ -50,8 +74,24 @@ class _Window:
         return self.data[at : at + size]
 
 
-def members(fd: int, name: str) -> Iterator[Member]:
-    """Yield the regular files of the tar file open at ``fd``, in their order.
+def read_member(fd: int, member: Member) -> bytes:
+    """Read the bytes of a member; fewer than its size only if the file ends before."""
+    if not member.pieces:
+        return read_at(fd, member.size, member.offset)
+    data, offset = bytearray(member.size), member.offset
+    for start, size in member.pieces:
+        piece = read_at(fd, size, offset)
+        if len(piece) < size:
+            return b""
+        data[start : start + size] = piece
+        offset += size
+    return bytes(data)
+
+
+def members(fd: int, name: str) -> list[Member]:
+    """List the files of the tar file open at ``fd``, in their order. A file of no bytes has none.
+
+    What follows the mark of the end is read on where it is another tar file.
 
     Raises
     ------
@@ -60,46 +100,123 @@ def members(fd: int, name: str) -> Iterator[Member]:
     """
     length = os.fstat(fd).st_size
     window = _Window(fd)
-    offset = 0
-    longname: str | None = None
+    found: list[Member] = []
+    links: dict[int, tuple[bytes, str]] = {}
+    offset = first = 0
+    ended = length == 0
+    long: dict[bytes, str] = {}
     pax: dict[str, str] = {}
     common: dict[str, str] = {}
     while True:
         header = window.read(offset, BLOCK)
         if header == ZERO:
-            return
-        if len(header) < BLOCK:
-            message = f"{name} ends at byte {length} without the mark of its end: it is not complete"
-            raise FormatError(message)
-        _check(header, name, offset)
+            if not ended:
+                _follow(found, links)
+            offset, ended, common = offset + BLOCK, True, {}
+            continue
+        if ended and not header.strip(b"\0"):
+            return found
+        try:
+            if len(header) < BLOCK:
+                message = f"{name} ends at byte {length} without the mark of its end: it is not complete"
+                raise FormatError(message)
+            _check(header, name, offset)
+        except FormatError:
+            if not ended:
+                raise
+            problem = "piece of data behind the end of the tar file"
+            return [*found, Member("", offset, length - offset, problem=problem)]
+        ended = False
         kind = header[156:157]
+        if not (long or pax):
+            first = offset
         size = int(pax["size"]) if "size" in pax else _number(header[124:136], name, offset)
+        if kind in KINDS or kind == b"5":  # no data follows, whatever their size says
+            size = 0
         start = offset + BLOCK
         end = start + size
         if size < 0:
             message = f"{name} is damaged: its member at byte {offset} has the size {size}"
             raise FormatError(message)
+        sparse = _sparse(fd, first) if kind == b"S" or "sparse" in pax else None
+        if sparse is not None and kind == b"S":
+            end = max(start, sparse.offset) + size  # its map may go on behind the header
         if end > length:
             message = f"{name} is cut short: its member at byte {offset} needs {end} bytes, the file has {length}"
             raise FormatError(message)
         offset = end + -size % BLOCK
-        if kind in b"LKxg":
+        if kind in (b"L", b"K", b"x", b"X", b"g"):
             if size > LONGEST_EXTENSION:
                 message = f"{name} is damaged: a header of {size} bytes at byte {start - BLOCK}"
                 raise FormatError(message)
             data = window.read(start, size)
-            if kind == b"L":
-                longname = _text(data)
-            elif kind == b"x":
-                pax = _pax(data, name, start)
+            if kind in (b"L", b"K"):
+                long[kind] = _text(data)
             elif kind == b"g":
                 common |= _pax(data, name, start)
+            else:
+                pax = _pax(data, name, start)
             continue
-        if kind in (b"0", b"\0", b"7"):
-            path = longname or pax.get("path") or common.get("path") or _path(header)
-            if not path.endswith("/"):  # how the oldest format marks a folder
-                yield Member(path, start, size)
-        longname, pax = None, {}
+        path = pax.get("GNU.sparse.name") or long.get(b"L") or pax.get("path") or common.get("path") or _path(header)
+        if sparse is not None:
+            if sparse.offset + sum(size for _, size in sparse.pieces) > end:
+                sparse = Member(path, start, 0, problem=DAMAGED_MAP)
+            found.append(sparse._replace(path=path))
+        elif kind in KINDS:
+            if kind in (b"1", b"2"):
+                links[len(found)] = kind, long.get(b"K") or pax.get("linkpath") or _text(header[157:257])
+            found.append(Member(path, start, 0, problem=KINDS[kind]))
+        elif kind not in FOLDERS and not path.endswith("/"):  # how the oldest format marks a folder
+            problem = "" if kind in (b"0", b"\0", b"7") else f"member of the type {kind!r}"
+            found.append(Member(path, start, size, problem=problem))
+        long, pax = {}, {}
+
+
+def _follow(found: list[Member], links: dict[int, tuple[bytes, str]]) -> None:
+    """Give links the data of the members that they name: hard links that of an earlier one, symbolic ones of the last.
+
+    The links are taken out of ``links``: a tar file behind this one has its own.
+    """
+    if not links:
+        return
+    by_path: dict[str, list[int]] = {}
+    for number, member in enumerate(found):
+        by_path.setdefault(posixpath.normpath(member.path), []).append(number)
+
+    def target(number: int) -> int | None:
+        kind, link = links[number]
+        hard = kind == b"1"
+        path = posixpath.normpath(link if hard else posixpath.join(posixpath.dirname(found[number].path), link))
+        return next((one for one in reversed(by_path.get(path, [])) if not hard or one < number), None)
+
+    for number, (kind, _) in links.items():
+        seen, at = {number}, target(number)
+        while at is not None and at in links and at not in seen:
+            seen.add(at)
+            at = target(at)
+        if at is None or at in links:
+            found[number] = found[number]._replace(problem=f"{KINDS[kind]} to no file in it")
+        else:
+            found[number] = found[at]._replace(path=found[number].path)
+    links.clear()
+
+
+def _sparse(fd: int, offset: int) -> Member:
+    """Read the map of the sparse file whose headers begin at ``offset``."""
+    with os.fdopen(os.dup(fd), "rb") as file:
+        file.seek(offset)
+        try:
+            tar = tarfile.TarFile(fileobj=file, encoding="utf-8", errors="backslashreplace")
+            info: Any = tar.next()
+            pieces = tuple((start, size) for start, size in info.sparse if size)
+        except (tarfile.TarError, ValueError, IndexError, TypeError, AttributeError, OverflowError):
+            return Member("", offset, 0, problem=DAMAGED_MAP)
+    places = [0, *(place for start, size in pieces for place in (start, start + size)), info.size]
+    if places != sorted(places):
+        return Member("", info.offset_data, 0, problem=DAMAGED_MAP)
+    if info.size > LARGEST_SPARSE:
+        return Member("", info.offset_data, 0, problem=f"sparse file of {info.size:,} bytes")
+    return Member("", info.offset_data, info.size, pieces or ((0, 0),))
 
 
 def _check(header: bytes, name: str, offset: int) -> None:
@@ -113,7 +230,7 @@ def _number(field: bytes, name: str, offset: int) -> int:
     if field[0] == 0x80:  # base 256, for sizes from 8 GiB on
         return int.from_bytes(field[1:], "big")
     try:
-        return int(field.rstrip(b"\0 ").strip() or b"0", 8)
+        return int(field.split(b"\0", 1)[0].strip() or b"0", 8)
     except ValueError:
         message = f"{name} is damaged, or no tar file: {field!r} in the header at byte {offset} is not a number"
         raise FormatError(message) from None
@@ -130,7 +247,7 @@ def _path(header: bytes) -> str:
 
 
 def _pax(data: bytes, name: str, offset: int) -> dict[str, str]:
-    """The records ``<length> <key>=<value>`` that matter: path and size. Each ends in a line feed."""
+    """The records ``<length> <key>=<value>`` that matter: path, link, size, and if it is sparse. Each ends a line."""
     records = {}
     at = 0
     try:
@@ -140,8 +257,10 @@ def _pax(data: bytes, name: str, offset: int) -> dict[str, str]:
             key, separator, value = data[at + len(digits) + 1 : at + length - 1].partition(b"=")
             if length <= len(digits) or not separator:
                 raise ValueError
-            if key in (b"path", b"size"):
+            if key in (b"path", b"size", b"linkpath", b"GNU.sparse.name"):
                 records[key.decode()] = value.decode("utf-8", "backslashreplace")
+            if key.startswith(b"GNU.sparse."):
+                records["sparse"] = "yes"
             at += length
         int(records.get("size", 0))
     except ValueError:

@@ -7,16 +7,16 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import quote
 
-from rsprune.errors import EmptyInputError, FormatError, SourceError
+from rsprune.errors import FormatError, SourceError
 from rsprune.sources.base import Item, Shard, SkippedFilesWarning, Source, check_rows, describe_skipped
-from rsprune.sources.filesystem import open_regular, read_at, regular_size
+from rsprune.sources.filesystem import open_regular, regular_size
 from rsprune.sources.formats import HEAD, IMAGE_EXTENSIONS, OTHER_EXTENSIONS, is_image
-from rsprune.sources.tar import Member, members
+from rsprune.sources.tar import Member, members, read_member
 
 __all__ = ["TarSource", "expand_braces"]
 
@@ -30,8 +30,12 @@ TAR_IMAGE_EXTENSIONS = IMAGE_EXTENSIONS | {".img_content"}
 MEMBER = re.compile(r"(?s)((?:.*/)?[^./][^/]*?)((?:\.[A-Za-z_][\w-]*)*\.(?!\d+\Z)[^./]*)")
 
 
+#: The members of a sample: their numbers in the tar file, their fields, and where they lie.
+_Sample = list[tuple[int, str, Member]]
+
+
 class _Content(NamedTuple):
-    """The images of a tar file by key, in the order of its members, and how many members are none by extension."""
+    """The images of a tar file by key, in the order of its members, and how many members are left out by extension."""
 
     images: list[tuple[str, Member]]
     skipped: Counter[str]
@@ -42,8 +46,9 @@ class TarSource(Source):
 
     The members with the same key are a sample: its image, and what is known of it (captions, metadata, masks), which is
     passed over. The image is the member whose whole field is an image's extension (``x.jpg`` before ``x.seg.png``),
-    or else the only one that ends in one, or else the only one that begins as an image. If all images of a tar file lie
-    in folders then those of the first level are the classes.
+    or else the only one that ends in one, unless such a field stands beside the image in other samples, or else the
+    only one that begins as an image. If all images of a tar file lie in folders then those of the first level are the
+    classes. Links stand for the members that they name. A tar file without an image is a shard of no rows.
 
     Nothing is read before :meth:`read`; that reads the headers of one tar file, and then the images asked for, each
     from its place.
@@ -53,7 +58,8 @@ class TarSource(Source):
     paths : sequence of Path
         The tar files. Their order does not matter: shards are ordered by name.
     field : str, optional
-        The field of the images where samples hold several: ``"jpg"``, ``"rgb.png"``.
+        The field of the images where samples hold several: ``"jpg"``, ``"rgb.png"``; or several fields, of which a
+        sample's image has the first that is there: ``"jpg;png"``.
 
     Raises
     ------
@@ -108,7 +114,7 @@ class TarSource(Source):
             labelled = all(_folder(member.path) for _, member in images)
             for row in check_rows(shard, rows, len(images)):
                 key, member = images[row]
-                data = read_at(fd, member.size, member.offset)
+                data = read_member(fd, member)
                 if len(data) < member.size:
                     message = f"{path} was cut short while it was read: {member.path} ends too early"
                     raise FormatError(message)
@@ -120,15 +126,17 @@ class TarSource(Source):
         Warns
         -----
         SkippedFilesWarning
-            For members of samples without an image.
+            For members of samples without an image, masks beside an image, what is no file, and no images at all.
         """
         if shard.name not in self._counts:
             path = self._paths[shard.name]
             with open_regular(path) as fd:
                 images, skipped = self._content(fd, path)
             self._counts[shard.name] = len(images)
-            if skipped:
-                warnings.warn(describe_skipped(path, skipped), SkippedFilesWarning, stacklevel=2)
+            message = describe_skipped(path, skipped) if skipped else f"{path} is empty"
+            if skipped or not images:
+                none = "" if images else ". It has no images, and counts as a shard of no rows"
+                warnings.warn(message + none, SkippedFilesWarning, stacklevel=2)
         return self._counts[shard.name]
 
     def size(self, shard: Shard) -> int:
@@ -141,43 +149,68 @@ class TarSource(Source):
         return {"kind": "webdataset", "shards": shards} | ({"field": self._field} if self._field else {})
 
     def _content(self, fd: int, path: Path) -> _Content:
-        samples: dict[str, list[tuple[str, Member]]] = {}
-        for member in members(fd, str(path)):
-            if not member.path.rpartition("/")[2].startswith("."):  # as in a folder, hidden files are left out
+        samples: dict[str, _Sample] = {}
+        skipped: Counter[str] = Counter()
+        for number, member in enumerate(members(fd, str(path))):
+            name = member.path.rpartition("/")[2]
+            if member.problem:
+                skipped[f"{_extension(name)} ({member.problem})" if "." in name else member.problem] += 1
+            elif not name.startswith("."):  # as in a folder, hidden files are left out
                 match = MEMBER.fullmatch(member.path)
                 key, field = match.groups() if match else (member.path, "")
-                samples.setdefault(key, []).append((field.lower(), member))
-        images: list[tuple[str, Member]] = []
-        skipped: Counter[str] = Counter()
+                samples.setdefault(key, []).append((number, field, member))
+        beside = set() if self._field else _fields_beside(samples.values())
+        images: list[tuple[int, str, Member]] = []
         for key, sample in samples.items():
-            found = _images(fd, sample, self._field)
-            if len({member.path for member in found}) > 1:
-                names = ", ".join(member.path for member in found)
+            found = _images(fd, sample, self._field, beside)
+            if len({member.path for _, _, member in found}) > 1:
+                names = ", ".join(member.path for _, _, member in found)
                 message = (
-                    f"the sample {key!r} of {path} has several images: {names}. Name the field of one of them: "
-                    f"'{path.name}#{found[0].path.removeprefix(key).lstrip('.')}'"
+                    f"the sample {key!r} of {path} has several images: {names}. Name the field of one of them behind "
+                    f"the tar files: '{path}#{found[0][1].lstrip('.')}'"
                 )
                 raise SourceError(message)
-            images += [(key, member) for member in found]
+            images += [(number, key, member) for number, _, member in found]
             if not found:
-                skipped.update(_extension(field) for field, _ in sample)
-        if not images:
-            message = f"no images in {path}: no member is an image by its extension or its first bytes"
-            raise EmptyInputError(message)
-        return _Content(sorted(images, key=lambda image: image[1].offset), skipped)
+                skipped.update(_extension(field.lower()) for _, field, _ in sample)
+            elif not self._field:
+                # Such as x.crop.jpg beside x.jpg: by its name it belongs to x.jpg, but it may be an image of its own.
+                image = _extension(found[0][1])
+                beside_it = (one[1] for one in sample if one not in found)
+                skipped.update(f"{field} beside {image}" for field in beside_it if _extension(field) == image)
+        return _Content([(key, member) for _, key, member in sorted(images)], skipped)
 
 
-def _images(fd: int, sample: list[tuple[str, Member]], field: str | None) -> list[Member]:
+def _fields_beside(samples: Iterable[_Sample]) -> set[str]:
+    """Find the fields of images that stand beside the plain image of a sample: ``.seg.png`` beside ``.jpg``."""
+    beside: set[str] = set()
+    for sample in samples:
+        fields = {field.lower() for _, field, _ in sample}
+        if not fields.isdisjoint(TAR_IMAGE_EXTENSIONS):
+            beside |= {field for field in fields - TAR_IMAGE_EXTENSIONS if _is_image(field)}
+    return beside
+
+
+def _images(fd: int, sample: _Sample, wanted: str | None, beside: set[str]) -> _Sample:
     """Find the images among the members of a sample."""
-    if field is not None:
-        return [member for its, member in sample if its == f".{field.lower()}"]
-    whole = [member for its, member in sample if its in TAR_IMAGE_EXTENSIONS]
-    ending = whole or [member for its, member in sample if _extension(its) in TAR_IMAGE_EXTENSIONS]
-    return ending or [
-        member
-        for its, member in sample
-        if _extension(its) not in OTHER_EXTENSIONS and is_image(read_at(fd, min(HEAD, member.size), member.offset))
-    ]
+    for name in wanted.split(";") if wanted else ():
+        exact = [one for one in sample if one[1] == f".{name}"]
+        if found := exact or [one for one in sample if one[1].lower() == f".{name.lower()}"]:
+            return found
+    if wanted:
+        return []
+    whole = [one for one in sample if one[1].lower() in TAR_IMAGE_EXTENSIONS]
+    if ending := whole or [one for one in sample if _is_image(one[1])]:
+        return [one for one in ending if one[1].lower() not in beside]
+    return [one for one in sample if _extension(one[1].lower()) not in OTHER_EXTENSIONS and is_image(_head(fd, one[2]))]
+
+
+def _head(fd: int, member: Member) -> bytes:
+    return read_member(fd, member if member.pieces else member._replace(size=min(HEAD, member.size)))[:HEAD]
+
+
+def _is_image(field: str) -> bool:
+    return _extension(field.lower()) in TAR_IMAGE_EXTENSIONS
 
 
 def _extension(field: str) -> str:
