@@ -30,6 +30,7 @@ __all__ = [
     "ImageError",
     "ImageTooLargeError",
     "InvalidRowError",
+    "KeyMismatchError",
     "MissingDependencyError",
     "MissingInputError",
     "NoValidPixelsError",
@@ -128,6 +129,10 @@ class DuplicateKeyError(SourceError):
 
 class ConfigMismatchError(RspruneError, ValueError):
     """A run folder that was started with a different configuration."""
+
+
+class KeyMismatchError(ConfigMismatchError):
+    """A row of a collection whose key is not the one that it had when the collection was read before."""
 
 
 class WorkerError(RspruneError, RuntimeError):

@@ -21,6 +21,10 @@ EXAMPLES = """
 def command(
     run: Annotated[Path, typer.Argument(help="A finished run folder.")],
     keys: Annotated[list[str], typer.Argument(help="Keys of images, as in selected.txt.")],
+    source: Annotated[
+        list[str] | None,
+        typer.Option("--source", "-s", help="The images of the run: checks that they are still the same."),
+    ] = None,
     json: common.Json = False,
 ) -> None:
     """Say why images were kept or dropped: entropy and rank, cluster, similarity and rank, phase, and the cut-offs."""
@@ -28,7 +32,7 @@ def command(
 
     unknown = None
     try:
-        explanations = explain(run, keys)
+        explanations = explain(run, keys, common.one_or_many(source) if source else None)
     except UnknownKeyError as error:
         unknown, explanations = error, error.explanations
     for explanation in explanations:

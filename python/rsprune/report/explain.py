@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rsprune.errors import UnknownKeyError
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.reader import NOT_CHOSEN, PHASES, RunReader
+from rsprune.sources import SourceLike, open_source
 
 __all__ = ["Explanation", "explain"]
 
@@ -127,7 +128,9 @@ class Found:
     nearer: int = 0  # images of its cluster that Stage II ranks before it
 
 
-def explain(run: str | Path | RunFolder, keys: str | Sequence[str]) -> list[Explanation]:
+def explain(
+    run: str | Path | RunFolder, keys: str | Sequence[str], source: SourceLike | None = None
+) -> list[Explanation]:
     """Say why images were kept or dropped.
 
     Parameters
@@ -136,6 +139,8 @@ def explain(run: str | Path | RunFolder, keys: str | Sequence[str]) -> list[Expl
         The folder of a finished run.
     keys
         The images' keys, or one of them. Of a key that several images share, the first is meant.
+    source
+        The collection, where it should be made sure that it still is the one that the run was made from.
 
     Returns
     -------
@@ -151,8 +156,12 @@ def explain(run: str | Path | RunFolder, keys: str | Sequence[str]) -> list[Expl
         ``run`` is no run folder.
     UnfinishedRunError
         The run has not come to its end.
+    KeyMismatchError
+        The collection is not the one that the run was made from, or was not between the stages of the run.
     """
     finished = RunReader(run, finished=True)
+    if source is not None:
+        finished.check_source(open_source(source))
     keys = [keys] if isinstance(keys, str) else list(keys)
     found, likeness = find(finished, keys)
     for name in {one.shard for one in found.values()}:

@@ -16,10 +16,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rsprune import _core
-from rsprune.errors import RspruneError
+from rsprune.errors import KeyMismatchError, RspruneError
 from rsprune.report.statistics import Example, RunStatistics
 from rsprune.runs.reader import RunReader
 from rsprune.sources import ImageData, Source
+from rsprune.sources.keys import read_known
 
 __all__ = ["SIDE", "Gallery", "thumbnails"]
 
@@ -45,7 +46,7 @@ class Gallery:
         else:
             entropy = run.config.get("entropy", {})
             options = {name: entropy.get(name) for name in ("bands", "valid_range", "max_pixels")}
-            self.images = thumbnails(source, examples, self.keys, options)
+            self.images = thumbnails(source, examples, self.keys, options, run.folder.path)
 
     def tiles(self, examples: Sequence[Example]) -> str:
         """Make a grid of images; empty when the collection cannot be read."""
@@ -84,7 +85,7 @@ def pictures_of(page: Path) -> dict[str, str]:
 
 
 def thumbnails(
-    source: Source, examples: Iterable[Example], keys: Mapping[int, str], options: Mapping[str, Any]
+    source: Source, examples: Iterable[Example], keys: Mapping[int, str], options: Mapping[str, Any], run: Path
 ) -> dict[int, str]:
     """Read images and scale them down.
 
@@ -95,14 +96,21 @@ def thumbnails(
     examples
         The images to read. Only these are read, and one is held at a time.
     keys
-        The key of each by its row number. An image that the source now gives another key is left out.
+        The key of each by its row number.
     options
         ``bands``, ``valid_range`` and ``max_pixels`` of the decoder.
+    run
+        The run folder.
 
     Returns
     -------
     dict
         ``data:`` addresses of JPEG images by row number. Images that cannot be read now are not in it.
+
+    Raises
+    ------
+    KeyMismatchError
+        A row has another key now.
     """
     wanted: dict[str, dict[int, int]] = defaultdict(dict)
     for example in examples:
@@ -113,11 +121,14 @@ def thumbnails(
         rows = sorted(wanted[name])
         # The page is about a run that is over: images that have gone since then leave gaps in it, no error.
         try:
-            for row, item in zip(rows, source.read(parts[name], rows), strict=False):
-                number = wanted[name][row]
-                image = decode(item.data, options) if item.key == keys[number] else None
+            numbers = [wanted[name][row] for row in rows]
+            known = [keys[number] for number in numbers]
+            for number, item in zip(numbers, read_known(source, parts[name], rows, known, run), strict=True):
+                image = decode(item.data, options)
                 if image is not None:
                     found[number] = data_address(image)
+        except KeyMismatchError:
+            raise
         except (OSError, RspruneError):
             continue
     return found

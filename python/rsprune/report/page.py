@@ -58,8 +58,12 @@ def write_report(folder: RunFolder | str | Path, source: Source | None = None) -
         The folder is no run folder.
     UnfinishedRunError
         The run is not finished.
+    KeyMismatchError
+        The collection is not the one that the run was made from, or was not between the stages of the run.
     """
     run = RunReader(folder, finished=True)
+    if source is not None:
+        run.check_source(source)
     counts = run_statistics(run)
     gallery = Gallery(run, counts, source)
     title = escape(headline(run.summary))

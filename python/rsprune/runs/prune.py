@@ -130,6 +130,8 @@ def prune(
         then ``rsprune select`` can choose fewer from the folder.
     ConfigMismatchError
         ``out`` holds a run of a different configuration.
+    KeyMismatchError
+        ``out`` holds a run of other images.
     EmptyInputError
         None of the images could be read, or too few of the reference.
     EncoderMismatchError
@@ -161,6 +163,7 @@ def prune(
     }
     with folder.lock(), show_progress(progress) as shown:
         folder.start(config)
+        RunReader(folder).check_source(images)
         context, runner = RunContext(folder, config, options.execution.threads), options.execution.open_runner()
         summary = runner.map_merge(EntropyStage(context, images, options.gray), shown)
         require_readable(summary, folder.path / "entropy")

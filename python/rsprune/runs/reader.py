@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 
 from rsprune.centroids import Centroids
 from rsprune.errors import DamagedFileError, UnfinishedRunError
-from rsprune.io import read_record, read_table
+from rsprune.io import digest, read_record, read_table
 from rsprune.runs.folder import REMEDY, RunFolder
 from rsprune.runs.summary import ShardSummary
 from rsprune.selection import COUNTS, Selection
+from rsprune.sources import Source
 from rsprune.sources.file_list import duplicate_candidates
+from rsprune.sources.keys import check_keys, compare_keys
 
-__all__ = ["NOT_CHOSEN", "PHASES", "RunIndex", "RunReader", "ShardRows"]
+__all__ = ["NOT_CHOSEN", "PHASES", "RunIndex", "RunReader", "ShardRows", "positions_of"]
 
 #: The phases, as ``selection.parquet`` numbers them.
 PHASES = ("quota", "fill", "preselected")
@@ -128,6 +130,7 @@ class RunReader:
     def __init__(self, run: RunFolder | str | Path, *, finished: bool = False) -> None:
         self.folder = run if isinstance(run, RunFolder) else RunFolder(run)
         self.config = self.folder.read_config()
+        self._joined: set[str] = set()
         names = {path.stem for room in ("entropy", "embeddings") for path in (self.folder.path / room).glob("*.json")}
         self.shards = tuple(sorted(names))
         if finished:
@@ -218,9 +221,13 @@ class RunReader:
         """Read the table of images that could not be read."""
         return self.table(self.folder.quarantine, columns)
 
+    def names(self, shard: str) -> pa.ChunkedArray:
+        """Read the keys of all rows of a shard as the source gives them."""
+        return self.table(self.folder.entropy(shard), ["key"])["key"]
+
     def keys(self, shard: str) -> pa.ChunkedArray:
         """Read the keys of all rows of a shard."""
-        return self.table(self.folder.entropy(shard), ["key"])["key"]
+        return self.names(shard)
 
     def keys_of(self, rows: NDArray[np.int64]) -> list[str]:
         """Read the keys of ascending rows, numbered through all shards."""
@@ -236,7 +243,20 @@ class RunReader:
         return values.astype(np.float64)
 
     def assignments(self, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read Stage II's table of a shard; of no rows if it has embedded nothing of it."""
+        """Read Stage II's table of a shard; of no rows if it has embedded nothing of it.
+
+        Raises
+        ------
+        KeyMismatchError
+            Stage I has read other images in these rows.
+        """
+        if shard not in self._joined and self.folder.record(self.folder.entropy(shard)).is_file():
+            keys = self.names(shard).to_pylist()
+            table = self.table(self.folder.assignments(shard), ["row", "key"])
+            rows = table["row"].to_pylist()
+            known = [keys[row] if row < len(keys) else None for row in rows]
+            compare_keys(shard, rows, known, table["key"].to_pylist(), self.folder.path)
+            self._joined.add(shard)
         return self.table(self.folder.assignments(shard), columns)
 
     def embedded(self, columns: Sequence[str]) -> pa.Table:
@@ -260,6 +280,25 @@ class RunReader:
         """Read the entropies of all rows that were embedded, float64 (M,) in bits."""
         parts = [self.entropy(one)[self.assignments(one, ["row"])["row"].to_numpy()] for one in self.shards]
         return np.concatenate(parts)
+
+    def check_source(self, source: Source) -> None:
+        """Compare the keys of a collection with those that it had when the shards that are done were read.
+
+        Raises
+        ------
+        KeyMismatchError
+            It names the shard, and the first row whose key is another one now.
+        """
+        for shard in source.shards:
+            places = (self.folder.entropy(shard.name), self.folder.assignments(shard.name))
+            path = next((path for path in places if self.folder.is_whole(path)), None)
+            if path is not None and (found := source.read_keys(shard)) is not None:
+                # The record's digest spares the table; it is that of all rows if the stage took all.
+                if read_record(self.folder.record(path)).get("keys") == digest(found):
+                    continue
+                table = self.table(path, ["key"] if path == places[0] else ["row", "key"])
+                rows = table["row"].to_pylist() if "row" in table.column_names else None
+                check_keys(source, shard, rows, table["key"].to_pylist(), self.folder.path)
 
     # --- a finished run ----------------------------------------------------------------------------------------------
 

@@ -133,6 +133,13 @@ class Source(ABC):
             If the shard cannot be read.
         """
 
+    def read_keys(self, shard: Shard) -> list[str] | None:
+        """Return the keys of a shard's images in the order of the rows; None if they are only known with the images.
+
+        With them a collection that has changed is told before an image is read, and not only when a row of it is.
+        """
+        return None
+
     @abstractmethod
     def count(self, shard: Shard) -> int:
         """Count the images of a shard, reading none of them."""

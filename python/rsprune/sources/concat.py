@@ -62,6 +62,12 @@ class ConcatSource(Source):
         for item in source.read(inner, rows):
             yield replace(item, key=f"{prefix}/{item.key}")
 
+    def read_keys(self, shard: Shard) -> list[str] | None:
+        """Return the keys of a shard, the number of their collection before each."""
+        prefix, source, inner = self._places[shard.name]
+        keys = source.read_keys(inner)
+        return None if keys is None else [f"{prefix}/{key}" for key in keys]
+
     def count(self, shard: Shard) -> int:
         """Count the images of a shard."""
         _, source, inner = self._places[shard.name]

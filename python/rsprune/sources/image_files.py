@@ -79,10 +79,15 @@ class FileSource(Source):
     def read(self, shard: Shard, rows: Sequence[int] | None = None) -> Iterator[Item]:
         """Yield the images of a shard as paths; nothing is opened."""
         packed = self._packed[shard.name]
-        keys = packed.unpack(packed.keys)
+        keys = self.read_keys(shard)
         labels = packed.unpack(packed.labels)
         for row in check_rows(shard, rows, len(keys)):
             yield Item(keys[row], os.path.join(self._root, keys[row]), labels[row] if self._labelled else None)  # noqa: PTH118
+
+    def read_keys(self, shard: Shard) -> list[str]:
+        """Return the keys of a shard."""
+        packed = self._packed[shard.name]
+        return packed.unpack(packed.keys)
 
     def count(self, shard: Shard) -> int:
         """Count the images of a shard."""

@@ -120,6 +120,12 @@ class TarSource(Source):
                     raise FormatError(message)
                 yield Item(key, data, _folder(member.path) if labelled else None)
 
+    def read_keys(self, shard: Shard) -> list[str]:
+        """Return the keys of a shard: reads the headers of its file."""
+        path = self._paths[shard.name]
+        with open_regular(path) as fd:
+            return [key for key, _ in self._content(fd, path).images]
+
     def count(self, shard: Shard) -> int:
         """Count the images of a shard: reads the headers of its file, once.
 

@@ -29,8 +29,9 @@ from rsprune.io import atomic_write, digest, provenance_header, read_json, read_
 from rsprune.runners import Progress, show_progress
 from rsprune.runs.config import source_config
 from rsprune.runs.folder import RunFolder
-from rsprune.runs.reader import RunReader
+from rsprune.runs.reader import RunReader, positions_of
 from rsprune.sources import Item, Shard, Source, SourceLike, open_source
+from rsprune.sources.keys import check_keys, read_known
 from rsprune.training.autoencoder import Autoencoder, expected_moments, sample_posterior
 from rsprune.training.transforms import Transform
 
@@ -50,25 +51,55 @@ LATENT_SCHEMA = pa.schema(
 )
 
 
-def selected_rows(source: Source, run: str | Path | None) -> tuple[dict[str, NDArray[np.int64]], str | None]:
-    """Return the rows of a collection that a run selected, or all rows if ``run`` is None.
+@dataclass(frozen=True)
+class SelectedRows:
+    """Rows of a collection that are encoded.
 
-    For the name of each shard these are the positions within it, int64 (n,), ascending. The digest of the run's
-    manifest is returned, too; None for all rows.
+    Attributes
+    ----------
+    rows
+        By shard, their positions within it, int64 (n,), ascending.
+    keys
+        By shard, the keys that the run knows them by; empty if all rows of the collection are taken.
+    run
+        The run folder.
+    digest
+        The digest of the run's manifest; None for all rows.
     """
+
+    rows: dict[str, NDArray[np.int64]]
+    keys: dict[str, list[str]]
+    run: Path
+    digest: str | None
+
+    def read(self, source: Source, shard: Shard) -> Iterator[Item]:
+        """Read the rows of a shard."""
+        rows = self.rows[shard.name].tolist()
+        if self.digest is None:
+            return source.read(shard, rows)
+        return read_known(source, shard, rows, self.keys[shard.name], self.run)
+
+
+def selected_rows(source: Source, run: str | Path | None) -> SelectedRows:
+    """Return the rows of a collection that a run selected, or all rows if ``run`` is None."""
     if run is None:
-        return {shard.name: np.arange(source.count(shard)) for shard in source.shards}, None
+        return SelectedRows({shard.name: np.arange(source.count(shard)) for shard in source.shards}, {}, Path(), None)
     reader = RunReader(run)
     selected_from, given = reader.config.get("source"), source_config(source)
     if selected_from != given:
         message = f"{reader.folder.path} selected from another collection: {selected_from} there, {given} here"
         raise ConfigMismatchError(message)
+    reader.check_source(source)
     table = reader.selected(["key", "shard", "row"])
     rows = {shard.name: np.empty(0, np.int64) for shard in source.shards}
-    shards, positions = table["shard"].to_numpy().astype(str), table["row"].to_numpy()
-    for name in np.unique(shards).tolist():
-        rows[name] = np.sort(positions[shards == name])
-    return rows, digest([table[name].to_pylist() for name in table.column_names])
+    keys: dict[str, list[str]] = {name: [] for name in rows}
+    for name, at in positions_of(table["shard"]):
+        chosen = table.take(pa.array(at)).sort_by("row")
+        rows[name], keys[name] = chosen["row"].to_numpy(), chosen["key"].to_pylist()
+        check_keys(source, Shard(name), rows[name].tolist(), keys[name], reader.folder.path)
+    return SelectedRows(
+        rows, keys, reader.folder.path, digest([table[name].to_pylist() for name in table.column_names])
+    )
 
 
 def cache_latents(
@@ -110,6 +141,8 @@ def cache_latents(
     ------
     ConfigMismatchError
         The folder holds something else.
+    KeyMismatchError
+        The run, or the folder, is of other images.
     ArgumentError
         The size is no multiple of the autoencoder's factor, or the channels are not the autoencoder's.
     EmptyInputError
@@ -122,10 +155,10 @@ def cache_latents(
         message = f"the autoencoder takes {autoencoder.channels} channels, the images have {transform.channels}"
         raise ArgumentError(message)
     images = open_source(source)
-    rows, selection = selected_rows(images, run)
+    selection = selected_rows(images, run)
     config = provenance_header() | {
         "source": source_config(images),
-        "selection": selection,
+        "selection": selection.digest,
         "autoencoder": autoencoder.provenance(),
         **transform.config(),
         "mirror": mirror,
@@ -135,12 +168,16 @@ def cache_latents(
     encoder = ShardEncoder(folder.path / "latents", autoencoder.to(device), transform, mirror, batch_size)
     with folder.lock(), show_progress(progress) as shown:
         folder.start(config)
-        shards = [shard for shard in images.shards if len(rows[shard.name])]
-        done = sum(len(rows[shard.name]) for shard in shards if encoder.table(shard).exists())
-        shown.start("latents", sum(map(len, rows.values())), done)
+        shards = [shard for shard in images.shards if len(selection.rows[shard.name])]
+        done = [shard for shard in shards if encoder.table(shard).exists()]
+        for shard in done:
+            table = read_table(encoder.table(shard), ["row", "key"])
+            check_keys(images, shard, table["row"].to_pylist(), table["key"].to_pylist(), folder.path)
+        counts = {shard: len(selection.rows[shard.name]) for shard in shards}
+        shown.start("latents", sum(counts.values()), sum(counts[shard] for shard in done))
         for shard in shards:
-            if not encoder.table(shard).exists():
-                encoder.encode(images, shard, rows[shard.name], shown)
+            if shard not in done:
+                encoder.encode(selection.read(images, shard), shard, selection.rows[shard.name], shown)
         shown.finish()
         if not folder.summary.exists():
             write_json(folder.summary, LatentCache.scan(folder.path))
@@ -161,8 +198,8 @@ class ShardEncoder:
         """Return the marker file of a shard, which exists once the shard is complete."""
         return self.folder / f"{shard.name}.parquet"
 
-    def encode(self, source: Source, shard: Shard, rows: NDArray[np.int64], progress: Progress) -> None:
-        """Write the latents of one shard, and after them its table."""
+    def encode(self, images: Iterator[Item], shard: Shard, rows: NDArray[np.int64], progress: Progress) -> None:
+        """Write the latents of the ``images`` at some rows of one shard, and after them its table."""
         side = self.transform.size // self.model.factor
         shape = (len(rows), 1 + self.mirror, self.model.moments, side, side)
         entries: list[dict[str, Any]] = []
@@ -180,9 +217,8 @@ class ShardEncoder:
         with atomic_write(path) as temporary, temporary.open("wb") as file:
             header = {"descr": "<f2", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
-            items = source.read(shard, rows.tolist())
             # A single thread decodes, so that the rows of the table keep their order.
-            with closing(prefetch_map(read, items, self.batch_size, threads=1, depth=4)) as batches:
+            with closing(prefetch_map(read, images, self.batch_size, threads=1, depth=4)) as batches:
                 for pixels in batches:
                     file.write(self.moments(pixels).tobytes())
                     progress.advance(len(pixels))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from typing_extensions import Self, override
 
-from rsprune.io import write_table
+from rsprune.io import digest, write_table
 from rsprune.runners import Stage
 from rsprune.runs.config import RunContext
 from rsprune.runs.summary import ShardSummary
@@ -55,10 +55,11 @@ class RunStage(Stage[ShardSummary]):
         table = pa.Table.from_arrays(columns, schema=schema)
         write_table(path, table, {**self.context.provenance, "shard": shard.name})
 
-    def complete(self, shard: Shard) -> None:
-        """Write the record of a shard, whose files are all there."""
+    def complete(self, shard: Shard, keys: Sequence[str] | None = None) -> None:
+        """Write the record of a shard, whose files are all there, with the digest of its images' ``keys``."""
         outputs = self.outputs(shard)
-        self.context.folder.complete(self.context.folder.record(outputs[-1]), outputs)
+        values = {} if keys is None else {"keys": digest(keys)}
+        self.context.folder.complete(self.context.folder.record(outputs[-1]), outputs, values)
 
 
 def failure_columns(failures: Failures, rows: int) -> tuple[pa.Array, pa.Array]:

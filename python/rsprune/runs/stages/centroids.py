@@ -77,6 +77,7 @@ def make_centroids(
         folder = context.folder.reference()
         inside = replace(context, folder=folder)
         folder.start(context.config)
+        RunReader(folder).check_source(reference.source)
         batch_size = context.config["encoder"]["batch_size"]
         subset = SomeRows(reference.rows)
         stage = EmbedStage(inside, reference.source, subset, encoder, decode, batch_size, name="reference")

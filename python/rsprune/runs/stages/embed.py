@@ -32,6 +32,7 @@ from rsprune.runs.stages.embedding_writer import EmbeddingWriter
 from rsprune.runs.stages.entropy import require_readable
 from rsprune.runs.summary import ShardSummary
 from rsprune.sources import Item, Shard, Source, SourceLike, open_source
+from rsprune.sources.keys import read_known
 
 __all__ = ["EmbedStage", "RowSubset", "SomeRows", "embed_run"]
 
@@ -44,6 +45,9 @@ class RowSubset(Protocol):
 
     def count(self, shard: Shard) -> int:
         """Count them in a shard."""
+
+    def keys(self, shard: Shard) -> list[str] | None:
+        """Return the keys that they are known by; None if they were never read before."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,9 @@ class SomeRows:
     def count(self, shard: Shard) -> int:
         """Count the given positions."""
         return len(self.positions[shard.name])
+
+    def keys(self, shard: Shard) -> None:
+        """Return None: positions are drawn, and not read."""
 
 
 @dataclass(frozen=True)
@@ -133,12 +140,17 @@ class EmbedStage(RunStage):
     @override
     def submit(self, shard: Shard, advance: Advance) -> Future[ShardSummary]:
         rows = np.arange(self.source.count(shard)) if self.subset is None else self.subset.rows(shard)
+        known = None if self.subset is None else self.subset.keys(shard)
         keys: list[str] = []
         failures: dict[int, tuple[str, str]] = {}
         encoder, threads, folder = self.encoder.model, self.context.threads, self.context.folder
 
         def items() -> Iterator[Item]:
-            for item in self.source.read(shard, rows.tolist()):
+            if known is None:
+                images = self.source.read(shard, rows.tolist())
+            else:
+                images = read_known(self.source, shard, rows.tolist(), known, folder.path)
+            for item in images:
                 keys.append(item.key)
                 yield item
 
@@ -155,7 +167,7 @@ class EmbedStage(RunStage):
                 *failure_columns(failures, len(rows)),
             ]
             self.write(folder.assignments(shard.name), shard, columns, EMBEDDING_SCHEMA)
-            self.complete(shard)
+            self.complete(shard, keys)
             return ShardSummary().update(shard.name, keys, (kind for kind, _ in failures.values()))
 
         try:
@@ -219,6 +231,7 @@ def embed_run(
     }
     with folder.lock(), show_progress(progress) as shown:
         folder.start(config)
+        RunReader(folder).check_source(images)
         context = RunContext(folder, config, options.execution.threads)
         stage = EmbedStage(
             context,

@@ -74,7 +74,7 @@ class EntropyStage(RunStage):
             *failure_columns(failures, len(keys)),
         ]
         self.write(self.context.folder.entropy(shard.name), shard, columns, ENTROPY_SCHEMA)
-        self.complete(shard)
+        self.complete(shard, keys)
         return ShardSummary().update(shard.name, keys, (kind for kind, _ in failures.values()), entropy)
 
     @override
@@ -118,6 +118,11 @@ class EntropyCut:
     def count(self, shard: Shard) -> int:
         """Count the images of a shard that are kept."""
         return self.counts[shard.name]
+
+    def keys(self, shard: Shard) -> list[str]:
+        """Read the keys of the images of a shard that are kept."""
+        keys: list[str] = RunReader(self.folder).names(shard.name).take(pa.array(self.rows(shard))).to_pylist()
+        return keys
 
     @property
     def total(self) -> int:
@@ -252,6 +257,7 @@ def entropy_run(
     folder = RunFolder(out)
     with folder.lock(), show_progress(progress) as shown:
         folder.start(config)
+        RunReader(folder).check_source(images)
         context = RunContext(folder, config, options.execution.threads)
         summary = options.execution.open_runner().map_merge(EntropyStage(context, images, options.gray), shown)
         reader = RunReader(folder)
