@@ -19,8 +19,9 @@ from rsprune.evaluation.kid import kernel_distance
 from rsprune.evaluation.lpips import Lpips
 from rsprune.evaluation.prdc import prdc
 from rsprune.evaluation.statistics import Statistics
-from rsprune.io import digest, provenance_header, write_json, write_npy
+from rsprune.io import digest, provenance_header, read_json, write_json, write_npy
 from rsprune.options import check_options, keywords, option
+from rsprune.sources.keys import compare_keys
 
 __all__ = [
     "Evaluation",
@@ -140,6 +141,8 @@ def evaluate(
     ------
     ArgumentError
         An option out of range, no extractor, or sets that are too small.
+    KeyMismatchError
+        The cache holds features of other images of the same names and sizes of files.
     ImageError, OSError
         An image that cannot be read: it is not left out, since a figure of fewer images is another figure.
     """
@@ -248,12 +251,18 @@ def real_features(
     seed = None if len(rows) == len(real) else options.seed  # None: nothing was drawn
     of = {"extractor": extractor.provenance(), "images": real.fingerprint(), "n": len(rows), "seed": seed}
     path = None if options.cache is None else Path(options.cache) / f"{digest(of)}.safetensors"
+    keys = None if path is None else real.keys()
     if path is not None and path.exists():
+        if keys is not None:
+            for shard, known in read_json(path.with_suffix(".json")).items():
+                compare_keys(shard, range(len(known)), known, keys.get(shard, []), path)
         return np.load(path.with_suffix(".npy"), mmap_mode="r"), Statistics.load(path)
     features = extractor.features(real.read(rows))
     statistics = Statistics.of(features, {**provenance_header(), **of})
     if path is not None:
         write_npy(path.with_suffix(".npy"), features)
+        if keys is not None:
+            write_json(path.with_suffix(".json"), keys)
         statistics.save(path)  # written last: where this file exists, so do the features
     return features, statistics
 
@@ -263,14 +272,18 @@ def pair_names(made: Images, found: Images) -> list[str]:
     if len(made) != len(found):
         message = f"{len(made)} generated and {len(found)} real images; expected pairs"
         raise ArgumentError(message)
-    ours, theirs = made.keys(), found.keys()
-    if ours is None or theirs is None:
-        return ours or theirs or [f"image {row}" for row in range(len(made))]
-    for a, b in zip(ours, theirs, strict=True):
+    ours, theirs = (
+        [(shard, row, key) for shard, keys in (images.keys() or {}).items() for row, key in enumerate(keys)]
+        for images in (made, found)
+    )
+    for (_, _, a), (shard, row, b) in zip(ours, theirs, strict=False):
         if Path(a).stem != Path(b).stem:
-            message = f"the generated image {a} stands where the real one is {b}; expected the same names in both"
+            message = (
+                f"the generated image {a} stands where the real one is {b}, in row {row} of shard {shard}; "
+                "expected the same names in both"
+            )
             raise ArgumentError(message)
-    return ours
+    return [key for _, _, key in ours or theirs] or [f"image {row}" for row in range(len(made))]
 
 
 def sha(extractor: Mapping[str, Any]) -> str:

@@ -37,8 +37,8 @@ class Images(Protocol):
     def read(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
         """Yield the images of ascending numbers, uint8 (H, W, 3)."""
 
-    def keys(self) -> list[str] | None:
-        """The names of the images, or None."""
+    def keys(self) -> dict[str, list[str]] | None:
+        """The keys of the images by their shard, or None."""
 
     def fingerprint(self) -> str:
         """Digest of the images."""
@@ -144,8 +144,12 @@ class _Collection:
             for items in batched(self.source.read(shard, mine.tolist()) if len(mine) else (), BATCH):
                 yield from _decode(items, self.size)
 
-    def keys(self) -> list[str]:
-        return [item.key for shard in self.source.shards for item in self.source.read(shard)]
+    def keys(self) -> dict[str, list[str]]:
+        known = ((shard, self.source.read_keys(shard)) for shard in self.source.shards)
+        return {
+            shard.name: [item.key for item in self.source.read(shard)] if keys is None else keys
+            for shard, keys in known
+        }
 
     def fingerprint(self) -> str:
         return digest([self.source.fingerprint(), self.size])

@@ -16,7 +16,7 @@ from rsprune.runners import Progress, show_progress
 from rsprune.runners.local import LocalRunner
 from rsprune.runs.config import PruneOptions, RunContext, encoder_config, source_config
 from rsprune.runs.folder import RunFolder
-from rsprune.runs.reader import RunReader
+from rsprune.runs.reader import RunReader, start_run
 from rsprune.runs.reference import FittedReference, ReferenceLike, open_reference
 from rsprune.runs.stages.centroids import make_centroids
 from rsprune.runs.stages.embed import EmbedStage
@@ -162,8 +162,7 @@ def prune(
         "selection": selection,
     }
     with folder.lock(), show_progress(progress) as shown:
-        folder.start(config)
-        RunReader(folder).check_source(images)
+        start_run(folder, config, images)
         context, runner = RunContext(folder, config, options.execution.threads), options.execution.open_runner()
         summary = runner.map_merge(EntropyStage(context, images, options.gray), shown)
         require_readable(summary, folder.path / "entropy")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +25,7 @@ from rsprune.sources import Source
 from rsprune.sources.file_list import duplicate_candidates
 from rsprune.sources.keys import check_keys, compare_keys
 
-__all__ = ["NOT_CHOSEN", "PHASES", "RunIndex", "RunReader", "ShardRows", "positions_of"]
+__all__ = ["NOT_CHOSEN", "PHASES", "RunIndex", "RunReader", "ShardRows", "positions_of", "start_run"]
 
 #: The phases, as ``selection.parquet`` numbers them.
 PHASES = ("quota", "fill", "preselected")
@@ -382,6 +383,14 @@ class RunReader:
                 repeated.append(row)
             seen.add(key)
         return np.array(repeated, np.int64)
+
+
+def start_run(folder: RunFolder, config: Mapping[str, Any], source: Source) -> None:
+    """Begin a run of a collection, or go on with one, whose images must still be the same; see RunFolder.start."""
+    if folder.config.is_file():
+        with contextlib.suppress(DamagedFileError):  # the configuration is written anew
+            RunReader(folder).check_source(source)
+    folder.start(config)
 
 
 def positions_of(column: pa.ChunkedArray) -> Iterator[tuple[str, NDArray[np.int64]]]:

@@ -85,11 +85,11 @@ def selected_rows(source: Source, run: str | Path | None) -> SelectedRows:
     if run is None:
         return SelectedRows({shard.name: np.arange(source.count(shard)) for shard in source.shards}, {}, Path(), None)
     reader = RunReader(run)
+    reader.check_source(source)
     selected_from, given = reader.config.get("source"), source_config(source)
     if selected_from != given:
         message = f"{reader.folder.path} selected from another collection: {selected_from} there, {given} here"
         raise ConfigMismatchError(message)
-    reader.check_source(source)
     table = reader.selected(["key", "shard", "row"])
     rows = {shard.name: np.empty(0, np.int64) for shard in source.shards}
     keys: dict[str, list[str]] = {name: [] for name in rows}
@@ -167,12 +167,12 @@ def cache_latents(
     folder = RunFolder(out)
     encoder = ShardEncoder(folder.path / "latents", autoencoder.to(device), transform, mirror, batch_size)
     with folder.lock(), show_progress(progress) as shown:
-        folder.start(config)
         shards = [shard for shard in images.shards if len(selection.rows[shard.name])]
         done = [shard for shard in shards if encoder.table(shard).exists()]
         for shard in done:
             table = read_table(encoder.table(shard), ["row", "key"])
             check_keys(images, shard, table["row"].to_pylist(), table["key"].to_pylist(), folder.path)
+        folder.start(config)
         counts = {shard: len(selection.rows[shard.name]) for shard in shards}
         shown.start("latents", sum(counts.values()), sum(counts[shard] for shard in done))
         for shard in shards:

@@ -16,7 +16,7 @@ from rsprune.runners.local import LocalRunner
 from rsprune.runs.config import CentroidOptions, DecodeOptions, EncoderOptions, RunContext, encoder_config
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.quarantine import write_quarantine
-from rsprune.runs.reader import RunReader
+from rsprune.runs.reader import RunReader, start_run
 from rsprune.runs.reference import ImageReference, Reference, ReferenceLike, open_reference
 from rsprune.runs.stages.base import RunStage, StageResult
 from rsprune.runs.stages.embed import EmbedStage, SomeRows
@@ -76,8 +76,7 @@ def make_centroids(
     if isinstance(reference, ImageReference):
         folder = context.folder.reference()
         inside = replace(context, folder=folder)
-        folder.start(context.config)
-        RunReader(folder).check_source(reference.source)
+        start_run(folder, context.config, reference.source)
         batch_size = context.config["encoder"]["batch_size"]
         subset = SomeRows(reference.rows)
         stage = EmbedStage(inside, reference.source, subset, encoder, decode, batch_size, name="reference")

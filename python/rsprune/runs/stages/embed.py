@@ -24,7 +24,7 @@ from rsprune.runners import Advance, Progress, show_progress
 from rsprune.runs.config import DecodeOptions, EmbedOptions, EncoderOptions, RunContext, encoder_config, source_config
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.quarantine import write_quarantine
-from rsprune.runs.reader import RunReader
+from rsprune.runs.reader import RunReader, start_run
 from rsprune.runs.reference import check_same_encoder, digest_of
 from rsprune.runs.schema import EMBEDDING_SCHEMA
 from rsprune.runs.stages.base import RunStage, StageResult, failure_columns
@@ -230,8 +230,7 @@ def embed_run(
         "keep_embeddings": keep,
     }
     with folder.lock(), show_progress(progress) as shown:
-        folder.start(config)
-        RunReader(folder).check_source(images)
+        start_run(folder, config, images)
         context = RunContext(folder, config, options.execution.threads)
         stage = EmbedStage(
             context,

@@ -19,7 +19,7 @@ from rsprune.runners import Advance, Progress, show_progress
 from rsprune.runs.config import EntropyOptions, GrayOptions, RunContext, source_config
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.quarantine import write_quarantine
-from rsprune.runs.reader import RunReader
+from rsprune.runs.reader import RunReader, start_run
 from rsprune.runs.schema import ENTROPY_SCHEMA
 from rsprune.runs.stages.base import RunStage, StageResult, batched, failure_columns
 from rsprune.runs.summary import ENTROPY_BINS, ShardSummary, entropy_bin
@@ -256,8 +256,7 @@ def entropy_run(
     config = provenance_header() | {"source": source_config(images), "entropy": options.gray.config()}
     folder = RunFolder(out)
     with folder.lock(), show_progress(progress) as shown:
-        folder.start(config)
-        RunReader(folder).check_source(images)
+        start_run(folder, config, images)
         context = RunContext(folder, config, options.execution.threads)
         summary = options.execution.open_runner().map_merge(EntropyStage(context, images, options.gray), shown)
         reader = RunReader(folder)
