@@ -252,7 +252,7 @@ def real_features(
     of = {"extractor": extractor.provenance(), "images": real.fingerprint(), "n": len(rows), "seed": seed}
     path = None if options.cache is None else Path(options.cache) / f"{digest(of)}.safetensors"
     keys = None if path is None else real.keys()
-    if path is not None and path.exists():
+    if path is not None and path.exists() and (keys is None or path.with_suffix(".json").exists()):
         if keys is not None:
             for shard, known in read_json(path.with_suffix(".json")).items():
                 compare_keys(shard, range(len(known)), known, keys.get(shard, []), path)

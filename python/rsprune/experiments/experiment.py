@@ -22,7 +22,7 @@ from rsprune.centroids import fit_centroids
 from rsprune.encoders import load_encoder
 from rsprune.errors import ArgumentError
 from rsprune.evaluation.features import sample_rows
-from rsprune.experiments.pool import EmbeddedPool
+from rsprune.experiments.pool import EmbeddedPool, EmbeddedSet
 from rsprune.experiments.presets import TrialOptions, scale_of
 from rsprune.experiments.results import Experiment
 from rsprune.experiments.tables_and_figures import GRIDS, POOL, THIRD, Arm
@@ -196,6 +196,9 @@ def prepare(
     """Embed pool and reference sets, encode the pool, and set aside the real images; what is done is left as it is."""
     scale, root = runner.scale, runner.root
     if (root / "real" / "pool.npy").exists():  # written last
+        runner.pool.reader.check_source(open_source(pool))
+        for name, source in references.items():
+            runner.references[name].reader.check_source(open_source(source))
         return
     encoder = load_encoder(scale.encoder, weights=runner.weights, device=device)
     for name, source in references.items():
@@ -215,16 +218,17 @@ def prepare(
     assert scale.autoencoder is not None
     codec, transform = load_autoencoder(scale.autoencoder), ImageTransform(scale.size)
     cache_latents(pool, codec, transform, out=root / "latents", device=runner.device or "cpu", progress=observer)
-    held = {name: {one.keys[row] for row in one.split(SPLIT)[1].tolist()} for name, one in runner.references.items()}
-    target = np.concatenate([pixels(source, held[name], transform) for name, source in references.items()])
+    sets = [(runner.references[name], source) for name, source in references.items()]
+    target = np.concatenate([pixels(source, one, one.split(SPLIT)[1], transform) for one, source in sets])
     write_npy(root / "real" / "target.npy", target[sample_rows(scale.real, len(target), SPLIT)])
-    keys = EmbeddedPool.open(root / "pool").keys
-    drawn = {keys[row] for row in sample_rows(scale.real, len(keys), SPLIT).tolist()}
-    write_npy(root / "real" / "pool.npy", pixels(pool, drawn, transform))
+    embedded = EmbeddedPool.open(root / "pool")
+    drawn = sample_rows(scale.real, embedded.embeds.shape[0], SPLIT)
+    write_npy(root / "real" / "pool.npy", pixels(pool, embedded, drawn, transform))
 
 
-def pixels(source: SourceLike, keys: set[str], transform: ImageTransform) -> NDArray[np.uint8]:
-    """Read the images of some keys as the network sees them: uint8 (n, S, S, 3)."""
-    images = open_source(source)
-    wanted = (item.data for shard in images.shards for item in images.read(shard) if item.key in keys)
-    return np.concatenate([transform([data])[0] for data in wanted])
+def pixels(
+    source: SourceLike, embedded: EmbeddedSet, numbers: NDArray[np.int64], transform: ImageTransform
+) -> NDArray[np.uint8]:
+    """Read the images of some rows as the network sees them: uint8 (n, S, S, 3)."""
+    items = embedded.read(open_source(source), numbers)
+    return np.concatenate([transform([item.data])[0] for item in items])

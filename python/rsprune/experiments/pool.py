@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from typing_extensions import Self, override
 
@@ -19,7 +20,9 @@ from rsprune.embeddings import Embeddings, as_rows
 from rsprune.errors import ArgumentError, FormatError, UnfinishedRunError
 from rsprune.evaluation.features import sample_rows
 from rsprune.runs.reader import RunReader
+from rsprune.sources import Item, Shard, Source
 from rsprune.sources.filesystem import open_text
+from rsprune.sources.keys import read_known
 
 __all__ = ["EmbeddedPool", "EmbeddedSet", "read_classes"]
 
@@ -45,6 +48,17 @@ class EmbeddedSet:
         """The keys of the images."""
         keys: list[str] = self.reader.embedded(["key"])["key"].to_pylist()
         return keys
+
+    def read(self, source: Source, numbers: NDArray[np.int64]) -> Iterator[Item]:
+        """Read the images of ascending rows from the collection that the run was made from."""
+        first = 0
+        for shard in self.reader.shards:
+            table = self.reader.assignments(shard, ["row", "key"])
+            mine = table.take(pa.array(numbers[(numbers >= first) & (numbers < first + len(table))] - first))
+            first += len(table)
+            if rows := mine["row"].to_pylist():
+                keys = mine["key"].to_pylist()
+                yield from read_known(source, Shard(shard), rows, keys, self.reader.folder.path)
 
     def split(self, seed: int, holdout: float = 0.5) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the valid rows in two parts, drawn by seed: for the methods, and the share ``holdout``."""
