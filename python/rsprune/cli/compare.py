@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from rsprune.cli import common
-from rsprune.runs.config import parse_budget
+from rsprune.cli.options import with_options
+from rsprune.experiments.compare import CompareOptions
 
 EXAMPLES = """
 [bold]Examples[/bold]\n
@@ -19,19 +20,14 @@ EXAMPLES = """
 
 
 @common.guarded
+@with_options
 def command(
     run: Annotated[Path, typer.Argument(help="A run folder that kept its embeddings.")],
+    options: CompareOptions,
     strategies: Annotated[
         str | None, typer.Option("--strategies", "-s", help="Methods, as name:option=value. Default: all.")
     ] = None,
-    keep: Annotated[str, typer.Option(help="Budgets: numbers of images, or fractions.")] = "0.30,0.15,0.10",
-    labels: Annotated[Path | None, typer.Option(help="A CSV table of classes, for measuring alone.")] = None,
-    key_column: Annotated[str, typer.Option(help="Its column of keys.")] = "key",
-    label_column: Annotated[str, typer.Option(help="Its column of classes.")] = "class",
-    holdout: Annotated[float, typer.Option(help="Share of the reference images held out as the target.")] = 0.5,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to. Default: compare/ in the run.")] = None,
-    seed: common.Seed = 0,
-    threads: common.Threads = None,
     quiet: common.Quiet = False,
     json: common.Json = False,
 ) -> None:
@@ -43,18 +39,6 @@ def command(
     from rsprune.experiments import compare
 
     with common.watch(quiet, json) as observer:
-        result = compare(
-            run,
-            [] if strategies is None else strategies.split(","),
-            keep=[parse_budget(one) for one in keep.split(",")],
-            labels=labels,
-            key_column=key_column,
-            label_column=label_column,
-            holdout=holdout,
-            out=out,
-            seed=seed,
-            threads=threads,
-            progress=observer,
-        )
+        result = compare(run, strategies.split(",") if strategies else [], out=out, options=options, progress=observer)
     metrics = {"path": str(result.path), "head": result.head, "entries": [asdict(one) for one in result.entries]}
     common.conclude(metrics, result.describe(), quiet, json)

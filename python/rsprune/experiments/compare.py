@@ -20,12 +20,13 @@ from rsprune.evaluation.subset import SubsetEvaluator
 from rsprune.experiments.pool import EmbeddedPool, read_classes
 from rsprune.experiments.tables import Column, csv_table, markdown_table, text_table, write_results
 from rsprune.io import digest, provenance_header, read_json, write_json, write_npy
+from rsprune.options import check_options, keywords, option
 from rsprune.runners import Progress, show_progress
-from rsprune.runs.config import parse_settings
+from rsprune.runs.config import parse_budget, parse_settings
 from rsprune.selection import budget_rows
 from rsprune.validation import check_number
 
-__all__ = ["Comparison", "Entry", "compare", "parse"]
+__all__ = ["CompareOptions", "Comparison", "Entry", "compare", "parse"]
 
 COLUMNS = (
     Column("rows", "rows", 0),
@@ -123,18 +124,39 @@ class Comparison:
         return lines
 
 
+@dataclass(frozen=True)
+class CompareOptions:
+    """The options of `rsprune compare`."""
+
+    keep: Sequence[float] = option(
+        (0.30, 0.15, 0.10),
+        help="Budgets: fractions of the whole collection, or numbers of images.",
+        metavar="N,N",
+        parser=lambda text: tuple(parse_budget(one) for one in text.split(",")),
+    )
+    labels: Path | None = option(None, help="A CSV table of classes, for measuring alone: no method sees it.")
+    key_column: str = option("key", help="Its column of keys.")
+    label_column: str = option("class", help="Its column of classes.")
+    holdout: float = option(
+        0.5,
+        help="The share of the reference images that no method sees, the target of the measures. The centroids of "
+        "rsprune are fitted on the others. 0: all serve both, with the run's own centroids.",
+    )
+    seed: int = option(0, help="The seed of every random draw.", minimum=0)
+    threads: int | None = option(None, help="Threads. Default: all cores.", flags=("--threads", "-j"), minimum=1)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        check_number("holdout", self.holdout, minimum=0, below=1)
+
+
+@keywords(CompareOptions)
 def compare(
     run: str | Path,
     strategies: Sequence[str] = (),
     *,
-    keep: Sequence[float] = (0.30, 0.15, 0.10),
-    labels: str | Path | None = None,
-    key_column: str = "key",
-    label_column: str = "class",
-    holdout: float = 0.5,
     out: str | Path | None = None,
-    seed: int = 0,
-    threads: int | None = None,
+    options: CompareOptions,
     progress: bool | Progress = True,
 ) -> Comparison:
     """Run selection methods on the embeddings of a run, and measure what each chose.
@@ -149,20 +171,8 @@ def compare(
     strategies
         Names, each with options if wanted: ``"rsprune"``, ``"rsprune:entropy_keep=0.3"``,
         ``"semdedup:within=nearest"``. All methods by default.
-    keep
-        Budgets: fractions of the whole collection, or numbers of images.
-    labels, key_column, label_column
-        A CSV table of classes, and its columns. No method sees it.
-    holdout
-        The share of the reference images that no method sees, the target of the measures. The methods get the others,
-        and the centroids of ``rsprune`` are fitted on those, as many as the run has. 0: everything is used for both,
-        with the run's own centroids.
     out
         Where to write; the folder ``compare`` of the run by default.
-    seed
-        Random seed.
-    threads
-        Number of threads, all cores by default.
     progress
         Show progress on the terminal; or an :class:`rsprune.runners.Progress`.
 
@@ -175,18 +185,17 @@ def compare(
     FormatError
         The table lacks a column, or names none of the images.
     """
-    check_number("holdout", holdout, minimum=0, below=1)
     pool = EmbeddedPool.open(run)
     asked = [parse(one) for one in strategies or all_names()]
-    budgets = [(one, budget_rows(one, pool.total)) for one in keep]
+    budgets = [(one, budget_rows(one, pool.total)) for one in options.keep]
     folder = Path(out) if out is not None else pool.reader.folder.path / "compare"
-    contest = _Contest(pool, labels, (key_column, label_column), holdout, seed, threads)
+    contest = _Contest(pool, options)
     entries: list[Entry] = []
     with show_progress(progress) as observer:
         observer.start("compare", sum(rows for _, rows in budgets) * len(asked), 0)
         for share, rows in budgets:
-            for spec, name, options in asked:
-                entries.append(contest.entry(folder, spec, name, options, share, rows))
+            for spec, name, settings in asked:
+                entries.append(contest.entry(folder, spec, name, settings, share, rows))
                 observer.advance(rows)
         observer.finish()
     comparison = Comparison(folder, contest.head(), tuple(entries))
@@ -218,23 +227,15 @@ def parse(spec: str) -> tuple[str, str, dict[str, Any]]:
 class _Contest:
     """What all methods share; each part is computed when it is first needed."""
 
-    def __init__(
-        self,
-        pool: EmbeddedPool,
-        labels: str | Path | None,
-        columns: tuple[str, str],
-        holdout: float,
-        seed: int,
-        threads: int | None,
-    ) -> None:
-        self.pool, self.holdout, self.seed, self.threads = pool, holdout, seed, threads
+    def __init__(self, pool: EmbeddedPool, options: CompareOptions) -> None:
+        self.pool, self.options = pool, options
         self.labels: NDArray[np.int64] | None = None
-        if labels is not None:
-            self.labels, names = read_classes(labels, pool.keys, *columns)
+        if options.labels is not None:
+            self.labels, names = read_classes(options.labels, pool.keys, options.key_column, options.label_column)
             self.classes = len(names)
         self.prior: NDArray[Any] | None = None
         self.target: NDArray[Any] | None = None
-        if halves := pool.reference(holdout, seed):
+        if halves := pool.reference(options.holdout, options.seed):
             self.prior, self.target = halves
         self.low = float(np.nanquantile(pool.entropy, 0.25))
         self.digest = digest(
@@ -242,8 +243,8 @@ class _Contest:
                 **provenance_header(),
                 "run": digest(pool.reader.config),
                 "labels": None if self.labels is None else self.labels.tolist(),
-                "holdout": holdout,
-                "seed": seed,
+                "holdout": options.holdout,
+                "seed": options.seed,
             }
         )
 
@@ -253,7 +254,7 @@ class _Contest:
         k = self.pool.centroids.k
         if self.target is None or self.prior is None:
             lines.append("no reference embeddings in the run: no target, and methods that need them are left out")
-        elif self.holdout:
+        elif self.options.holdout:
             lines.append(
                 f"reference: {len(self.prior):,} images for the methods ({k} centroids); "
                 f"target: {len(self.target):,} others"
@@ -261,7 +262,8 @@ class _Contest:
         else:
             lines.append(f"reference and target: the same {len(self.target):,} images; {k} centroids of the run")
         lines.append(
-            f"balance and duplicates by {k} clusters of the pool, fitted apart from the methods' (seed {self.seed + 1})"
+            f"balance and duplicates by {k} clusters of the pool, fitted apart from the methods' "
+            f"(seed {self.options.seed + 1})"
         )
         lines.append(f"low entropy: under {self.low:.4f} bits, the lower quartile of the pool")
         if self.labels is not None:
@@ -282,7 +284,7 @@ class _Contest:
     def run(self, path: Path, name: str, options: dict[str, Any], rows: int) -> dict[str, Any]:
         """Select with a method, and measure the selection."""
         inputs = self.pool.inputs(name, self.prior, lambda: self.centroids)
-        settings = {"seed": self.seed, "threads": self.threads, **options}
+        settings = {"seed": self.options.seed, "threads": self.options.threads, **options}
         begun = time.perf_counter()
         try:
             chosen = strategies.select(name, self.pool.embeds, rows, **inputs, **settings)
@@ -298,14 +300,14 @@ class _Contest:
     def centroids(self) -> Centroids:
         """The centroids of RS-Prune: fitted on what the methods may see."""
         of_run = self.pool.centroids
-        if self.prior is None or not self.holdout:
+        if self.prior is None or not self.options.holdout:
             return of_run
-        return fit_centroids(self.prior, of_run.k, seed=self.seed, threads=self.threads)
+        return fit_centroids(self.prior, of_run.k, seed=self.options.seed, threads=self.options.threads)
 
     @cached_property
     def measure(self) -> SubsetEvaluator:
         """The measures of this pool."""
-        pool, seed, threads = self.pool, self.seed, self.threads
+        pool, seed, threads = self.pool, self.options.seed, self.options.threads
         k = min(pool.centroids.k, pool.embeds.shape[0])
         # A seed of its own: methods that fit as many clusters on the pool must not meet the very same ones.
         clusters = fit_centroids(pool.embeds, k, seed=seed + 1, n_init=1, threads=threads)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from rsprune.encoders.remap import Rename, layer
 from rsprune.errors import ArgumentError
 from rsprune.io import read_json, write_json
 from rsprune.training import dit_transformer
@@ -51,32 +53,34 @@ def to_diffusers(model: DiT) -> DiTTransformer:
     return converted
 
 
+def renames(depth: int) -> Iterator[Rename]:
+    """Rename the tensors that diffusers has unchanged; the embedding of time is repeated in every block."""
+    yield from layer("x_embedder.proj", "pos_embed.proj")
+    for i in range(depth):
+        source, target = f"blocks.{i}", f"transformer_blocks.{i}"
+        yield from layer("t_embedder.mlp.0", f"{target}.norm1.emb.timestep_embedder.linear_1")
+        yield from layer("t_embedder.mlp.2", f"{target}.norm1.emb.timestep_embedder.linear_2")
+        yield from layer(f"{source}.adaLN_modulation.1", f"{target}.norm1.linear")
+        yield from layer(f"{source}.attn.proj", f"{target}.attn1.to_out.0")
+        yield from layer(f"{source}.mlp.fc1", f"{target}.ff.net.0.proj")
+        yield from layer(f"{source}.mlp.fc2", f"{target}.ff.net.2")
+    yield from layer("final_layer.adaLN_modulation.1", "proj_out_1")
+    yield from layer("final_layer.linear", "proj_out_2")
+
+
 def diffusers_state(model: DiT) -> dict[str, Tensor]:
-    """Return the weights by diffusers' names; the embeddings of time and class are repeated in every block."""
+    """Return the weights by diffusers' names."""
     source = {name: value.detach().cpu().float() for name, value in model.state_dict().items()}
-    width = model.config["hidden_size"]
-    rows = (model.num_classes or 1) + 1
-    table = torch.zeros(rows, width)  # an unconditional network adds nothing for a class
+    out = {one.target: source[one.source] for one in renames(model.config["depth"])}
+    table = torch.zeros((model.num_classes or 1) + 1, model.config["hidden_size"])  # zeros add nothing for a class
     if model.num_classes is not None:
         labels = source["y_embedder.embedding_table.weight"]
         table[: len(labels)] = labels
-    out = {f"pos_embed.proj.{kind}": source[f"x_embedder.proj.{kind}"] for kind in ("weight", "bias")}
     for i in range(model.config["depth"]):
-        old, new = f"blocks.{i}", f"transformer_blocks.{i}"
-        out[f"{new}.norm1.emb.class_embedder.embedding_table.weight"] = table
+        out[f"transformer_blocks.{i}.norm1.emb.class_embedder.embedding_table.weight"] = table
         for kind in ("weight", "bias"):
-            for number, layer in ((0, 1), (2, 2)):
-                name = f"{new}.norm1.emb.timestep_embedder.linear_{layer}.{kind}"
-                out[name] = source[f"t_embedder.mlp.{number}.{kind}"]
-            out[f"{new}.norm1.linear.{kind}"] = source[f"{old}.adaLN_modulation.1.{kind}"]
-            for letter, part in zip("qkv", source[f"{old}.attn.qkv.{kind}"].chunk(3), strict=True):
-                out[f"{new}.attn1.to_{letter}.{kind}"] = part.contiguous()
-            out[f"{new}.attn1.to_out.0.{kind}"] = source[f"{old}.attn.proj.{kind}"]
-            out[f"{new}.ff.net.0.proj.{kind}"] = source[f"{old}.mlp.fc1.{kind}"]
-            out[f"{new}.ff.net.2.{kind}"] = source[f"{old}.mlp.fc2.{kind}"]
-    for kind in ("weight", "bias"):
-        out[f"proj_out_1.{kind}"] = source[f"final_layer.adaLN_modulation.1.{kind}"]
-        out[f"proj_out_2.{kind}"] = source[f"final_layer.linear.{kind}"]
+            for letter, part in zip("qkv", source[f"blocks.{i}.attn.qkv.{kind}"].chunk(3), strict=True):
+                out[f"transformer_blocks.{i}.attn1.to_{letter}.{kind}"] = part.contiguous()
     return out
 
 
@@ -86,15 +90,12 @@ def export_pipeline(model: DiT, autoencoder: AutoencoderKL, folder: str | Path) 
     The folder contains its own transformer class, because diffusers' embeds time steps at other frequencies (outputs
     would differ by up to a fifth of their range). Without ``trust_remote_code`` diffusers refuses the folder; it never
     samples from it wrongly. The pipeline of an unconditional network takes any labels, such as ``[0, 0]``.
+    ``autoencoder`` decodes the latents of the network.
 
-    Parameters
-    ----------
-    model : DiT
-        The network, without channels for a condition.
-    autoencoder : diffusers.AutoencoderKL
-        The autoencoder that decodes its latents.
-    folder : path
-        Created if it does not exist.
+    Raises
+    ------
+    ArgumentError
+        The network has channels for a condition.
     """
     from diffusers import DDIMScheduler, DiTPipeline
 
