@@ -376,7 +376,7 @@ def test_columns_are_stacked_to_scale(values):
 
 
 def test_chart_escapes_and_explains_itself():
-    svg = draw([1, 0], [2, 0], mark=charts.Mark(0.2, "<mark>"), level=charts.Level(2, "<level>"))
+    svg = draw([1, 0], [2, 0], mark=(0.2, "<mark>"), level=(2, "<level>"))
     text = "".join(svg.itertext())
     for word in ("<title>", "<desc>", "<axis>", "<mark>", "<level>", "<0>: 1 <&>, 2 <&>"):
         assert word in text
@@ -392,7 +392,7 @@ def test_axis_has_at_most_five_round_steps(highest):
 
 
 def test_funnel_narrows_as_the_numbers_do():
-    steps = [charts.Step("a", 1000, "x"), charts.Step("b", 500, "y"), charts.Step("c", 1, "<z>")]
+    steps = [("a", 1000, "x"), ("b", 500, "y"), ("c", 1, "<z>")]
     svg = ElementTree.fromstring(charts.funnel("f", "title", steps))
     paths = [path.get("d") for path in svg.iter("path") if path.get("class") != "lost"]
     widths = [int(d.split("V")[1].split("H")[0]) - int(d.split("C")[1].split("H")[0].split()[-1]) for d in paths]

@@ -14,12 +14,9 @@ from dataclasses import dataclass
 from html import escape
 
 __all__ = [
-    "Level",
     "Line",
-    "Mark",
     "Panel",
     "Series",
-    "Step",
     "columns",
     "dots",
     "funnel",
@@ -57,31 +54,6 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Mark:
-    """A vertical line; ``at`` is its place as a fraction of the width."""
-
-    at: float
-    label: str
-
-
-@dataclass(frozen=True)
-class Level:
-    """A horizontal line; ``value`` is its height as a number of images."""
-
-    value: int
-    label: str
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a funnel."""
-
-    label: str
-    value: int
-    note: str
-
-
-@dataclass(frozen=True)
 class Panel:
     """One measure of a dot chart: ``values[series][name]``, None where a value is missing."""
 
@@ -111,8 +83,8 @@ def columns(
     labels: Sequence[str],
     ticks: Sequence[tuple[float, str]],
     axis: str,
-    mark: Mark | None = None,
-    level: Level | None = None,
+    mark: tuple[float, str] | None = None,
+    level: tuple[int, str] | None = None,
 ) -> str:
     """Draw stacked columns: a histogram, or bars.
 
@@ -130,8 +102,10 @@ def columns(
         Positions along the width, as fractions of it, and their labels.
     axis
         The label of the horizontal axis, with its unit.
-    mark, level
-        A vertical and a horizontal line across the plot.
+    mark
+        The position of a vertical line, as a fraction of the width, and its label.
+    level
+        The height of a horizontal line, as a number of images, and its label.
 
     Returns
     -------
@@ -139,7 +113,7 @@ def columns(
         An ``<svg>`` element.
     """
     stacks = [list(values) for values in zip(*(one.values for one in series), strict=True)]
-    highest = max([1, *map(sum, stacks), level.value if level else 0])
+    highest = max([1, *map(sum, stacks), level[0] if level else 0])
     step = count_step(highest)
     top = step * math.ceil(highest / step)
     # Each series is drawn from the ground up to the top of its part of the stack, the highest behind: no seams.
@@ -158,8 +132,8 @@ def columns(
             *shapes,
             *hints,
             "</svg>",
-            level_line(level, top) if level else "",
-            mark_line(mark) if mark else "",
+            level_line(*level, top) if level else "",
+            mark_line(*mark) if mark else "",
             *(tick(at, text, minor=(len(ticks) - i) % 2 == 0) for i, (at, text) in enumerate(ticks)),
             f'<text class="unit" x="50%" y="{PLOT_HEIGHT + 40}" text-anchor="middle">{escape(axis)}</text>',
             "</svg>",
@@ -167,18 +141,15 @@ def columns(
     )
 
 
-def funnel(name: str, title: str, steps: Sequence[Step]) -> str:
-    """Draw the number of images that remains after each step, as a stream that narrows.
+def funnel(name: str, title: str, steps: Sequence[tuple[str, int, str]]) -> str:
+    """Draw the number of images that remains after each step as a stream that narrows: an ``<svg>`` element.
 
-    Returns
-    -------
-    str
-        An ``<svg>`` element.
+    A step is its label, its number of images, and a note.
     """
     width = 100 / len(steps)
-    whole = max(steps[0].value, 1)
-    description = ", ".join(f"{step.label}: {step.value:,}" for step in steps)
-    halves = [max(UNITS * step.value / whole, 2 * THINNEST) / 2 for step in steps]
+    whole = max(steps[0][1], 1)
+    description = ", ".join(f"{label}: {value:,}" for label, value, _ in steps)
+    halves = [max(UNITS * value / whole, 2 * THINNEST) / 2 for _, value, _ in steps]
     befores = [halves[0], *halves[:-1]]
     styles = ["flow"] * (len(steps) - 1) + ["kept"]
     lost = [f'<path class="lost" d="{stream(i, before, before)}"/>' for i, before in enumerate(befores)]
@@ -187,10 +158,10 @@ def funnel(name: str, title: str, steps: Sequence[Step]) -> str:
         for i, (style, before, half) in enumerate(zip(styles, befores, halves, strict=True))
     ]
     text = [
-        f'<text x="{percent(i * width)}" y="16"><tspan class="label">{escape(step.label)}</tspan>'
-        f'<tspan class="figure" x="{percent(i * width)}" dy="26">{step.value:,}</tspan>'
-        f'<tspan class="label" x="{percent(i * width)}" dy="19">{escape(step.note)}</tspan></text>'
-        for i, step in enumerate(steps)
+        f'<text x="{percent(i * width)}" y="16"><tspan class="label">{escape(label)}</tspan>'
+        f'<tspan class="figure" x="{percent(i * width)}" dy="26">{value:,}</tspan>'
+        f'<tspan class="label" x="{percent(i * width)}" dy="19">{escape(note)}</tspan></text>'
+        for i, (label, value, note) in enumerate(steps)
     ]
     return "".join(
         [
@@ -207,13 +178,7 @@ def funnel(name: str, title: str, steps: Sequence[Step]) -> str:
 
 
 def dots(title: str, names: Sequence[str], series: Sequence[str], panels: Sequence[Panel]) -> str:
-    """Draw a panel for each measure, with a row for each name and a dot for each series.
-
-    Returns
-    -------
-    str
-        An SVG document.
-    """
+    """Draw an SVG document: a panel for each measure, with a row for each name and a dot for each series."""
     height = TOP + ROW_HEIGHT * len(names) + BOTTOM
     start = GAP + 8 + LETTER_WIDTH * max(map(len, names), default=0)
     width = start + len(panels) * (PANEL_WIDTH + GAP) + GAP
@@ -248,13 +213,7 @@ def dots(title: str, names: Sequence[str], series: Sequence[str], panels: Sequen
 
 
 def lines(title: str, plots: Sequence[Line]) -> str:
-    """Draw plots side by side.
-
-    Returns
-    -------
-    str
-        An SVG document.
-    """
+    """Draw an SVG document of plots side by side."""
     body = [f'<text class="title" x="{GAP}" y="22">{escape(title)}</text>']
     for number, plot in enumerate(plots):
         body += _line_plot(plot, GAP * 4 + number * (LINE_WIDTH + 4 * GAP))
@@ -384,22 +343,22 @@ def grid_line(value: int, top: int) -> str:
     )
 
 
-def level_line(level: Level, top: int) -> str:
+def level_line(value: int, label: str, top: int) -> str:
     """Draw a dashed horizontal line, with its label at the right."""
-    y = percent(100 - 100 * level.value / top)
+    y = percent(100 - 100 * value / top)
     return (
         f'<line class="level" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
-        f'<text class="note" x="100%" y="{y}" dy="-7" text-anchor="end">{escape(level.label)}</text>'
+        f'<text class="note" x="100%" y="{y}" dy="-7" text-anchor="end">{escape(label)}</text>'
     )
 
 
-def mark_line(mark: Mark) -> str:
+def mark_line(at: float, label: str) -> str:
     """Draw a vertical line, with its label on the side that has more room."""
-    x = percent(100 * mark.at)
-    anchor, shift = ("end", -6) if mark.at > 0.5 else ("start", 6)
+    x = percent(100 * at)
+    anchor, shift = ("end", -6) if at > 0.5 else ("start", 6)
     return (
         f'<line class="mark" x1="{x}" x2="{x}" y1="-22" y2="100%"/>'
-        f'<text class="note" x="{x}" y="-13" dx="{shift}" text-anchor="{anchor}">{escape(mark.label)}</text>'
+        f'<text class="note" x="{x}" y="-13" dx="{shift}" text-anchor="{anchor}">{escape(label)}</text>'
     )
 
 

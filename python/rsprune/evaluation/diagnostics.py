@@ -58,12 +58,10 @@ def sweep(
     ----------
     reference, pool
         Embeddings (M, D) and (N, D).
-    ks
-        The numbers of centroids.
+    ks, seeds
+        Numbers of centroids, and their seeds; the first seed also draws the rows that are held out.
     keep
         The budget: rows, or a fraction of the pool.
-    seeds
-        Seeds of the centroids; the first also draws the rows that are held out.
     holdout
         The share of the reference rows that no centroids are fitted on.
     threads

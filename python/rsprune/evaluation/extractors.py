@@ -15,19 +15,11 @@ __all__ = ["EncoderExtractor", "Extractor", "batches"]
 
 
 class Extractor(Protocol):
-    """Maps images to features.
-
-    Attributes
-    ----------
-    name
-        What figures are named after.
-    frechet, kernel
-        What the Frechet and the kernel distance of these features are called.
-    """
+    """Maps images to features."""
 
     name: str
-    frechet: str
-    kernel: str
+    frechet: str  # what the Frechet distance of these features is called
+    kernel: str  # and their kernel distance
 
     def provenance(self) -> dict[str, Any]:
         """``name``, ``weights`` (``file``, ``sha256``), ``resize`` (the rule, in words), and what else matters."""
@@ -37,13 +29,7 @@ class Extractor(Protocol):
 
 
 class EncoderExtractor:
-    """The features of an encoder of rsprune: unit rows. Distances between them are never called FID or KID.
-
-    Parameters
-    ----------
-    encoder
-        See :func:`rsprune.encoders.load_encoder`.
-    """
+    """The features of an encoder of rsprune: unit rows. Distances between them are never called FID or KID."""
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder

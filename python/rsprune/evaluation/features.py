@@ -13,7 +13,7 @@ from rsprune.embeddings import as_rows
 from rsprune.errors import InvalidRowError, ShapeError
 from rsprune.validation import check_integer
 
-__all__ = ["as_array", "blocks", "check_same_dim", "row_blocks", "sample_rows"]
+__all__ = ["as_pair", "blocks", "check_same_dim", "row_blocks", "sample_rows"]
 
 # Rows summed at a time. Fixed: the last bits of a sum depend on it.
 BLOCK_ROWS = 1024
@@ -23,18 +23,7 @@ _PAIRS_BYTES = 64 << 20
 
 
 def blocks(features: Any) -> Iterator[NDArray[np.float64]]:
-    """Yield all rows in order, 1,024 at a time.
-
-    Parameters
-    ----------
-    features
-        (N, D); see :func:`rsprune.embeddings.as_rows`.
-
-    Raises
-    ------
-    InvalidRowError
-        A row holds NaN or infinity.
-    """
+    """Yield all rows of (N, D) features in order, 1,024 at a time; NaN or infinity is an ``InvalidRowError``."""
     first = 0
     for rows in as_rows(features).blocks():
         n = rows.shape[0]
@@ -51,6 +40,13 @@ def blocks(features: Any) -> Iterator[NDArray[np.float64]]:
 def as_array(features: Any) -> NDArray[np.float64]:
     """Return all rows at once: float64 (N, D)."""
     return np.concatenate(list(blocks(features)))
+
+
+def as_pair(a: Any, b: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return all rows of two sets: float64 (N, D) and (M, D)."""
+    x, y = as_array(a), as_array(b)
+    check_same_dim(x.shape[1], y.shape[1])
+    return x, y
 
 
 def check_same_dim(a: int, b: int) -> None:

@@ -31,10 +31,8 @@ def frechet_distance(a: Any, b: Any) -> float:
 
     Raises
     ------
-    ShapeError
-        Different D.
-    EmptyInputError
-        Fewer than two rows.
+    ShapeError, EmptyInputError
+        Different D; fewer than two rows.
 
     Notes
     -----

@@ -31,8 +31,7 @@ BATCH = 256
 class Images(Protocol):
     """Images in a fixed order."""
 
-    def __len__(self) -> int:
-        """Number of images."""
+    def __len__(self) -> int: ...
 
     def read(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
         """Yield the images of ascending numbers, uint8 (H, W, 3)."""
@@ -86,19 +85,9 @@ def some(pictures: Images, count: int | None, seed: int) -> NDArray[np.int64]:
 
 
 def export_npz(images: ImagesLike, path: str | Path) -> int:
-    """Write images as ``arr_0`` of an ``.npz`` file, uint8 (N, H, W, 3): what the evaluation suite of ADM reads.
+    """Write images one by one as ``arr_0`` of an ``.npz`` file, uint8 (N, H, W, 3), for the evaluation suite of ADM.
 
-    The images are read and written one by one.
-
-    Returns
-    -------
-    int
-        Number of images.
-
-    Raises
-    ------
-    ShapeError
-        Images of different sizes.
+    Returns their number. Images of different sizes are a :class:`~rsprune.errors.ShapeError`.
     """
     pictures = open_images(images)
     write_npz(path, pictures.read(np.arange(len(pictures))), len(pictures))

@@ -31,10 +31,8 @@ class Inception:
     weights
         The file that torch-fidelity's release 0.2.0 has: ``weights-inception-2015-12-05-6726825d.pth``. pytorch-fid's
         ``pt_inception-2015-12-05-6726825d.pth`` holds the same tensors.
-    device
-        ``"cpu"`` or ``"cuda"``.
-    batch_size
-        Images in one forward pass.
+    device, batch_size
+        ``"cpu"`` or ``"cuda"``; images in one forward pass.
 
     Raises
     ------

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune.errors import ArgumentError
-from rsprune.evaluation.features import as_array, check_same_dim, row_blocks, sample_rows
+from rsprune.evaluation.features import as_pair, row_blocks, sample_rows
 from rsprune.validation import check_integer, check_number
 
 __all__ = ["KernelDistance", "gaussian", "kernel_distance", "mmd", "polynomial"]
@@ -50,8 +50,7 @@ def mmd(a: Any, b: Any, kernel: Kernel | None = None, *, unbiased: bool = True) 
     ShapeError
         Different D.
     """
-    x, y = as_array(a), as_array(b)
-    check_same_dim(x.shape[1], y.shape[1])
+    x, y = as_pair(a, b)
     if min(len(x), len(y)) < 2:
         message = "a set of 1 row; expected at least 2"
         raise ArgumentError(message)
@@ -94,8 +93,7 @@ def kernel_distance(
     ShapeError
         Different D.
     """
-    x, y = as_array(real), as_array(generated)
-    check_same_dim(x.shape[1], y.shape[1])
+    x, y = as_pair(real, generated)
     check_integer("subsets", subsets)
     check_integer("subset_size", subset_size, minimum=2)
     if (fewest := min(len(x), len(y))) < subset_size:

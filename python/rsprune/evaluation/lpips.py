@@ -35,10 +35,9 @@ class Lpips:
     Parameters
     ----------
     backbone
-        torchvision's weights of the network: ``alexnet-owt-7be5be79.pth``, ``vgg16-397923af.pth``,
-        ``squeezenet1_1-b8a52dc0.pth``.
+        torchvision's weights of the network: one of :data:`FILES`.
     net
-        The network: ``"alex"``, by which the authors compare, ``"vgg"`` or ``"squeeze"``.
+        ``"alex"``, by which the authors compare, ``"vgg"`` or ``"squeeze"``.
     device
         ``"cpu"`` or ``"cuda"``.
 
@@ -85,11 +84,5 @@ class Lpips:
         import torch
 
         with torch.inference_mode():
-            pair = [self._tensor(image) for image in (a, b)]
-            return float(self._model(*pair))
-
-    def _tensor(self, image: NDArray[np.uint8]) -> Any:
-        import torch
-
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].to(self._device)
-        return pixels.float() / 127.5 - 1
+            pixels = torch.from_numpy(np.stack([a, b])).permute(0, 3, 1, 2).to(self._device).float() / 127.5 - 1
+            return float(self._model(*pixels[:, None]))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune.errors import ArgumentError
-from rsprune.evaluation.features import as_array, check_same_dim, row_blocks
+from rsprune.evaluation.features import as_pair, row_blocks
 from rsprune.validation import check_integer
 
 __all__ = ["Manifolds", "prdc"]
@@ -44,8 +44,7 @@ def prdc(real: Any, generated: Any, *, k: int = 5) -> Manifolds:
     ShapeError
         Different D.
     """
-    x, y = as_array(real), as_array(generated)
-    check_same_dim(x.shape[1], y.shape[1])
+    x, y = as_pair(real, generated)
     check_integer("k", k)
     for name, rows in (("real", x), ("generated", y)):
         if len(rows) <= k:

@@ -24,29 +24,16 @@ __all__ = ["Statistics"]
 class Statistics:
     """Mean and covariance of N features of D dimensions, in float64.
 
-    Attributes
-    ----------
-    n
-        Number of rows, N, at least 2.
-    mean
-        float64 (D,).
-    covariance
-        float64 (D, D), divided by N - 1.
-    meta
-        Provenance of the features: JSON values.
-
     Raises
     ------
-    EmptyInputError
-        Fewer than two rows have no covariance.
-    ShapeError
-        Mean and covariance do not fit together.
+    EmptyInputError, ShapeError
+        Fewer than two rows have no covariance; mean and covariance do not fit together.
     """
 
-    n: int
-    mean: NDArray[np.float64]
-    covariance: NDArray[np.float64]
-    meta: Mapping[str, Any] = field(default_factory=dict)
+    n: int  # number of rows, at least 2
+    mean: NDArray[np.float64]  # (D,)
+    covariance: NDArray[np.float64]  # (D, D), divided by N - 1
+    meta: Mapping[str, Any] = field(default_factory=dict)  # provenance of the features: JSON values
 
     def __post_init__(self) -> None:
         if self.n < 2:
@@ -98,9 +85,8 @@ class Statistics:
     def factor(self) -> NDArray[np.float64]:
         """F such that ``F @ F.T`` is the covariance: float64 (D, min(N, D)) at most."""
         values, vectors = np.linalg.eigh(self.covariance)
-        factor: NDArray[np.float64] = vectors[:, self.dim - self.rank :] * np.sqrt(
-            values[self.dim - self.rank :].clip(min=0)
-        )
+        first = self.dim - self.rank
+        factor: NDArray[np.float64] = vectors[:, first:] * np.sqrt(values[first:].clip(min=0))
         return factor
 
     def second_moment_eigenvalues(self) -> NDArray[np.float64]:
@@ -120,27 +106,13 @@ class Statistics:
         return f"Statistics(n={self.n}, dim={self.dim})"
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one safetensors file, beside ``path`` and then renamed.
-
-        Raises
-        ------
-        ArgumentError
-            ``meta`` holds something that JSON cannot express.
-        """
+        """Write one safetensors file, atomically; ``meta`` that JSON cannot express is an ``ArgumentError``."""
         tensors = {"mean": self.mean, "covariance": self.covariance}
         write_tensors(path, "statistics", tensors, {"n": self.n, "meta": dict(self.meta)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Statistics:
-        """Read what :meth:`save` wrote.
-
-        Raises
-        ------
-        FormatError
-            Not such a file.
-        OSError
-            The file cannot be opened.
-        """
+        """Read what :meth:`save` wrote; anything else is a ``FormatError``."""
         path = Path(path)
         check_regular(path)  # raises the OSError of the system, whatever safetensors would make of it
         (mean, covariance), head = read_tensors(path, "statistics", ["mean", "covariance"])

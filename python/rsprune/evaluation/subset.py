@@ -21,7 +21,7 @@ from rsprune.evaluation.frechet import frechet_distance
 from rsprune.evaluation.kid import Kernel, gaussian
 from rsprune.evaluation.statistics import Statistics
 from rsprune.evaluation.vendi import effective_number
-from rsprune.validation import check_integer, check_number, check_threads
+from rsprune.validation import check_column, check_integer, check_number, check_threads
 
 __all__ = ["SubsetEvaluator", "SubsetMetrics"]
 
@@ -69,15 +69,11 @@ class SubsetEvaluator:
         Embeddings of images that the subset should stand for, such as the reference images.
     labels
         Integers (N,): a class each row, -1 for none.
-    k
-        Each ball reaches to the k-th nearest neighbor.
-    eps
-        Duplicates are more similar than ``1 - eps``.
-    sample
+    k, eps
+        Each ball reaches to the k-th nearest neighbor; duplicates are more similar than ``1 - eps``.
+    sample, seed
         A larger pool is sampled to this many rows, by seed and row number; MMD, coverage, density, distances and k-NN
         radius are then those of the sample and the selected rows in it. The target is sampled alike.
-    seed
-        Random seed of the sample.
     threads
         Number of threads; all cores by default.
 
@@ -158,12 +154,7 @@ class SubsetEvaluator:
         return _moments(*self._target_rows)
 
     def __call__(self, rows: Any) -> SubsetMetrics:
-        """Measure the subset of these row numbers.
-
-        Parameters
-        ----------
-        rows
-            Integers (B,): a :class:`rsprune.Selection`, or row numbers of the pool, each once.
+        """Measure a subset, integers (B,): a :class:`rsprune.Selection`, or row numbers of the pool, each once.
 
         Raises
         ------
@@ -321,8 +312,8 @@ def _evenness(counts: NDArray[np.int64]) -> float:
 
 
 def _check_labels(labels: Any, n: int) -> NDArray[np.int64]:
-    array = np.asarray(labels)
-    if array.shape != (n,) or array.dtype.kind not in "iu" or (array < -1).any():
-        message = f"labels of shape {array.shape} and {array.dtype}; expected ({n},) integers of at least -1"
-        raise ShapeError(message)
+    array = check_column("labels", labels, n, kinds="iu", expected="integers")
+    if (array < -1).any():
+        message = f"a label is {array.min()}; expected 0 or more, or -1 for none"
+        raise ArgumentError(message)
     return array.astype(np.int64)

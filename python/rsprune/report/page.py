@@ -87,10 +87,10 @@ def head_section(run: RunReader, counts: RunStatistics) -> str:
     summary = run.summary
     line, _, share = headline(summary).partition(" (")
     steps = [
-        charts.Step("images", summary["images"], "in all"),
-        charts.Step("read", counts.ranked, percent(counts.ranked, summary["images"])),
-        charts.Step("Stage I", summary["survivors"], percent(summary["survivors"], summary["images"])),
-        charts.Step("kept", summary["selected"], percent(summary["selected"], summary["images"])),
+        ("images", summary["images"], "in all"),
+        ("read", counts.ranked, percent(counts.ranked, summary["images"])),
+        ("Stage I", summary["survivors"], percent(summary["survivors"], summary["images"])),
+        ("kept", summary["selected"], percent(summary["selected"], summary["images"])),
     ]
     k = len(summary["clusters"]["pool"])
     return f"""<header>

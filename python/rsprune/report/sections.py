@@ -53,7 +53,7 @@ def stage_one_section(run: RunReader, counts: RunStatistics, gallery: Gallery) -
         labels=[f"{i * ENTROPY_BIN:.1f} to {(i + 1) * ENTROPY_BIN:.1f} bits" for i in range(counts.entropy.shape[1])],
         ticks=[(bits / 8, str(bits)) for bits in range(9)],
         axis="entropy, bits",
-        mark=None if tau is None else charts.Mark(tau / 8, f"tau = {tau:.3f} bits"),
+        mark=None if tau is None else (tau / 8, f"tau = {tau:.3f} bits"),
     )
     end = "" if tau is None else f", down to {tau:.3f} bits"
     caption = f"""Each column counts the images within {ENTROPY_BIN} bit. <strong>Stage I kept {kept:,} of
@@ -112,7 +112,7 @@ def cluster_figure(summary: Mapping[str, Any]) -> str:
         labels=[f"cluster {k}" for k in order],
         ticks=[(0.0, "largest"), (1.0, "smallest")] if len(pool) > 1 else [(0.5, "0")],
         axis="clusters, by size",
-        level=charts.Level(quota, f"quota {quota:,}") if quota else None,
+        level=(quota, f"quota {quota:,}") if quota else None,
     )
     return figure(svg, f"Each column is a cluster. {cluster_words(summary)}", STAGE_TWO)
 
@@ -156,7 +156,7 @@ def similarity_figure(run: RunReader, counts: RunStatistics) -> str:
         labels=[f"{start + i * step:.3f} to {start + (i + 1) * step:.3f}" for i in range(bins)],
         ticks=[((value - start) / width, f"{value:.2f}") for value in round_values(start, start + width)],
         axis="similarity to the nearest centroid, cosine",
-        mark=None if fill_cut is None else charts.Mark((fill_cut - start) / width, f"fill ended at {fill_cut:.3f}"),
+        mark=None if fill_cut is None else ((fill_cut - start) / width, f"fill ended at {fill_cut:.3f}"),
     )
     caption = f"""Similarity is the cosine of the angle between an image's embedding and its centroid: 1 is the same
 direction. Each column counts the images within {step:g}."""
