@@ -52,27 +52,15 @@ def expected_moments(batches: Iterable[Tensor], latents: int) -> tuple[float, fl
 
 
 class Autoencoder(ABC, nn.Module):
-    """Maps images to latents and back. Its attributes are fixed when it is made.
+    """Maps images to latents and back. Its attributes are fixed when it is made."""
 
-    Attributes
-    ----------
-    channels, latents, moments : int
-        C, L and M.
-    factor : int
-        Side of a latent pixel, in pixels.
-    scale, shift : float
-        The normalization of the latents.
-    source : dict
-        Kind and files of the autoencoder, for the provenance.
-    """
-
-    channels: int
-    latents: int
-    moments: int
-    factor: int
-    scale: float = 1.0
+    channels: int  # C
+    latents: int  # L
+    moments: int  # M
+    factor: int  # side of a latent pixel, in pixels
+    scale: float = 1.0  # the normalization of the latents
     shift: float = 0.0
-    source: dict[str, Any]
+    source: dict[str, Any]  # kind and files of the autoencoder, for the provenance
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
@@ -92,14 +80,8 @@ class Autoencoder(ABC, nn.Module):
 
     def provenance(self) -> dict[str, Any]:
         """Describe the autoencoder, JSON-serializable."""
-        return {
-            **self.source,
-            "channels": self.channels,
-            "latents": self.latents,
-            "factor": self.factor,
-            "scale": self.scale,
-            "shift": self.shift,
-        }
+        names = ("channels", "latents", "factor", "scale", "shift")
+        return self.source | {name: getattr(self, name) for name in names}
 
 
 class Identity(Autoencoder):

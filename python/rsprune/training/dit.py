@@ -183,16 +183,13 @@ class DiT(nn.Module):
 
     Parameters
     ----------
-    input_size : int
-        Height and width of the input, in latent or image pixels.
-    patch_size : int
-        Side of a patch.
+    input_size, patch_size : int
+        Height and width of the input, in latent or image pixels; side of a patch.
     in_channels : int
         Channels of the noisy input.
-    hidden_size, depth, num_heads : int
-        Width of the tokens, number of blocks, attention heads per block.
-    mlp_ratio : float
-        Hidden width of a block's MLP, relative to ``hidden_size``.
+    hidden_size, depth, num_heads, mlp_ratio
+        Width of the tokens, number of blocks, attention heads per block, hidden width of a block's MLP relative to
+        ``hidden_size``.
     class_dropout_prob : float
         If positive, the label table has an additional row for "no class", :attr:`null_label`, with which the data
         loader replaces labels at this rate. The network itself drops nothing.
@@ -290,23 +287,10 @@ class DiT(nn.Module):
                     nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
-        """Predict the noise in ``x``.
+        """Predict the noise, and the variances, (n, out_channels, S, S), of the noisy input ``x`` (n, C, S, S).
 
-        Parameters
-        ----------
-        x : Tensor
-            (n, C, S, S): the noisy input.
-        t : Tensor
-            (n,): time steps, counted from 0.
-        y : Tensor, optional
-            int64 (n,): classes. Required if the network is class-conditional, and refused otherwise.
-        cond : Tensor, optional
-            (n, cond_channels, S, S). Required if the network has such channels, and refused otherwise.
-
-        Returns
-        -------
-        Tensor
-            (n, out_channels, S, S): the noise, then the variances.
+        ``t`` (n,) are the time steps, counted from 0. ``y``, int64 (n,), are classes, and ``cond`` is
+        (n, cond_channels, S, S): required if the network takes them, and refused otherwise.
 
         Raises
         ------

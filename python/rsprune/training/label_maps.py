@@ -78,14 +78,7 @@ def open_pairs(dataset: Dataset, root: str | Path) -> tuple[FileSource, FileSour
         ``<region>/images/*.tif`` and ``<region>/labels/*.tif``. Labels without an image (those of xBD are distributed
         elsewhere) and images without labels are skipped.
     root : path
-        The folder of the data set.
-
-    Raises
-    ------
-    ArgumentError
-        Unknown data set.
-    SourceError
-        The folder has no such files.
+        The folder of the data set. One without such files is a :class:`~rsprune.errors.SourceError`.
     """
     check_choice("dataset", dataset, Dataset)
     root = Path(root)

@@ -52,12 +52,8 @@ class ImageTransform:
     def __call__(self, images: Sequence[ImageData]) -> tuple[NDArray[np.uint8], list[tuple[int, str, str]]]:
         """Decode images, given as paths or as the content of files.
 
-        Returns
-        -------
-        pixels : ndarray
-            uint8 (n, size, size, channels), zero where an image failed.
-        failures : list of (int, str, str)
-            Number, kind and message of each image that failed.
+        Returns pixels, uint8 (n, size, size, channels), zero where an image failed, and of each that failed number,
+        kind and message.
         """
         pixels = np.zeros((len(images), self.size, self.size, self.channels), np.uint8)
         bands = self.bands or (None if self.channels == 3 else tuple(range(self.channels)))
@@ -82,12 +78,8 @@ class ImageTransform:
 
     def config(self) -> dict[str, Any]:
         """Return what the pixels depend on, JSON-serializable."""
-        return {
-            "size": self.size,
-            "bands": None if self.bands is None else list(self.bands),
-            "valid_range": None if self.valid_range is None else list(self.valid_range),
-            "reduced": self.downscale,
-        }
+        bands, valid_range = (value and list(value) for value in (self.bands, self.valid_range))
+        return {"size": self.size, "bands": bands, "valid_range": valid_range, "reduced": self.downscale}
 
 
 def low_resolution(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
