@@ -27,16 +27,17 @@ from rsprune.sources import open_source
 from small_runs import Colours, artefacts, picture, small_prune, write_tar
 from small_stages import Counting
 
-# Another package's runner: the last shard first.
+# Another package's runner: the last shard first, in threads.
 BACKWARDS = """
+from concurrent.futures import ThreadPoolExecutor
+
 from rsprune.runners import Runner
 
 
 class Backwards(Runner):
     def run(self, stage, shards, progress):
-        with stage:
-            for shard in reversed(shards):
-                yield stage.run(shard, progress.advance)
+        with stage, ThreadPoolExecutor(self.workers or 2) as pool:
+            yield from pool.map(lambda shard: stage.run(shard, progress.advance), reversed(shards))
 """
 
 

@@ -204,7 +204,8 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Tab
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with Path(path).open("rb") as file:
+    # A file of Arrow's own: one of Python's is let go of in Arrow's threads, which abort the process when it is ending.
+    with pa.OSFile(os.fspath(path)) as file:
         try:
             table = pq.read_table(file, columns=None if columns is None else list(columns))
         except (pa.ArrowException, OSError, ValueError) as error:  # pyarrow raises them all for damaged files
