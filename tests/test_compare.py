@@ -52,14 +52,8 @@ def test_the_figures_are_those_of_what_each_method_chose(embedded_run, done):
         options = {"within": "nearest"} if option else {}
         centroids = fit_centroids(prior, 4, seed=0) if name == "rsprune" else None
         budget = 27 if entry.keep == 0.3 else 20
-        chosen = strategies.select(
-            name,
-            pool.embeds,
-            budget,
-            centroids=centroids,
-            **strategies.get(name).usable({"reference": prior, "entropy": pool.entropy}),
-            **options,
-        )
+        known = {"embeds": pool.embeds, "centroids": centroids, "reference": prior, "entropy": pool.entropy}
+        chosen = strategies.select_from(name, known, budget, **options)
         expected = measure(chosen)
         assert entry.metrics["rows"] == budget
         for column in COLUMNS:
@@ -84,7 +78,7 @@ def test_the_tables_and_the_figure_hold_the_same(done):
 def test_a_stopped_comparison_goes_on(embedded_run, done, monkeypatch, tmp_path):
     arguments = {"keep": [0.3], "holdout": 0.5, "out": tmp_path, **QUIET}
     calls = []
-    honest = strategies.select
+    honest = strategies.select_from
 
     def counted(name, *args, **options):
         calls.append(name)
@@ -92,7 +86,7 @@ def test_a_stopped_comparison_goes_on(embedded_run, done, monkeypatch, tmp_path)
             raise KeyboardInterrupt
         return honest(name, *args, **options)
 
-    monkeypatch.setattr(strategies, "select", counted)
+    monkeypatch.setattr(strategies, "select_from", counted)
     with pytest.raises(KeyboardInterrupt):
         compare(embedded_run, METHODS, **arguments)
     again = compare(embedded_run, METHODS, **arguments)
@@ -110,7 +104,7 @@ def test_what_a_method_chose_is_kept(embedded_run, done):
     pool = EmbeddedPool.open(embedded_run)
     kept = [np.load(path) for path in sorted((done.path / "entries").glob("random-20-*.npy"))]
     assert len(kept) == 1
-    expected = strategies.select("random", pool.embeds, 20, entropy=pool.entropy)
+    expected = strategies.select("random", pool.embeds, 20)
     assert kept[0].tolist() == expected.indices.tolist()
 
 

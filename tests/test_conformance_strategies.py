@@ -1,6 +1,7 @@
 """What holds for every registered strategy, one of another package among them."""
 
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -62,8 +63,8 @@ def known():
 
 
 def run(method, known, budget=40, **changes):
-    inputs = method.usable(known) | {"budget": None if method.budget == "none" else budget} | changes
-    return strategies.select(method.name, **inputs)
+    known = known | {name: changes.pop(name) for name in [*known, "assignment"] if name in changes}
+    return strategies.select_from(method.name, known, None if method.budget == "none" else budget, **changes)
 
 
 def same(a, b):
@@ -133,12 +134,47 @@ def test_missing_inputs_are_named(method, known):
 
 
 def test_inputs_that_it_does_not_use_are_refused(method, known):
-    for name in known.keys() - method.usable(known).keys():
+    used = method.usable(known) | {"budget": None if method.budget == "none" else 40}
+    for name in known.keys() - used.keys():
         with raises(errors.ArgumentError, method.name, f"{name}="):
-            run(method, known, **{name: known[name]})
+            strategies.select(method.name, **used, **{name: known[name]})
     if not method.quotas:
         with raises(errors.ArgumentError, method.name, "assignment="):
-            run(method, known, assignment=(np.zeros(N, np.int32), np.zeros(N, np.float32)))
+            assignment = np.zeros(N, np.int32), np.zeros(N, np.float32)
+            strategies.select(method.name, **used, assignment=assignment)
+
+
+# Inputs that the options of a call leave unused, though the method can use them.
+UNUSED = [
+    ("rsprune", {"centroids", "entropy", "reference"}, {}, {"entropy", "reference"}),
+    ("rsprune", {"centroids", "entropy", "score"}, {"entropy_keep": 0.5}, set()),
+    ("random", {"centroids", "labels"}, {}, {"centroids", "labels"}),
+    ("random", {"labels", "centroids"}, {"shares": "even"}, {"centroids"}),
+    ("cluster_nearest", {"centroids"}, {"k": 3}, {"centroids"}),
+    ("kcenter", {"centroids", "labels"}, {"k": 3}, {"centroids", "labels"}),
+    ("full", {"score", "labels"}, {}, {"score", "labels"}),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "options", "unused"), UNUSED)
+def test_inputs_that_make_no_difference_are_named(name, given, options, unused, known):
+    rows = [row for row in range(N) if not 7 <= row <= 11]  # all of them valid
+    inputs = {one: known[one] if one in ("centroids", "reference") else known[one][rows] for one in given | {"embeds"}}
+    budget = None if name == "full" else 40
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        got = strategies.select(name, budget=budget, **inputs, **options)
+    assert sorted(str(one.message).partition("=")[0] for one in caught) == sorted(unused)
+    assert {one.filename for one in caught} <= {__file__}
+    kept = {one: value for one, value in inputs.items() if one not in unused}
+    assert strategies.select(name, budget=budget, **kept, **options).indices.tolist() == got.indices.tolist()
+
+
+def test_an_input_that_marks_rows_as_invalid_makes_a_difference(known):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = strategies.select("random", known["embeds"], 395, entropy=known["entropy"])
+    assert 9 not in got.indices
 
 
 def test_unknown_options_are_refused_by_name(method, known):

@@ -572,19 +572,13 @@ def test_other_strategies_choose_in_a_run(pool, reference, tmp_path, strategy, o
     tables = [pq.read_table(folder.assignments(shard)) for shard in shards]
     rows = np.concatenate([40 * i + table["row"].to_numpy() for i, table in enumerate(tables)])
     bits = np.concatenate([pq.read_table(folder.entropy(shard))["entropy"].to_numpy() for shard in shards])
-    expected = rsprune.strategies.select(
-        strategy,
-        [folder.embeddings(shard) for shard in shards],
-        40,
-        **rsprune.strategies.get(strategy).usable(
-            {
-                "reference": run.path / "reference" / "embeddings",
-                "centroids": rsprune.Centroids.load(folder.centroids),
-                "entropy": bits[rows],
-            }
-        ),
-        **options,
-    )
+    known = {
+        "embeds": [folder.embeddings(shard) for shard in shards],
+        "reference": run.path / "reference" / "embeddings",
+        "centroids": rsprune.Centroids.load(folder.centroids),
+        "entropy": bits[rows],
+    }
+    expected = rsprune.strategies.select_from(strategy, known, 40, **options)
     assert run.selection.indices.tolist() == rows[expected.indices].tolist()
     metadata = json.loads(pq.read_metadata(folder.selection).metadata[b"rsprune"])
     assert metadata["config"]["selection"]["strategy"] == strategy

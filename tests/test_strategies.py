@@ -36,8 +36,8 @@ def pool():
 
 def run(name, pool, budget=0.1, **changes):
     method = strategies.get(name)
-    inputs = method.usable(pool) | {"budget": None if method.budget == "none" else budget} | changes
-    return strategies.select(name, **inputs)
+    known = pool | {one: changes.pop(one) for one in [*pool, "labels"] if one in changes}
+    return strategies.select_from(name, known, None if method.budget == "none" else budget, **changes)
 
 
 def same(a, b):

@@ -12,7 +12,7 @@ from failures import raises
 from rsprune import _core
 from rsprune.apportion import apportion
 from rsprune.errors import ArgumentError, BudgetError, MissingInputError
-from rsprune.strategies import get, select
+from rsprune.strategies import get, select, select_from
 
 
 def at_angles(*degrees: float) -> np.ndarray:
@@ -478,12 +478,14 @@ def test_the_same_rows_with_any_threads_and_storage(name, options, tmp_path):
         np.float16
     )
     budget = None if "eps" in options else 90
-    inputs = get(name).usable({"reference": rows[::7]}) | {"seed": 11, **options}
-    expected = select(name, rows, budget, threads=1, **inputs).indices
+    select = lambda embeds, threads: select_from(  # noqa: E731
+        name, {"embeds": embeds, "reference": rows[::7]}, budget, seed=11, threads=threads, **options
+    )
+    expected = select(rows, 1).indices
     assert budget is None or len(expected) == budget
     np.save(tmp_path / "rows.npy", rows)
     for embeds, threads in ((rows, 3), ([rows[:100], rows[100:].astype(np.float32)], 2), (tmp_path / "rows.npy", None)):
-        assert np.array_equal(select(name, embeds, budget, threads=threads, **inputs).indices, expected)
+        assert np.array_equal(select(embeds, threads).indices, expected)
 
 
 @pytest.mark.parametrize("name", ["semdedup", "kcenter", "facility_location", "d2", "dinov2"])
@@ -491,11 +493,11 @@ def test_rows_that_are_invalid_for_any_reason_are_left_out(name):
     rng = np.random.default_rng(6)
     rows, score = rng.standard_normal((40, 6)).astype(np.float32), rng.random(40)
     rows[3], rows[4], score[5] = 0, np.nan, np.nan
-    options = {"reference": rows[10:20]} if name == "dinov2" else {}
-    options |= {"k": 2} if name in ("semdedup", "facility_location") else {}
+    reference = {"reference": rows[10:20]} if name == "dinov2" else {}
+    options = {"k": 2} if name in ("semdedup", "facility_location") else {}
     labels = np.where(np.isnan(score), -1, 0)
     columns = get(name).usable({"score": score, "labels": labels, "entropy": score})
-    chosen = select(name, rows, 37 if columns else 38, **columns, **options)
+    chosen = select_from(name, {"embeds": rows, **reference, **columns}, 37 if columns else 38, **options)
     invalid = [3, 4, 5] if columns else [3, 4]
     assert chosen.indices.tolist() == [i for i in range(40) if i not in invalid]
     assert chosen.invalid.tolist() == invalid

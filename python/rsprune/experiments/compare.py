@@ -283,11 +283,11 @@ class _Contest:
 
     def run(self, path: Path, name: str, options: dict[str, Any], rows: int) -> dict[str, Any]:
         """Select with a method, and measure the selection."""
-        inputs = self.pool.inputs(name, self.prior, lambda: self.centroids)
+        known = self.pool.known(name, self.prior, lambda: self.centroids)
         settings = {"seed": self.options.seed, "threads": self.options.threads, **options}
         begun = time.perf_counter()
         try:
-            chosen = strategies.select(name, self.pool.embeds, rows, **inputs, **settings)
+            chosen = strategies.select_from(name, known, rows, **settings)
         except (BudgetError, MissingInputError) as error:
             return {"metrics": {}, "failure": str(error)}
         seconds = time.perf_counter() - begun

@@ -129,14 +129,10 @@ class EmbeddedPool(EmbeddedSet):
         known, out = reference.split(seed, holdout)
         return reference.embeds.take(known), reference.embeds.take(out)
 
-    def inputs(self, strategy: str, reference: Any, centroids: Callable[[], Centroids]) -> dict[str, Any]:
-        """Return what a strategy uses beside the embeddings: entropies, reference rows, and reference centroids.
-
-        Methods that need no centroids cluster the pool themselves.
-        """
-        method = strategies.get(strategy)
-        inputs = method.usable({"reference": reference, "entropy": self.entropy})
-        return inputs | ({"centroids": centroids()} if "centroids" in method.needs else {})
+    def known(self, strategy: str, reference: Any, centroids: Callable[[], Centroids]) -> dict[str, Any]:
+        """Return what is known of the pool. Strategies that need no centroids cluster it themselves."""
+        known = {"embeds": self.embeds, "reference": reference, "entropy": self.entropy}
+        return known | ({"centroids": centroids()} if "centroids" in strategies.get(strategy).needs else {})
 
     def describe(self) -> str:
         """Describe the pool in a line: methods without Stage I may want more than its survivors."""

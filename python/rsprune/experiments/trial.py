@@ -109,10 +109,9 @@ class TrialRunner:
         """Select rows of the pool."""
         has_budget = strategies.get(arm.strategy).budget != "none"
         budget = budget_rows(arm.keep, self.pool.total) if has_budget else None
-        known = np.concatenate(list(self.known.values()))
-        inputs = self.pool.inputs(arm.strategy, known, lambda: self.centroids(arm, seed))
-        options = {"seed": seed, "threads": self.threads, **arm.options}
-        return strategies.select(arm.strategy, self.pool.embeds, budget, **inputs, **options)
+        prior = np.concatenate(list(self.known.values()))
+        known = self.pool.known(arm.strategy, prior, lambda: self.centroids(arm, seed))
+        return strategies.select_from(arm.strategy, known, budget, seed=seed, threads=self.threads, **arm.options)
 
     def centroids(self, arm: Arm, seed: int) -> Centroids:
         """Fit the reference centroids of an arm."""

@@ -5,6 +5,7 @@ One file a method. A method of another package is found by its entry point in th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from rsprune.registry import Registry
 from rsprune.selection import COUNTS, FILL, PRESELECTED, QUOTA, Selection
 from rsprune.strategies.base import Clustering, Partition, Picked, Pool, Strategy, strategy
 from rsprune.strategies.dynamics import tdds
+from rsprune.validation import warn_caller
 
 __all__ = [
     "Clustering",
@@ -24,6 +26,7 @@ __all__ = [
     "get",
     "names",
     "select",
+    "select_from",
     "strategy",
     "tdds",
 ]
@@ -118,10 +121,15 @@ def select(
         Rows ascending. ``cluster`` and ``similarity`` are those of the clusters that the method worked with; without
         any the pool is one cluster, and ``similarity`` NaN.
 
+    Warns
+    -----
+    UserWarning
+        An input makes no difference, because the options that were given leave it unused.
+
     Raises
     ------
     ArgumentError
-        There is no such method or option, an option is out of range, or the method does not use an input.
+        There is no such method or option, an option is out of range, or the method never uses an input.
     MissingInputError
         The method needs an input that was not given; the message names it.
     BudgetError
@@ -129,8 +137,6 @@ def select(
     ShapeError, DtypeError, EmptyInputError
         Inputs are not of N rows, or not of numbers.
     """
-    method = get(name)
-    method.check(options)
     inputs = {
         "embeds": embeds,
         "assignment": assignment,
@@ -140,9 +146,37 @@ def select(
         "score": score,
         "labels": labels,
     }
+    selection, unused = _run(get(name), inputs, budget, seed, threads, options)
+    for one in unused:
+        warn_caller(f"{one}= makes no difference: the strategy {name!r} does not use it with these options")
+    return selection
+
+
+def select_from(
+    name: str,
+    known: Mapping[str, Any],
+    budget: float | None,
+    *,
+    seed: int = 0,
+    threads: int | None = None,
+    **options: Any,
+) -> Selection:
+    """Select rows by any method, from those of the inputs ``known`` that it uses; see :func:`select`.
+
+    An assignment stands in for the embeddings where both are there and it suffices.
+    """
+    method = get(name)
+    return _run(method, method.usable(known), budget, seed, threads, options)[0]
+
+
+def _run(
+    method: Strategy, inputs: Mapping[str, Any], budget: float | None, seed: int, threads: int | None, options: Any
+) -> tuple[Selection, list[str]]:
+    """Run a method; also return the names of the inputs that it did not look at."""
+    method.check(options)
     pool = Pool.read(method, inputs, budget, seed, threads)
     picked = method(pool, options)
-    return picked if isinstance(picked, Selection) else _selection(pool, picked)
+    return picked if isinstance(picked, Selection) else _selection(pool, picked), pool.unused
 
 
 def _selection(pool: Pool, picked: Picked) -> Selection:

@@ -120,6 +120,18 @@ class Pool:
     seed: int = 0
     threads: int | None = None
     _clusterings: dict[Any, Clustering] = field(default_factory=dict, repr=False)
+    _used: set[str] = field(default_factory=set, repr=False)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in INPUTS:
+            object.__getattribute__(self, "_used").add(name)
+        return object.__getattribute__(self, name)
+
+    @property
+    def unused(self) -> list[str]:
+        """The inputs that were given and have not been looked at, embeddings excepted."""
+        given = vars(self)
+        return [name for name in INPUTS[1:] if given[name] is not None and name not in self._used]
 
     @classmethod
     def read(
@@ -192,15 +204,21 @@ class Pool:
         return Embeddings((sum(one.shape[0] for one in sets), sets[0].shape[1]), [p for one in sets for p in one.parts])
 
     @cached_property
+    def known(self) -> NDArray[np.bool_]:
+        """The rows with an entropy, score and label, as far as these were given, bool (N,)."""
+        known = np.ones(self.n, np.bool_)
+        for name in ("entropy", "score", "labels"):
+            if (values := vars(self)[name]) is not None:
+                of_this = values >= 0 if name == "labels" else ~np.isnan(values)
+                if not of_this.all():
+                    known &= of_this
+                    self._used.add(name)
+        return known
+
+    @cached_property
     def valid(self) -> NDArray[np.bool_]:
-        """The rows that can be picked, bool (N,): those with a direction, entropy, score, label, as far as given."""
-        valid = np.ones(self.n, np.bool_) if self.embeds is None else self.embeds.valid(self.threads)
-        for values in (self.entropy, self.score):
-            if values is not None:
-                valid &= ~np.isnan(values)
-        if self.labels is not None:
-            valid &= self.labels >= 0
-        return valid
+        """The rows that can be picked, bool (N,): those that are :attr:`known` and have a direction."""
+        return self.known if self.embeds is None else self.known & self.embeds.valid(self.threads)
 
     @cached_property
     def candidates(self) -> NDArray[np.int64]:

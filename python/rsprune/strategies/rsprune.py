@@ -6,7 +6,6 @@ import numpy as np
 
 from rsprune.assignment import Assignment, assign
 from rsprune.centroids import fit_centroids
-from rsprune.errors import MissingInputError
 from rsprune.options import keywords
 from rsprune.selection import Selection, SelectOptions, choose, read_request
 from rsprune.strategies.base import Pool, strategy
@@ -41,15 +40,12 @@ def rsprune(pool: Pool, *, entropy_keep: float | None = None, k: int = 200, opti
     assignment = pool.assignment or assign(
         pool.embeds, centroids, normalize=options.normalize, on_invalid=options.on_invalid, threads=pool.threads
     )
-    if pool.entropy is not None:
-        labels = np.where(np.isnan(pool.entropy), np.int32(-1), assignment.labels)
-        assignment = Assignment(labels, assignment.similarity)
+    if not pool.known.all():
+        assignment = Assignment(np.where(pool.known, assignment.labels, np.int32(-1)), assignment.similarity)
     if entropy_keep is not None:
         check_number("entropy_keep", entropy_keep, above=0, maximum=1)
-        if pool.entropy is None:
-            raise MissingInputError(pool.method, "entropy")
         rows = np.flatnonzero(assignment.labels >= 0)
-        kept = top_rows(-pool.entropy, rows, max(fraction_of(entropy_keep, pool.n), pool.requested))
+        kept = top_rows(-pool.require("entropy"), rows, max(fraction_of(entropy_keep, pool.n), pool.requested))
         beyond = np.setdiff1d(rows, kept, assume_unique=True)
         request = request._replace(excluded=np.concatenate([request.excluded, beyond]))
     return choose(request, assignment, centroids.k, pool.embeds)

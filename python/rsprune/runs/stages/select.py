@@ -109,10 +109,10 @@ class SelectStage(RunStage):
             known["entropy"] = spread(entropy, rows, total, np.nan)
         else:
             known |= {"embeds": reader.embeddings(), "entropy": entropy}
-        chosen = strategies.select(
+        chosen = strategies.select_from(
             method.name,
-            budget=self.budget,
-            **method.usable(known),
+            known,
+            self.budget,
             seed=options.strategy.seed,
             threads=self.context.threads,
             **settings_of(options),
