@@ -29,7 +29,9 @@ class Pool:
         self.k, self.n, self.rng = k, n, rng
 
     def select(self, name, budget, **inputs):
-        return strategies.select(name, self.x, budget, centroids=self.centroids, **inputs)
+        known = {one: inputs.pop(one) for one in ("entropy", "score", "labels", "reference") if one in inputs}
+        known |= {"embeds": self.x, "centroids": self.centroids}
+        return strategies.select_from(name, known, budget, **inputs)
 
     def units(self, rows):
         x = self.x[rows].astype(np.float64)
