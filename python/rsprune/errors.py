@@ -35,6 +35,7 @@ __all__ = [
     "MissingInputError",
     "NoValidPixelsError",
     "NotRegularFileError",
+    "OutputError",
     "RspruneError",
     "ShapeError",
     "SourceError",
@@ -133,6 +134,10 @@ class ConfigMismatchError(RspruneError, ValueError):
 
 class KeyMismatchError(ConfigMismatchError):
     """A row of a collection whose key is not the one that it had when the collection was read before."""
+
+
+class OutputError(RspruneError, ValueError):
+    """A place to write to that holds what another command or program made, or what the same command reads."""
 
 
 class WorkerError(RspruneError, RuntimeError):

@@ -12,7 +12,7 @@ import json
 import os
 import uuid
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune._core import VERSION
-from rsprune.errors import ArgumentError, DamagedFileError, FormatError, ShapeError
+from rsprune.errors import ArgumentError, DamagedFileError, FormatError, OutputError, ShapeError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,9 +30,12 @@ __all__ = [
     "abbreviate",
     "atomic_write",
     "canonical_json",
+    "check_output_file",
+    "check_output_folder",
     "config_diff",
     "digest",
     "file_digest",
+    "is_own_npz",
     "provenance_header",
     "read_json",
     "read_provenance",
@@ -48,6 +51,9 @@ __all__ = [
     "write_tensors",
     "write_text",
 ]
+
+#: The comment of the archives that :func:`write_npz` writes.
+NPZ_COMMENT = b"rsprune"
 
 #: How the names of unfinished files end; they begin with a dot. A killed process leaves them.
 TEMPORARY = ".writing"
@@ -70,6 +76,55 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def check_output_file(path: str | os.PathLike[str], is_own: Callable[[Path], bool]) -> Path:
+    """Fail where writing a file would replace one that the same command did not make; called before any work.
+
+    Parameters
+    ----------
+    path
+        The file to write.
+    is_own
+        Tells by the content of a file whether the command made it. It may raise what reading another file raises.
+
+    Raises
+    ------
+    OutputError
+        The file is there, and is another one; or it is a folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        message = f"{path} is a folder; expected the name of a file to write"
+        raise OutputError(message)
+    if path.exists():
+        try:
+            own = is_own(path)
+        except (FormatError, OSError, ValueError):
+            own = False
+        if not own:
+            message = f"{path} exists, and this command did not make it: give another name, or delete it"
+            raise OutputError(message)
+    return path
+
+
+def check_output_folder(path: str | os.PathLike[str], *own: str) -> Path:
+    """Fail where a folder holds files, but none of the names ``own``, by which a command knows its folders.
+
+    Raises
+    ------
+    OutputError
+        The folder holds something else; or it is a file.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        message = f"{path} is a file; expected a folder to write to"
+        raise OutputError(message)
+    there = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")} if path.is_dir() else set()
+    if there and not there & set(own):
+        message = f"{path} is not empty, and this command did not make it: give a new folder"
+        raise OutputError(message)
+    return path
 
 
 def remove_temporaries(folder: str | os.PathLike[str]) -> None:
@@ -107,6 +162,15 @@ def write_npz(path: str | os.PathLike[str], images: Iterable[NDArray[np.uint8]],
                 message = f"images of shapes {shape} and {image.shape}; an .npz file holds one array of equal images"
                 raise ShapeError(message)
             file.write(np.ascontiguousarray(image).data)
+        archive.comment = NPZ_COMMENT
+
+
+def is_own_npz(path: Path) -> bool:
+    """Tell whether :func:`write_npz` wrote a file."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return archive.comment == NPZ_COMMENT
 
 
 def canonical_json(value: Any) -> str:
@@ -218,10 +282,21 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Tab
 
 
 def read_provenance(path: str | Path) -> dict[str, Any]:
-    """Read the provenance of a Parquet file; empty when it carries none."""
+    """Read the provenance of a Parquet file; empty when it carries none.
+
+    Raises
+    ------
+    FormatError
+        The file is not Parquet.
+    """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    metadata = pq.read_schema(path).metadata or {}
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except pa.ArrowException as error:
+        message = f"{path} is not a Parquet file: {error}"
+        raise FormatError(message) from error
     text = metadata.get(b"rsprune")
     return {} if text is None else dict(json.loads(text))
 

@@ -38,24 +38,38 @@ def read_groups(groups: Any, n: int) -> Groups:
     """Read a group for each of ``n`` rows: strings, whole or floating numbers."""
     if isinstance(groups, Groups):
         return groups
-    values = np.asarray(groups)
+    # A list of strings and numbers must not become strings: NaN would be a group of its own.
+    values = groups if hasattr(groups, "dtype") else np.asarray(groups, object)
+    values = np.asarray(values)
     if values.shape != (n,):
         message = f"groups of shape {values.shape}; expected one for each of {n} rows"
         raise ShapeError(message)
-    if values.dtype.kind not in "biufUSO":
+    if values.dtype.kind in "OT":
+        values = _one_type(values.tolist())
+    if values.dtype.kind not in "biufUS":
         message = f"groups of {values.dtype}; expected strings or numbers"
         raise DtypeError(message)
     if values.dtype.kind == "f" and np.isnan(values).any():
-        message = (
-            f"row {np.flatnonzero(np.isnan(values))[0]} has the group NaN; give rows without one a group of their own"
-        )
-        raise ArgumentError(message)
-    try:
-        names, of = np.unique(values, return_inverse=True)
-    except TypeError as error:
-        message = f"groups that cannot be put in order ({error}); expected strings alone, or numbers alone"
-        raise DtypeError(message) from None
+        raise _without_group(np.flatnonzero(np.isnan(values))[0], "NaN")
+    names, of = np.unique(values, return_inverse=True)
     return Groups(names.tolist(), of.reshape(n))
+
+
+def _one_type(values: list[Any]) -> NDArray[Any]:
+    """Make an array of objects that are strings alone, or numbers alone."""
+    for row, value in enumerate(values):
+        if value is None or value != value or type(value).__name__ in ("NAType", "NaTType"):
+            raise _without_group(row, repr(value))
+    array = np.array(values)
+    # No type may take a string for a number, or round one.
+    if array.dtype.kind not in "biufUS" or array.tolist() != values:
+        message = "groups of several types; expected strings alone, or numbers alone"
+        raise DtypeError(message)
+    return array
+
+
+def _without_group(row: int, value: str) -> ArgumentError:
+    return ArgumentError(f"row {row} has the group {value}; give rows without one a group of their own")
 
 
 def select_in_groups(

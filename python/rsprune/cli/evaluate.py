@@ -13,6 +13,7 @@ from rsprune.cli.options import with_options
 from rsprune.errors import ArgumentError
 from rsprune.evaluation.evaluate import EvaluationOptions
 from rsprune.evaluation.extractors import Extractor
+from rsprune.io import check_output_file, is_own_npz
 from rsprune.options import option
 
 EXAMPLES = """
@@ -76,6 +77,10 @@ def command(
     from rsprune.evaluation.lpips import Lpips
 
     images = common.one_or_many(generated)
+    if out is not None:
+        check_output_file(out, Evaluation.is_saved)
+    if npz is not None:
+        check_output_file(npz, is_own_npz)
     if real is None and pairs is None and npz is None:
         msg = "nothing to compare with: give --real, --pairs, or both"
         raise ArgumentError(msg)

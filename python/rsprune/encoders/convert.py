@@ -26,7 +26,7 @@ from rsprune.encoders.registry import ZOO
 from rsprune.encoders.remap import Rename, clip_blocks, layer, remap_state_dict
 from rsprune.encoders.siglip import SHAPES, check_config, to_timm
 from rsprune.errors import EncoderError
-from rsprune.io import atomic_write
+from rsprune.io import atomic_write, check_output_folder, read_json
 
 __all__ = ["CONVERTIBLE", "convert"]
 
@@ -68,12 +68,16 @@ def convert(name: str, out: Path, *, weights: Path | None = None) -> Path:
     ------
     EncoderError
         For another encoder.
+    OutputError
+        If the folder holds anything else than an earlier conversion.
     WeightsError
         If the weights are not there, or not all of both towers'.
     """
     if name not in CONVERTIBLE:
         message = f"{name} has no conversion: known are {', '.join(CONVERTIBLE)}"
         raise EncoderError(message)
+    if not ((out / CONFIG).is_file() and EXACT_GELU in read_json(out / CONFIG)):
+        check_output_folder(out)
     known = ZOO[name]
     path = weights or fetch(name, known.repository, known.file)
     if path.is_dir():

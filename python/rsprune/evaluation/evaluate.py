@@ -89,6 +89,11 @@ class Evaluation:
         """Write all metrics, with all that they depend on, as JSON."""
         write_json(path, {**provenance_header(), "metrics": [asdict(one) for one in self.metrics]})
 
+    @staticmethod
+    def is_saved(path: Path) -> bool:
+        """Tell whether :meth:`save` wrote a file."""
+        return {"rsprune", "metrics"} <= read_json(path).keys()
+
     def __add__(self, other: Evaluation) -> Evaluation:
         return Evaluation(self.metrics + other.metrics)
 

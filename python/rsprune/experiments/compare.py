@@ -19,7 +19,7 @@ from rsprune.errors import BudgetError, MissingInputError
 from rsprune.evaluation.subset import SubsetEvaluator
 from rsprune.experiments.pool import EmbeddedPool, read_classes
 from rsprune.experiments.tables import Column, csv_table, markdown_table, text_table, write_results
-from rsprune.io import digest, provenance_header, read_json, write_json, write_npy
+from rsprune.io import check_output_folder, digest, provenance_header, read_json, write_json, write_npy
 from rsprune.options import check_options, keywords, option
 from rsprune.runners import Progress, show_progress
 from rsprune.runs.config import parse_budget, parse_settings
@@ -188,7 +188,7 @@ def compare(
     pool = EmbeddedPool.open(run)
     asked = [parse(one) for one in strategies or all_names()]
     budgets = [(one, budget_rows(one, pool.total)) for one in options.keep]
-    folder = Path(out) if out is not None else pool.reader.folder.path / "compare"
+    folder = check_output_folder(pool.reader.folder.path / "compare" if out is None else out, "entries")
     contest = _Contest(pool, options)
     entries: list[Entry] = []
     with show_progress(progress) as observer:

@@ -11,6 +11,7 @@ from rsprune.errors import ArgumentError
 from rsprune.evaluation.diagnostics import Redundancy, Trial, redundancy, sweep
 from rsprune.experiments.pool import EmbeddedPool
 from rsprune.experiments.tables import Column, csv_table, markdown_table, text_table, write_results
+from rsprune.io import check_output_folder
 from rsprune.selection import budget_rows
 
 __all__ = ["Diagnosis", "diagnose"]
@@ -104,9 +105,12 @@ def diagnose(
 
     Raises
     ------
+    OutputError
+        The folder holds something else than an earlier sweep.
     ArgumentError
         The run has no embeddings of reference images, or fewer than there are centroids.
     """
+    out = check_output_folder(out, "sweep.txt")
     pool = EmbeddedPool.open(run)
     halves = pool.reference(0, seed)
     if halves is None:
@@ -119,6 +123,6 @@ def diagnose(
         pool.describe(),
         f"reference: {len(reference):,} images, a fifth of them held out; budget {budget:,}; {seeds} seeds",
     )
-    found = Diagnosis(Path(out), head, tuple(trials), redundancy(pool.embeds, seed=seed, threads=threads))
+    found = Diagnosis(out, head, tuple(trials), redundancy(pool.embeds, seed=seed, threads=threads))
     write_results(found.path / "sweep", found.describe(), found.markdown(), found.csv(), found.figure())
     return found

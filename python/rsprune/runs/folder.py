@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from rsprune.errors import ConfigMismatchError, DamagedFileError, FormatError, UnfinishedRunError
 from rsprune.io import (
     canonical_json,
+    check_output_folder,
     config_diff,
     digest,
     file_digest,
@@ -144,7 +145,9 @@ class RunFolder:
         Raises
         ------
         ConfigMismatchError
-            The folder holds a run of another configuration, or files that are no run's. The message lists what differs.
+            The folder holds a run of another configuration. The message lists what differs.
+        OutputError
+            The folder holds files that are no run's.
         """
         wanted = json.loads(canonical_json(config))
         intact = False
@@ -159,11 +162,8 @@ class RunFolder:
                         "Give the new run another folder, or delete this one"
                     )
                     raise ConfigMismatchError(message)
-        elif self.path.is_dir() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
-            message = (
-                f"{self.path} is not empty and is not a run folder (it has no config.json). Give the run a new folder"
-            )
-            raise ConfigMismatchError(message)
+        else:
+            check_output_folder(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         remove_temporaries(self.path)
         if not intact:

@@ -41,6 +41,9 @@ HEADS = {width: heads for _, width, heads in SIZES.values()}
 class TrainingFolder:
     """The paths in the folder of a training."""
 
+    #: What tells such a folder from others.
+    CONTENTS = ("latents", "conditions", "checkpoints")
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.last = self.path / "checkpoints" / "last.pt"

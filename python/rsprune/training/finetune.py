@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsprune.encoders.checkpoints import weights_provenance
-from rsprune.io import digest
+from rsprune.io import check_output_folder, digest
 from rsprune.options import keywords
 from rsprune.runners import Progress, show_progress
 from rsprune.sources import SourceLike
 from rsprune.training.autoencoder import Autoencoder
-from rsprune.training.checkpoint import load_dit, read_checkpoint, start_from
+from rsprune.training.checkpoint import TrainingFolder, load_dit, read_checkpoint, start_from
 from rsprune.training.conditioning import Conditioning, open_conditioning, pair_samples
 from rsprune.training.config import FinetuneOptions, SisOptions, SrOptions, Which
 from rsprune.training.distributed import join_processes
@@ -120,6 +120,7 @@ def finetune(
     progress: bool | Progress,
 ) -> Trained:
     """Fine-tune a network to images under their conditions."""
+    check_output_folder(out, *TrainingFolder.CONTENTS)
     warn_of_slow_average(options.optimizer.ema, options.schedule.iterations)
     with join_processes(options.device) as dist, show_progress(progress if dist.is_main else False) as shown:
         if dist.is_main:

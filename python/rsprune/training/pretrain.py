@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsprune.errors import ArgumentError
-from rsprune.io import digest, provenance_header
+from rsprune.io import check_output_folder, digest, provenance_header
 from rsprune.options import keywords, to_config
 from rsprune.runners import Progress, show_progress
 from rsprune.runs.folder import RunFolder
@@ -114,6 +114,7 @@ def pretrain(
     """
     # Impossible options are refused before images are encoded, which may take hours.
     check_model(options.network.model)
+    check_output_folder(out, *TrainingFolder.CONTENTS)
     codec = load_autoencoder(options.autoencoder, options.images.channels)
     transform = ImageTransform.from_options(options.images)
     folder = Path(out) / "latents" if options.latents is None else Path(options.latents)

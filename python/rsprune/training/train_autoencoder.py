@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsprune.errors import ArgumentError
-from rsprune.io import digest, provenance_header, remove_temporaries, write_json
+from rsprune.io import check_output_folder, digest, provenance_header, remove_temporaries, write_json
 from rsprune.options import keywords, to_config
 from rsprune.runners import Progress, show_progress
 from rsprune.runs.folder import RunFolder
@@ -123,7 +123,7 @@ def train_autoencoder(
     if options.images.size % config.factor:
         message = f"size={options.images.size} must divide by {config.factor}"
         raise ArgumentError(message)
-    folder, images = Path(out), open_source(source)
+    folder, images = check_output_folder(out, "pixels"), open_source(source)
     transform = ImageTransform.from_options(options.images)
     with join_processes(options.device) as dist, show_progress(progress) as shown:
         if dist.world_size > 1:

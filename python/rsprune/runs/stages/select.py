@@ -15,7 +15,14 @@ from typing_extensions import override
 from rsprune import strategies
 from rsprune.centroids import Centroids
 from rsprune.errors import ArgumentError, BudgetError, MissingInputError
-from rsprune.io import digest, provenance_header, write_table, write_text
+from rsprune.io import (
+    check_output_file,
+    digest,
+    provenance_header,
+    read_provenance,
+    write_table,
+    write_text,
+)
 from rsprune.options import keywords, options_of
 from rsprune.runners import Advance
 from rsprune.runs.config import ChoiceOptions, SelectRunOptions
@@ -253,9 +260,15 @@ def select_run(
     ------
     EncoderMismatchError
         The folder's embeddings were made with another encoder than the centroids.
+    OutputError
+        ``out`` is a file that this function did not write.
     ArgumentError
         The folder holds no embeddings, but only clusters and similarities, and those of other centroids.
     """
+    out = check_output_file(out, is_manifest)
+    if out.suffix != ".parquet":
+        message = f"{out} would be a Parquet file: give a name that ends in .parquet"
+        raise ArgumentError(message)
     rule, settings = options.strategy, settings_of(options)
     about = {"strategy": rule.strategy, "strategy_options": jsonable(settings), "seed": rule.seed}
     columns = {"entropy": entropy, "score": score, "labels": labels}
@@ -284,7 +297,13 @@ def select_run(
         provenance = {**provenance_header(), "embeddings": digest(reader.config), **about}
         write_table(out, table.combine_chunks(), provenance)
     metrics = {"selected": len(chosen), "k": chosen.k, "invalid": len(chosen.invalid), "outside": len(chosen.outside)}
-    return StageResult(Path(out), metrics, f"{chosen.summary()}\nwritten to {out}")
+    return StageResult(out, metrics, f"{chosen.summary()}\nwritten to {out}")
+
+
+def is_manifest(path: Path) -> bool:
+    """Tell whether :func:`select_run` wrote a file; the tables of a run name the run."""
+    provenance = read_provenance(path)
+    return "strategy" in provenance and "run" not in provenance
 
 
 def jsonable(settings: Mapping[str, Any]) -> dict[str, Any]:
