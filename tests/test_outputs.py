@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from oracles import unit
 from rsprune.cli.app import app
 
 QUICK = ("-e", "efficientnet-lite0")
@@ -17,7 +18,7 @@ def place(embedded_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("outputs")
     rng = np.random.default_rng(0)
     np.save(folder / "x.npy", rng.normal(size=(60, 8)).astype(np.float32))
-    np.save(folder / "k.npy", rng.normal(size=(4, 8)).astype(np.float32))
+    np.save(folder / "k.npy", unit(rng.normal(size=(4, 8))))
     np.save(folder / "column.npy", rng.random(60))
     np.save(folder / "labels.npy", rng.integers(0, 3, 60))
     np.save(folder / "rows.npy", np.arange(3))
