@@ -61,8 +61,7 @@ def _one_type(values: list[Any]) -> NDArray[Any]:
         if value is None or value != value or type(value).__name__ in ("NAType", "NaTType"):
             raise _without_group(row, repr(value))
     array = np.array(values)
-    # No type may take a string for a number, or round one.
-    if array.dtype.kind not in "biufUS" or array.tolist() != values:
+    if array.tolist() != values:  # a number was made a string, or rounded
         message = "groups of several types; expected strings alone, or numbers alone"
         raise DtypeError(message)
     return array
