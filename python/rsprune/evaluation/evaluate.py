@@ -62,14 +62,8 @@ class Evaluation:
     metrics: tuple[Metric, ...]
 
     def __getitem__(self, metric: str) -> float:
-        """Return the value of a metric.
-
-        Raises
-        ------
-        KeyError
-            It was not computed, or with several extractors.
-        """
-        values = [figure.value for figure in self.metrics if figure.metric == metric]
+        """Return the value of a metric; a ``KeyError`` if it was not computed, or with several extractors."""
+        values = [one.value for one in self.metrics if one.metric == metric]
         if len(values) != 1:
             raise KeyError(metric)
         return values[0]

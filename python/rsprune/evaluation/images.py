@@ -57,12 +57,8 @@ def open_images(images: ImagesLike, size: int | None = None) -> Images:
 
     Raises
     ------
-    ShapeError
-        An array of another shape or dtype.
-    FormatError
-        An ``.npz`` without ``arr_0``.
-    EmptyInputError
-        No images.
+    ShapeError, FormatError, EmptyInputError
+        An array of another shape or dtype; an ``.npz`` without ``arr_0``; no images.
     """
     if isinstance(images, (str, Path)) and Path(images).suffix in (".npy", ".npz"):
         images = _load(Path(images))

@@ -45,10 +45,8 @@ def mmd(a: Any, b: Any, kernel: Kernel | None = None, *, unbiased: bool = True) 
 
     Raises
     ------
-    ArgumentError
-        Fewer than two rows.
-    ShapeError
-        Different D.
+    ArgumentError, ShapeError
+        Fewer than two rows; different D.
     """
     x, y = as_pair(a, b)
     if min(len(x), len(y)) < 2:
@@ -81,17 +79,14 @@ def kernel_distance(
     ----------
     real, generated
         Features (N, D) and (M, D).
-    subsets, subset_size
-        How many subsets are drawn, each without replacement, of how many rows; at most as many as either set has.
-    seed
-        Of the draws.
+    subsets, subset_size, seed
+        How many subsets are drawn, each without replacement, of how many rows, at most as many as either set has; and
+        the seed of the draws.
 
     Raises
     ------
-    ArgumentError
-        An option out of range.
-    ShapeError
-        Different D.
+    ArgumentError, ShapeError
+        An option out of range; different D.
     """
     x, y = as_pair(real, generated)
     check_integer("subsets", subsets)

@@ -39,10 +39,8 @@ def prdc(real: Any, generated: Any, *, k: int = 5) -> Manifolds:
 
     Raises
     ------
-    ArgumentError
-        A set has no more than k rows.
-    ShapeError
-        Different D.
+    ArgumentError, ShapeError
+        A set has no more than k rows; different D.
     """
     x, y = as_pair(real, generated)
     check_integer("k", k)

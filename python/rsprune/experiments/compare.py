@@ -169,12 +169,11 @@ def compare(
         A run folder that kept its embeddings. Only Stage I's survivors have one: for methods without Stage I, run
         ``prune`` with ``entropy_keep=1``.
     strategies
-        Names, each with options if wanted: ``"rsprune"``, ``"rsprune:entropy_keep=0.3"``,
-        ``"semdedup:within=nearest"``. All methods by default.
+        Names, each with options if wanted: ``"rsprune:entropy_keep=0.3"``. All methods by default.
     out
         Where to write; the folder ``compare`` of the run by default.
     progress
-        Show progress on the terminal; or an :class:`rsprune.runners.Progress`.
+        As for :func:`rsprune.prune`.
 
     Raises
     ------
@@ -211,13 +210,7 @@ def all_names() -> list[str]:
 
 
 def parse(spec: str) -> tuple[str, str, dict[str, Any]]:
-    """Take ``name:option=value:option=value`` apart; values are JSON, or else text.
-
-    Raises
-    ------
-    ArgumentError
-        No such method or option, or a part without ``=``.
-    """
+    """Take ``name:option=value:option=value`` apart, and check that there are such a method and options."""
     name, *parts = spec.split(":")
     options = parse_settings(parts)
     strategies.get(name).check(options)

@@ -81,17 +81,7 @@ class EmbeddedPool(EmbeddedSet):
     @classmethod
     @override
     def open(cls, run: str | Path) -> Self:
-        """Open a run folder.
-
-        Raises
-        ------
-        FileNotFoundError
-            This is no run folder.
-        ArgumentError
-            The run did not keep its embeddings.
-        UnfinishedRunError
-            Some shards have none yet.
-        """
+        """Open a run folder; one that kept no embeddings, or has not come to its end, is refused."""
         pool = super().open(run)
         reader, path = pool.reader, pool.reader.folder.path
         if not reader.config.get("keep_embeddings"):
@@ -143,30 +133,10 @@ class EmbeddedPool(EmbeddedSet):
 
 
 def read_classes(path: str | Path, keys: Sequence[str], key: str, column: str) -> tuple[NDArray[np.int64], list[str]]:
-    """Read the classes of images from a CSV table with a head.
+    """Read the classes of images from the columns ``key`` and ``column`` of a CSV table with a head.
 
-    Parameters
-    ----------
-    path
-        The table.
-    keys
-        The images, in order.
-    key, column
-        The columns that hold the key and the class.
-
-    Returns
-    -------
-    labels
-        int64 (N,): the number of each image's class, -1 for images that the table does not name.
-    names
-        The classes, sorted.
-
-    Raises
-    ------
-    FormatError
-        The table lacks a column, or names none of the images.
-    OSError
-        The file cannot be opened.
+    Returns the number of the class of each of the images ``keys``, int64 (N,), -1 for those that the table does not
+    name, and the classes, sorted. A table that lacks a column, or names none of the images, is a ``FormatError``.
     """
     with open_text(path) as file:
         table = csv.DictReader(file)

@@ -99,13 +99,7 @@ SCALES: Mapping[str, Scale] = {"paper": _PAPER, "gpu": _GPU, "cpu": _CPU}
 
 
 def scale_of(name: str, changes: Mapping[str, Any]) -> Scale:
-    """Look up a scale by name and change some of its settings.
-
-    Raises
-    ------
-    ArgumentError
-        No such scale or setting, or a value that it cannot have.
-    """
+    """Look up a scale by name and change some of its settings."""
     if name not in SCALES:
         message = f"scale={name!r} is unknown: it is one of {', '.join(SCALES)}"
         raise ArgumentError(message)

@@ -90,10 +90,8 @@ def diagnose(
 
     Parameters
     ----------
-    run
-        The run folder.
-    out
-        Where to write.
+    run, out
+        The run folder, and where to write.
     ks
         Numbers of centroids.
     keep

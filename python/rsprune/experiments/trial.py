@@ -78,11 +78,8 @@ class TrialRunner:
     def run(self, arm: Arm, seed: int) -> dict[str, Any]:
         """Run a trial, or resume it.
 
-        Returns
-        -------
-        dict
-            ``metrics``: number of images, seconds of the selection, loss, and each metric by the set of real images;
-            or ``failure``: why the method could not select so many.
+        Returns ``metrics`` (number of images, seconds of the selection, loss, and each metric by the set of real
+        images) or ``failure`` (why the method could not select so many).
         """
         folder = self.folder(arm, seed)
         torch.set_num_threads(self.threads)

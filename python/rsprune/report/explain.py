@@ -178,12 +178,8 @@ def explain(
 def find(run: RunReader, keys: Sequence[str]) -> tuple[dict[str, Found], dict[str, str]]:
     """Find the row of each key, shard by shard, and stop at the last.
 
-    Returns
-    -------
-    found : dict
-        The rows, by key.
-    likeness : dict
-        For each key that is not there the shard whose first key begins most like it; "" if no shard has a row.
+    Returns the rows by key, and by each key that is not there the shard whose first key begins most like it: "" if no
+    shard has a row.
     """
     missing = set(keys)
     found: dict[str, Found] = {}

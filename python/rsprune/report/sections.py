@@ -169,12 +169,7 @@ what is left."""
 def merge_bins(counts: NDArray[np.int64]) -> tuple[float, float, NDArray[np.int64]]:
     """Crop a histogram of similarities to the bins in use, and merge these to at most 60 columns.
 
-    Returns
-    -------
-    start, step : float
-        The lower edge of the first column, and the width of each.
-    merged : ndarray
-        int64 (series, columns).
+    Returns the lower edge of the first column, the width of each, and the counts, int64 (series, columns).
     """
     bins = counts.shape[1]
     used = np.flatnonzero(counts.sum(axis=0))

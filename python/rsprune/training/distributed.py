@@ -44,12 +44,8 @@ class DistributedContext:
 def join_processes(device: str | None) -> Iterator[DistributedContext]:
     """Join the processes that `torchrun` started; without it this process is the only one.
 
-    By default the device is the GPU of this process's local rank, or the CPU if there is no GPU.
-
-    Raises
-    ------
-    ArgumentError
-        There is no such device.
+    By default the device is the GPU of this process's local rank, or the CPU if there is no GPU; one that is not there
+    is an :class:`~rsprune.errors.ArgumentError`.
     """
     environment = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))  # set by torchrun
     rank, world_size, local_rank = (int(os.environ.get(name, default)) for name, default in environment)

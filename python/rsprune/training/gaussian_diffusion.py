@@ -158,29 +158,20 @@ def make_scheduler(sampler: Sampler, steps: int) -> Any:
 
     ``"ddpm"`` takes the time steps and variances of DiT's own sampler, 250 in the paper. ``"ddim"`` (Song et al. 2021)
     and ``"dpm++"`` (DPM-Solver++, Lu et al. 2022) need about 50 and 20.
-
-    Raises
-    ------
-    ArgumentError
-        Unknown sampler, or not 1 to 1000 steps.
     """
     check_choice("sampler", sampler, Sampler)
     check_integer("steps", steps, maximum=TIMESTEPS)
     from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
-    process = {
-        "num_train_timesteps": TIMESTEPS,
-        "beta_start": BETAS[0],
-        "beta_end": BETAS[1],
-        "beta_schedule": "linear",
-    }
-    spacing = {"timestep_spacing": "linspace"}
+    process = (TIMESTEPS, *BETAS, "linear")
     if sampler == "ddpm":
-        scheduler: Any = DDPMScheduler(**process, **spacing, variance_type="learned_range", clip_sample=False)
+        scheduler: Any = DDPMScheduler(
+            *process, timestep_spacing="linspace", variance_type="learned_range", clip_sample=False
+        )
     elif sampler == "ddim":
-        scheduler = DDIMScheduler(**process, timestep_spacing="trailing", clip_sample=False)
+        scheduler = DDIMScheduler(*process, timestep_spacing="trailing", clip_sample=False)
     else:
-        scheduler = DPMSolverMultistepScheduler(**process, **spacing)
+        scheduler = DPMSolverMultistepScheduler(*process, timestep_spacing="linspace")
     scheduler.set_timesteps(steps)
     return scheduler
 

@@ -93,10 +93,8 @@ def sample_run(
 
     Parameters
     ----------
-    checkpoint : path
-        A checkpoint of `rsprune train` or `rsprune finetune`, or a published one.
-    out : path
-        The folder.
+    checkpoint, out : path
+        A checkpoint of `rsprune train` or `rsprune finetune`, or a published one; the folder.
     condition : optional
         For a fine-tuned network only: the images whose low resolutions are enlarged, or the folder of the label maps;
         see :func:`~rsprune.training.conditioning.open_conditioning`. Image ``i`` is drawn from the ``i``-th that could
