@@ -21,7 +21,8 @@ SHARDS = {"a": 150, "b": 1, "c": 99}
 @pytest.fixture
 def rows():
     rows = make_rows(SHARDS, k=5, refused={3, 150, 200}, failed={0, 10, 20, 30, 40, 50, 60, 70, 80, 90})
-    rows[120].key, rows[120].refused = rows[5].key, ("entropy", "duplicate", "row 5 of shard a has this key")
+    rows[120].key, rows[120].entropy = rows[5].key, None
+    rows[120].refused = ("entropy", "duplicate", "row 5 of shard a has this key")
     return rows
 
 

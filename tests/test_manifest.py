@@ -174,23 +174,21 @@ def test_rows_are_numbered_through_the_shards(tmp_path):
     np.testing.assert_array_equal(reader.entropy("b"), [5.0, np.nan])
     located = [(shard, rows.tolist(), at.tolist()) for shard, rows, at in reader.index.locate(np.array([0, 2, 3, 4]))]
     assert located == [("a", [0, 2], [0, 1]), ("b", [0, 1], [2, 3])]
-    assert reader.keys_of(np.array([1, 2, 4])) == ["q", "r", "y"]
-    assert reader.keys_of(np.array([], np.int64)) == []
 
 
-def test_repeated_keys_are_found_within_and_across_shards(tmp_path):
-    shards = {"a": (["p", "q", "p"], [1.0, 2.0, 3.0]), "b": (["q", "r", "p"], [4.0, 5.0, 6.0])}
-    reader = write_entropies(RunFolder(tmp_path), shards)
-    assert reader.repeated_keys(summarize(reader)).tolist() == [2, 3, 5]
-    ranking = EntropyRanking(reader, summarize(reader))
-    assert (ranking.readable, [ranking.at(rank) for rank in (1, 2, 3)]) == (3, [(5.0, 4), (2.0, 1), (1.0, 0)])
+def test_names_of_several_shards_make_keys_with_these(tmp_path):
+    once = write_entropies(RunFolder(tmp_path / "once"), {"a": (["p", "q"], [1.0, 2.0]), "b": (["r"], [3.0])})
+    assert (once.key_form, once.keys("a").to_pylist(), once.keys_note()) == ("name", ["p", "q"], [])
+    again = write_entropies(RunFolder(tmp_path / "again"), {"a": (["p", "q"], [1.0, 2.0]), "b": (["q"], [3.0])})
+    assert (again.key_form, again.keys("b").to_pylist()) == ("shard/name", ["b/q"])
+    assert (again.names("b").to_pylist(), again.as_names("b", ["b/q"])) == (["q"], ["q"])
+    [note] = again.keys_note()
+    assert "shard/name" in note
 
 
-def test_equal_hashes_of_different_keys_are_no_repeats(tmp_path):
-    reader = write_entropies(RunFolder(tmp_path), {"a": (["p", "q", "r", "q"], [1.0, 2.0, 3.0, 4.0])})
-    summary = summarize(reader)
-    summary.keys["a"][:] = 7
-    assert reader.repeated_keys(summary).tolist() == [3]
+def test_a_name_that_a_shard_repeats_makes_no_other_keys(tmp_path):
+    reader = write_entropies(RunFolder(tmp_path), {"a": (["p", "p"], [1.0, None]), "b": (["q"], [3.0])})
+    assert reader.key_form == "name"
 
 
 @given(st.lists(st.lists(st.sampled_from([0.0, 1.0, 1.0001, 2.5, 2.50001, 7.9999, 8.0, None]), max_size=9), min_size=1))

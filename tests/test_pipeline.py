@@ -216,15 +216,15 @@ def test_selection_rows_are_numbered_through_the_whole_collection(finished):
     assert again.summary["selected"] == 40
 
 
-def test_a_repeated_key_is_quarantined_once(pool, reference, tmp_path):
+def test_a_name_of_two_shards_is_two_images(pool, reference, tmp_path):
     twin = tmp_path / "pool"
     twin.mkdir()
     write_tar(twin / "a.tar", {f"{i}.jpg": picture(i) for i in range(30)})
     write_tar(twin / "b.tar", {f"{i}.jpg": picture(i) for i in range(29, 50)})
-    run = small_prune(twin, reference, tmp_path / "run", keep=10)
-    rows = pq.read_table(run.path / "quarantine.parquet").to_pylist()
-    assert [(row["key"], row["shard"], row["kind"]) for row in rows] == [("29", "b", "duplicate")]
-    assert len(set(run.keys)) == 10
+    run = small_prune(twin, reference, tmp_path / "run", keep=51, entropy_keep=1.0)
+    assert len(pq.read_table(run.path / "quarantine.parquet")) == 0
+    assert {"a/29", "b/29"} < set(run.keys)
+    assert len(set(run.keys)) == 51
 
 
 # --- same bytes -------------------------------------------------------------------------------------------------------

@@ -151,7 +151,7 @@ def test_figures_do_not_depend_on_the_shards(tmp_path):
 
 def test_repeated_keys_are_no_part_of_stage_one(tmp_path):
     rows = make_rows({"a": 60}, k=2)
-    rows[50].refused = ("entropy", "duplicate", "row 10 of shard a has this key")
+    rows[50].entropy, rows[50].refused = None, ("entropy", "duplicate", "row 10 of shard a has this key")
     folder, _ = write_run(tmp_path / "run", rows, k=2, budget=8)
     assert run_statistics(RunReader(folder)).ranked == 59
 

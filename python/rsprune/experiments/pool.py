@@ -68,7 +68,8 @@ class EmbeddedSet:
 
     def of_classes(self, numbers: NDArray[np.int64], share: int) -> NDArray[np.int64]:
         """Return those of some rows whose class folder is among the first 1/share of all class folders."""
-        classes = [self.keys[number].rpartition("/")[0] for number in numbers.tolist()]
+        tables = pa.concat_tables(self.reader.assignments(shard, ["key"]) for shard in self.reader.shards)
+        classes = [key.rpartition("/")[0] for key in tables["key"].take(pa.array(numbers)).to_pylist()]
         names = sorted(set(classes))
         first = set(names[: -(-len(names) // share)])
         return numbers[[name in first for name in classes]]

@@ -46,7 +46,7 @@ class Gallery:
         else:
             entropy = run.config.get("entropy", {})
             options = {name: entropy.get(name) for name in ("bands", "valid_range", "max_pixels")}
-            self.images = thumbnails(source, examples, self.keys, options, run.folder.path)
+            self.images = thumbnails(source, examples, run, options)
 
     def tiles(self, examples: Sequence[Example]) -> str:
         """Make a grid of images; empty when the collection cannot be read."""
@@ -85,7 +85,7 @@ def pictures_of(page: Path) -> dict[str, str]:
 
 
 def thumbnails(
-    source: Source, examples: Iterable[Example], keys: Mapping[int, str], options: Mapping[str, Any], run: Path
+    source: Source, examples: Iterable[Example], run: RunReader, options: Mapping[str, Any]
 ) -> dict[int, str]:
     """Read images and scale them down.
 
@@ -95,12 +95,10 @@ def thumbnails(
         The collection that the run was made from.
     examples
         The images to read. Only these are read, and one is held at a time.
-    keys
-        The key of each by its row number.
+    run
+        The run.
     options
         ``bands``, ``valid_range`` and ``max_pixels`` of the decoder.
-    run
-        The run folder.
 
     Returns
     -------
@@ -121,12 +119,11 @@ def thumbnails(
         rows = sorted(wanted[name])
         # The page is about a run that is over: images that have gone since then leave gaps in it, no error.
         try:
-            numbers = [wanted[name][row] for row in rows]
-            known = [keys[number] for number in numbers]
-            for number, item in zip(numbers, read_known(source, parts[name], rows, known, run), strict=True):
+            known = run.names(name).take(pa.array(rows)).to_pylist()
+            for row, item in zip(rows, read_known(source, parts[name], rows, known, run.folder.path), strict=True):
                 image = decode(item.data, options)
                 if image is not None:
-                    found[number] = data_address(image)
+                    found[wanted[name][row]] = data_address(image)
         except KeyMismatchError:
             raise
         except (OSError, RspruneError):

@@ -83,6 +83,7 @@ class Run:
                 f"manifest  {folder.selection}",
                 *([f"unread    {folder.quarantine}"] if metrics["quarantined"] else []),
                 f"keys      {folder.selected}",
+                *self.reader.keys_note(),
                 f"report    {folder.report}",
             ]
         )

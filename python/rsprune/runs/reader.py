@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -19,10 +20,9 @@ from rsprune.centroids import Centroids
 from rsprune.errors import DamagedFileError, UnfinishedRunError
 from rsprune.io import digest, read_record, read_table
 from rsprune.runs.folder import REMEDY, RunFolder
-from rsprune.runs.summary import ShardSummary
+from rsprune.runs.summary import KeyForm, key_form
 from rsprune.selection import COUNTS, Selection
 from rsprune.sources import Source
-from rsprune.sources.file_list import duplicate_candidates
 from rsprune.sources.keys import check_keys, compare_keys
 
 __all__ = ["NOT_CHOSEN", "PHASES", "RunIndex", "RunReader", "ShardRows", "positions_of", "start_run"]
@@ -30,6 +30,7 @@ __all__ = ["NOT_CHOSEN", "PHASES", "RunIndex", "RunReader", "ShardRows", "positi
 #: The phases, as ``selection.parquet`` numbers them.
 PHASES = ("quota", "fill", "preselected")
 NOT_CHOSEN = -1
+KEYS_NOTE = "names repeat from shard to shard: the key of an image is shard/name"
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,31 @@ class RunReader:
         folder = self.folder.reference()
         return RunReader(folder) if folder.config.is_file() else None
 
+    @cached_property
+    def key_form(self) -> KeyForm:
+        """How a key is made of an image's name: a finished run says, and otherwise all names are looked at."""
+        with contextlib.suppress(UnfinishedRunError, DamagedFileError):
+            form: KeyForm = self.summary.get("keys", "name")
+            return form
+        return key_form(
+            self.names(shard).to_pylist()
+            if self.folder.entropy(shard).is_file()
+            else self.assignments(shard, ["key"])["key"].to_pylist()
+            for shard in self.shards
+        )
+
+    def keys_note(self) -> list[str]:
+        """Say how images are named, in a line, if it is not by their names alone."""
+        return [KEYS_NOTE] if self.key_form == "shard/name" else []
+
+    def as_keys(self, shard: str, names: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Make keys of names in a shard."""
+        return names if self.key_form == "name" else pc.binary_join_element_wise(shard, names, "/")
+
+    def as_names(self, shard: str, keys: Sequence[str]) -> list[str]:
+        """Make names in a shard of keys."""
+        return list(keys) if self.key_form == "name" else [key.removeprefix(f"{shard}/") for key in keys]
+
     # --- tables ------------------------------------------------------------------------------------------------------
 
     def table(self, path: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -223,20 +249,12 @@ class RunReader:
         return self.table(self.folder.quarantine, columns)
 
     def names(self, shard: str) -> pa.ChunkedArray:
-        """Read the keys of all rows of a shard as the source gives them."""
+        """Read the names that all rows of a shard have in it, as the source gives them."""
         return self.table(self.folder.entropy(shard), ["key"])["key"]
 
     def keys(self, shard: str) -> pa.ChunkedArray:
         """Read the keys of all rows of a shard."""
-        return self.names(shard)
-
-    def keys_of(self, rows: NDArray[np.int64]) -> list[str]:
-        """Read the keys of ascending rows, numbered through all shards."""
-        return [
-            key
-            for shard, positions, _ in self.index.locate(rows)
-            for key in self.keys(shard).take(pa.array(positions)).to_pylist()
-        ]
+        return self.as_keys(shard, self.names(shard))
 
     def entropy(self, shard: str) -> NDArray[np.float64]:
         """Read the entropies of a shard, float64 (n,) in bits; NaN where an image could not be read."""
@@ -263,6 +281,10 @@ class RunReader:
     def embedded(self, columns: Sequence[str]) -> pa.Table:
         """Read some columns of all rows that were embedded, in the order of the rows, and beside them ``shard``."""
         tables = [self.assignments(shard, columns) for shard in self.shards]
+        if "key" in columns:
+            at = list(columns).index("key")
+            keys = [self.as_keys(shard, one["key"]) for shard, one in zip(self.shards, tables, strict=True)]
+            tables = [one.set_column(at, "key", key) for one, key in zip(tables, keys, strict=True)]
         shards = pa.array(np.repeat(np.array(self.shards, object), [len(one) for one in tables]), pa.string())
         return pa.concat_tables(tables).combine_chunks().append_column("shard", shards)
 
@@ -310,21 +332,11 @@ class RunReader:
         rows, phases = table["row"].to_numpy(), table["phase"].to_numpy().astype(np.int8)
         return {shard: (rows[at], phases[at]) for shard, at in positions_of(table["shard"])}
 
-    @cached_property
-    def quarantined(self) -> dict[str, NDArray[np.int64]]:
-        """By shard, the positions of the rows in quarantine."""
-        table = self.quarantine(["shard", "row"])
-        rows = table["row"].to_numpy()
-        return {shard: rows[at] for shard, at in positions_of(table["shard"])}
-
     def rows(self, shard: str) -> ShardRows:
         """Read what became of the rows of one shard."""
         entropy = self.entropy(shard)
         table = self.assignments(shard, ["row", "label", "similarity"])
         row = table["row"].to_numpy()
-        # An image that Stage I refused may have an entropy all the same: one that repeats the key of another.
-        refused = np.setdiff1d(self.quarantined.get(shard, np.empty(0, np.int64)), row)
-        entropy[refused] = np.nan
         phase = np.full(len(entropy), NOT_CHOSEN, np.int8)
         if shard in self.chosen:
             rows, phases = self.chosen[shard]
@@ -366,23 +378,6 @@ class RunReader:
             total=summary["images"],
             outside=np.concatenate(outside),
         )
-
-    # --- repeated keys -----------------------------------------------------------------------------------------------
-
-    def repeated_keys(self, summary: ShardSummary) -> NDArray[np.int64]:
-        """Find the rows whose key an earlier row has: by the hashes in a summary, confirmed by the keys themselves.
-
-        Memory: 24 bytes an image of the collection.
-        """
-        hashes = np.concatenate([np.empty(0, np.uint64), *(summary.keys[shard] for shard in self.shards)])
-        candidates = duplicate_candidates(hashes.view(np.int64))
-        seen: set[str] = set()
-        repeated = []
-        for row, key in zip(candidates.tolist(), self.keys_of(candidates), strict=True):
-            if key in seen:
-                repeated.append(row)
-            seen.add(key)
-        return np.array(repeated, np.int64)
 
 
 def start_run(folder: RunFolder, config: Mapping[str, Any], source: Source) -> None:

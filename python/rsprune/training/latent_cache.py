@@ -30,6 +30,7 @@ from rsprune.runners import Progress, show_progress
 from rsprune.runs.config import source_config
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.reader import RunReader, positions_of
+from rsprune.runs.summary import key_form
 from rsprune.sources import Item, Shard, Source, SourceLike, open_source
 from rsprune.sources.keys import check_keys, read_known
 from rsprune.training.autoencoder import Autoencoder, expected_moments, sample_posterior
@@ -60,30 +61,30 @@ class SelectedRows:
     rows
         By shard, their positions within it, int64 (n,), ascending.
     keys
-        By shard, the keys that the run knows them by; empty if all rows of the collection are taken.
+        By shard, the names that they had in it when the run read them; empty if all rows of the collection are taken.
     run
-        The run folder.
+        The run; None if all rows of the collection are taken.
     digest
-        The digest of the run's manifest; None for all rows.
+        The digest of the run's manifest.
     """
 
     rows: dict[str, NDArray[np.int64]]
     keys: dict[str, list[str]]
-    run: Path
-    digest: str | None
+    run: RunReader | None = None
+    digest: str | None = None
 
     def read(self, source: Source, shard: Shard) -> Iterator[Item]:
         """Read the rows of a shard."""
         rows = self.rows[shard.name].tolist()
-        if self.digest is None:
+        if self.run is None:
             return source.read(shard, rows)
-        return read_known(source, shard, rows, self.keys[shard.name], self.run)
+        return read_known(source, shard, rows, self.keys[shard.name], self.run.folder.path)
 
 
 def selected_rows(source: Source, run: str | Path | None) -> SelectedRows:
     """Return the rows of a collection that a run selected, or all rows if ``run`` is None."""
     if run is None:
-        return SelectedRows({shard.name: np.arange(source.count(shard)) for shard in source.shards}, {}, Path(), None)
+        return SelectedRows({shard.name: np.arange(source.count(shard)) for shard in source.shards}, {})
     reader = RunReader(run)
     reader.check_source(source)
     selected_from, given = reader.config.get("source"), source_config(source)
@@ -95,11 +96,9 @@ def selected_rows(source: Source, run: str | Path | None) -> SelectedRows:
     keys: dict[str, list[str]] = {name: [] for name in rows}
     for name, at in positions_of(table["shard"]):
         chosen = table.take(pa.array(at)).sort_by("row")
-        rows[name], keys[name] = chosen["row"].to_numpy(), chosen["key"].to_pylist()
-        check_keys(source, Shard(name), rows[name].tolist(), keys[name], reader.folder.path)
-    return SelectedRows(
-        rows, keys, reader.folder.path, digest([table[name].to_pylist() for name in table.column_names])
-    )
+        rows[name], keys[name] = chosen["row"].to_numpy(), reader.as_names(name, chosen["key"].to_pylist())
+    manifest = digest([table[name].to_pylist() for name in table.column_names])
+    return SelectedRows(rows, keys, reader, manifest)
 
 
 def cache_latents(
@@ -180,7 +179,9 @@ def cache_latents(
                 encoder.encode(selection.read(images, shard), shard, selection.rows[shard.name], shown)
         shown.finish()
         if not folder.summary.exists():
-            write_json(folder.summary, LatentCache.scan(folder.path))
+            tables = (read_table(encoder.table(shard), ["key"])["key"].to_pylist() for shard in shards)
+            form = key_form(tables) if selection.run is None else selection.run.key_form
+            write_json(folder.summary, {**LatentCache.scan(folder.path), "keys": form})
     return LatentCache(folder.path)
 
 
@@ -348,8 +349,14 @@ class LatentCache:
 
     @property
     def _samples(self) -> pa.Table:
-        tables = (read_table(path) for path in sorted((self.folder.path / "latents").glob("*.parquet")))
-        return pa.concat_tables(table.filter(pc.is_null(table["kind"])) for table in tables)
+        tables = []
+        for path in sorted((self.folder.path / "latents").glob("*.parquet")):
+            table = read_table(path)
+            if self.summary.get("keys") == "shard/name":
+                keys = pc.binary_join_element_wise(path.stem, table["key"], "/")
+                table = table.set_column(table.column_names.index("key"), "key", keys)
+            tables.append(table.filter(pc.is_null(table["kind"])))
+        return pa.concat_tables(tables)
 
     @cached_property
     def labels(self) -> list[str | None]:

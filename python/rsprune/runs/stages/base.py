@@ -18,12 +18,15 @@ from rsprune.runs.config import RunContext
 from rsprune.runs.summary import ShardSummary
 from rsprune.sources import Shard
 
-__all__ = ["Failures", "RunStage", "StageResult", "batched", "failure_columns"]
+__all__ = ["REPEATED", "Failures", "RunStage", "StageResult", "batched", "failure_columns", "repeated_names"]
 
 T = TypeVar("T")
 
 #: By position in a shard, why an image failed: the name of the cause, and what it says.
 Failures = Mapping[int, tuple[str, str]]
+
+#: Why an image is left out whose name an earlier one of its shard has.
+REPEATED = ("duplicate", "an earlier image of the shard has the same name")
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,12 @@ class RunStage(Stage[ShardSummary]):
         outputs = self.outputs(shard)
         values = {} if keys is None else {"keys": digest(keys)}
         self.context.folder.complete(self.context.folder.record(outputs[-1]), outputs, values)
+
+
+def repeated_names(names: Sequence[str]) -> list[int]:
+    """Return the positions of the names that an earlier image of the shard has."""
+    seen: set[str] = set()
+    return [at for at, name in enumerate(names) if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
 
 
 def failure_columns(failures: Failures, rows: int) -> tuple[pa.Array, pa.Array]:

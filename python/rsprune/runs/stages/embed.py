@@ -27,7 +27,7 @@ from rsprune.runs.quarantine import write_quarantine
 from rsprune.runs.reader import RunReader, start_run
 from rsprune.runs.reference import check_same_encoder, digest_of
 from rsprune.runs.schema import EMBEDDING_SCHEMA
-from rsprune.runs.stages.base import RunStage, StageResult, failure_columns
+from rsprune.runs.stages.base import REPEATED, RunStage, StageResult, failure_columns
 from rsprune.runs.stages.embedding_writer import EmbeddingWriter
 from rsprune.runs.stages.entropy import require_readable
 from rsprune.runs.summary import ShardSummary
@@ -142,6 +142,7 @@ class EmbedStage(RunStage):
         rows = np.arange(self.source.count(shard)) if self.subset is None else self.subset.rows(shard)
         known = None if self.subset is None else self.subset.keys(shard)
         keys: list[str] = []
+        read: list[int] = []  # the positions of the images that the encoder is given
         failures: dict[int, tuple[str, str]] = {}
         encoder, threads, folder = self.encoder.model, self.context.threads, self.context.folder
 
@@ -150,8 +151,14 @@ class EmbedStage(RunStage):
                 images = self.source.read(shard, rows.tolist())
             else:
                 images = read_known(self.source, shard, rows.tolist(), known, folder.path)
-            for item in images:
+            seen: set[str] = set()
+            for position, item in enumerate(images):
                 keys.append(item.key)
+                if item.key in seen:
+                    failures[position] = REPEATED
+                    continue
+                seen.add(item.key)
+                read.append(position)
                 yield item
 
         path = folder.embeddings(shard.name) if self.keep else None
@@ -173,9 +180,10 @@ class EmbedStage(RunStage):
         try:
             options = to_config(self.decode)
             for block in embed_items(encoder, items(), batch_size=self.batch_size, threads=threads, **options):
-                writer.add(block.positions, block.embeddings)
-                failures.update({i: (kind, message) for i, kind, message in block.failures})
+                writer.add(np.array([read[i] for i in block.positions.tolist()], np.int64), block.embeddings)
+                failures.update({read[i]: (kind, message) for i, kind, message in block.failures})
                 advance(len(block.positions) + len(block.failures))
+            advance(len(keys) - len(read))
             return writer.finish(conclude)
         except BaseException as error:
             writer.abandon(error)
@@ -243,9 +251,15 @@ def embed_run(
             keep=keep,
         )
         summary = options.execution.open_runner().map_merge(stage, shown)
-        quarantined = write_quarantine(context, RunReader(folder))
-        metrics = {"images": summary.images, "quarantined": quarantined, "dimensions": options.encoder.model.dim}
+        reader = RunReader(folder)
+        quarantined = write_quarantine(context, reader)
+        metrics = {
+            "images": summary.images,
+            "quarantined": quarantined,
+            "dimensions": options.encoder.model.dim,
+            "keys": reader.key_form,
+        }
         folder.complete(folder.summary, [folder.quarantine], metrics)
         require_readable(summary, folder.quarantine)
-    text = f"{summary.images:,} images, {quarantined:,} in quarantine\nwritten to {folder.path / 'embeddings'}"
-    return StageResult(folder.path, metrics, text)
+    lines = [f"{summary.images:,} images, {quarantined:,} in quarantine", *reader.keys_note()]
+    return StageResult(folder.path, metrics, "\n".join([*lines, f"written to {folder.path / 'embeddings'}"]))

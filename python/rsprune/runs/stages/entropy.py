@@ -21,7 +21,7 @@ from rsprune.runs.folder import RunFolder
 from rsprune.runs.quarantine import write_quarantine
 from rsprune.runs.reader import RunReader, start_run
 from rsprune.runs.schema import ENTROPY_SCHEMA
-from rsprune.runs.stages.base import RunStage, StageResult, batched, failure_columns
+from rsprune.runs.stages.base import REPEATED, RunStage, StageResult, batched, failure_columns, repeated_names
 from rsprune.runs.summary import ENTROPY_BINS, ShardSummary, entropy_bin
 from rsprune.sources import Shard, Source, SourceLike, open_source
 from rsprune.validation import fraction_of
@@ -68,6 +68,9 @@ class EntropyStage(RunStage):
             entropies.append(values)
             advance(len(items))
         entropy = np.concatenate(entropies)
+        repeated = repeated_names(keys)
+        entropy[repeated] = np.nan
+        failures |= dict.fromkeys(repeated, REPEATED)
         columns = [
             pa.array(keys, pa.string()),
             pa.array(entropy, pa.float64(), from_pandas=True),  # NaN becomes null
@@ -97,21 +100,19 @@ class EntropyCut:
         The entropy of the last image that is kept, in bits.
     last
         The number of its row; rows are numbered through all shards.
-    first, repeated, counts
-        By shard, the number of its first row, the positions of its repeated keys, and how many of its images are kept.
+    first, counts
+        By shard, the number of its first row, and how many of its images are kept.
     """
 
     folder: RunFolder
     tau: float
     last: int
     first: Mapping[str, int]
-    repeated: Mapping[str, NDArray[np.int64]]
     counts: Mapping[str, int]
 
     def rows(self, shard: Shard) -> NDArray[np.int64]:
         """Return the positions of the images of a shard that are kept, ascending."""
         entropy = RunReader(self.folder).entropy(shard.name)
-        entropy[self.repeated.get(shard.name, np.empty(0, np.int64))] = np.nan
         early = self.first[shard.name] + np.arange(len(entropy)) <= self.last
         return np.flatnonzero((entropy > self.tau) | ((entropy == self.tau) & early))
 
@@ -120,7 +121,7 @@ class EntropyCut:
         return self.counts[shard.name]
 
     def keys(self, shard: Shard) -> list[str]:
-        """Read the keys of the images of a shard that are kept."""
+        """Read the names that the images of a shard that are kept have in it."""
         keys: list[str] = RunReader(self.folder).names(shard.name).take(pa.array(self.rows(shard))).to_pylist()
         return keys
 
@@ -145,19 +146,8 @@ class EntropyRanking:
 
     def __init__(self, reader: RunReader, summary: ShardSummary) -> None:
         self.reader = reader
-        self.repeated: dict[str, NDArray[np.int64]] = {}
-        self.histogram = summary.entropy.copy()
-        for shard, positions, _ in reader.index.locate(reader.repeated_keys(summary)):
-            entropy = reader.entropy(shard)[positions]
-            self.repeated[shard] = positions
-            self.histogram -= np.bincount(entropy_bin(entropy[~np.isnan(entropy)]), minlength=ENTROPY_BINS)
+        self.histogram = summary.entropy
         self.readable = int(self.histogram.sum())
-
-    def entropies(self, shard: str) -> NDArray[np.float64]:
-        """Read the entropies of a shard; NaN where an image has no rank."""
-        entropy = self.reader.entropy(shard)
-        entropy[self.repeated.get(shard, np.empty(0, np.int64))] = np.nan
-        return entropy
 
     def at(self, rank: int) -> tuple[float, int]:
         """Return the entropy and the row number of the image of a rank, counted from 1."""
@@ -166,7 +156,7 @@ class EntropyRanking:
         wanted = ENTROPY_BINS - 1 - position
         values, rows = [np.empty(0)], [np.empty(0, np.int64)]
         for shard in self.reader.shards:
-            entropy = self.entropies(shard)
+            entropy = self.reader.entropy(shard)
             inside = np.flatnonzero(~np.isnan(entropy))
             inside = inside[entropy_bin(entropy[inside]) == wanted]
             values.append(entropy[inside])
@@ -183,12 +173,12 @@ class EntropyRanking:
             tau, last = self.at(keep)
         assert tau is not None
         first = {shard: self.reader.index.first(shard) for shard in self.reader.shards}
-        cut = EntropyCut(self.reader.folder, tau, last, first, self.repeated, {})
+        cut = EntropyCut(self.reader.folder, tau, last, first, {})
         counts: dict[str, int] = {shard: len(cut.rows(Shard(shard))) for shard in self.reader.shards}
         total = sum(counts.values())
         if keep is None and total:
             tau, last = self.at(total)
-        return EntropyCut(self.reader.folder, tau, last, first, self.repeated, counts)
+        return EntropyCut(self.reader.folder, tau, last, first, counts)
 
 
 def cut_entropies(
@@ -261,12 +251,12 @@ def entropy_run(
         summary = options.execution.open_runner().map_merge(EntropyStage(context, images, options.gray), shown)
         reader = RunReader(folder)
         ranking = EntropyRanking(reader, summary)
-        quarantined = write_quarantine(context, reader, ranking.repeated)
+        quarantined = write_quarantine(context, reader)
         ranks = {f"{keep:.2f}": min(fraction_of(keep, summary.images), ranking.readable) for keep in (0.1, 0.3, 0.5)}
         tau = {keep: ranking.at(rank)[0] for keep, rank in ranks.items() if rank}
-        metrics = {"images": summary.images, "quarantined": quarantined, "tau": tau}
+        metrics = {"images": summary.images, "quarantined": quarantined, "tau": tau, "keys": reader.key_form}
         folder.complete(folder.summary, [folder.quarantine], metrics)
         require_readable(summary, folder.quarantine)
-    lines = [f"{summary.images:,} images, {quarantined:,} in quarantine"]
+    lines = [f"{summary.images:,} images, {quarantined:,} in quarantine", *reader.keys_note()]
     lines += [f"the top {float(keep):.0%} have {bits:.4f} bits or more" for keep, bits in tau.items()]
     return StageResult(folder.path, metrics, "\n".join([*lines, f"written to {folder.path / 'entropy'}"]))

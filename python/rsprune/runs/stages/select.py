@@ -84,12 +84,13 @@ class SelectStage(RunStage):
             pa.array(selection.similarity, pa.float32()),
             pa.array(selection.phase, pa.uint8()),
         ]
-        quarantined = write_quarantine(self.context, reader, self.survivors.repeated)
+        quarantined = write_quarantine(self.context, reader)
         write_text(folder.selected, "".join(f"{key}\n" for key in chosen["key"].to_pylist()))
         table = pa.Table.from_arrays(columns, schema=SELECTION_SCHEMA).combine_chunks()
         write_table(folder.selection, table, self.context.provenance)
         metrics = self.metrics(selection) | {
             "images": len(reader.index),
+            "keys": reader.key_form,
             "quarantined": quarantined,
             "invalid": rows[embedded["label"].to_numpy() < 0].tolist(),
         }
@@ -273,6 +274,7 @@ def select_run(
     about = {"strategy": rule.strategy, "strategy_options": jsonable(settings), "seed": rule.seed}
     columns = {"entropy": entropy, "score": score, "labels": labels}
     inputs: dict[str, Any] = {name: None if path is None else load_array(path) for name, path in columns.items()}
+    note: list[str] = []
     inputs |= {"reference": reference, "centroids": centroids, "seed": rule.seed, "threads": options.threads}
     if not (Path(embeds) / "config.json").is_file():
         chosen = strategies.select(rule.strategy, embeds, rule.keep, **inputs, **settings)
@@ -296,8 +298,9 @@ def select_run(
             table = table.append_column(name, pa.array(getattr(chosen, name)))
         provenance = {**provenance_header(), "embeddings": digest(reader.config), **about}
         write_table(out, table.combine_chunks(), provenance)
+        note = reader.keys_note()
     metrics = {"selected": len(chosen), "k": chosen.k, "invalid": len(chosen.invalid), "outside": len(chosen.outside)}
-    return StageResult(out, metrics, f"{chosen.summary()}\nwritten to {out}")
+    return StageResult(out, metrics, "\n".join([chosen.summary(), *note, f"written to {out}"]))
 
 
 def is_manifest(path: Path) -> bool:
