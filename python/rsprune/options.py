@@ -14,7 +14,7 @@ import inspect
 import textwrap
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from rsprune.errors import ArgumentError
 from rsprune.validation import check_choice, check_integer, check_number
@@ -38,68 +38,25 @@ _HINTS: dict[Any, dict[str, Any]] = {}
 
 
 @dataclasses.dataclass(frozen=True)
-class _Details:
-    help: str
-    flags: tuple[str, ...] = ()
-    metavar: str | None = None
-    parser: Callable[[Any], Any] | None = None
-    minimum: float | None = None
+class Option:
+    """One option of a dataclass, its groups resolved."""
+
+    help: str  # one sentence or more, for the command line and the docstring
+    flags: Sequence[str] = ()  # names on the command line; empty for --name
+    metavar: str | None = None  # how the command line shows the value; None for that of the type
+    parser: Callable[[Any], Any] | None = None  # how it reads the value from text; None for that of the type
+    minimum: float | None = None  # inclusive bounds of a number
     maximum: float | None = None
-    hidden: bool = False
-    repeated: bool = False
+    hidden: bool = False  # whether it exists in Python alone
+    repeated: bool = False  # whether the command line may give it several times; the parser gets the list of texts
+    name: str = ""  # of the field, unique in the dataclass and its groups
+    type: Any = None  # the evaluated type of the field
+    default: Any = None  # of the field; dataclasses.MISSING for an option that must be given
 
 
-class Option(NamedTuple):
-    """One option of a dataclass, its groups resolved.
-
-    Attributes
-    ----------
-    name, type
-        Its name, unique in the dataclass and its groups, and the evaluated type.
-    default
-        Its default; :data:`dataclasses.MISSING` for an option that must be given.
-    help
-        One sentence or more, for the command line and the docstring.
-    flags
-        Names on the command line; empty for ``--name``.
-    metavar, parser
-        How the command line shows the value, and how it reads it from text; None for those of the type.
-    minimum, maximum
-        Inclusive bounds of a number, None for none.
-    hidden
-        Whether the option exists in Python alone.
-    repeated
-        Whether the command line may give it several times; the parser then gets the list of texts.
-    """
-
-    name: str
-    type: Any
-    default: Any
-    help: str
-    flags: tuple[str, ...]
-    metavar: str | None
-    parser: Callable[[Any], Any] | None
-    minimum: float | None
-    maximum: float | None
-    hidden: bool
-    repeated: bool
-
-
-def option(
-    default: Any = dataclasses.MISSING,
-    *,
-    help: str,
-    flags: Sequence[str] = (),
-    metavar: str | None = None,
-    parser: Callable[[Any], Any] | None = None,
-    minimum: float | None = None,
-    maximum: float | None = None,
-    hidden: bool = False,
-    repeated: bool = False,
-) -> Any:
-    """Make a dataclass field that is an option; see :class:`Option` for the parameters."""
-    details = _Details(help, tuple(flags), metavar, parser, minimum, maximum, hidden, repeated)
-    return dataclasses.field(default=default, metadata={"option": details})
+def option(default: Any = dataclasses.MISSING, *, help: str, **settings: Any) -> Any:
+    """Make a dataclass field that is an option; for ``settings`` see :class:`Option`."""
+    return dataclasses.field(default=default, metadata={"option": Option(help, **settings)})
 
 
 def same_option(cls: type, name: str) -> Any:
@@ -115,8 +72,7 @@ def options_of(cls: type) -> Iterator[Option]:
         if dataclasses.is_dataclass(hints[field.name]):
             yield from options_of(hints[field.name])
         elif (details := field.metadata.get("option")) is not None:
-            values = {one.name: getattr(details, one.name) for one in dataclasses.fields(_Details)}
-            yield Option(field.name, hints[field.name], field.default, **values)
+            yield dataclasses.replace(details, name=field.name, type=hints[field.name], default=field.default)
 
 
 def build(cls: type[T], values: Mapping[str, Any]) -> T:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from typing_extensions import override
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["JsonLines", "NoProgress", "Progress", "ProgressBars", "show_progress"]
 
 
-class Progress(Protocol):
-    """Shows how far a run is."""
+class Progress:
+    """Shows how far a run is: the base of what does, which shows nothing itself."""
 
     def start(self, stage: str, total: int, done: int) -> None:
         """Begin a stage of ``total`` images, ``done`` of which an earlier run has finished."""
@@ -36,22 +36,6 @@ class Progress(Protocol):
 
 class NoProgress(Progress):
     """Shows nothing."""
-
-    @override
-    def start(self, stage: str, total: int, done: int) -> None:
-        pass
-
-    @override
-    def advance(self, images: int) -> None:
-        pass
-
-    @override
-    def finish(self) -> None:
-        pass
-
-    @override
-    def note(self, message: str) -> None:
-        pass
 
 
 @dataclass
@@ -76,14 +60,9 @@ class StageTimer:
 
 
 class JsonLines(Progress):
-    """Writes one JSON object a line, for batch jobs and other programs.
+    """Writes one JSON object a line, for batch jobs and other programs: to ``out``, by default standard output.
 
-    Parameters
-    ----------
-    out
-        The stream to write to; standard output if not given.
-    period
-        Least number of seconds between two lines of one stage.
+    Two lines of one stage are at least ``period`` seconds apart.
     """
 
     def __init__(self, out: TextIO | None = None, period: float = 5.0) -> None:
