@@ -136,11 +136,14 @@ def quarantine_section(run: RunReader) -> str:
             for row in quarantine.slice(0, QUARANTINE_SHOWN).to_pylist()
         ),
     )
-    share = percent(len(quarantine), run.summary["images"])
+    shards = sum(row < 0 for row in quarantine["row"].to_pylist())
+    images = len(quarantine) - shards
+    share = percent(images, run.summary["images"])
+    damaged = f"{plural(shards, 'damaged shard was', 'damaged shards were')} left out. " if shards else ""
     first = f"The first {QUARANTINE_SHOWN}" if len(quarantine) > QUARANTINE_SHOWN else "All of them"
     return f"""<section>
 <h2>Quarantine</h2>
-<p>{plural(len(quarantine), "image", "images")} ({share}) could not be used; none of them was kept.
+<p>{damaged}{plural(images, "image", "images")} ({share}) could not be used; none of them was kept.
 <code>quarantine.parquet</code> lists them all.</p>
 {by_cause}
 <h3>{first}</h3>

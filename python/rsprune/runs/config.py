@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rsprune.encoders import DeviceOptions, Encoder, load_encoder
 from rsprune.entropy import Gray
@@ -19,7 +19,8 @@ from rsprune.options import check_options, integers, option, same_option, to_con
 from rsprune.runners import RUNNERS, Runner
 from rsprune.runs.folder import RunFolder
 from rsprune.selection import Fill, SelectOptions, Within, check_min_similarity
-from rsprune.sources import Source
+from rsprune.sources import Source, SourceLike, open_source
+from rsprune.sources.damaged import left_out, without_damaged
 
 __all__ = [
     "CentroidOptions",
@@ -34,6 +35,7 @@ __all__ = [
     "ReferenceOptions",
     "RunContext",
     "SelectRunOptions",
+    "ShardOptions",
     "StrategyOptions",
     "encoder_config",
     "source_config",
@@ -225,10 +227,30 @@ class ExecutionOptions:
 
 
 @dataclass(frozen=True)
+class ShardOptions:
+    """What becomes of damaged shards."""
+
+    on_damaged_shard: Literal["raise", "skip"] = option(
+        "raise",
+        help="What to do with shards that are cut short or damaged: end before the work begins, or skip them. Skipped "
+        "shards are named in summary.json and in the quarantine.",
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    def open(self, source: SourceLike) -> Source:
+        """Open a collection."""
+        opened = open_source(source)
+        return without_damaged(opened) if self.on_damaged_shard == "skip" else opened
+
+
+@dataclass(frozen=True)
 class EntropyOptions:
     """The options of `rsprune entropy`."""
 
     gray: GrayOptions = field(default_factory=GrayOptions)
+    damaged: ShardOptions = field(default_factory=ShardOptions)
     execution: ExecutionOptions = field(default_factory=ExecutionOptions)
 
 
@@ -238,6 +260,7 @@ class EmbedOptions:
 
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
     decode: DecodeOptions = field(default_factory=DecodeOptions)
+    damaged: ShardOptions = field(default_factory=ShardOptions)
     execution: ExecutionOptions = field(default_factory=ExecutionOptions)
 
 
@@ -248,6 +271,7 @@ class CentroidOptions:
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
     reference: ReferenceOptions = field(default_factory=ReferenceOptions)
     seed: int = option(0, help="Seed for k-means++ and for the draw of reference images.", minimum=0)
+    damaged: ShardOptions = field(default_factory=ShardOptions)
     execution: ExecutionOptions = field(default_factory=ExecutionOptions)
 
     def __post_init__(self) -> None:
@@ -276,6 +300,7 @@ class PruneOptions:
     )
     reference: ReferenceOptions = field(default_factory=ReferenceOptions)
     gray: GrayOptions = field(default_factory=GrayOptions)
+    damaged: ShardOptions = field(default_factory=ShardOptions)
     execution: ExecutionOptions = field(default_factory=ExecutionOptions)
 
     def __post_init__(self) -> None:
@@ -291,11 +316,17 @@ class PruneOptions:
 
 @dataclass(frozen=True)
 class RunContext:
-    """Context shared by the stages of a run: output folder, configuration, threads."""
+    """Context shared by the stages of a run: output folder, configuration, threads, and shards that are left out."""
 
     folder: RunFolder
     config: dict[str, Any]
     threads: int | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def skipped(self) -> dict[str, list[str]]:
+        """The names of the shards that are left out, for ``summary.json``; empty if there are none."""
+        return {"left_out": sorted(self.left_out)} if self.left_out else {}
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -318,4 +349,5 @@ def encoder_config(options: EncoderOptions, folder: RunFolder) -> dict[str, Any]
 def source_config(source: Source) -> dict[str, Any]:
     """Return what identifies a collection, in a few words: every artefact carries it."""
     fingerprint = source.fingerprint()
-    return {"kind": fingerprint["kind"], "images": source.total(), "digest": digest(fingerprint)}
+    config = {"kind": fingerprint["kind"], "images": source.total(), "digest": digest(fingerprint)}
+    return config | ({"left_out": sorted(left_out(source))} if left_out(source) else {})

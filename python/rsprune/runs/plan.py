@@ -13,7 +13,7 @@ from rsprune.options import keywords, to_config
 from rsprune.runs.config import GrayOptions, PruneOptions
 from rsprune.runs.reference import ReferenceLike, open_reference
 from rsprune.selection import budget_rows
-from rsprune.sources import Item, Source, SourceLike, open_source
+from rsprune.sources import Item, Source, SourceLike
 from rsprune.validation import fraction_of
 
 __all__ = ["Plan", "plan"]
@@ -75,10 +75,10 @@ def plan(source: SourceLike, *, reference: ReferenceLike, options: PruneOptions,
     measure
         Time both stages on a few hundred images of the collection.
     """
-    images, encoder, threads = open_source(source), options.encoder.model, options.execution.threads
+    images, encoder, threads = options.damaged.open(source), options.encoder.model, options.execution.threads
     total = images.total()
     budget = budget_rows(options.choice.strategy.keep, total)
-    opened = open_reference(reference, options.reference, seed=options.choice.strategy.seed)
+    opened = open_reference(reference, options.reference, options.damaged, seed=options.choice.strategy.seed)
     opened.check(encoder)
     survivors = max(fraction_of(options.entropy_keep, total), budget)
     to_embed = survivors + opened.images

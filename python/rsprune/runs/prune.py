@@ -23,7 +23,8 @@ from rsprune.runs.stages.embed import EmbedStage
 from rsprune.runs.stages.entropy import EntropyRanking, EntropyStage, cut_entropies, require_readable
 from rsprune.runs.stages.select import SelectStage, check_strategy
 from rsprune.selection import Selection, budget_rows
-from rsprune.sources import SourceLike, open_source
+from rsprune.sources import SourceLike
+from rsprune.sources.damaged import left_out
 
 __all__ = ["Run", "open_run", "prune"]
 
@@ -81,7 +82,8 @@ class Run:
                 f"Stage I   kept {metrics['survivors']:,} images of {metrics['tau']:.4f} bits or more",
                 f"Stage II  {rule}",
                 f"manifest  {folder.selection}",
-                *([f"unread    {folder.quarantine}"] if metrics["quarantined"] else []),
+                *([f"left out  damaged shards: {', '.join(metrics['left_out'])}"] if "left_out" in metrics else []),
+                *([f"unread    {folder.quarantine}"] if metrics["quarantined"] or "left_out" in metrics else []),
                 f"keys      {folder.selected}",
                 *self.reader.keys_note(),
                 f"report    {folder.report}",
@@ -138,14 +140,14 @@ def prune(
     EncoderMismatchError
         The centroids were fitted on embeddings of another encoder.
     """
-    images, encoder = open_source(source), options.encoder
+    images, encoder = options.damaged.open(source), options.encoder
     choice, rule = options.choice, options.choice.strategy
     total = images.total()
     budget = budget_rows(rule.keep, total)
     if budget > total:
         message = f"a budget of {budget} images is more than the collection has: {total}"
         raise BudgetError(message)
-    opened = open_reference(reference, options.reference, seed=rule.seed)
+    opened = open_reference(reference, options.reference, options.damaged, seed=rule.seed)
     opened.check(encoder.model)
     selection: dict[str, Any] = {"images": total, "budget": budget, "seed": rule.seed}
     selection |= {"fill": choice.fill, "within": choice.within, "min_similarity": choice.min_similarity}
@@ -164,7 +166,8 @@ def prune(
     }
     with folder.lock(), show_progress(progress) as shown:
         start_run(folder, config, images)
-        context, runner = RunContext(folder, config, options.execution.threads), options.execution.open_runner()
+        context = RunContext(folder, config, options.execution.threads, left_out(images))
+        runner = options.execution.open_runner()
         summary = runner.map_merge(EntropyStage(context, images, options.gray), shown)
         require_readable(summary, folder.path / "entropy")
         survivors = cut_entropies(EntropyRanking(RunReader(folder), summary), budget, shown, **options.stage_one())

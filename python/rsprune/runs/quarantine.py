@@ -18,12 +18,18 @@ __all__ = ["write_quarantine"]
 
 
 def write_quarantine(context: RunContext, reader: RunReader) -> int:
-    """Write the failures that the shards' tables name, in row order; returns their number."""
+    """Write the failures that the shards' tables name, in row order, and shards that are left out, of the row -1.
+
+    Returns the number of images among them.
+    """
     rows = [row for shard in reader.shards for row in failures(reader, shard)]
+    damaged = {"key": "", "row": -1, "stage": "source", "kind": "damaged_shard"}
+    for shard, message in context.left_out.items():
+        rows.append({**damaged, "shard": shard, "message": message.rpartition("/")[2]})  # no path of this machine
     rows.sort(key=lambda row: (row["shard"], row["row"], row["stage"]))
     table = pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA)
     write_table(context.folder.quarantine, table, context.provenance)
-    return len(rows)
+    return len(rows) - len(context.left_out)
 
 
 def failures(reader: RunReader, shard: str) -> Iterator[dict[str, Any]]:

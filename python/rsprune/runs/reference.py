@@ -20,9 +20,9 @@ from rsprune.centroids import Centroids, fit_centroids
 from rsprune.encoders import Encoder
 from rsprune.errors import ArgumentError, EncoderMismatchError
 from rsprune.io import canonical_json
-from rsprune.runs.config import ReferenceOptions, RunContext, source_config
+from rsprune.runs.config import ReferenceOptions, RunContext, ShardOptions, source_config
 from rsprune.runs.reader import RunReader
-from rsprune.sources import Source, SourceLike, open_source
+from rsprune.sources import Source, SourceLike
 from rsprune.sources.concat import ConcatSource
 from rsprune.sources.filesystem import load_array
 
@@ -62,9 +62,11 @@ class Reference(ABC):
         """Return the embeddings of the reference images; None where only centroids were given."""
 
 
-def open_reference(reference: ReferenceLike, options: ReferenceOptions, *, seed: int) -> Reference:
+def open_reference(
+    reference: ReferenceLike, options: ReferenceOptions, damaged: ShardOptions | None = None, *, seed: int
+) -> Reference:
     """Tell what ``reference`` is: fitted centroids, embeddings, or images, of which a balanced draw may be taken."""
-    opened = _open(reference, options, seed)
+    opened = _open(reference, options, damaged, seed)
     for name in ("reference_max_per_class", "reference_max_images"):
         if getattr(options, name) is not None and not isinstance(opened, ImageReference):
             message = f"{name} is for reference images; the reference is embeddings or fitted centroids"
@@ -72,14 +74,16 @@ def open_reference(reference: ReferenceLike, options: ReferenceOptions, *, seed:
     return opened
 
 
-def _open(reference: ReferenceLike, options: ReferenceOptions, seed: int) -> Reference:
+def _open(reference: ReferenceLike, options: ReferenceOptions, damaged: ShardOptions | None, seed: int) -> Reference:
     if isinstance(reference, Centroids):
         return FittedReference(reference)
     if isinstance(reference, (str, Path)) and Path(reference).suffix == ".safetensors":
         return FittedReference(Centroids.load(reference))
     if isinstance(reference, np.ndarray) or (isinstance(reference, (str, Path)) and Path(reference).suffix == ".npy"):
         return EmbeddedReference(reference, options.k, seed)
-    return ImageReference(open_source(reference), options, seed)
+    source = (damaged or ShardOptions()).open(reference)
+    source.total()  # names all damaged shards
+    return ImageReference(source, options, seed)
 
 
 @dataclass(frozen=True)

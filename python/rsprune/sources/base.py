@@ -165,7 +165,9 @@ class Source(ABC):
             except FormatError as error:
                 damaged[shard.name] = str(error)
         if damaged:
-            raise FormatError(describe_damaged(damaged, len(self.shards)))
+            remedy = "`--on-damaged-shard skip` of `rsprune prune`, `embed`, `entropy` and `centroids` leaves them out"
+            message = f"{describe_damaged(damaged, len(self.shards))}. Write them anew; {remedy}"
+            raise FormatError(message)
         if not total:
             message = f"no images in any of the {len(self.shards)} shards: {', '.join(s.name for s in self.shards[:5])}"
             raise EmptyInputError(message)
@@ -209,7 +211,7 @@ def describe_skipped(where: object, skipped: Mapping[str, int]) -> str:
 
 def describe_damaged(damaged: Mapping[str, str], shards: int) -> str:
     """Return the text of an error about damaged shards: what is wrong with each."""
-    return f"{len(damaged)} of {shards} shards cannot be read: {'; '.join(damaged.values())}"
+    return f"{len(damaged)} of {shards} shards are damaged: {'; '.join(damaged.values())}"
 
 
 def check_rows(shard: Shard, rows: Sequence[int] | None, images: int) -> Sequence[int]:

@@ -32,6 +32,7 @@ from rsprune.runs.folder import RunFolder
 from rsprune.runs.reader import RunReader, positions_of
 from rsprune.runs.summary import key_form
 from rsprune.sources import Item, Shard, Source, SourceLike, open_source
+from rsprune.sources.damaged import without_shards
 from rsprune.sources.keys import check_keys, read_known
 from rsprune.training.autoencoder import Autoencoder, expected_moments, sample_posterior
 from rsprune.training.transforms import Transform
@@ -154,6 +155,8 @@ def cache_latents(
         message = f"the autoencoder takes {autoencoder.channels} channels, the images have {transform.channels}"
         raise ArgumentError(message)
     images = open_source(source)
+    if run is not None:
+        images = without_shards(images, RunReader(run).config.get("source", {}).get("left_out", []))
     selection = selected_rows(images, run)
     config = provenance_header() | {
         "source": source_config(images),

@@ -22,6 +22,7 @@ from rsprune.runs.stages.base import RunStage, StageResult
 from rsprune.runs.stages.embed import EmbedStage, SomeRows
 from rsprune.runs.summary import ShardSummary
 from rsprune.sources import Shard
+from rsprune.sources.damaged import left_out
 
 __all__ = ["CentroidsStage", "centroids_run", "make_centroids"]
 
@@ -75,7 +76,7 @@ def make_centroids(
     """
     if isinstance(reference, ImageReference):
         folder = context.folder.reference()
-        inside = replace(context, folder=folder)
+        inside = replace(context, folder=folder, left_out=left_out(reference.source))
         start_run(folder, context.config, reference.source)
         batch_size = context.config["encoder"]["batch_size"]
         subset = SomeRows(reference.rows)
@@ -111,7 +112,7 @@ def centroids_run(
     EmptyInputError
         Fewer reference images could be read than there are centroids.
     """
-    opened = open_reference(reference, options.reference, seed=options.seed)
+    opened = open_reference(reference, options.reference, options.damaged, seed=options.seed)
     folder = RunFolder(out)
     config = provenance_header() | {"centroids": opened.fingerprint()}
     if isinstance(opened, ImageReference):

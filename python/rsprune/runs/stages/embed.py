@@ -31,7 +31,8 @@ from rsprune.runs.stages.base import REPEATED, RunStage, StageResult, failure_co
 from rsprune.runs.stages.embedding_writer import EmbeddingWriter
 from rsprune.runs.stages.entropy import require_readable
 from rsprune.runs.summary import ShardSummary
-from rsprune.sources import Item, Shard, Source, SourceLike, open_source
+from rsprune.sources import Item, Shard, Source, SourceLike
+from rsprune.sources.damaged import left_out
 from rsprune.sources.keys import read_known
 
 __all__ = ["EmbedStage", "RowSubset", "SomeRows", "embed_run"]
@@ -223,7 +224,7 @@ def embed_run(
     EncoderMismatchError
         The centroids were fitted on embeddings of another encoder.
     """
-    images = open_source(source)
+    images = options.damaged.open(source)
     fitted = Centroids.load(centroids) if isinstance(centroids, (str, Path)) else centroids
     if fitted is not None:
         check_same_encoder(fitted, options.encoder.model)
@@ -239,7 +240,7 @@ def embed_run(
     }
     with folder.lock(), show_progress(progress) as shown:
         start_run(folder, config, images)
-        context = RunContext(folder, config, options.execution.threads)
+        context = RunContext(folder, config, options.execution.threads, left_out(images))
         stage = EmbedStage(
             context,
             images,
@@ -259,7 +260,7 @@ def embed_run(
             "dimensions": options.encoder.model.dim,
             "keys": reader.key_form,
         }
-        folder.complete(folder.summary, [folder.quarantine], metrics)
+        folder.complete(folder.summary, [folder.quarantine], metrics | context.skipped)
         require_readable(summary, folder.quarantine)
     lines = [f"{summary.images:,} images, {quarantined:,} in quarantine", *reader.keys_note()]
     return StageResult(folder.path, metrics, "\n".join([*lines, f"written to {folder.path / 'embeddings'}"]))

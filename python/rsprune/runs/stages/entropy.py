@@ -23,7 +23,8 @@ from rsprune.runs.reader import RunReader, start_run
 from rsprune.runs.schema import ENTROPY_SCHEMA
 from rsprune.runs.stages.base import REPEATED, RunStage, StageResult, batched, failure_columns, repeated_names
 from rsprune.runs.summary import ENTROPY_BINS, ShardSummary, entropy_bin
-from rsprune.sources import Shard, Source, SourceLike, open_source
+from rsprune.sources import Shard, Source, SourceLike
+from rsprune.sources.damaged import left_out
 from rsprune.validation import fraction_of
 
 __all__ = ["EntropyCut", "EntropyRanking", "EntropyStage", "entropy_run"]
@@ -242,12 +243,12 @@ def entropy_run(
     EmptyInputError
         None of the images could be read.
     """
-    images = open_source(source)
+    images = options.damaged.open(source)
     config = provenance_header() | {"source": source_config(images), "entropy": options.gray.config()}
     folder = RunFolder(out)
     with folder.lock(), show_progress(progress) as shown:
         start_run(folder, config, images)
-        context = RunContext(folder, config, options.execution.threads)
+        context = RunContext(folder, config, options.execution.threads, left_out(images))
         summary = options.execution.open_runner().map_merge(EntropyStage(context, images, options.gray), shown)
         reader = RunReader(folder)
         ranking = EntropyRanking(reader, summary)
@@ -255,7 +256,7 @@ def entropy_run(
         ranks = {f"{keep:.2f}": min(fraction_of(keep, summary.images), ranking.readable) for keep in (0.1, 0.3, 0.5)}
         tau = {keep: ranking.at(rank)[0] for keep, rank in ranks.items() if rank}
         metrics = {"images": summary.images, "quarantined": quarantined, "tau": tau, "keys": reader.key_form}
-        folder.complete(folder.summary, [folder.quarantine], metrics)
+        folder.complete(folder.summary, [folder.quarantine], metrics | context.skipped)
         require_readable(summary, folder.quarantine)
     lines = [f"{summary.images:,} images, {quarantined:,} in quarantine", *reader.keys_note()]
     lines += [f"the top {float(keep):.0%} have {bits:.4f} bits or more" for keep, bits in tau.items()]

@@ -94,7 +94,7 @@ class SelectStage(RunStage):
             "quarantined": quarantined,
             "invalid": rows[embedded["label"].to_numpy() < 0].tolist(),
         }
-        folder.complete(folder.summary, self.outputs(shard), metrics)
+        folder.complete(folder.summary, self.outputs(shard), metrics | self.context.skipped)
         advance(self.count(shard))
         return self.summarize(shard)
 

@@ -1,0 +1,92 @@
+"""A collection without the shards that are damaged."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rsprune.errors import FormatError
+from rsprune.sources.base import Item, Shard, SkippedFilesWarning, Source, describe_damaged
+
+__all__ = ["IntactShards", "left_out", "without_damaged", "without_shards"]
+
+
+class IntactShards(Source):
+    """A collection without some of its shards.
+
+    Parameters
+    ----------
+    source : Source
+        The whole collection.
+    left_out : mapping of str to str
+        What is wrong with each shard that is left out, by its name.
+    """
+
+    def __init__(self, source: Source, left_out: Mapping[str, str]) -> None:
+        self._source = source
+        self.left_out = dict(left_out)
+        self._shards = tuple(shard for shard in source.shards if shard.name not in self.left_out)
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """The other shards in the order of the rows."""
+        return self._shards
+
+    def read(self, shard: Shard, rows: Sequence[int] | None = None) -> Iterator[Item]:
+        """Yield the images of a shard."""
+        return self._source.read(shard, rows)
+
+    def read_keys(self, shard: Shard) -> list[str] | None:
+        """Return the keys of a shard."""
+        return self._source.read_keys(shard)
+
+    def count(self, shard: Shard) -> int:
+        """Count the images of a shard."""
+        return self._source.count(shard)
+
+    def size(self, shard: Shard) -> int:
+        """Return how many bytes reading a shard takes from the disk."""
+        return self._source.size(shard)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Identify the collection, and what is left out of it."""
+        return self._source.fingerprint() | {"left_out": sorted(self.left_out)}
+
+
+def left_out(source: Source) -> Mapping[str, str]:
+    """Return what is wrong with each shard that is left out of a collection, by its name."""
+    return source.left_out if isinstance(source, IntactShards) else {}
+
+
+def without_shards(source: Source, names: Sequence[str]) -> Source:
+    """Leave out the shards of these names, as a run did that found them damaged."""
+    return IntactShards(source, dict.fromkeys(names, "damaged")) if names else source
+
+
+def without_damaged(source: Source) -> Source:
+    """Leave out the shards that cannot be read as a whole: those whose headers say that they are damaged.
+
+    Raises
+    ------
+    FormatError
+        All of them are damaged.
+
+    Warns
+    -----
+    SkippedFilesWarning
+        It names them.
+    """
+    damaged = {}
+    for shard in source.shards:
+        try:
+            source.count(shard)
+        except FormatError as error:
+            damaged[shard.name] = str(error)
+    if not damaged:
+        return source
+    message = describe_damaged(damaged, len(source.shards))
+    if len(damaged) == len(source.shards):
+        raise FormatError(message)
+    warnings.warn(f"left out: {message}", SkippedFilesWarning, stacklevel=2)
+    return IntactShards(source, damaged)
