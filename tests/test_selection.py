@@ -138,7 +138,16 @@ SAME = np.zeros(100, np.float32)
     ("budget", "rows"),
     [
         *[(1, 1), (100, 100), (np.int16(7), 7), (np.uint64(7), 7)],
-        *[(0.15, 15), (0.29, 29), (0.07, 7), (0.999, 99), (np.float32(0.5), 50), (np.float64(0.01), 1)],
+        *[
+            (0.15, 15),
+            (0.29, 29),
+            (0.07, 7),
+            (0.999, 99),
+            (np.float32(0.5), 50),
+            (np.float32(0.29), 29),
+            (np.float16(0.29), 29),
+            (np.float64(0.01), 1),
+        ],
     ],
 )
 def test_budgets_are_rows_or_a_fraction_of_all_rows(budget, rows):

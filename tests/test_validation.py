@@ -8,12 +8,14 @@ import pytest
 from failures import raises
 from rsprune import errors
 from rsprune.validation import (
+    budget_rows,
     check_choice,
     check_column,
     check_integer,
     check_number,
     check_row_numbers,
     check_threads,
+    fraction_of,
     warn_caller,
 )
 
@@ -41,6 +43,22 @@ def test_numbers_within_bounds_come_back_as_floats():
 def test_numbers_out_of_bounds_are_refused_by_name_and_value(value, bounds):
     with raises(errors.ArgumentError, "x", repr(value)):
         check_number("x", value, **bounds)
+
+
+@pytest.mark.parametrize("kind", [float, np.float64, np.float32, np.float16, np.longdouble])
+def test_a_fraction_is_the_decimal_number_that_it_prints_as(kind):
+    for percent in range(1, 100):
+        fraction = kind(f"0.{percent:02d}")
+        assert check_number("x", fraction) == percent / 100
+        for count in (100, 1000, 10_500_000):
+            assert fraction_of(fraction, count) == budget_rows(fraction, count) == percent * count // 100
+
+
+def test_options_hold_the_decimal_number_of_a_numpy_scalar():
+    from rsprune.runs.config import PruneOptions
+
+    assert PruneOptions(entropy_keep=np.float32(0.29)).stage_one() == {"keep": 0.29}
+    assert PruneOptions(tau=np.float16(5.3)).stage_one() == {"tau": 5.3}
 
 
 def test_integers_choices_and_threads():

@@ -16,6 +16,8 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from rsprune.errors import ArgumentError
 from rsprune.validation import check_choice, check_integer, check_number
 
@@ -130,7 +132,9 @@ def check_options(options: Any) -> None:
         elif numbers == [int] and len(kinds) - kinds.count(type(None)) == 1:
             check_integer(field.name, value, **({"minimum": 0} | bounds))
         elif float in numbers and not literals and set(kinds) <= {int, float, type(None)}:
-            check_number(field.name, value, **bounds)
+            number = check_number(field.name, value, **bounds)
+            if isinstance(value, np.floating):
+                object.__setattr__(options, field.name, number)
         elif kinds == [bool] and not isinstance(value, bool):
             message = f"{field.name} is {value!r}; expected True or False"
             raise ArgumentError(message)

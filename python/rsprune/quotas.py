@@ -195,7 +195,7 @@ def _named(quotas: Mapping[Any, float], budget: int) -> dict[Any, int]:
             rows[name] = int(quota)
         elif isinstance(quota, float | np.floating) and 0 <= quota <= 1:
             # As it is written: 0.1 is a tenth, though no float is.
-            fractions[name] = Fraction(repr(float(quota)))
+            fractions[name] = Fraction(str(quota))
         else:
             message = f"a quota of {quota!r} for the group {name!r}; expected rows, or a fraction from 0 to 1"
             raise ArgumentError(message)

@@ -20,6 +20,7 @@ __all__ = [
     "check_number",
     "check_row_numbers",
     "check_threads",
+    "decimal",
     "fraction_of",
     "warn_caller",
 ]
@@ -59,6 +60,11 @@ def check_number(
     above, below
         Exclusive bounds, which are checked as well.
 
+    Returns
+    -------
+    float
+        The number that ``value`` prints as: see :func:`decimal`.
+
     Raises
     ------
     ArgumentError
@@ -79,7 +85,12 @@ def check_number(
             bounds = f"from {minimum:g} to {maximum:g}"
         message = f"{name} is {value!r}; expected a number {bounds}".rstrip()
         raise ArgumentError(message)
-    return float(value)
+    return decimal(value)
+
+
+def decimal(value: float | np.floating[Any]) -> float:
+    """Return the decimal number that a number prints as: 0.29 for ``numpy.float32(0.29)``, a little less otherwise."""
+    return float(str(value)) if isinstance(value, np.floating) else float(value)
 
 
 def check_choice(name: str, value: Any, choices: Any) -> Any:
@@ -114,8 +125,7 @@ def budget_rows(budget: Any, n: int) -> int:
         if not 0 < budget < 1:
             message = f"a budget of {budget}; expected a fraction between 0 and 1, or a whole number of rows as an int"
             raise BudgetError(message)
-        # The nudge: 0.29 of 100 rows are 29, though 0.29 * 100 is 28.999999999999996.
-        rows = fraction_of(float(budget), n)
+        rows = fraction_of(budget, n)
         if rows < 1:
             message = f"a budget of {budget} of {n} rows is less than one row; raise it, or give a number of rows"
             raise BudgetError(message)
@@ -178,9 +188,12 @@ def warn_caller(message: str) -> None:
     warnings.warn(message, UserWarning, stacklevel=level)
 
 
-def fraction_of(fraction: float, count: int) -> int:
-    """Return ``floor(fraction * count)``; a product that misses an integer by rounding alone counts as that integer."""
-    return math.floor(fraction * count + 1e-9)
+def fraction_of(fraction: float | np.floating[Any], count: int) -> int:
+    """Return ``floor(fraction * count)``; a product that misses an integer by rounding alone counts as that integer.
+
+    0.29 of 100 rows are 29, though 0.29 * 100 is 28.999999999999996 and ``numpy.float32(0.29)`` less than that.
+    """
+    return math.floor(decimal(fraction) * count + 1e-9)
 
 
 def _one_of(values: tuple[Any, ...]) -> str:

@@ -19,7 +19,7 @@ from rsprune.errors import ArgumentError
 from rsprune.evaluation.features import sample_rows
 from rsprune.evaluation.subset import distance
 from rsprune.selection import FILL, budget_rows, select_assigned
-from rsprune.validation import check_integer, check_number, check_threads
+from rsprune.validation import check_integer, check_number, check_threads, fraction_of
 
 __all__ = ["Redundancy", "Trial", "redundancy", "same_partition", "sweep"]
 
@@ -72,13 +72,13 @@ def sweep(
     ArgumentError
         More centroids than reference rows, or an option out of range.
     """
-    check_number("holdout", holdout, above=0, below=1)
+    holdout = check_number("holdout", holdout, above=0, below=1)
     if not seeds or not ks:
         message = f"ks {list(ks)!r} and seeds {list(seeds)!r}; expected at least one of each"
         raise ArgumentError(message)
     known, rows = as_rows(reference), as_rows(pool)
     valid = np.flatnonzero(known.valid(threads))
-    out = sample_rows(max(int(holdout * len(valid)), 1), len(valid), check_integer("seed", seeds[0], minimum=0))
+    out = sample_rows(max(fraction_of(holdout, len(valid)), 1), len(valid), check_integer("seed", seeds[0], minimum=0))
     fitted_on, held_out = known.take(np.delete(valid, out)), known.take(valid[out])
     budget = budget_rows(keep, rows.shape[0])
     trials = []

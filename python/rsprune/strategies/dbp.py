@@ -53,7 +53,7 @@ def dbp(
     """
     check_number("temperature", temperature, above=0, below=np.inf)
     if balance is not None:
-        check_number("balance", balance, minimum=0, maximum=1)
+        balance = check_number("balance", balance, minimum=0, maximum=1)
     clusters = pool.cluster(k, default_k=500)
     rows, budget = pool.candidates, pool.budget
     labels = clusters.labels[rows]

@@ -31,7 +31,7 @@ def prototypes(pool: Pool, *, k: int | None = None, within: Within = "far", bala
     balance
         Each cluster keeps at least ``floor(balance B / K)`` rows, or all that it has; in [0, 1].
     """
-    check_number("balance", balance, minimum=0, maximum=1)
+    balance = check_number("balance", balance, minimum=0, maximum=1)
     clusters = pool.cluster(k)
     key = within_key(within, clusters, pool)
     lowest = np.full(clusters.k, fraction_of(balance / clusters.k, pool.budget), np.int64)
