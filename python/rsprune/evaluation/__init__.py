@@ -3,13 +3,12 @@
 from rsprune.evaluation.diagnostics import Redundancy, Trial, redundancy, sweep
 from rsprune.evaluation.evaluate import Evaluation, Metric, evaluate, evaluate_pairs
 from rsprune.evaluation.extractors import EncoderExtractor, Extractor
-from rsprune.evaluation.frechet import frechet_distance
 from rsprune.evaluation.images import export_npz, open_images
 from rsprune.evaluation.inception import Inception
 from rsprune.evaluation.kid import KernelDistance, gaussian, kernel_distance, mmd, polynomial
 from rsprune.evaluation.lpips import Lpips
 from rsprune.evaluation.prdc import Manifolds, prdc
-from rsprune.evaluation.statistics import Statistics
+from rsprune.evaluation.statistics import Statistics, frechet_distance
 from rsprune.evaluation.subset import SubsetEvaluator, SubsetMetrics
 from rsprune.evaluation.vendi import vendi_score
 

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from rsprune.errors import ArgumentError, MissingDependencyError, ShapeError
 from rsprune.evaluation.extractors import Extractor
-from rsprune.evaluation.frechet import frechet_distance
 from rsprune.evaluation.images import Images, ImagesLike, open_images, some
 from rsprune.evaluation.kid import kernel_distance
 from rsprune.evaluation.lpips import Lpips
 from rsprune.evaluation.prdc import prdc
-from rsprune.evaluation.statistics import Statistics
+from rsprune.evaluation.statistics import Statistics, frechet_distance
 from rsprune.io import digest, provenance_header, read_json, write_json, write_npy
 from rsprune.options import check_options, keywords, option
 from rsprune.sources.keys import compare_keys

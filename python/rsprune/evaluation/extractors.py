@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
@@ -49,11 +50,5 @@ class EncoderExtractor:
 
 def batches(images: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:
     """Stack neighbors of one shape, at most ``size`` together: uint8 (n, H, W, 3)."""
-    batch: list[NDArray[np.uint8]] = []
-    for image in images:
-        if batch and (len(batch) == size or image.shape != batch[0].shape):
-            yield np.stack(batch)
-            batch = []
-        batch.append(image)
-    if batch:
-        yield np.stack(batch)
+    for _, neighbors in itertools.groupby(images, key=np.shape):
+        yield from map(np.stack, batched(neighbors, size))

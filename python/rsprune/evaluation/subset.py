@@ -17,9 +17,8 @@ from rsprune.centroids import Centroids
 from rsprune.embeddings import Embeddings, as_rows
 from rsprune.errors import ArgumentError, EmptyInputError, InvalidRowError, ShapeError
 from rsprune.evaluation.features import row_blocks, sample_rows
-from rsprune.evaluation.frechet import frechet_distance
 from rsprune.evaluation.kid import Kernel, gaussian
-from rsprune.evaluation.statistics import Statistics
+from rsprune.evaluation.statistics import Statistics, frechet_distance
 from rsprune.evaluation.vendi import effective_number
 from rsprune.validation import check_column, check_integer, check_number, check_threads
 

@@ -73,10 +73,8 @@ class Scale:
             check_number("keeps", keep, above=0, maximum=1)
 
 
-_PAPER = Scale()
 # Pixels instead of latents, so that no autoencoder's weights are needed.
-_GPU = replace(
-    _PAPER,
+_GPU = Scale(
     model="DiT-S/4",
     size=64,
     autoencoder="identity",
@@ -95,7 +93,7 @@ _GPU = replace(
 _CPU = replace(
     _GPU, model="128x4x4/4", size=32, iterations=750, batch=32, micro_batch=32, lr=1e-3, ema=0.99, images=500
 )
-SCALES: Mapping[str, Scale] = {"paper": _PAPER, "gpu": _GPU, "cpu": _CPU}
+SCALES: Mapping[str, Scale] = {"paper": Scale(), "gpu": _GPU, "cpu": _CPU}
 
 
 def scale_of(name: str, changes: Mapping[str, Any]) -> Scale:

@@ -87,28 +87,11 @@ def pictures_of(page: Path) -> dict[str, str]:
 def thumbnails(
     source: Source, examples: Iterable[Example], run: RunReader, options: Mapping[str, Any]
 ) -> dict[int, str]:
-    """Read images and scale them down.
+    """Read examples from the collection that the run was made from, one at a time, and scale them down.
 
-    Parameters
-    ----------
-    source
-        The collection that the run was made from.
-    examples
-        The images to read. Only these are read, and one is held at a time.
-    run
-        The run.
-    options
-        ``bands``, ``valid_range`` and ``max_pixels`` of the decoder.
-
-    Returns
-    -------
-    dict
-        ``data:`` addresses of JPEG images by row number. Images that cannot be read now are not in it.
-
-    Raises
-    ------
-    KeyMismatchError
-        A row has another key now.
+    Returns ``data:`` addresses of JPEG images by row number, without those that cannot be read now. ``keys`` are the
+    keys of the examples by row number; another key in a row is a ``KeyMismatchError``. ``options`` are ``bands``,
+    ``valid_range`` and ``max_pixels`` of the decoder.
     """
     wanted: dict[str, dict[int, int]] = defaultdict(dict)
     for example in examples:

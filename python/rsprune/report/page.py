@@ -47,11 +47,6 @@ def write_report(folder: RunFolder | str | Path, source: Source | None = None) -
     source
         The collection that the run was made from. Without it the page keeps the images that it shows already, if any.
 
-    Returns
-    -------
-    Path
-        The page.
-
     Raises
     ------
     FileNotFoundError

@@ -35,7 +35,7 @@ NORM_EPS = 1e-6
 def timestep_embedding(t: Tensor) -> Tensor:
     """Sinusoidal embedding of time steps (n,): float32 (n, 256), cosines first.
 
-    The frequencies are ``MAX_PERIOD ** (-i / half)``: they begin at 1 and stop short of ``1 / MAX_PERIOD``.
+    The frequencies begin at 1 and stop short of ``1 / MAX_PERIOD``.
     """
     half = FREQUENCIES // 2
     exponent = -math.log(MAX_PERIOD) * torch.arange(half, dtype=torch.float32, device=t.device) / half
@@ -200,11 +200,6 @@ class DiT(nn.Module):
     cond_channels : int
         Channels of an image that conditions the output, concatenated to the noisy input. Their weights start at zero.
 
-    Attributes
-    ----------
-    config : dict
-        The parameters above; ``DiT(**config)`` has the same structure.
-
     Raises
     ------
     ArgumentError
@@ -226,6 +221,7 @@ class DiT(nn.Module):
         cond_channels: int = 0,
     ) -> None:
         super().__init__()
+        #: The parameters: ``DiT(**config)`` has the same structure.
         self.config: dict[str, Any] = {
             "input_size": input_size,
             "patch_size": patch_size,

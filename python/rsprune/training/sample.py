@@ -57,8 +57,7 @@ class Sampled:
 def recipe_autoencoder(recipe: dict[str, Any], autoencoder: str | Path | None) -> Autoencoder:
     """Load the autoencoder that a network was trained with, and normalize its latents as they were.
 
-    ``recipe`` is the one in the checkpoint, empty for a published one; ``autoencoder`` is not needed for a network
-    trained on pixels.
+    The ``recipe`` of a published checkpoint is empty. A network trained on pixels needs no ``autoencoder``.
     """
     known = recipe.get("data", {}).get("autoencoder", {})
     if autoencoder is None:
