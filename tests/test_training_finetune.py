@@ -201,6 +201,15 @@ def test_synthesis_sees_the_label_map_of_its_image(second, base, tmp_path, encod
     assert (tmp_path / "samples" / "0000002.png").is_file()
 
 
+def test_a_fine_tuning_begins_again_with_its_own_checkpoint(second, base, tmp_path):
+    """As it should after divergence, with another learning rate."""
+    first = finetune_sr(second / "im1", base, out=tmp_path / "first", **FEW)
+    options = FEW | {"lr": 1e-30, "weights": "model"}
+    again = finetune_sr(second / "im1", first.checkpoint, out=tmp_path / "again", **options)
+    start, end = (read_checkpoint(one.checkpoint)["model"] for one in (first, again))
+    assert all(torch.equal(value, end[name]) for name, value in start.items())
+
+
 @pytest.mark.parametrize("task", ["sr", "sis"])
 def test_a_fine_tuned_network_draws_from_conditions(second, base, tmp_path, monkeypatch, task):
     if task == "sr":

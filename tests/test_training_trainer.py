@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from PIL import Image
 
 import scenes
 from failures import raises
-from rsprune.errors import ArgumentError, ConfigMismatchError, DivergedError
+from rsprune.errors import ArgumentError, ConfigMismatchError, DivergedError, OutputError, WeightsError
 from rsprune.io import TEMPORARY
 from rsprune.runners import NoProgress
 from rsprune.training.autoencoder import Identity
@@ -29,7 +30,7 @@ from rsprune.training.config import OptimizerConfig, TrainConfig
 from rsprune.training.distributed import DistributedContext, join_processes
 from rsprune.training.gaussian_diffusion import GaussianDiffusion
 from rsprune.training.latent_loader import Batch, LatentLoader
-from rsprune.training.metrics import plot_losses
+from rsprune.training.metrics import LossLog, plot_losses
 from rsprune.training.pretrain import pretrain
 from rsprune.training.rng import EpochPermutation, batch_noise, sampler_seed
 from rsprune.training.trainer import train
@@ -315,7 +316,7 @@ def test_a_loss_that_is_no_number_ends_the_training_before_its_checkpoint(tmp_pa
         batch = feed(step, positions)
         return Batch(batch.x * (float("nan") if step == 6 else 1), batch.noise, batch.t, batch.y)
 
-    with raises(DivergedError, 8, "nan"):
+    with raises(DivergedError, 8, "nan", tmp_path / "checkpoints" / "last.pt"):
         trained(tmp_path, batches=broken)
     assert read_checkpoint(tmp_path / "checkpoints" / "last.pt")["step"] == 5
 
@@ -469,6 +470,91 @@ def test_training_from_images_records_all_that_it_is_made_of(images, tmp_path):
     assert load_dit(shared.checkpoint).num_classes is None
     with raises(ConfigMismatchError, 4, 2):
         pretrain(images, out=tmp_path / "b", latents=tmp_path / "a" / "latents", iterations=5, **SMALL | {"batch": 2})
+
+
+def test_a_new_training_begins_with_the_weights_of_a_checkpoint(images, tmp_path):
+    options = {**SMALL, "device": "cpu", "latents": tmp_path / "latents", "conditional": True}
+    first = pretrain(images, out=tmp_path / "first", iterations=4, lr=1e-2, ema=0.5, **options)
+    # No step changes anything: what the training began with is what it ends with.
+    still = options | {"iterations": 1, "lr": 1e-30, "ema": 1.0, "seed": 9}
+    second = pretrain(images, out=tmp_path / "second", init_from=first.checkpoint, **still)
+    for which in ("model", "ema"):
+        start, end = (read_checkpoint(done.checkpoint)[which] for done in (first, second))
+        assert all(torch.equal(value, end[name]) for name, value in start.items())
+    assert second.metrics["steps"] == 1
+    recipe = read_checkpoint(second.checkpoint)["recipe"]
+    assert recipe["init_from"]["file"] == first.checkpoint.name
+    assert "init_from" not in read_checkpoint(first.checkpoint)["recipe"]
+    # It resumes from its own checkpoints, and with no other beginning.
+    going_on = still | {"iterations": 2}
+    assert pretrain(images, out=tmp_path / "second", init_from=first.checkpoint, **going_on).metrics["steps"] == 2
+    with raises(ConfigMismatchError, "init_from.sha256"):
+        pretrain(images, out=tmp_path / "second", init_from=second.checkpoint, **going_on)
+
+
+def test_after_divergence_another_training_begins_with_the_last_checkpoint(images, tmp_path, command, monkeypatch):
+    words = ["train", images, "--size", 8, "--model", "32x2x2/2", "--batch", 4, "-n", 4, "--sample-every", 4]
+    words += ["--checkpoint-every", 2, "--device", "cpu", "--samples", 1]
+    flush = LossLog.flush
+    monkeypatch.setattr(LossLog, "flush", lambda log: float("nan") if len(log.losses) > 1 else flush(log))
+    done = command(*words, "-o", tmp_path / "diverged")
+    last = tmp_path / "diverged" / "checkpoints" / "last.pt"
+    assert last.exists()
+    assert (done.returncode, f"--init-from {last}" in done.stderr) == (1, True), done.stderr
+    monkeypatch.undo()
+    done = command(*words, "--lr", "1e-5", "--init-from", last, "-o", tmp_path / "begun")
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_a_checkpoint_divergence_names_none(images, tmp_path):
+    with raises(DivergedError) as caught:
+        pretrain(images, out=tmp_path / "out", iterations=60, lr=1e30, device="cpu", **SMALL | {"sample_every": 60})
+    assert "last.pt" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"model": "16x2x2/2"}, WeightsError),
+        ({"size": 16}, WeightsError),
+        ({"conditional": True}, WeightsError),
+        ({"init_from": "nothing.pt"}, WeightsError),
+    ],
+)
+def test_a_checkpoint_of_another_network_is_refused_before_images_are_encoded(images, tmp_path, change, error):
+    first = pretrain(images, out=tmp_path / "first", iterations=1, device="cpu", **SMALL)
+    options = {**SMALL, "iterations": 1, "device": "cpu", "init_from": first.checkpoint} | change
+    with raises(error):
+        pretrain(images, out=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_are_not_finite_begin_no_training(images, tmp_path):
+    first = pretrain(images, out=tmp_path / "first", iterations=1, device="cpu", **SMALL)
+    content = read_checkpoint(first.checkpoint)
+    content["ema"]["pos_embed"][0, 0, 0] = float("nan")
+    torch.save(content, tmp_path / "nan.pt")
+    with raises(WeightsError, tmp_path / "nan.pt", "pos_embed"):
+        pretrain(images, out=tmp_path / "out", iterations=1, device="cpu", init_from=tmp_path / "nan.pt", **SMALL)
+
+
+def test_classes_of_other_names_are_refused(images, tmp_path):
+    options = {**SMALL, "iterations": 1, "device": "cpu", "conditional": True}
+    first = pretrain(images, out=tmp_path / "first", **options)
+    shutil.copytree(images, tmp_path / "renamed")
+    (tmp_path / "renamed" / "a").rename(tmp_path / "renamed" / "d")
+    with raises(ArgumentError, first.checkpoint, "'a'", "'d'"):
+        pretrain(tmp_path / "renamed", out=tmp_path / "out", init_from=first.checkpoint, **options)
+
+
+def test_nothing_is_written_among_the_images(images, tmp_path):
+    shutil.copytree(images, tmp_path / "images")
+    images = tmp_path / "images"
+    for options in ({"out": images / "training"}, {"out": images}, {"out": tmp_path / "t", "latents": images / "l"}):
+        with raises(OutputError, images):
+            pretrain(images, iterations=1, device="cpu", **SMALL | options)
+    assert not (images / "training").exists()
+    assert not (images / "l").exists()
 
 
 def test_what_cannot_be_trained_is_refused_before_images_are_encoded(images, tmp_path):

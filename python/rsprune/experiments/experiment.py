@@ -35,7 +35,7 @@ from rsprune.runs.config import source_config
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.prune import prune
 from rsprune.runs.stages import embed_run
-from rsprune.sources import SourceLike, open_source
+from rsprune.sources import Source, SourceLike, check_outside, open_source
 from rsprune.training.autoencoder import load_autoencoder
 from rsprune.training.latent_cache import cache_latents
 from rsprune.training.transforms import ImageTransform
@@ -110,15 +110,17 @@ def experiment(
     runner = TrialRunner(
         folder.path, chosen, tuple(references), options.weights, options.inception, places[0], options.threads
     )
+    images, scenes = open_source(pool), {one: open_source(source) for one, source in references.items()}
+    check_outside(folder.path, images, *scenes.values())
     config = provenance_header() | {
-        "pool": source_config(open_source(pool)),
-        "references": {one: source_config(open_source(source)) for one, source in references.items()},
+        "pool": source_config(images),
+        "references": {one: source_config(source) for one, source in scenes.items()},
         **{one: getattr(chosen, one) for one in ("encoder", "autoencoder", "size", "real")},
         "device": torch.device(places[0]).type,
     }
     with folder.lock(), show_progress(progress) as observer:
         folder.start(config)
-        prepare(runner, pool, references, None if options.device is None else places[0], observer)
+        prepare(runner, images, scenes, None if options.device is None else places[0], observer)
         plan = [(arm, seed) for seed in range(chosen.seeds) for arm in arms]
         result = Experiment(folder.path, name, grid, arms, conditions(runner, scale))
         left = []
@@ -191,14 +193,14 @@ def conditions(runner: TrialRunner, name: str) -> tuple[str, ...]:
 
 
 def prepare(
-    runner: TrialRunner, pool: SourceLike, references: Mapping[str, SourceLike], device: str | None, observer: Progress
+    runner: TrialRunner, pool: Source, references: Mapping[str, Source], device: str | None, observer: Progress
 ) -> None:
     """Embed pool and reference sets, encode the pool, and set aside the real images; what is done is left as it is."""
     scale, root = runner.scale, runner.root
     if (root / "real" / "pool.npy").exists():  # written last
-        runner.pool.reader.check_source(open_source(pool))
+        runner.pool.reader.check_source(pool)
         for name, source in references.items():
-            runner.references[name].reader.check_source(open_source(source))
+            runner.references[name].reader.check_source(source)
         return
     encoder = load_encoder(scale.encoder, weights=runner.weights, device=device)
     for name, source in references.items():
@@ -227,8 +229,8 @@ def prepare(
 
 
 def pixels(
-    source: SourceLike, embedded: EmbeddedSet, numbers: NDArray[np.int64], transform: ImageTransform
+    source: Source, embedded: EmbeddedSet, numbers: NDArray[np.int64], transform: ImageTransform
 ) -> NDArray[np.uint8]:
     """Read the images of some rows as the network sees them: uint8 (n, S, S, 3)."""
-    items = embedded.read(open_source(source), numbers)
+    items = embedded.read(source, numbers)
     return np.concatenate([transform([item.data])[0] for item in items])

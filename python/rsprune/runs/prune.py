@@ -17,13 +17,13 @@ from rsprune.runners.local import LocalRunner
 from rsprune.runs.config import PruneOptions, RunContext, encoder_config, source_config
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.reader import RunReader, start_run
-from rsprune.runs.reference import FittedReference, ReferenceLike, open_reference
+from rsprune.runs.reference import FittedReference, ImageReference, ReferenceLike, open_reference
 from rsprune.runs.stages.centroids import make_centroids
 from rsprune.runs.stages.embed import EmbedStage
 from rsprune.runs.stages.entropy import EntropyRanking, EntropyStage, cut_entropies, require_readable
 from rsprune.runs.stages.select import SelectStage, check_strategy
 from rsprune.selection import Selection, budget_rows
-from rsprune.sources import SourceLike
+from rsprune.sources import SourceLike, check_outside
 from rsprune.sources.damaged import left_out
 
 __all__ = ["Run", "open_run", "prune"]
@@ -141,6 +141,7 @@ def prune(
         The centroids were fitted on embeddings of another encoder.
     """
     images, encoder = options.damaged.open(source), options.encoder
+    check_outside(out, images)
     choice, rule = options.choice, options.choice.strategy
     total = images.total()
     budget = budget_rows(rule.keep, total)
@@ -148,6 +149,8 @@ def prune(
         message = f"a budget of {budget} images is more than the collection has: {total}"
         raise BudgetError(message)
     opened = open_reference(reference, options.reference, options.damaged, seed=rule.seed)
+    if isinstance(opened, ImageReference):
+        check_outside(out, opened.source)
     opened.check(encoder.model)
     selection: dict[str, Any] = {"images": total, "budget": budget, "seed": rule.seed}
     selection |= {"fill": choice.fill, "within": choice.within, "min_similarity": choice.min_similarity}

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from rsprune.sources.base import ImageData, Item, Shard, SkippedFilesWarning, Source, SourceLike, check_rows
+from rsprune.sources.base import (
+    ImageData,
+    Item,
+    Shard,
+    SkippedFilesWarning,
+    Source,
+    SourceLike,
+    check_outside,
+    check_rows,
+)
 from rsprune.sources.registry import SOURCES, open_source, source_forms
 
 __all__ = [
@@ -13,6 +22,7 @@ __all__ = [
     "SkippedFilesWarning",
     "Source",
     "SourceLike",
+    "check_outside",
     "check_rows",
     "open_source",
     "source_forms",

@@ -6,12 +6,13 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune.errors import ArgumentError, DtypeError, EmptyInputError, FormatError, SourceError
+from rsprune.errors import ArgumentError, DtypeError, EmptyInputError, FormatError, OutputError, SourceError
 
 __all__ = [
     "ImageData",
@@ -20,6 +21,7 @@ __all__ = [
     "SkippedFilesWarning",
     "Source",
     "SourceLike",
+    "check_outside",
     "check_rows",
     "describe_skipped",
 ]
@@ -92,6 +94,9 @@ class Source(ABC):
 
     #: What :meth:`open` takes, as help texts and errors list it: ``"a folder of images"``.
     reads: ClassVar[str] = ""
+
+    #: The folders that are read whole: a file that is written there would become part of the collection.
+    folders: Sequence[Path] = ()
 
     @classmethod
     def matches(cls, spec: str | Sequence[Any]) -> bool:
@@ -212,6 +217,17 @@ def describe_skipped(where: object, skipped: Mapping[str, int]) -> str:
 def describe_damaged(damaged: Mapping[str, str], shards: int) -> str:
     """Return the text of an error about damaged shards: what is wrong with each."""
     return f"{len(damaged)} of {shards} shards are damaged: {'; '.join(damaged.values())}"
+
+
+def check_outside(path: str | os.PathLike[str], *sources: Source) -> None:
+    """Raise an :class:`OutputError` if ``path`` lies in a folder that is read whole, before anything is written."""
+    for folder in (folder for source in sources for folder in source.folders):
+        if Path(path).resolve().is_relative_to(folder.resolve()):
+            message = (
+                f"{os.fspath(path)} lies in {folder}, whose images are read: what is written there would become part "
+                "of the collection. Write to a place outside of it"
+            )
+            raise OutputError(message)
 
 
 def check_rows(shard: Shard, rows: Sequence[int] | None, images: int) -> Sequence[int]:

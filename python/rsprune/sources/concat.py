@@ -34,6 +34,7 @@ class ConcatSource(Source):
                 self._places[name] = (prefix, source, shard)
                 shards.append(replace(shard, name=name))
         self._shards = tuple(shards)
+        self.folders = [folder for source in sources for folder in source.folders]
 
     @classmethod
     def matches(cls, spec: str | Sequence[Any]) -> bool:

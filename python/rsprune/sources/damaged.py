@@ -24,7 +24,7 @@ class IntactShards(Source):
     """
 
     def __init__(self, source: Source, left_out: Mapping[str, str]) -> None:
-        self._source = source
+        self._source, self.folders = source, source.folders
         self.left_out = dict(left_out)
         self._shards = tuple(shard for shard in source.shards if shard.name not in self.left_out)
 

@@ -39,6 +39,7 @@ class FolderSource(FileSource):
     reads: ClassVar[str] = "a folder of images"
 
     def __init__(self, root: Path) -> None:
+        self.folders = [root]
         self.skipped: Counter[str] = Counter()
         # A path without a folder has no label.
         files = ((path, path.rpartition("/")[0].partition("/")[0]) for path in walk(root, self._accept))
@@ -66,7 +67,9 @@ class FolderSource(FileSource):
         source = cls(root)
         if not source.shards:
             if tars := [root / path for path in walk(root, lambda entry: entry.name.lower().endswith(".tar"))]:
-                return TarSource(tars)
+                tar_source = TarSource(tars)
+                tar_source.folders = [root]
+                return tar_source
             seen = f": {describe_skipped(root, source.skipped)}" if source.skipped else ""
             message = f"no images and no .tar files in {root}{seen}"
             raise EmptyInputError(message)

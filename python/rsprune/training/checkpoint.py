@@ -25,7 +25,9 @@ from rsprune.training.dit import SIZES, DiT
 
 __all__ = [
     "TrainingFolder",
+    "check_state",
     "inferred_config",
+    "initial_weights",
     "keep_checkpoint",
     "load_dit",
     "load_state",
@@ -193,10 +195,34 @@ def load_dit(path: str | Path, which: Which = "ema") -> DiT:
     return model.eval()
 
 
-def load_state(model: DiT, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load exactly these tensors into a network, in float32."""
+def initial_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Read the weights that a new training begins with: the last ones, and the averaged ones.
+
+    A file of the tensors alone has them for both.
+
+    Raises
+    ------
+    WeightsError
+        It has not both, or some are not finite.
+    """
+    content = read_checkpoint(path)
+    both = tensors_of(content, "model", path), tensors_of(content, "ema", path)
+    for state in both:
+        if broken := [name for name, value in state.items() if not value.isfinite().all()]:
+            message = f"{path} is of a training that had diverged: {broken[0]} is not finite. Take an earlier one"
+            raise WeightsError(message)
+    return both
+
+
+def check_state(model: DiT, state: Mapping[str, Tensor], path: Path) -> None:
+    """Raise a :class:`~rsprune.errors.WeightsError` unless these are the tensors of a network."""
     expected = {name: value.shape for name, value in model.state_dict().items()}
     raise_mismatch(path, state_dict_mismatches(expected, state))
+
+
+def load_state(model: DiT, state: Mapping[str, Tensor], path: Path) -> None:
+    """Load exactly these tensors into a network, in float32."""
+    check_state(model, state, path)
     model.load_state_dict({name: value.float() for name, value in state.items()}, strict=True, assign=True)
     model.pos_embed.requires_grad_(False)
 

@@ -127,6 +127,11 @@ class PretrainOptions(_Checked):
         parser=str,
     )
     run: Path | None = option(None, help=RUN)
+    init_from: Path | None = option(
+        None,
+        help="A checkpoint whose weights, the averaged ones too, a new training begins with: with another learning "
+        "rate, or on other images.",
+    )
     latents: Path | None = option(
         None, help="The folder of the latent cache, which trainings may share. By default latents/ in the folder."
     )

@@ -20,7 +20,7 @@ from rsprune.encoders.checkpoints import weights_provenance
 from rsprune.io import check_output_folder, digest
 from rsprune.options import keywords
 from rsprune.runners import Progress, show_progress
-from rsprune.sources import SourceLike
+from rsprune.sources import SourceLike, check_outside
 from rsprune.training.autoencoder import Autoencoder
 from rsprune.training.checkpoint import TrainingFolder, load_dit, read_checkpoint, start_from
 from rsprune.training.conditioning import Conditioning, open_conditioning, pair_samples
@@ -121,6 +121,7 @@ def finetune(
 ) -> Trained:
     """Fine-tune a network to images under their conditions."""
     check_output_folder(out, *TrainingFolder.CONTENTS)
+    check_outside(out, pairs.images, pairs.conditions)
     warn_of_slow_average(options.optimizer.ema, options.schedule.iterations)
     with join_processes(options.device) as dist, show_progress(progress if dist.is_main else False) as shown:
         if dist.is_main:

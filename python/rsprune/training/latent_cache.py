@@ -31,7 +31,7 @@ from rsprune.runs.config import source_config
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.reader import RunReader, positions_of
 from rsprune.runs.summary import key_form
-from rsprune.sources import Item, Shard, Source, SourceLike, open_source
+from rsprune.sources import Item, Shard, Source, SourceLike, check_outside, open_source
 from rsprune.sources.damaged import without_shards
 from rsprune.sources.keys import check_keys, read_known
 from rsprune.training.autoencoder import Autoencoder, expected_moments, sample_posterior
@@ -155,6 +155,7 @@ def cache_latents(
         message = f"the autoencoder takes {autoencoder.channels} channels, the images have {transform.channels}"
         raise ArgumentError(message)
     images = open_source(source)
+    check_outside(out, images)
     if run is not None:
         images = without_shards(images, RunReader(run).config.get("source", {}).get("left_out", []))
     selection = selected_rows(images, run)

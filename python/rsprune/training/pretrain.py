@@ -15,14 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rsprune.encoders.checkpoints import weights_provenance
 from rsprune.errors import ArgumentError
 from rsprune.io import check_output_folder, digest, provenance_header
 from rsprune.options import keywords, to_config
 from rsprune.runners import Progress, show_progress
 from rsprune.runs.folder import RunFolder
-from rsprune.sources import SourceLike
+from rsprune.sources import SourceLike, check_outside, open_source
 from rsprune.training.autoencoder import Autoencoder, load_autoencoder
-from rsprune.training.checkpoint import TrainingFolder
+from rsprune.training.checkpoint import TrainingFolder, check_state, initial_weights, read_checkpoint
 from rsprune.training.config import ModelConfig, OptimizerConfig, PretrainOptions, TrainConfig
 from rsprune.training.distributed import DistributedContext, join_processes
 from rsprune.training.dit import DiT, DiT_models
@@ -115,18 +116,34 @@ def pretrain(
     # Impossible options are refused before images are encoded, which may take hours.
     check_model(options.network.model)
     check_output_folder(out, *TrainingFolder.CONTENTS)
+    images = open_source(source)
+    check_outside(out, images)
     codec = load_autoencoder(options.autoencoder, options.images.channels)
+    if options.init_from is not None:
+        check_initial(options.init_from, options.network, options.images.size // codec.factor, codec.latents)
     transform = ImageTransform.from_options(options.images)
     folder = Path(out) / "latents" if options.latents is None else Path(options.latents)
     with join_processes(options.device) as dist, show_progress(progress if dist.is_main else False) as shown:
         if dist.is_main:
             mirror, device = options.network.mirror, str(dist.device)
             cache = cache_latents(
-                source, codec, transform, out=folder, run=options.run, mirror=mirror, device=device, progress=shown
+                images, codec, transform, out=folder, run=options.run, mirror=mirror, device=device, progress=shown
             )
         else:
             cache = wait_for_cache(folder)
-        return train_on(cache, codec, dist, shown, out, options.network, options.optimizer, options.schedule)
+        network, optimizer, schedule = options.network, options.optimizer, options.schedule
+        return train_on(cache, codec, dist, shown, out, network, optimizer, schedule, init_from=options.init_from)
+
+
+def check_initial(path: Path, network: ModelConfig, input_size: int, in_channels: int) -> None:
+    """Raise a :class:`~rsprune.errors.WeightsError` if a checkpoint is not one of the network that is to be trained."""
+    for state in initial_weights(path):
+        table = state.get("y_embedder.embedding_table.weight")
+        # How many classes there are is known when the images have been read.
+        classes = None if not network.conditional else 1 if table is None else len(table) - 1
+        with torch.device("meta"):
+            model = build_network(network.model, 0, input_size=input_size, in_channels=in_channels, num_classes=classes)
+        check_state(model, state, path)
 
 
 def wait_for_cache(folder: Path) -> LatentCache:
@@ -146,6 +163,7 @@ def train_on(
     optimizer: OptimizerConfig,
     schedule: TrainConfig,
     numbers: NDArray[np.int64] | None = None,
+    init_from: Path | None = None,
 ) -> Trained:
     """Train on a latent cache: on all of its samples, or on those of some ``numbers``, int64 (n,).
 
@@ -163,10 +181,18 @@ def train_on(
     data = cache.config | {"cache": digest(cache.config), "images": len(cache), "mirror": network.mirror}
     if numbers is not None:
         data |= {"images": len(numbers), "numbers": digest(numbers.tolist())}
-    recipe = {"task": "train", "data": data, "classes": classes}
+    recipe: dict[str, Any] = {"task": "train", "data": data, "classes": classes}
+    if init_from is not None:
+        known = (read_checkpoint(init_from, mmap=True).get("recipe") or {}).get("classes", classes)
+        if known != classes:
+            message = f"{init_from} was trained on the classes {known}, the images have {classes}"
+            raise ArgumentError(message)
+        recipe["init_from"] = weights_provenance(init_from)
     loader = LatentLoader(cache, codec, model, optimizer, mirror=network.mirror, classes=classes, numbers=numbers)
     draw_samples = sample_grid(codec, model, optimizer, dist.device, schedule.samples, None)
-    return run_training(Path(out), recipe, codec, model, loader, optimizer, schedule, dist, progress, draw_samples)
+    return run_training(
+        Path(out), recipe, codec, model, loader, optimizer, schedule, dist, progress, draw_samples, init_from
+    )
 
 
 def run_training(
@@ -180,6 +206,7 @@ def run_training(
     dist: DistributedContext,
     progress: Progress,
     draw_samples: Callable[[DiT, Path], None],
+    init_from: Path | None = None,
 ) -> Trained:
     """Train in a folder that no other training works in, and summarize the result.
 
@@ -196,7 +223,9 @@ def run_training(
     begun = time.perf_counter()
     codec.to(dist.device)
     with RunFolder(out).lock() if dist.is_main else nullcontext():
-        taken, losses = train(model, loader, folder, recipe, optimizer, schedule, dist, progress, draw_samples)
+        taken, losses = train(
+            model, loader, folder, recipe, optimizer, schedule, dist, progress, draw_samples, init_from
+        )
     seconds = time.perf_counter() - begun
     window = max(1, len(losses) // 100)
     checkpoint = folder.checkpoint(len(losses))

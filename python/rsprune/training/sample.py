@@ -20,7 +20,7 @@ from rsprune.io import atomic_write, config_diff, provenance_header, write_npz
 from rsprune.options import keywords, to_config
 from rsprune.runners import Progress, show_progress
 from rsprune.runs.folder import RunFolder
-from rsprune.sources import SourceLike
+from rsprune.sources import SourceLike, check_outside
 from rsprune.training.autoencoder import Autoencoder, load_autoencoder
 from rsprune.training.checkpoint import load_dit, read_checkpoint
 from rsprune.training.conditioning import Conditioning, open_conditioning
@@ -142,6 +142,7 @@ def sample_run(
         pairs: Conditioning | None = None
         if condition is not None:
             pairs = recipe_conditioning(recipe, condition, codec)
+            check_outside(folder.path, pairs.images, pairs.conditions)
             place = folder.path.resolve()  # the folder may be "."
             cache = pairs.cache(
                 place.with_name(f"{place.name}-conditions"), mirror=False, device=str(device), progress=shown

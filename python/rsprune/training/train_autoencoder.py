@@ -23,7 +23,7 @@ from rsprune.io import check_output_folder, digest, provenance_header, remove_te
 from rsprune.options import keywords, to_config
 from rsprune.runners import Progress, show_progress
 from rsprune.runs.folder import RunFolder
-from rsprune.sources import SourceLike, open_source
+from rsprune.sources import SourceLike, check_outside, open_source
 from rsprune.training.autoencoder import LOG_VARIANCE, expected_moments, load_autoencoder, sample_posterior
 from rsprune.training.checkpoint import resume_checkpoint, save_checkpoint
 from rsprune.training.config import AutoencoderConfig, AutoencoderOptions
@@ -124,6 +124,7 @@ def train_autoencoder(
         message = f"size={options.images.size} must divide by {config.factor}"
         raise ArgumentError(message)
     folder, images = check_output_folder(out, "pixels"), open_source(source)
+    check_outside(out, images)
     transform = ImageTransform.from_options(options.images)
     with join_processes(options.device) as dist, show_progress(progress) as shown:
         if dist.world_size > 1:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,14 @@ from torch.nn.parallel import DistributedDataParallel
 from rsprune.errors import ArgumentError, DivergedError
 from rsprune.io import remove_temporaries
 from rsprune.runners import Progress
-from rsprune.training.checkpoint import TrainingFolder, keep_checkpoint, load_state, resume_checkpoint, save_checkpoint
+from rsprune.training.checkpoint import (
+    TrainingFolder,
+    initial_weights,
+    keep_checkpoint,
+    load_state,
+    resume_checkpoint,
+    save_checkpoint,
+)
 from rsprune.training.config import OptimizerConfig, Precision, TrainConfig
 from rsprune.training.distributed import DistributedContext
 from rsprune.training.dit import DiT
@@ -48,10 +55,10 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def check_loss(loss: float, step: int) -> None:
-    """Raise a :class:`DivergedError` if the loss is NaN or infinite."""
+def check_loss(loss: float, step: int, how: str = "") -> None:
+    """Raise a :class:`DivergedError` if the loss is NaN or infinite; ``how`` says from what to begin again."""
     if not math.isfinite(loss):
-        message = f"the loss at step {step} is {loss}: lower the learning rate; the last checkpoint is from before"
+        message = f"the loss at step {step} is {loss}: begin again with a lower learning rate, in another folder{how}"
         raise DivergedError(message)
 
 
@@ -83,15 +90,19 @@ class TrainState:
             "step": self.step,
         }
 
-    def restore(self, content: dict[str, Any], path: Path) -> None:
-        """Restore the state of a checkpoint."""
+    def load_weights(self, model: Mapping[str, Tensor], ema: Mapping[str, Tensor], path: Path) -> None:
+        """Take the weights of a checkpoint, the last and the averaged ones."""
         device = next(self.model.parameters()).device
-        for module, name in ((self.model, "model"), (self.ema, "ema")):
-            load_state(module, {key: value.to(device) for key, value in content[name].items()}, path)
+        for module, state in ((self.model, model), (self.ema, ema)):
+            load_state(module, {name: value.to(device) for name, value in state.items()}, path)
         self.ema.requires_grad_(False)
         # load_state has replaced the parameters.
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer.param_groups[0]["params"] = parameters
+
+    def restore(self, content: dict[str, Any], path: Path) -> None:
+        """Restore the state of a checkpoint."""
+        self.load_weights(content["model"], content["ema"], path)
         self.optimizer.load_state_dict(content["opt"])
         self.step = int(content["step"])
 
@@ -106,6 +117,7 @@ def train(
     dist: DistributedContext,
     progress: Progress,
     draw_samples: Callable[[DiT, Path], None],
+    init_from: Path | None = None,
 ) -> tuple[int, NDArray[np.float64]]:
     """Train a network, or resume from the last checkpoint in the folder.
 
@@ -127,6 +139,8 @@ def train(
         Counts the images of each step.
     draw_samples : callable
         Writes a grid of samples: ``draw_samples(ema, path)``.
+    init_from : Path, optional
+        A checkpoint whose weights replace the initial ones, unless the training resumes from its own.
 
     Returns
     -------
@@ -163,6 +177,8 @@ def train(
     if folder is not None and (content := resume_checkpoint(folder.last, recipe)) is not None:
         state.restore(content, folder.last)
         log.losses = content["losses"]
+    elif init_from is not None:
+        state.load_weights(*initial_weights(init_from), init_from)
     resumed_at = state.step
     if out is not None and resumed_at >= config.iterations and not out.checkpoint(resumed_at).exists():
         keep_checkpoint(out.last, out.checkpoint(resumed_at))  # fewer steps are asked for than were taken before
@@ -213,7 +229,9 @@ def train(
             keep_due = last or step % config.keep_every == 0
             save_due = keep_due or step % config.checkpoint_every == 0
             if save_due or sample_due or step % FLUSH_EVERY == 0:
-                check_loss(log.flush(), step)
+                option = "--init-from" if recipe["task"] == "train" else "--checkpoint"
+                saved = folder is not None and folder.last.exists() and f"{option} {folder.last}"
+                check_loss(log.flush(), step, f", from the weights of its last checkpoint: {saved}" if saved else "")
             if out is not None and sample_due:
                 draw_samples(state.ema, out.samples(step))
             if out is not None and save_due:

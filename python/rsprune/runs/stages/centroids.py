@@ -21,7 +21,7 @@ from rsprune.runs.reference import ImageReference, Reference, ReferenceLike, ope
 from rsprune.runs.stages.base import RunStage, StageResult
 from rsprune.runs.stages.embed import EmbedStage, SomeRows
 from rsprune.runs.summary import ShardSummary
-from rsprune.sources import Shard
+from rsprune.sources import Shard, check_outside
 from rsprune.sources.damaged import left_out
 
 __all__ = ["CentroidsStage", "centroids_run", "make_centroids"]
@@ -116,6 +116,7 @@ def centroids_run(
     folder = RunFolder(out)
     config = provenance_header() | {"centroids": opened.fingerprint()}
     if isinstance(opened, ImageReference):
+        check_outside(out, opened.source)
         opened.check(options.encoder.model)
         config["encoder"] = encoder_config(options.encoder, folder)
     with folder.lock(), show_progress(progress) as shown:

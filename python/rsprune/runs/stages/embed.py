@@ -31,7 +31,7 @@ from rsprune.runs.stages.base import REPEATED, RunStage, StageResult, failure_co
 from rsprune.runs.stages.embedding_writer import EmbeddingWriter
 from rsprune.runs.stages.entropy import require_readable
 from rsprune.runs.summary import ShardSummary
-from rsprune.sources import Item, Shard, Source, SourceLike
+from rsprune.sources import Item, Shard, Source, SourceLike, check_outside
 from rsprune.sources.damaged import left_out
 from rsprune.sources.keys import read_known
 
@@ -225,6 +225,7 @@ def embed_run(
         The centroids were fitted on embeddings of another encoder.
     """
     images = options.damaged.open(source)
+    check_outside(out, images)
     fitted = Centroids.load(centroids) if isinstance(centroids, (str, Path)) else centroids
     if fitted is not None:
         check_same_encoder(fitted, options.encoder.model)

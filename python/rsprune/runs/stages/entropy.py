@@ -23,7 +23,7 @@ from rsprune.runs.reader import RunReader, start_run
 from rsprune.runs.schema import ENTROPY_SCHEMA
 from rsprune.runs.stages.base import REPEATED, RunStage, StageResult, batched, failure_columns, repeated_names
 from rsprune.runs.summary import ENTROPY_BINS, ShardSummary, entropy_bin
-from rsprune.sources import Shard, Source, SourceLike
+from rsprune.sources import Shard, Source, SourceLike, check_outside
 from rsprune.sources.damaged import left_out
 from rsprune.validation import fraction_of
 
@@ -244,6 +244,7 @@ def entropy_run(
         None of the images could be read.
     """
     images = options.damaged.open(source)
+    check_outside(out, images)
     config = provenance_header() | {"source": source_config(images), "entropy": options.gray.config()}
     folder = RunFolder(out)
     with folder.lock(), show_progress(progress) as shown:
