@@ -1,6 +1,7 @@
 """Collections of images: what is found, in which order, under which name, and what is refused."""
 
 import contextlib
+import csv
 import io
 import os
 import pickle
@@ -15,6 +16,7 @@ from failures import raises, warns
 from rsprune import errors
 from rsprune.sources import Item, Shard, SkippedFilesWarning, Source, open_source
 from rsprune.sources.image_files import SHARD_IMAGES
+from rsprune.sources.key_lines import key_of_line, line_of_key
 from rsprune.sources.tar import members
 from rsprune.sources.webdataset import expand_braces
 
@@ -183,6 +185,7 @@ def test_size_of_a_shard_leaves_out_what_is_missing(tmp_path):
 
 def test_list_skips_blanks_and_comments_and_keeps_the_order(tmp_path):
     path = tmp_path / "list.txt"
+    touch(tmp_path, "sub/a b.jpg")  # the others are missing, which is found when they are read
     path.write_bytes(b"\xef\xbb\xbf# header\r\nz.jpg\r\n\r\n  # no\r\nsub/a b.jpg \r\n/abs/x.tif")
     source = open_source(path)
     assert items(source) == [
@@ -190,11 +193,12 @@ def test_list_skips_blanks_and_comments_and_keeps_the_order(tmp_path):
         Item("sub/a b.jpg", str(tmp_path / "sub/a b.jpg")),
         Item("/abs/x.tif", "/abs/x.tif"),
     ]
-    assert source.fingerprint()["kind"] == "list"  # although no file exists
+    assert source.fingerprint()["kind"] == "list"
 
 
 def test_csv_with_labels_and_other_columns(tmp_path):
     path = tmp_path / "list.csv"
+    touch(tmp_path, "c.jpg")
     path.write_text('# made by hand\nid, Path ,label\n1,"a,b.jpg",Beach\n\n2,c.jpg,Port\n')
     assert [(item.key, item.label) for item in items(open_source(path))] == [("a,b.jpg", "Beach"), ("c.jpg", "Port")]
 
@@ -210,12 +214,77 @@ def test_csv_with_labels_and_other_columns(tmp_path):
         ("l.lst", "a.jpg\n#\n\nb.jpg\na.jpg\n", errors.DuplicateKeyError, (1, 5, "'a.jpg'")),
         ("l.csv", "path\nb\na\n\na\n", errors.DuplicateKeyError, (3, 5, "'a'")),
         ("l.txt", "a\0b\n", errors.SourceError, (1,)),
+        ("l.txt", "a.jpg\nb.jpg\n", FileNotFoundError, ("'a.jpg'", 2)),
+        ("l.csv", "path\nx/a.jpg\n", FileNotFoundError, ("x/a.jpg", 1)),
+        ("l.txt", "a.tar\nb.jpg\n", errors.SourceError, (2, "'b.jpg'")),
+        ("l.txt", "a.jpg\nb.tar\n", errors.SourceError, (2, "'b.tar'")),
+        ("l.txt", "a.tar\nb.tar\n", FileNotFoundError, ("a.tar",)),
+        ("l.csv", 'path\n"a.jpg\n' + "b.jpg\n" * 40_000, errors.SourceError, ("l.csv",)),
     ],
 )
 def test_list_refuses(tmp_path, name, text, error, values):
     (tmp_path / name).write_text(text)
     with raises(error, *values):
         open_source(tmp_path / name)
+
+
+def test_a_list_of_files_that_are_somewhere_else_says_where_they_were_looked_for(tmp_path, monkeypatch):
+    touch(tmp_path, "images/a.jpg", "lists/x.txt")
+    (tmp_path / "lists" / "x.txt").write_text("images/a.jpg\nimages/b.jpg\n")
+    monkeypatch.chdir(tmp_path)
+    with raises(FileNotFoundError, 2, "'images/a.jpg'", "lists/images/a.jpg", "current folder"):
+        open_source("lists/x.txt")
+    (tmp_path / "lists" / "x.txt").write_text("../images/a.jpg\n../images/b.jpg\n")
+    assert keys(open_source("lists/x.txt")) == ["../images/a.jpg", "../images/b.jpg"]
+
+
+@pytest.mark.parametrize("name", ["l.txt", "l.csv"])
+def test_a_list_of_tar_files_is_their_images(tmp_path, name):
+    for i in range(3):
+        make_tar(tmp_path / f"tars/{i}.tar", [(f"{i}.jpg", b""), (f"{i}.png", b"")])
+    header = "path\n" if name == "l.csv" else ""
+    (tmp_path / name).write_text(f"{header}tars/1.tar#png\n\n# the others\n{tmp_path}/tars/{{2..2}}.tar#png\n")
+    source = open_source(tmp_path / name)
+    assert [shard.name for shard in source.shards] == ["1", "2"]
+    assert keys(source) == ["1", "2"]
+    assert source.fingerprint()["kind"] == "webdataset"
+
+
+def test_keys_of_any_characters_are_read_back_from_lines(tmp_path):
+    names = [
+        "a.jpg",
+        "a b.jpg",
+        "é\u3000.jpg",
+        "a\nb.jpg",
+        "\r.jpg",
+        " a.jpg",
+        "#1.jpg",
+        '"a".jpg',
+        "\x1b[31m.jpg",
+        "a\\n.jpg",
+    ]
+    names += ["a\x85b.jpg", "a\u2028b.jpg", "\ufeffa.jpg", "b.jpg "]
+    touch(tmp_path, *names)
+    lines = [line_of_key(name) for name in names]
+    assert lines[:2] + lines[9:10] == ["a.jpg", "a b.jpg", "a\\n.jpg"]  # ordinary keys stay as they are
+    text = "".join(f"{line}\n" for line in lines)
+    assert text.splitlines() == lines
+    assert all(line.isprintable() for line in lines)
+    (tmp_path / "l.txt").write_text(text, encoding="utf-8")
+    assert keys(open_source(tmp_path / "l.txt")) == names
+    with (tmp_path / "l.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, quoting=csv.QUOTE_ALL).writerows(
+            [("path", "label"), *((name, "x\ny") for name in names if not name.startswith("#"))]
+        )
+    assert keys(open_source(tmp_path / "l.csv")) == [name for name in names if not name.startswith("#")]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_a_key_is_one_line(key):
+    line = line_of_key(key)
+    assert line.splitlines() == [line]
+    assert line == line.strip()
+    assert key_of_line(line) == key
 
 
 def test_list_that_is_not_utf8(tmp_path):
@@ -257,6 +326,44 @@ def test_class_folders_in_a_tar(tmp_path):
     assert labels == [("./Airport/x.1", "Airport"), ("./Beach/a.b/y", "Beach")]
     path = make_tar(tmp_path / "t.tar", [("Airport/x.jpg", b""), ("y.jpg", b"")])
     assert [(item.key, item.label) for item in items(open_source(path))] == [("Airport/x", None), ("y", None)]
+
+
+def test_lists_of_webdataset_are_one_collection(tmp_path, monkeypatch):
+    for i in range(4):
+        make_tar(tmp_path / f"{i}.tar", [(f"{i}.jpg", b""), (f"{i}.png", b"")])
+    monkeypatch.chdir(tmp_path)
+    for spec in (
+        "0.tar::{1..2}.tar::3.tar#jpg",
+        "0.tar#jpg::{1..2}.tar#jpg::3.tar#jpg",
+        ["0.tar::1.tar#jpg", "{2..3}.tar#jpg"],
+    ):
+        assert keys(open_source(spec)) == ["0", "1", "2", "3"]
+    with raises(errors.SourceError, "'jpg'", "'png'"):
+        open_source("0.tar#jpg::1.tar#png")
+    with raises(FileNotFoundError, "4.tar"):
+        open_source("0.tar::4.tar")
+    for spec in ("s3://pool/0.tar", "pipe:cat 0.tar", "0.tar::https://pool/0.tar", ["0.tar", "s3://pool/{0..3}.tar"]):
+        with raises(errors.SourceError, "local disk"):
+            open_source(spec)
+    (tmp_path / "a::b.tar").write_bytes((tmp_path / "0.tar").read_bytes())
+    assert keys(open_source("a::b.tar#jpg")) == ["0"]
+    touch(tmp_path, "folder/x.jpg")
+    assert keys(open_source(["0.tar#jpg", "folder", "1.tar::2.tar#png"])) == ["0/0", "1/x.jpg", "2/1", "2/2"]
+
+
+def test_a_folder_of_tars_and_stray_images_is_refused(tmp_path):
+    for i in range(2):
+        make_tar(tmp_path / f"sub/{i}.tar", [(f"{i}.jpg", b"")])
+    touch(tmp_path, "stray.jpg", "sub/readme.txt", "sub/index.json")
+    with raises(errors.SourceError, "1 images", "2 .tar", f"{tmp_path}/**/*.tar"):
+        open_source(tmp_path)
+    assert keys(open_source(f"{tmp_path}/**/*.tar")) == ["0", "1"]
+    (tmp_path / "stray.jpg").unlink()
+    with warns(SkippedFilesWarning, 2, ".txt", ".json"):
+        assert keys(open_source(tmp_path)) == ["0", "1"]
+    touch(tmp_path, "a.jpg", "b.jpg", "c.jpg")  # images, and archives beside them
+    with warns(SkippedFilesWarning, "2 .tar", "1 .txt"):
+        assert keys(open_source(tmp_path)) == ["a.jpg", "b.jpg", "c.jpg"]
 
 
 def test_pattern_range_and_list_are_one_collection(tmp_path):

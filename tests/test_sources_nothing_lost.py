@@ -11,6 +11,8 @@ import rsprune
 from failures import raises, warns
 from rsprune import errors
 from rsprune.sources import SkippedFilesWarning, open_source
+from rsprune.sources.key_lines import key_of_line
+from small_runs import picture, small_prune
 
 
 def encoded(format):
@@ -213,3 +215,21 @@ def test_a_sparse_file_too_large_for_memory_and_a_damaged_map_are_counted(tmp_pa
     path.write_bytes(path.read_bytes().replace(b"\n512\n", b"\n999\n"))
     with warns(SkippedFilesWarning, ".jpg (sparse file"):
         assert open_source(path).total() == 1
+
+
+def test_keys_with_control_characters_are_one_line_each_in_a_run_and_on_the_terminal(tmp_path, command):
+    folder, names = tmp_path / "pool", [f"{i}.jpg" for i in range(6)] + ["a\nb.jpg", "\x1b[31mc.jpg"]
+    folder.mkdir()
+    for i, name in enumerate(names):
+        (folder / name).write_bytes(picture(i))
+    run = small_prune(folder, folder, tmp_path / "run", keep=8, entropy_keep=1.0)
+    lines = (run.path / "selected.txt").read_text().splitlines()
+    assert sorted(map(key_of_line, lines)) == sorted(run.keys) == sorted(names)
+    (folder / "list.txt").write_text((run.path / "selected.txt").read_text())
+    assert keys(open_source(folder / "list.txt")) == run.keys
+    for line in lines:
+        done = command("explain", run.path, line)
+        assert done.returncode == 0
+        assert done.stdout.startswith(line + " (shard")
+    done = command("explain", run.path, "\x1b[2J")
+    assert (done.returncode, "\x1b[2J" in done.stderr) == (1, False)

@@ -62,6 +62,13 @@ def watch(quiet: bool, json: bool) -> Iterator[Progress]:
             yield observer
 
 
+def printable(text: str) -> str:
+    """Escape what a terminal would obey, or show as nothing, in names of files and keys; line feeds stay."""
+    return "".join(
+        one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode("ascii") for one in text
+    )
+
+
 def show_warning(
     message: Warning | str,
     category: type[Warning],
@@ -71,7 +78,7 @@ def show_warning(
     line: str | None = None,
 ) -> None:
     """Show a warning as one line, without the line of code that gave it: stands in for `warnings.showwarning`."""
-    typer.secho(f"warning: {message}", fg="yellow", err=True)
+    typer.secho(printable(f"warning: {message}"), fg="yellow", err=True)
 
 
 class Terminated(KeyboardInterrupt):
@@ -101,7 +108,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except (RspruneError, OSError, ImportError) as error:
             if os.environ.get("RSPRUNE_TRACEBACK") == "1":
                 raise
-            typer.secho(f"error: {error}", fg="red", err=True)
+            typer.secho(printable(f"error: {error}"), fg="red", err=True)
             raise typer.Exit(1) from None
         finally:
             sys.stdout.flush()
@@ -116,4 +123,4 @@ def conclude(metrics: dict[str, Any], text: str, quiet: bool, json: bool) -> Non
     if json:
         JsonLines().write("result", **metrics)
     elif not quiet:
-        typer.echo(text)
+        typer.echo(printable(text))

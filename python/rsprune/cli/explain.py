@@ -10,6 +10,7 @@ import typer
 
 from rsprune.cli import common
 from rsprune.errors import UnknownKeyError
+from rsprune.sources.key_lines import key_of_line
 
 EXAMPLES = """
 [bold]Example[/bold]\n
@@ -32,7 +33,7 @@ def command(
 
     unknown = None
     try:
-        explanations = explain(run, keys, common.one_or_many(source) if source else None)
+        explanations = explain(run, [key_of_line(key) for key in keys], common.one_or_many(source) if source else None)
     except UnknownKeyError as error:
         unknown, explanations = error, error.explanations
     for explanation in explanations:

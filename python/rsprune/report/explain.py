@@ -17,6 +17,7 @@ from rsprune.errors import UnknownKeyError
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.reader import NOT_CHOSEN, PHASES, RunReader
 from rsprune.sources import SourceLike, open_source
+from rsprune.sources.key_lines import line_of_key
 
 __all__ = ["Explanation", "explain"]
 
@@ -57,7 +58,7 @@ class Explanation:
 
     def verdict(self) -> str:
         """Say in a sentence what became of the image."""
-        where = f"{self.key} (shard {self.shard}, row {self.row})"
+        where = f"{line_of_key(self.key)} (shard {self.shard}, row {self.row})"
         if self.phase == "preselected":
             return f"{where} was kept: it was selected beforehand."
         if self.kept:

@@ -1,19 +1,23 @@
-"""A text file that lists image files."""
+"""A text file that lists image files, or tar files."""
 
 from __future__ import annotations
 
 import csv
+import os
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsprune.errors import DuplicateKeyError, EmptyInputError, SourceError
+from rsprune.sources.base import Source
 from rsprune.sources.filesystem import open_text
 from rsprune.sources.image_files import SEPARATOR, FileSource, NamedFile
+from rsprune.sources.key_lines import key_of_line
+from rsprune.sources.webdataset import TarSource
 
 __all__ = ["ListSource", "duplicate_candidates"]
 
@@ -23,8 +27,9 @@ LIST_EXTENSIONS = (".txt", ".lst", ".csv")
 class ListSource(FileSource):
     """The images that a text file lists: one path a line, or CSV with a column ``path`` and perhaps one ``label``.
 
-    Paths are relative to the folder of the list. The key of an image is its path as it is written. Blank lines and
-    lines that begin with ``#`` are skipped. Files that are missing are found when they are read.
+    Paths are relative to the folder of the list. The key of an image is its path as it is written; a line that is a
+    JSON string, as ``selected.txt`` has for keys with line feeds, stands for what it says. Blank lines and lines that
+    begin with ``#`` are skipped. Some of the files may be missing, which is found when they are read.
 
     Parameters
     ----------
@@ -38,34 +43,39 @@ class ListSource(FileSource):
     EmptyInputError
         If no line holds a path.
     SourceError
-        For a file that is not UTF-8, or CSV without the column ``path``.
+        For a file that is not UTF-8, CSV without the column ``path``, or images and tar files in one list.
+    FileNotFoundError
+        If none of the files is there.
     """
 
-    reads: ClassVar[str] = "a list of images (.txt, .lst, .csv)"
+    reads: ClassVar[str] = "a list of images or of .tar files (.txt, .lst, .csv)"
 
     def __init__(self, path: Path) -> None:
-        rows = _csv_rows if path.suffix.lower() == ".csv" else _text_rows
         hashes = array("q")
+        root, found = str(path.parent), False
 
         def files() -> Iterator[NamedFile]:
-            for number, key, label in rows(path):
+            nonlocal found
+            for number, key, label in _rows_of(path):
                 if SEPARATOR in key + label:
                     message = f"{path}, line {number}: a zero byte. Is this a text file?"
                     raise SourceError(message)
+                if TarSource.matches(key):
+                    message = f"{path}, line {number}: the tar file {key!r} among images; list them apart"
+                    raise SourceError(message)
+                found = found or os.path.exists(os.path.join(root, key))  # noqa: PTH110, PTH118 (millions of paths)
                 hashes.append(hash(key))
                 yield key, label
 
-        try:
-            super().__init__("list", path.parent, files())
-            if not self.shards:
-                message = f"no images in {path}: no line holds a path"
-                raise EmptyInputError(message)
-            suspects = set(duplicate_candidates(np.frombuffer(hashes, np.int64)).tolist())
-            if suspects:
-                _refuse_duplicates(path, (row for i, row in enumerate(rows(path)) if i in suspects))
-        except UnicodeDecodeError as error:
-            message = f"{path} is not UTF-8 text: {error.reason} at byte {error.start} of a block"
-            raise SourceError(message) from None
+        super().__init__("list", path.parent, files())
+        if not self.shards:
+            message = f"no images in {path}: no line holds a path"
+            raise EmptyInputError(message)
+        suspects = set(duplicate_candidates(np.frombuffer(hashes, np.int64)).tolist())
+        if suspects:
+            _refuse_duplicates(path, (row for i, row in enumerate(_rows_of(path)) if i in suspects))
+        if not found:
+            raise _none_found(path, next(key for _, key, _ in _rows_of(path)), len(hashes))
 
     @classmethod
     def matches(cls, spec: str | Sequence[Any]) -> bool:
@@ -73,9 +83,27 @@ class ListSource(FileSource):
         return isinstance(spec, str) and spec.lower().endswith(LIST_EXTENSIONS) and Path(spec).exists()
 
     @classmethod
-    def open(cls, spec: Any) -> ListSource:
-        """Open the list at a path."""
-        return cls(Path(spec))
+    def open(cls, spec: Any) -> Source:
+        """Open the list at a path: its images, or the tar files that it names."""
+        path = Path(spec)
+        if not TarSource.matches(next((key for _, key, _ in _rows_of(path)), "")):
+            return cls(path)
+        tars = list(_rows_of(path))
+        for number, key, _ in tars:
+            if not TarSource.matches(key):
+                message = f"{path}, line {number}: {key!r} is no tar file, and the lines before are; list them apart"
+                raise SourceError(message)
+        return TarSource.open([os.path.join(path.parent, key) for _, key, _ in tars])  # noqa: PTH118 (a pattern)
+
+
+def _none_found(path: Path, first: str, count: int) -> FileNotFoundError:
+    message = (
+        f"none of the {count:,} files that {path} lists is there. The first is {first!r}, looked for in the folder of "
+        f"the list: {path.parent / first}"
+    )
+    if Path(first).exists():
+        message += ". It is there from the current folder: move the list here, or write absolute paths"
+    return FileNotFoundError(message)
 
 
 def duplicate_candidates(hashes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -89,28 +117,42 @@ def duplicate_candidates(hashes: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.unique(np.concatenate([order[1:][same], order[:-1][same]])).astype(np.int64)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines that are neither blank nor comments, with their numbers."""
+def _is_passed_over(line: str) -> bool:
+    """Whether a line is blank or a comment."""
+    return not line.strip() or line.lstrip().startswith("#")
+
+
+def _rows_of(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Yield the number of each line that lists a file, its path, and its label."""
     with open_text(path, encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            text = line.strip()
-            if text and not text.startswith("#"):
-                yield number, text
+        try:
+            if path.suffix.lower() == ".csv":
+                yield from _csv_rows(path, file)
+                return
+            for number, line in enumerate(file, 1):
+                if not _is_passed_over(line):
+                    yield number, key_of_line(line.strip()), ""
+        except UnicodeDecodeError as error:
+            message = f"{path} is not UTF-8 text: {error.reason} at byte {error.start} of a block"
+            raise SourceError(message) from None
+        except csv.Error as error:
+            message = f"{path} is not CSV: {error}"
+            raise SourceError(message) from None
 
 
-def _text_rows(path: Path) -> Iterator[tuple[int, str, str]]:
-    return ((number, line, "") for number, line in _lines(path))
+def _csv_rows(path: Path, file: TextIO) -> Iterator[tuple[int, str, str]]:
+    number, begins = 0, True
 
+    def lines() -> Iterator[str]:
+        nonlocal number, begins
+        for number, line in enumerate(file, 1):  # noqa: B007 (nonlocal)
+            if not begins:  # a field in quotation marks goes on
+                yield line
+            elif not _is_passed_over(line):
+                begins = False
+                yield line.lstrip() if line.count('"') % 2 else f"{line.strip()}\n"
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, str, str]]:
-    numbers: list[int] = []
-
-    def text() -> Iterator[str]:
-        for number, line in _lines(path):
-            numbers[:] = [number]
-            yield line
-
-    reader = csv.reader(text(), skipinitialspace=True)
+    reader = csv.reader(lines(), skipinitialspace=True)
     header = [name.strip().lower() for name in next(reader, [])]
     if not header:
         return
@@ -119,11 +161,13 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, str, str]]:
         raise SourceError(message)
     at = header.index("path")
     label_at = header.index("label") if "label" in header else None
+    begins = True
     for row in reader:
         if len(row) != len(header) or not row[at]:
-            message = f"{path}, line {numbers[0]}: expected {len(header)} fields with a path among them, got {row}"
+            message = f"{path}, line {number}: expected {len(header)} fields with a path among them, got {row}"
             raise SourceError(message)
-        yield numbers[0], row[at], "" if label_at is None else row[label_at]
+        begins = True
+        yield number, row[at], "" if label_at is None else row[label_at]
 
 
 def _refuse_duplicates(path: Path, suspects: Iterator[tuple[int, str, str]]) -> None:

@@ -59,17 +59,27 @@ class FolderSource(FileSource):
         EmptyInputError
             If there are neither images nor tar files.
         SourceError
-            For a name that is not UTF-8.
+            For a name that is not UTF-8, and where there are as many tar files as images, or more: either may be meant.
         PermissionError
             If a folder cannot be read.
         """
         root = Path(spec)
         source = cls(root)
-        if not source.shards:
-            if tars := [root / path for path in walk(root, lambda entry: entry.name.lower().endswith(".tar"))]:
-                tar_source = TarSource(tars)
-                tar_source.folders = [root]
-                return tar_source
+        tars, images = source.skipped[".tar"], sum(map(source.count, source.shards))
+        if 0 < images <= tars:
+            message = (
+                f"{root} holds {images} images and {tars} .tar files: give '{root}/**/*.tar' for the images in the tar "
+                "files, or a list of the others"
+            )
+            raise SourceError(message)
+        if not images:
+            if tars:
+                del source.skipped[".tar"]
+                if source.skipped:
+                    warnings.warn(describe_skipped(root, source.skipped), SkippedFilesWarning, stacklevel=3)
+                found = TarSource([root / path for path in walk(root, lambda entry: _extension(entry.name) == ".tar")])
+                found.folders = [root]
+                return found
             seen = f": {describe_skipped(root, source.skipped)}" if source.skipped else ""
             message = f"no images and no .tar files in {root}{seen}"
             raise EmptyInputError(message)
@@ -78,12 +88,16 @@ class FolderSource(FileSource):
         return source
 
     def _accept(self, entry: os.DirEntry[str]) -> bool:
-        extension = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 (a path for each of millions is slow)
+        extension = _extension(entry.name)
         # Whatever bears an image's extension counts, a pipe or a dangling link too: it is reported as unreadable.
         if extension in IMAGE_EXTENSIONS or (extension not in OTHER_EXTENSIONS and _begins_as_image(entry.path)):
             return True
         self.skipped[extension] += 1
         return False
+
+
+def _extension(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 (a path for each of millions is slow)
 
 
 def _begins_as_image(path: str) -> bool:

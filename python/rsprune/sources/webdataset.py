@@ -94,7 +94,7 @@ class TarSource(Source):
     @classmethod
     def open(cls, spec: Any) -> TarSource:
         """Open the tar files that ``spec`` stands for."""
-        parts = [_split_field(part) for part in ([spec] if isinstance(spec, str) else spec)]
+        parts = [one for part in ([spec] if isinstance(spec, str) else spec) for one in _split_list(part)]
         fields = {field for _, field in parts}
         if len(fields) > 1:
             message = f"tar files of one collection with different fields of their images: {sorted(map(str, fields))}"
@@ -235,8 +235,19 @@ def _split_field(spec: str | os.PathLike[str]) -> tuple[str, str | None]:
     return (f"{pattern}.tar", field) if mark else (os.fspath(spec), None)
 
 
+def _split_list(spec: str | os.PathLike[str]) -> list[tuple[str, str | None]]:
+    """Split ``a.tar::b.tar#jpg``, WebDataset's list, into the tar files and their field, which the last may name."""
+    if Path(_split_field(spec)[0]).exists():
+        return [_split_field(spec)]
+    parts = [_split_field(part) for part in os.fspath(spec).split("::")]
+    return [(pattern, field or parts[-1][1]) for pattern, field in parts]
+
+
 def _tars(spec: str) -> list[Path]:
     """List the tar files that a path, a pattern or a range stands for."""
+    if "://" in spec or spec.startswith("pipe:"):
+        message = f"{spec!r} is not on a local disk: copy or mount it"
+        raise SourceError(message)
     found = []
     for pattern in [spec] if Path(spec).exists() else expand_braces(spec):
         if Path(pattern).exists() or not glob.has_magic(pattern):

@@ -36,6 +36,7 @@ from rsprune.runs.summary import ShardSummary
 from rsprune.selection import COUNTS, FILL, PRESELECTED, QUOTA, Selection, SelectOptions, budget_rows
 from rsprune.sources import Shard
 from rsprune.sources.filesystem import load_array
+from rsprune.sources.key_lines import line_of_key
 
 __all__ = ["SelectStage", "check_strategy", "select_run"]
 
@@ -85,7 +86,7 @@ class SelectStage(RunStage):
             pa.array(selection.phase, pa.uint8()),
         ]
         quarantined = write_quarantine(self.context, reader)
-        write_text(folder.selected, "".join(f"{key}\n" for key in chosen["key"].to_pylist()))
+        write_text(folder.selected, "".join(f"{line_of_key(key)}\n" for key in chosen["key"].to_pylist()))
         table = pa.Table.from_arrays(columns, schema=SELECTION_SCHEMA).combine_chunks()
         write_table(folder.selection, table, self.context.provenance)
         metrics = self.metrics(selection) | {

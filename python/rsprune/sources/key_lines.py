@@ -1,0 +1,32 @@
+"""Keys as lines of text, in ``selected.txt``, in list files and on the terminal."""
+
+from __future__ import annotations
+
+import json
+
+__all__ = ["key_of_line", "line_of_key"]
+
+
+def line_of_key(key: str) -> str:
+    r"""Write a key as one line: as it is, or as a JSON string in ASCII where it would not be read back as it is.
+
+    That is a key with a line feed or another character that is not printed, one with a blank at an end, one that begins
+    with ``#`` or a quotation mark, and an empty one.
+
+    >>> print(line_of_key("a b.jpg"), line_of_key("a\nb.jpg"))
+    a b.jpg "a\nb.jpg"
+    """
+    plain = key.isprintable() and key == key.strip() and not key.startswith(("#", '"')) and key
+    return key if plain else json.dumps(key)
+
+
+def key_of_line(line: str) -> str:
+    """Read a key that :func:`line_of_key` wrote; a line that is no JSON string is the key itself."""
+    if line.startswith('"'):
+        try:
+            key = json.loads(line)
+        except ValueError:
+            return line
+        if isinstance(key, str):
+            return key
+    return line
