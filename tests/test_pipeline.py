@@ -23,11 +23,13 @@ from rsprune.errors import (
     EmptyInputError,
     EncoderError,
     EncoderMismatchError,
+    OutputError,
 )
 from rsprune.report import explain
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.plan import plan
 from rsprune.runs.prune import open_run
+from rsprune.runs.reader import RunReader
 from rsprune.runs.reference import balanced_draw, classes_of
 from rsprune.runs.stages import centroids_run, embed_run, entropy_run, select_run
 from rsprune.sources import open_source
@@ -169,6 +171,53 @@ def test_an_encoder_that_fails_leaves_no_half_shard(pool, reference, tmp_path):
     assert not list((tmp_path / "run").rglob(".*.writing"))
 
 
+class Overflows(Colours):
+    """Gives numbers that are not finite for some images, by the number of each."""
+
+    def __init__(self, broken):
+        super().__init__()
+        self.broken, self.seen = broken, -1  # the first image is the encoder's check
+
+    def forward(self, pixels):
+        rows = super().forward(pixels)
+        numbers = range(self.seen, self.seen + len(rows))
+        self.seen += len(rows)
+        rows[[self.broken(number) for number in numbers], 0] = np.nan
+        return rows
+
+
+def test_images_without_finite_embeddings_are_in_quarantine(pool, tmp_path):
+    encoder = Overflows(lambda number: number in (3, 20))
+    done = embed_run(str(pool / "pool-0.tar"), out=tmp_path / "e", encoder=encoder, threads=1, progress=False)
+    assert (done.metrics["images"], done.metrics["quarantined"]) == (40, 2)
+    rows = RunReader(tmp_path / "e").quarantine().to_pylist()
+    assert [(row["key"], row["row"], row["kind"]) for row in rows] == [
+        ("0-003", 3, "not_finite"), ("0-020", 20, "not_finite")
+    ]  # fmt: skip
+    stored = np.load(tmp_path / "e" / "embeddings" / "pool-0.npy")
+    assert np.flatnonzero(np.isnan(stored).any(1)).tolist() == [3, 20]
+
+
+def test_an_encoder_without_a_finite_number_ends_before_the_first_image(pool, reference, tmp_path):
+    for call in (small_prune, lambda pool, _, out, encoder: embed_run(pool, out=out, encoder=encoder, progress=False)):
+        with raises(EncoderError, "colours"):
+            call(pool, reference, tmp_path / "run", encoder=Overflows(lambda number: True))
+        assert not (tmp_path / "run").exists()
+
+
+def test_an_encoder_whose_first_batch_has_no_finite_number_ends_the_run(pool, tmp_path):
+    with raises(EncoderError, "colours"):
+        embed_run(pool, out=tmp_path / "e", encoder=Overflows(lambda number: number >= 0), progress=False)
+    assert not list((tmp_path / "e").rglob("*.npy"))
+
+
+def test_an_encoder_of_another_dimension_than_it_says_is_refused(pool, tmp_path):
+    encoder = Colours()
+    encoder.dim = 7
+    with raises(EncoderError, "colours", "(1, 6)", "(1, 7)"):
+        embed_run(pool, out=tmp_path / "e", encoder=encoder, progress=False)
+
+
 def test_a_run_goes_on_with_the_batch_that_it_began_with(finished, pool, reference, tmp_path):
     """What fits in a GPU's memory is not the same every day."""
     shutil.copytree(finished.path, tmp_path / "run")
@@ -308,7 +357,7 @@ def test_a_folder_of_another_configuration_is_refused(finished, pool, reference)
 
 def test_a_folder_that_is_no_run_is_refused(pool, reference, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with raises(ConfigMismatchError, tmp_path):
+    with raises(OutputError, tmp_path):
         small_prune(pool, reference, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     assert (tmp_path / "thesis.tex").read_text() == "years of work"

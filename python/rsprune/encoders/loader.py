@@ -12,10 +12,14 @@ from numpy.typing import NDArray
 
 from rsprune.concurrency import prefetch_map
 from rsprune.encoders.base import Encoder
+from rsprune.errors import EncoderError
 from rsprune.sources import Item
 from rsprune.validation import check_integer
 
-__all__ = ["Embedded", "Failure", "embed_items"]
+__all__ = ["Embedded", "Failure", "check_finite", "embed_items"]
+
+#: Why an image has no embedding that the encoder could not make one of.
+NOT_FINITE = ("not_finite", "the encoder gives numbers for it that are not finite")
 
 
 class Failure(NamedTuple):
@@ -40,6 +44,29 @@ class _Ready(NamedTuple):
     positions: NDArray[np.int64]
     pixels: NDArray[np.uint8]
     failures: list[Failure]
+
+
+def not_finite(encoder: Encoder) -> str:
+    """Say that an encoder gives nothing of use."""
+    return f"the encoder {encoder.name} gives no finite number: its weights are damaged, or overflow in its precision"
+
+
+def check_finite(encoder: Encoder) -> None:
+    """Pass one made-up image through an encoder, before any work.
+
+    Raises
+    ------
+    EncoderError
+        It gives an embedding of another shape than it says, or one that is not finite.
+    """
+    ramp = np.linspace(0, 255, encoder.size).astype(np.uint8)
+    pixels = np.broadcast_to(ramp[:, None], (1, 3, encoder.size, encoder.size))
+    found = encoder.forward(np.ascontiguousarray(pixels))
+    if found.shape != (1, encoder.dim):
+        message = f"the encoder {encoder.name} gives an embedding of shape {found.shape}; expected (1, {encoder.dim})"
+        raise EncoderError(message)
+    if not np.isfinite(found).all():
+        raise EncoderError(not_finite(encoder))
 
 
 def embed_items(
@@ -85,6 +112,8 @@ def embed_items(
     ------
     ArgumentError
         If a number is not positive.
+    EncoderError
+        If none of the numbers that the encoder gives for the images of a batch are finite.
     Exception
         Whatever ``items`` or the encoder raises.
     """
@@ -107,9 +136,14 @@ def embed_items(
         return _Ready(positions, pixels.transpose(0, 3, 1, 2), failures)
 
     def forward(ready: _Ready) -> Embedded:
-        pixels = ready.pixels
-        embeddings = encoder.forward(pixels) if len(pixels) else np.empty((0, encoder.dim), np.float32)
-        return Embedded(ready.positions, embeddings, ready.failures)
+        if not len(ready.pixels):
+            return Embedded(ready.positions, np.empty((0, encoder.dim), np.float32), ready.failures)
+        embeddings = encoder.forward(ready.pixels)
+        finite = np.isfinite(embeddings.sum(axis=1))
+        if len(finite) > 1 and not finite.any():
+            raise EncoderError(not_finite(encoder))
+        failures = [Failure(position, *NOT_FINITE) for position in ready.positions[~finite].tolist()]
+        return Embedded(ready.positions[finite], embeddings[finite], sorted([*ready.failures, *failures]))
 
     if encoder.one_batch_per_core:
         done = prefetch_map(lambda *batch: forward(prepare(*batch)), items, size, threads=workers, depth=depth)

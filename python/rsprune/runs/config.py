@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rsprune.encoders import DeviceOptions, Encoder, load_encoder
+from rsprune.encoders.loader import check_finite
 from rsprune.entropy import Gray
 from rsprune.errors import ArgumentError, DamagedFileError
 from rsprune.io import digest, provenance_header
@@ -340,6 +341,7 @@ def encoder_config(options: EncoderOptions, folder: RunFolder) -> dict[str, Any]
     A batch size that is not asked for is that of the run which ``folder`` already holds: what fits in a GPU's memory
     today may be more or less than what fitted when the run began, and the last bits of an embedding depend on it.
     """
+    check_finite(options.model)
     begun = None
     with contextlib.suppress(FileNotFoundError, DamagedFileError):
         begun = folder.read_config().get("encoder", {}).get("batch_size")
