@@ -274,6 +274,12 @@ def test_what_cannot_be_run_is_refused(images, tmp_path):
         experiment("fig4", str(images / "pool-*.tar"), {"a": images}, out=tmp_path / "out", scale="paper")
     with raises(errors.ArgumentError, "reference"):
         experiment("fig4", str(images / "pool-*.tar"), {}, out=tmp_path / "out")
+    # Nothing is embedded before it is known that the trials can be run.
+    for changes, value in (({"model": "DiT-XXL/2"}, "DiT-XXL/2"), ({"size": 9}, 9), ({"autoencoder": "no/"}, "no")):
+        with raises(errors.ArgumentError, value):
+            run(images, "fig4", tmp_path / "out", **changes)
+    with raises(errors.WeightsError, "nothing.pth"):
+        experiment("fig4", str(images / "pool-*.tar"), {"a": images}, out=tmp_path / "out", inception="nothing.pth")
     for name in ("", "a/b", "..", "pool", "third"):
         with raises(errors.ArgumentError, repr(name)):
             experiment("fig4", str(images / "pool-*.tar"), {name: images}, out=tmp_path / "out")

@@ -23,7 +23,7 @@ from rsprune.encoders import load_encoder
 from rsprune.errors import ArgumentError
 from rsprune.evaluation.features import sample_rows
 from rsprune.experiments.pool import EmbeddedPool, EmbeddedSet
-from rsprune.experiments.presets import TrialOptions, scale_of
+from rsprune.experiments.presets import Scale, TrialOptions, scale_of
 from rsprune.experiments.results import Experiment
 from rsprune.experiments.tables_and_figures import GRIDS, POOL, THIRD, Arm
 from rsprune.experiments.trial import SPLIT, TrialRunner
@@ -36,8 +36,9 @@ from rsprune.runs.folder import RunFolder
 from rsprune.runs.prune import prune
 from rsprune.runs.stages import embed_run
 from rsprune.sources import Source, SourceLike, check_outside, open_source
-from rsprune.training.autoencoder import load_autoencoder
+from rsprune.training.autoencoder import Autoencoder, load_autoencoder
 from rsprune.training.latent_cache import cache_latents
+from rsprune.training.pretrain import build_network
 from rsprune.training.transforms import ImageTransform
 
 __all__ = ["Experiment", "experiment"]
@@ -82,7 +83,7 @@ def experiment(
     Raises
     ------
     ArgumentError
-        No such experiment, scale or option; no autoencoder where the scale has none.
+        No such experiment, scale or option; no autoencoder where the scale has none, or one that does not fit.
     ConfigMismatchError
         The folder holds experiments with other images, or another encoder, autoencoder or size.
     """
@@ -104,6 +105,8 @@ def experiment(
     if chosen.autoencoder is None:
         message = f"the scale {scale!r} names no autoencoder: give the folder of one, autoencoder=sd-vae-ft-ema/"
         raise ArgumentError(message)
+    codec = load_autoencoder(chosen.autoencoder)
+    check_network(chosen, codec)
     arms = grid.arms(chosen, tuple(references))
     places = devices(options.device)
     folder = RunFolder(out)
@@ -112,6 +115,8 @@ def experiment(
     )
     images, scenes = open_source(pool), {one: open_source(source) for one, source in references.items()}
     check_outside(folder.path, images, *scenes.values())
+    if options.inception is not None:
+        _ = runner.extractor  # loaded now: wrong weights are no surprise after hours of training
     config = provenance_header() | {
         "pool": source_config(images),
         "references": {one: source_config(source) for one, source in scenes.items()},
@@ -120,7 +125,7 @@ def experiment(
     }
     with folder.lock(), show_progress(progress) as observer:
         folder.start(config)
-        prepare(runner, images, scenes, None if options.device is None else places[0], observer)
+        prepare(runner, codec, images, scenes, None if options.device is None else places[0], observer)
         plan = [(arm, seed) for seed in range(chosen.seeds) for arm in arms]
         result = Experiment(folder.path, name, grid, arms, conditions(runner, scale))
         left = []
@@ -138,6 +143,15 @@ def experiment(
             observer.advance(steps)
         observer.finish()
     return result
+
+
+def check_network(scale: Scale, codec: Autoencoder) -> None:
+    """Raise an :class:`ArgumentError` if the network of a scale cannot work on the latents of an autoencoder."""
+    if scale.size % codec.factor:
+        message = f"size is {scale.size}; expected a multiple of {codec.factor} for the autoencoder {scale.autoencoder}"
+        raise ArgumentError(message)
+    with torch.device("meta"):  # builds without memory
+        build_network(scale.model, 0, input_size=scale.size // codec.factor, in_channels=codec.latents)
 
 
 def run_trials(
@@ -193,7 +207,12 @@ def conditions(runner: TrialRunner, name: str) -> tuple[str, ...]:
 
 
 def prepare(
-    runner: TrialRunner, pool: Source, references: Mapping[str, Source], device: str | None, observer: Progress
+    runner: TrialRunner,
+    codec: Autoencoder,
+    pool: Source,
+    references: Mapping[str, Source],
+    device: str | None,
+    observer: Progress,
 ) -> None:
     """Embed pool and reference sets, encode the pool, and set aside the real images; what is done is left as it is."""
     scale, root = runner.scale, runner.root
@@ -217,8 +236,7 @@ def prepare(
         out=root / "pool",
         progress=observer,
     )
-    assert scale.autoencoder is not None
-    codec, transform = load_autoencoder(scale.autoencoder), ImageTransform(scale.size)
+    transform = ImageTransform(scale.size)
     cache_latents(pool, codec, transform, out=root / "latents", device=runner.device or "cpu", progress=observer)
     sets = [(runner.references[name], source) for name, source in references.items()]
     target = np.concatenate([pixels(source, one, one.split(SPLIT)[1], transform) for one, source in sets])
