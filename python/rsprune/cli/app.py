@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from rsprune._core import VERSION
-from rsprune.cli import (
-    autoencoder,
-    centroids,
-    compare,
-    demo,
-    embed,
-    encoders,
-    entropy,
-    evaluate,
-    experiment,
-    explain,
-    finetune,
-    plan,
-    prune,
-    report,
-    sample,
-    select,
-    strategies,
-    train,
-)
+from rsprune.cli import encoders, finetune
 
 __all__ = ["main"]
+
+# In the order of the help; each is the function `command` of the module of its name.
+COMMANDS = [
+    "prune",
+    "plan",
+    "entropy",
+    "embed",
+    "centroids",
+    "select",
+    "strategies",
+    "explain",
+    "report",
+    "compare",
+    "autoencoder",
+    "train",
+    "sample",
+    "evaluate",
+    "experiment",
+    "demo",
+]
 
 app = typer.Typer(
     name="rsprune",
@@ -56,26 +58,9 @@ def rsprune(
     """Choose the few percent of a remote-sensing image collection that a diffusion model should be trained on."""
 
 
-for command in (
-    prune,
-    plan,
-    entropy,
-    embed,
-    centroids,
-    select,
-    strategies,
-    explain,
-    report,
-    compare,
-    autoencoder,
-    train,
-    sample,
-    evaluate,
-    experiment,
-    demo,
-):
-    name = command.__name__.rpartition(".")[2]
-    app.command(name, epilog=command.EXAMPLES)(command.command)
+for name in COMMANDS:
+    module = import_module(f"rsprune.cli.{name}")
+    app.command(name, epilog=module.EXAMPLES)(module.command)
 app.add_typer(encoders.app, name="encoders")
 app.add_typer(finetune.app, name="finetune")
 
