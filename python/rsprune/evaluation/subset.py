@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -103,54 +102,30 @@ class SubsetEvaluator:
         seed: int = 0,
         threads: int | None = None,
     ) -> None:
-        self._embeds = as_rows(embeds)
-        self._k, self._seed = check_integer("k", k), check_integer("seed", seed, minimum=0)
-        self._threads = check_threads(threads)
-        self._sample = check_integer("sample", sample, minimum=2)
+        self._embeds, self._threads = as_rows(embeds), check_threads(threads)
+        self._k, seed = check_integer("k", k), check_integer("seed", seed, minimum=0)
         self._eps = check_number("eps", eps, minimum=0, maximum=1)
+        sample = check_integer("sample", sample, minimum=2)
         fitted = centroids if isinstance(centroids, Centroids) else Centroids(centroids)
         self._clusters = assign(self._embeds, fitted, threads=self._threads).labels
         self._centroids = fitted.k
         self.valid: NDArray[np.bool_] = self._clusters >= 0
         self._labels = None if labels is None else _check_labels(labels, len(self.valid))
         candidates = np.flatnonzero(self.valid)
-        self._drawn = candidates[sample_rows(self._sample, len(candidates), self._seed)]
+        self._drawn = candidates[sample_rows(sample, len(candidates), seed)]
         #: Whether some metrics are those of a sample.
         self.is_sampled = len(self._drawn) < len(candidates)
-        self._pool = _Set(self._embeds.take(self._drawn), self._k, self._threads)
-        self._target: _Set | None = None
+        self._pool = pool = _Set(self._embeds.take(self._drawn), self._k, self._threads)
+        self._kernel = _median_kernel(pool.unit[sample_rows(1024, len(pool.unit), seed)])
+        self._standards = {"": _Standard(pool, pool, self._kernel, _moments(self._embeds, candidates))}
         if target is not None:
             rows = as_rows(target)
             if rows.shape[1] != self._embeds.shape[1]:
                 message = f"the target has {rows.shape[1]} dimensions, the pool {self._embeds.shape[1]}"
                 raise ShapeError(message)
-            usable = rows.valid(self._threads)
-            self._target_rows = (rows, np.flatnonzero(usable))
-            some = np.flatnonzero(usable)[sample_rows(self._sample, int(usable.sum()), self._seed)]
-            self._target = _Set(rows.take(some), self._k, self._threads)
-
-    @cached_property
-    def _kernel(self) -> Kernel:
-        rows = self._pool.unit[sample_rows(1024, len(self._pool.unit), self._seed)]
-        squared = (2 - 2 * (rows @ rows.T))[np.triu_indices(len(rows), 1)]
-        return gaussian(math.sqrt(max(float(np.median(squared)), np.finfo(float).tiny)))
-
-    @cached_property
-    def _in_pool(self) -> _Overlap:
-        return _Overlap.of(self._pool, self._pool, self._kernel)
-
-    @cached_property
-    def _in_target(self) -> _Overlap:
-        assert self._target is not None
-        return _Overlap.of(self._pool, self._target, self._kernel)
-
-    @cached_property
-    def _pool_moments(self) -> Statistics:
-        return _moments(self._embeds, np.flatnonzero(self.valid))
-
-    @cached_property
-    def _target_moments(self) -> Statistics:
-        return _moments(*self._target_rows)
+            usable = np.flatnonzero(rows.valid(self._threads))
+            some = _Set(rows.take(usable[sample_rows(sample, len(usable), seed)]), self._k, self._threads)
+            self._standards["target_"] = _Standard(pool, some, self._kernel, _moments(rows, usable))
 
     def __call__(self, rows: Any) -> SubsetMetrics:
         """Measure a subset, integers (B,): a :class:`rsprune.Selection`, or row numbers of the pool, each once.
@@ -173,29 +148,20 @@ class SubsetEvaluator:
         subset = _Set(self._pool.numbers[inside], self._k, self._threads)
         moments = _moments(self._embeds, chosen)
         within = mmd_within(subset, self._kernel)
-        nearest = self._pool.nearest(subset)
-        covered, reach = nearest >= self._pool.edge, distance(nearest)
-        counts = np.bincount(self._clusters[chosen], minlength=self._centroids)
         metrics: dict[str, Any] = {
             "rows": len(chosen),
-            "mmd": self._in_pool.mmd(inside, within),
-            "frechet": frechet_distance(moments, self._pool_moments),
-            "coverage": float(covered.mean()),
-            "density": self._in_pool.density(inside, self._k),
-            "mean_nn_distance": float(reach.mean()),
-            "covering_radius": float(reach.max()),
             "knn_radius": float(distance(subset.edge).mean()),
             "vendi": effective_number(moments.second_moment_eigenvalues()),
-            "balance": _evenness(counts),
+            "balance": _evenness(np.bincount(self._clusters[chosen], minlength=self._centroids)),
             "duplicates": self._duplicates(chosen),
         }
-        if self._target is not None:
-            metrics |= {
-                "target_mmd": self._in_target.mmd(inside, within),
-                "target_frechet": frechet_distance(moments, self._target_moments),
-                "target_coverage": float((self._target.nearest(subset) >= self._target.edge).mean()),
-                "target_density": self._in_target.density(inside, self._k),
-            }
+        for prefix, standard in self._standards.items():
+            nearest = standard.rows.nearest(subset)
+            found = standard.measure(inside, within, nearest, moments, self._k)
+            metrics |= {prefix + name: value for name, value in found.items()}
+            if standard.rows is self._pool:
+                reach = distance(nearest)
+                metrics |= {"mean_nn_distance": float(reach.mean()), "covering_radius": float(reach.max())}
         if self._labels is not None:
             classes = np.bincount(self._labels[chosen][self._labels[chosen] >= 0], minlength=self._labels.max() + 1)
             classes = classes[np.bincount(self._labels[self._labels >= 0], minlength=len(classes)) > 0]
@@ -248,32 +214,39 @@ class _Set:
         return similarity[:, 0]
 
 
-@dataclass(frozen=True, eq=False)
-class _Overlap:
-    """The contribution of each row of a pool to the metrics of a subset against a set."""
+class _Standard:
+    """Rows that subsets of a pool are held against: those of the pool itself, or of a target."""
 
-    kernel: NDArray[np.float64]  # (n,): the mean of the kernel between a row of the pool and the rows of the set
-    within: float  # the mean of the kernel within the set
-    balls: NDArray[np.int64]  # (n,): the number of balls of the set that the row lies in
+    def __init__(self, pool: _Set, rows: _Set, kernel: Kernel, moments: Statistics) -> None:
+        self.rows, self.moments, one = rows, moments, np.ones((1, 1))
+        # Of each row of the pool: the mean of the kernel to these rows, and the number of their balls that it lies in.
+        self.kernel, self.balls = np.empty(len(pool.unit)), np.empty(len(pool.unit), np.int64)
+        for block in row_blocks(len(pool.unit), len(rows.unit)):
+            dots = pool.unit[block] @ rows.unit.T
+            self.balls[block] = (dots.astype(np.float32) >= rows.edge).sum(axis=1)
+            self.kernel[block] = kernel(dots, one, one).mean(axis=1)
+        self.within = float(self.kernel.mean()) if rows is pool else mmd_within(rows, kernel)
 
-    @classmethod
-    def of(cls, pool: _Set, other: _Set, kernel: Kernel) -> _Overlap:
-        one = np.ones((1, 1))
-        sums, balls = np.empty(len(pool.unit)), np.empty(len(pool.unit), np.int64)
-        for rows in row_blocks(len(pool.unit), len(other.unit)):
-            dots = pool.unit[rows] @ other.unit.T
-            balls[rows] = (dots.astype(np.float32) >= other.edge).sum(axis=1)
-            sums[rows] = kernel(dots, one, one).mean(axis=1)
-        within = float(sums.mean()) if other is pool else mmd_within(other, kernel)
-        return cls(sums, within, balls)
+    def measure(
+        self, inside: NDArray[np.int64], within: float, nearest: NDArray[np.float32], moments: Statistics, k: int
+    ) -> dict[str, float]:
+        """Measure the subset of the rows ``inside`` of the pool.
 
-    def mmd(self, inside: NDArray[np.int64], within: float) -> float:
-        """The squared discrepancy of the rows ``inside`` of the pool, whose own mean of the kernel is ``within``."""
-        return max(within + self.within - 2 * float(self.kernel[inside].mean()), 0.0)
+        ``within`` is the mean of the kernel within the subset, ``nearest`` the similarity of each of these rows to the
+        nearest in it, ``moments`` those of the whole subset.
+        """
+        return {
+            "mmd": max(within + self.within - 2 * float(self.kernel[inside].mean()), 0.0),
+            "frechet": frechet_distance(moments, self.moments),
+            "coverage": float((nearest >= self.rows.edge).mean()),
+            "density": float(self.balls[inside].mean() / k),
+        }
 
-    def density(self, inside: NDArray[np.int64], k: int) -> float:
-        """The mean number of balls over k."""
-        return float(self.balls[inside].mean() / k)
+
+def _median_kernel(rows: NDArray[np.float64]) -> Kernel:
+    """The Gaussian kernel whose bandwidth is the median distance between unit rows."""
+    squared = (2 - 2 * (rows @ rows.T))[np.triu_indices(len(rows), 1)]
+    return gaussian(math.sqrt(max(float(np.median(squared)), np.finfo(float).tiny)))
 
 
 def mmd_within(rows: _Set, kernel: Kernel) -> float:

@@ -89,9 +89,9 @@ def thumbnails(
 ) -> dict[int, str]:
     """Read examples from the collection that the run was made from, one at a time, and scale them down.
 
-    Returns ``data:`` addresses of JPEG images by row number, without those that cannot be read now. ``keys`` are the
-    keys of the examples by row number; another key in a row is a ``KeyMismatchError``. ``options`` are ``bands``,
-    ``valid_range`` and ``max_pixels`` of the decoder.
+    Returns ``data:`` addresses of JPEG images by row number, without those that cannot be read now; an image that has
+    another key now is a ``KeyMismatchError``. ``options`` are ``bands``, ``valid_range`` and ``max_pixels`` of the
+    decoder.
     """
     wanted: dict[str, dict[int, int]] = defaultdict(dict)
     for example in examples:
