@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +67,13 @@ DATASETS: dict[Dataset, Palette] = {
 }  # fmt: skip
 
 
+#: Where the images of a data set are, and beside their folder that of their label maps, in the order of the samples.
+LAYOUTS: dict[Dataset, tuple[tuple[str, str], ...]] = {
+    "second": (("im1/*.png", "label1"), ("im2/*.png", "label2")),
+    "openearthmap": (("*/images/*.tif", "labels"),),
+}
+
+
 def open_pairs(dataset: Dataset, root: str | Path) -> tuple[FileSource, FileSource]:
     """Open the images of a data set and their label maps as two sources of the same rows.
 
@@ -82,29 +88,18 @@ def open_pairs(dataset: Dataset, root: str | Path) -> tuple[FileSource, FileSour
     """
     check_choice("dataset", dataset, Dataset)
     root = Path(root)
-    pairs = list(second_pairs(root) if dataset == "second" else openearthmap_pairs(root))
+    pairs = []
+    for pattern, labels in LAYOUTS[dataset]:
+        for path in sorted(root.glob(pattern)):
+            label = path.parent.parent / labels / path.name
+            if label.is_file():
+                pairs.append((str(path.relative_to(root)), str(label.relative_to(root))))
     if not pairs:
-        expected = "im1/, im2/, label1/, label2/" if dataset == "second" else "<region>/images/ and <region>/labels/"
-        message = f"no images with labels in {root}: expected {expected} with files of the same names"
+        expected = " and ".join(f"{pattern} with {labels}/" for pattern, labels in LAYOUTS[dataset])
+        message = f"no images with labels in {root}: expected {expected}, files of the same names"
         raise SourceError(message)
-    images, labels = (FileSource("list", root, ((key, "") for key in column)) for column in zip(*pairs, strict=True))
-    return images, labels
-
-
-def second_pairs(root: Path) -> Iterator[tuple[str, str]]:
-    """Yield the pairs of the first date of SECOND, then those of the second."""
-    for date in "12":
-        for path in sorted((root / f"im{date}").glob("*.png")):
-            if (root / f"label{date}" / path.name).is_file():
-                yield f"im{date}/{path.name}", f"label{date}/{path.name}"
-
-
-def openearthmap_pairs(root: Path) -> Iterator[tuple[str, str]]:
-    """Yield the pairs of OpenEarthMap, regions ordered by name."""
-    for path in sorted(root.glob("*/images/*.tif")):
-        label = path.parent.parent / "labels" / path.name
-        if label.is_file():
-            yield str(path.relative_to(root)), str(label.relative_to(root))
+    images, maps = (FileSource("list", root, ((key, "") for key in column)) for column in zip(*pairs, strict=True))
+    return images, maps
 
 
 class OneHot(Autoencoder):
