@@ -25,7 +25,7 @@ from rsprune.evaluation import (
 )
 from rsprune.training.transforms import ImageTransform
 from scenes import tiles
-from small_runs import Colours
+from small_runs import Colours, write_tar
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +221,50 @@ def test_pairs_that_are_none_are_refused(images, tmp_path):
             Image.fromarray(real[i]).save(tmp_path / name / f"{i + shift}.png")
     with raises(errors.ArgumentError):
         evaluate_pairs(tmp_path / "a", tmp_path / "b")
+
+
+def saved(folder, pictures, names):
+    folder.mkdir()
+    for picture, name in zip(pictures, names, strict=True):
+        (folder / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(picture).save(folder / name)
+    return folder
+
+
+def test_pairs_are_matched_by_name_and_an_array_in_natural_order(tmp_path):
+    rng = np.random.default_rng(3)
+    real = rng.integers(0, 256, (12, 16, 16, 3), np.uint8)
+    made = (real.astype(int) + rng.integers(-20, 21, real.shape)).clip(0, 255).astype(np.uint8)
+    expected = evaluate_pairs(made, real)["PSNR"]
+    np.savez(tmp_path / "made.npz", made)
+    numbers = [f"{i}.png" for i in range(12)]
+    folder = saved(tmp_path / "numbers", real, numbers)
+    assert evaluate_pairs(tmp_path / "made.npz", folder)["PSNR"] == expected
+    assert evaluate_pairs(folder, tmp_path / "made.npz")["PSNR"] == expected
+    # The order of a list is its author's: it is not put into another one.
+    for name, order in (("natural", numbers), ("other", sorted(numbers))):
+        (tmp_path / f"{name}.txt").write_text("\n".join(f"numbers/{one}" for one in order))
+    assert evaluate_pairs(made, tmp_path / "natural.txt")["PSNR"] == expected
+    for pair in ((made, tmp_path / "other.txt"), (tmp_path / "other.txt", made)):
+        with raises(errors.ArgumentError, "'numbers/2.png'", "'numbers/10.png'"):
+            evaluate_pairs(*pair)
+    for name in ("natural", "other"):  # both have names
+        assert evaluate_pairs(tmp_path / f"{name}.txt", folder)["PSNR"] == np.inf
+    # "a-1" is after "a" and before it, with its ending.
+    names = ["a", "a-1", *(f"lat3.{i}_x" for i in range(10))]
+    one = saved(tmp_path / "one", made, [f"{name}.png" for name in names])
+    two = saved(tmp_path / "two", real, [f"{name}.TIFF" for name in names])
+    write_tar(tmp_path / "two.tar", {f"x/{name}.tiff": (two / f"{name}.TIFF").read_bytes() for name in reversed(names)})
+    assert evaluate_pairs(one, two)["PSNR"] == pytest.approx(expected)
+    assert evaluate_pairs(one, tmp_path / "two.tar")["PSNR"] == pytest.approx(expected)
+    # Folders tell images of one name apart.
+    parts = [f"{'ab'[i % 2]}/{i // 2}" for i in range(12)]
+    one = saved(tmp_path / "one parts", made, [f"{name}.png" for name in parts])
+    (tmp_path / "list.txt").write_text("\n".join(f"one parts/{name}.png" for name in parts))
+    two = saved(tmp_path / "two parts", real, [f"{name}.tiff" for name in parts])
+    assert evaluate_pairs(tmp_path / "list.txt", two)["PSNR"] == pytest.approx(expected)
+    with raises(errors.ArgumentError, "'one parts/a/0.png'"):
+        evaluate_pairs(tmp_path / "list.txt", folder)
 
 
 # --- sets -------------------------------------------------------------------------------------------------------------

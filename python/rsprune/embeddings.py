@@ -20,7 +20,7 @@ from rsprune.errors import DtypeError, EmptyInputError, ShapeError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Embeddings", "as_rows", "device_block_rows", "host_blocks"]
+__all__ = ["Embeddings", "as_rows", "device_block_rows", "host_blocks", "natural_key"]
 
 # Bytes of a tensor on another device that are copied to the host at a time.
 _DEVICE_BLOCK_BYTES = 64 << 20
@@ -140,6 +140,13 @@ def _parts(embeds: Any) -> Iterator[Any]:
         yield from _shards(path) if path.is_dir() else [path]
     elif _is_tensor(embeds):
         yield _tensor(embeds)
+    elif isinstance(embeds, list | tuple) and embeds and _is_listed(embeds[0]):
+        kind = ShapeError if isinstance(embeds[0], np.ndarray) else DtypeError
+        message = (
+            f"embeddings as a {type(embeds).__name__} of rows or numbers; pass one array (rows, dimensions), such as "
+            "numpy.asarray(rows, numpy.float32)"
+        )
+        raise kind(message)
     elif isinstance(embeds, list | tuple):
         for part in embeds:
             yield from _parts(part)
@@ -153,6 +160,13 @@ def _parts(embeds: Any) -> Iterator[Any]:
         raise DtypeError(message)
 
 
+def _is_listed(part: Any) -> bool:
+    """Whether a part of a list is a number, or a row: a list of numbers, or an array of one dimension."""
+    if isinstance(part, list | tuple):
+        return bool(part) and isinstance(part[0], int | float | np.number)
+    return isinstance(part, int | float | np.number) or (isinstance(part, np.ndarray) and part.ndim == 1)
+
+
 def _shards(folder: Path) -> list[Path]:
     """List the ``.npy`` files of a folder in natural order."""
     inner = folder / "img_emb"
@@ -162,13 +176,13 @@ def _shards(folder: Path) -> list[Path]:
     if not shards:
         message = f"no .npy files in the folder {folder}"
         raise EmptyInputError(message)
-    return sorted(shards, key=_natural)
+    return sorted(shards, key=lambda path: natural_key(path.name))
 
 
-def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
+def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
     """Order names with their digits as numbers; the name itself decides between ``1`` and ``01``."""
-    pieces = re.split(r"(\d+)", path.name)
-    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces], path.name
+    pieces = re.split(r"(\d+)", name)
+    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces], name
 
 
 def _array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -16,6 +16,7 @@ from rsprune.evaluation.extractors import Extractor
 from rsprune.evaluation.images import Images, ImagesLike, open_images, some
 from rsprune.evaluation.kid import kernel_distance
 from rsprune.evaluation.lpips import Lpips
+from rsprune.evaluation.pairs import pair_rows, read_in_order
 from rsprune.evaluation.prdc import prdc
 from rsprune.evaluation.statistics import Statistics, frechet_distance
 from rsprune.io import digest, provenance_header, read_json, write_json, write_npy
@@ -188,7 +189,9 @@ def evaluate_pairs(generated: ImagesLike, real: ImagesLike, *, lpips: Lpips | No
     ----------
     generated, real
         As for :func:`evaluate`, as many of both, of the same sizes. Images of collections are paired by their keys
-        (without what stands before the last ``/``, and the file's ending), those of arrays by their places.
+        (below the folder of all and without the ending, or without what stands before the last ``/``), those of
+        arrays by their places. An array's images belong to those of a folder in natural order: ``2.png`` before
+        ``10.png``.
     lpips
         See :class:`rsprune.evaluation.Lpips`.
 
@@ -201,7 +204,7 @@ def evaluate_pairs(generated: ImagesLike, real: ImagesLike, *, lpips: Lpips | No
     Raises
     ------
     ArgumentError
-        Sets of different numbers or keys.
+        Sets of different numbers or keys, or an array beside a collection that is no folder and in no natural order.
     ShapeError
         A pair of different sizes, or of fewer than 11 pixels a side.
     MissingDependencyError
@@ -214,8 +217,8 @@ def evaluate_pairs(generated: ImagesLike, real: ImagesLike, *, lpips: Lpips | No
         raise MissingDependencyError(message) from None
     made, found = open_images(generated), open_images(real)
     values: dict[str, list[float]] = {name: [] for name in ("PSNR", "SSIM", "LPIPS") if lpips or name != "LPIPS"}
-    names = pair_names(made, found)
-    for name, a, b in zip(names, made.read(np.arange(len(made))), found.read(np.arange(len(found))), strict=True):
+    names, rows = pair_rows(made, found)
+    for name, a, b in zip(names, made.read(np.arange(len(made))), read_in_order(found, rows), strict=True):
         if a.shape != b.shape:
             message = f"{name} is of shape {a.shape}, its real image of {b.shape}; expected pairs of one size"
             raise ShapeError(message)
@@ -263,25 +266,6 @@ def real_features(
             write_json(path.with_suffix(".json"), keys)
         statistics.save(path)  # written last: where this file exists, so do the features
     return features, statistics
-
-
-def pair_names(made: Images, found: Images) -> list[str]:
-    """Return the names of the pairs, and check that both sets have the same ones."""
-    if len(made) != len(found):
-        message = f"{len(made)} generated and {len(found)} real images; expected pairs"
-        raise ArgumentError(message)
-    ours, theirs = (
-        [(shard, row, key) for shard, keys in (images.keys() or {}).items() for row, key in enumerate(keys)]
-        for images in (made, found)
-    )
-    for (_, _, a), (shard, row, b) in zip(ours, theirs, strict=False):
-        if Path(a).stem != Path(b).stem:
-            message = (
-                f"the generated image {a} stands where the real one is {b}, in row {row} of shard {shard}; "
-                "expected the same names in both"
-            )
-            raise ArgumentError(message)
-    return [key for _, _, key in ours or theirs] or [f"image {row}" for row in range(len(made))]
 
 
 def sha(extractor: Mapping[str, Any]) -> str:

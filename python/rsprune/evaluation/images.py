@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from rsprune.runs.reference import digest_of
 from rsprune.runs.stages.base import batched
 from rsprune.sources import Item, Source, SourceLike, open_source
 from rsprune.sources.filesystem import load_array
+from rsprune.sources.folder import FolderSource
 
 __all__ = ["Images", "ImagesLike", "export_npz", "open_images"]
 
@@ -38,6 +39,10 @@ class Images(Protocol):
 
     def keys(self) -> dict[str, list[str]] | None:
         """The keys of the images by their shard, or None."""
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether they are the files of a folder, whose order says nothing."""
 
     def fingerprint(self) -> str:
         """Digest of the images."""
@@ -106,6 +111,8 @@ class _Array:
     def keys(self) -> None:
         return None
 
+    is_folder: ClassVar[bool] = False
+
     def fingerprint(self) -> str:
         return digest_of(self.array)
 
@@ -135,6 +142,10 @@ class _Collection:
             shard.name: [item.key for item in self.source.read(shard)] if keys is None else keys
             for shard, keys in known
         }
+
+    @property
+    def is_folder(self) -> bool:
+        return isinstance(self.source, FolderSource)
 
     def fingerprint(self) -> str:
         return digest([self.source.fingerprint(), self.size])

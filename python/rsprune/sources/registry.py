@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def open_source(spec: SourceLike) -> Source:
 def _not_understood(spec: Any) -> Exception:
     forms = source_forms()
     if not isinstance(spec, str):
-        return SourceError(f"expected {forms}, got {type(spec).__name__} {spec!r}")
+        return SourceError(f"expected {forms}, got {type(spec).__name__} {reprlib.repr(spec)}")
     if "://" in spec:
         return SourceError(f"{spec!r} is not on a local disk: copy or mount it. Expected {forms}")
     if not Path(spec).exists():
