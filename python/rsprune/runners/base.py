@@ -35,14 +35,9 @@ class Stage(ABC, Generic[S]):
 
     A stage is a dataclass that can be pickled: its fields say what to read, how to work and where to write. Whatever it
     opens (models, files, threads) it opens where and when it works, and keeps outside its fields.
-
-    Attributes
-    ----------
-    name
-        The name that progress is reported under.
     """
 
-    name: str
+    name: str  # that progress is reported under
 
     @property
     @abstractmethod
@@ -92,13 +87,7 @@ class Stage(ABC, Generic[S]):
 
 
 class Runner(ABC):
-    """Carries out stages, on whatever processes or machines it has.
-
-    Parameters
-    ----------
-    workers
-        How many workers to use; None leaves it to the runner.
-    """
+    """Carries out stages, on whatever processes or machines it has: ``workers`` of them, or as it likes if None."""
 
     def __init__(self, workers: int | None = None) -> None:
         self.workers = workers
@@ -113,12 +102,7 @@ class Runner(ABC):
     def map_merge(self, stage: Stage[S], progress: Progress | None = None) -> S:
         """Run a stage on those of its shards that are not done, and merge the summaries of all.
 
-        Raises
-        ------
-        EmptyInputError
-            The stage has no shards.
-        Exception
-            Whatever the stage raises.
+        A stage without shards is an :class:`~rsprune.errors.EmptyInputError`; what the stage raises comes up here.
         """
         progress = progress or NoProgress()
         if not stage.shards:

@@ -83,18 +83,9 @@ def map_in_processes(
 ) -> Generator[tuple[T, Any], None, None]:
     """Do ``work(state, task, advance)`` for each task in spawned processes; yield task and result as they are done.
 
-    Parameters
-    ----------
-    work
-        A function that a new process can import.
-    states
-        One for each process: what it needs for all of its tasks.
-    tasks
-        What there is to do; begun in this order.
-    progress
-        Told of images that are done, and of processes that died.
-    name
-        Names a task in messages.
+    ``work`` is a function that a new process can import; ``states`` hold for each process what it needs for all of its
+    tasks. Tasks are begun in order. ``progress`` is told of images that are done, and of processes that died; ``name``
+    names a task in messages.
 
     Raises
     ------

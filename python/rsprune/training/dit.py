@@ -6,6 +6,7 @@ Shapes: n images, C channels, S the side of the input, P the side of a patch, T 
 
 from __future__ import annotations
 
+import inspect
 import math
 from functools import partial
 from typing import Any
@@ -220,21 +221,10 @@ class DiT(nn.Module):
         learn_sigma: bool = True,
         cond_channels: int = 0,
     ) -> None:
+        config = locals()
         super().__init__()
         #: The parameters: ``DiT(**config)`` has the same structure.
-        self.config: dict[str, Any] = {
-            "input_size": input_size,
-            "patch_size": patch_size,
-            "in_channels": in_channels,
-            "hidden_size": hidden_size,
-            "depth": depth,
-            "num_heads": num_heads,
-            "mlp_ratio": mlp_ratio,
-            "class_dropout_prob": class_dropout_prob,
-            "num_classes": num_classes,
-            "learn_sigma": learn_sigma,
-            "cond_channels": cond_channels,
-        }
+        self.config: dict[str, Any] = {name: config[name] for name in inspect.signature(DiT).parameters}
         check_config(self.config)
         self.input_size = input_size
         self.patch_size = patch_size
