@@ -2,7 +2,7 @@
 
 An option is a field of a dataclass, made by :func:`option`: its name, type, default, bounds and help text stand there
 and nowhere else. From these the signatures of the public functions (:func:`keywords`), the command line
-(:mod:`rsprune.cli.options`), ``config.json`` (:func:`to_config`) and the checks (:func:`check_options`) follow.
+(:mod:`rsprune.cli.options`), ``config.json`` (:func:`to_config`) and the checks (:class:`Options`) follow.
 A field whose type is such a dataclass groups options: callers see them side by side with the others.
 """
 
@@ -23,6 +23,7 @@ from rsprune.validation import check_choice, check_integer, check_number
 
 __all__ = [
     "Option",
+    "Options",
     "build",
     "check_options",
     "integers",
@@ -138,6 +139,13 @@ def check_options(options: Any) -> None:
         elif kinds == [bool] and not isinstance(value, bool):
             message = f"{field.name} is {value!r}; expected True or False"
             raise ArgumentError(message)
+
+
+class Options:
+    """A dataclass of options whose values are checked when it is made."""
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 def integers(text: str, count: int | None = None) -> tuple[int, ...]:

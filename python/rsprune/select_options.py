@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rsprune.centroids import OnInvalid
-from rsprune.options import check_options, option
+from rsprune.options import Options, option
 from rsprune.quotas import Quotas
 
 __all__ = ["AssignedSelectOptions", "Fill", "SelectOptions", "Within"]
@@ -24,7 +24,7 @@ def _read_quotas(text: str) -> Any:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class AssignedSelectOptions:
+class AssignedSelectOptions(Options):
     """Options of :func:`select_assigned`."""
 
     fill: Fill = option(
@@ -77,9 +77,6 @@ class AssignedSelectOptions:
         True,
         help="Fail when fewer rows than the budget can be selected, instead of returning all of them.",
     )
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

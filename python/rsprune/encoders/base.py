@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rsprune.encoders.preprocess import ImageLike, Preprocessing, core_image
 from rsprune.errors import failure
-from rsprune.options import check_options, option
+from rsprune.options import Options, option
 
 __all__ = ["DeviceOptions", "Encoder", "Precision"]
 
@@ -23,7 +23,7 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
-class DeviceOptions:
+class DeviceOptions(Options):
     """Where and how an encoder runs."""
 
     device: str | None = option(
@@ -31,9 +31,6 @@ class DeviceOptions:
     )
     precision: Precision = option("auto", help="What the encoder computes in. auto: bfloat16 where the device has it.")
     compile: bool = option(False, help="Compile the encoder: slow to start, faster afterwards.")
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
 
 class Encoder(ABC):

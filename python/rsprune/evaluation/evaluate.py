@@ -20,7 +20,7 @@ from rsprune.evaluation.pairs import pair_rows, read_in_order
 from rsprune.evaluation.prdc import prdc
 from rsprune.evaluation.statistics import Statistics, frechet_distance
 from rsprune.io import digest, provenance_header, read_json, write_json, write_npy
-from rsprune.options import check_options, keywords, option
+from rsprune.options import Options, keywords, option
 from rsprune.sources.keys import compare_keys
 
 __all__ = [
@@ -93,7 +93,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class EvaluationOptions:
+class EvaluationOptions(Options):
     """Options of :func:`evaluate`."""
 
     size: int | None = option(
@@ -117,9 +117,6 @@ class EvaluationOptions:
     cache: Path | None = option(
         None, help="A folder that keeps features and statistics of the real set for the next evaluation."
     )
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
 
 @keywords(EvaluationOptions)

@@ -20,7 +20,7 @@ from rsprune.evaluation.subset import SubsetEvaluator
 from rsprune.experiments.pool import EmbeddedPool, read_classes
 from rsprune.experiments.tables import Column, csv_table, markdown_table, text_table, write_results
 from rsprune.io import check_output_folder, digest, provenance_header, read_json, write_json, write_npy
-from rsprune.options import check_options, keywords, option
+from rsprune.options import Options, keywords, option
 from rsprune.runners import Progress, show_progress
 from rsprune.runs.config import parse_budget, parse_settings
 from rsprune.selection import budget_rows
@@ -125,7 +125,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class CompareOptions:
+class CompareOptions(Options):
     """The options of `rsprune compare`."""
 
     keep: Sequence[float] = option(
@@ -146,7 +146,7 @@ class CompareOptions:
     threads: int | None = option(None, help="Threads. Default: all cores.", flags=("--threads", "-j"), minimum=1)
 
     def __post_init__(self) -> None:
-        check_options(self)
+        super().__post_init__()
         check_number("holdout", self.holdout, minimum=0, below=1)
 
 

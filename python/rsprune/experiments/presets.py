@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rsprune.errors import ArgumentError
-from rsprune.options import check_options, option, same_option
+from rsprune.options import Options, option, same_option
 from rsprune.training.config import ImageOptions, ModelConfig, OptimizerConfig, Sampler, SamplerConfig, TrainConfig
 from rsprune.validation import check_number
 
@@ -16,7 +16,7 @@ __all__ = ["SCALES", "Scale", "TrialOptions", "scale_of"]
 
 
 @dataclass(frozen=True)
-class TrialOptions:
+class TrialOptions(Options):
     """Options of the trials of an experiment."""
 
     weights: Path | None = option(None, help="The encoder's weights, if they are not found automatically.")
@@ -34,12 +34,9 @@ class TrialOptions:
         minimum=1,
     )
 
-    def __post_init__(self) -> None:
-        check_options(self)
-
 
 @dataclass(frozen=True)
-class Scale:
+class Scale(Options):
     """Settings shared by all trials of an experiment.
 
     The defaults are the paper's: the published recipe of DiT, its encoder and number of test images.
@@ -63,7 +60,7 @@ class Scale:
     keeps: tuple[float, ...] = option((0.50, 0.30, 0.15), help="Budgets of the comparison of methods, as fractions.")
 
     def __post_init__(self) -> None:
-        check_options(self)
+        super().__post_init__()
         check_number("lr", self.lr, above=0)
         for name in ("model", "autoencoder", "encoder"):
             if not isinstance(value := getattr(self, name), str | None):

@@ -16,7 +16,7 @@ from rsprune.encoders.loader import check_finite
 from rsprune.entropy import Gray
 from rsprune.errors import ArgumentError, DamagedFileError
 from rsprune.io import digest, provenance_header
-from rsprune.options import check_options, integers, option, same_option, to_config
+from rsprune.options import Options, integers, option, same_option, to_config
 from rsprune.runners import RUNNERS, Runner
 from rsprune.runs.folder import RunFolder
 from rsprune.selection import Fill, SelectOptions, Within, check_min_similarity
@@ -68,7 +68,7 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class DecodeOptions:
+class DecodeOptions(Options):
     """How pixels are read; :func:`rsprune.entropy` explains each option."""
 
     bands: Sequence[int] | None = option(
@@ -80,7 +80,7 @@ class DecodeOptions:
     max_pixels: int | None = option(None, help="Refuse images of more pixels than this.", minimum=1)
 
     def __post_init__(self) -> None:
-        check_options(self)
+        super().__post_init__()
         for name in ("bands", "valid_range"):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, tuple(value))
@@ -90,15 +90,12 @@ class DecodeOptions:
 
 
 @dataclass(frozen=True)
-class GrayOptions:
+class GrayOptions(Options):
     """How the gray levels of Stage I are made of pixels; :func:`rsprune.entropy` explains each option."""
 
     gray: Gray = option("bt601", help="Grayscale: Pillow's L, a JPEG's own Y (faster), or the mean.")
     nodata: int | None = option(None, help="Leave pixels of this value out of the histogram.")
     decode: DecodeOptions = field(default_factory=DecodeOptions)
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
     def config(self) -> dict[str, Any]:
         """Return the options side by side, as JSON values."""
@@ -107,7 +104,7 @@ class GrayOptions:
 
 
 @dataclass(frozen=True)
-class EncoderOptions:
+class EncoderOptions(Options):
     """Which encoder embeds images, and where; :func:`rsprune.encoders.load_encoder` explains each option."""
 
     encoder: str | Encoder = option(
@@ -125,9 +122,6 @@ class EncoderOptions:
         None, help="Images in one forward pass. Default: what the device has room for.", minimum=1
     )
 
-    def __post_init__(self) -> None:
-        check_options(self)
-
     @cached_property
     def model(self) -> Encoder:
         """The encoder, loaded when it is first asked for, once in each process."""
@@ -140,7 +134,7 @@ class EncoderOptions:
 
 
 @dataclass(frozen=True)
-class ReferenceOptions:
+class ReferenceOptions(Options):
     """The centroids that are fitted on the reference."""
 
     k: int = option(200, help="The number of centroids, unless fitted centroids are given.", flags=("--k", "-k"))
@@ -154,12 +148,9 @@ class ReferenceOptions:
         minimum=1,
     )
 
-    def __post_init__(self) -> None:
-        check_options(self)
-
 
 @dataclass(frozen=True)
-class StrategyOptions:
+class StrategyOptions(Options):
     """How many images are kept, and by which strategy."""
 
     # Checked by budget_rows, which knows the number of images.
@@ -181,12 +172,12 @@ class StrategyOptions:
     seed: int = option(0, help="The seed of every random draw.", minimum=0)
 
     def __post_init__(self) -> None:
-        check_options(self)
+        super().__post_init__()
         object.__setattr__(self, "strategy_options", dict(self.strategy_options or {}))
 
 
 @dataclass(frozen=True)
-class ChoiceOptions:
+class ChoiceOptions(Options):
     """What Stage II keeps in a run; see :func:`rsprune.select` and :func:`rsprune.strategies.select`."""
 
     strategy: StrategyOptions = field(default_factory=StrategyOptions)
@@ -195,32 +186,26 @@ class ChoiceOptions:
     min_similarity: float | None = same_option(SelectOptions, "min_similarity")
 
     def __post_init__(self) -> None:
-        check_options(self)
+        super().__post_init__()
         object.__setattr__(self, "min_similarity", check_min_similarity(self.min_similarity))
 
 
 @dataclass(frozen=True)
-class SelectRunOptions:
+class SelectRunOptions(Options):
     """The options of `rsprune select`."""
 
     strategy: StrategyOptions = field(default_factory=StrategyOptions)
     select: SelectOptions = field(default_factory=SelectOptions)
     threads: int | None = option(None, help="Threads. Default: all cores.", flags=("--threads", "-j"), minimum=1)
 
-    def __post_init__(self) -> None:
-        check_options(self)
-
 
 @dataclass(frozen=True)
-class ExecutionOptions:
+class ExecutionOptions(Options):
     """How the work is carried out. None of this shows in the result."""
 
     threads: int | None = option(None, help="Threads. Default: all cores.", flags=("--threads", "-j"), minimum=1)
     runner: str = option("local", help="What carries the work out: local (this process) or processes.")
     workers: int | None = option(None, help="Processes of a runner that has several.", minimum=1)
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
     def open_runner(self) -> Runner:
         """Make the runner."""
@@ -228,7 +213,7 @@ class ExecutionOptions:
 
 
 @dataclass(frozen=True)
-class ShardOptions:
+class ShardOptions(Options):
     """What becomes of damaged shards."""
 
     on_damaged_shard: Literal["raise", "skip"] = option(
@@ -236,9 +221,6 @@ class ShardOptions:
         help="What to do with shards that are cut short or damaged: end before the work begins, or skip them. Skipped "
         "shards are named in summary.json and in the quarantine.",
     )
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
     def open(self, source: SourceLike) -> Source:
         """Open a collection."""
@@ -266,7 +248,7 @@ class EmbedOptions:
 
 
 @dataclass(frozen=True)
-class CentroidOptions:
+class CentroidOptions(Options):
     """The options of `rsprune centroids`."""
 
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
@@ -275,12 +257,9 @@ class CentroidOptions:
     damaged: ShardOptions = field(default_factory=ShardOptions)
     execution: ExecutionOptions = field(default_factory=ExecutionOptions)
 
-    def __post_init__(self) -> None:
-        check_options(self)
-
 
 @dataclass(frozen=True)
-class PruneOptions:
+class PruneOptions(Options):
     """The options of `rsprune prune`."""
 
     choice: ChoiceOptions = field(default_factory=ChoiceOptions)
@@ -305,7 +284,7 @@ class PruneOptions:
     execution: ExecutionOptions = field(default_factory=ExecutionOptions)
 
     def __post_init__(self) -> None:
-        check_options(self)
+        super().__post_init__()
         if not self.entropy_keep:
             message = f"entropy_keep is {self.entropy_keep!r}; expected a fraction above 0"
             raise ArgumentError(message)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from rsprune.errors import ArgumentError
-from rsprune.options import check_options, integers, option, same_option
+from rsprune.options import Options, integers, option, same_option
 
 __all__ = [
     "AutoencoderConfig",
@@ -51,15 +51,8 @@ RUN = "The run folder whose selection is trained on. By default all images are."
 BANDS = "The bands to read, counted from 0: 3,2,1. By default RGB, or the first ones."
 
 
-class _Checked:
-    """A dataclass of options whose values are checked when it is made."""
-
-    def __post_init__(self) -> None:
-        check_options(self)
-
-
 @dataclass(frozen=True)
-class ImageOptions(_Checked):
+class ImageOptions(Options):
     """Options that decide the pixels of an image."""
 
     size: int = option(256, help="Height and width of the images.", minimum=1)
@@ -71,7 +64,7 @@ class ImageOptions(_Checked):
 
 
 @dataclass(frozen=True)
-class ModelConfig(_Checked):
+class ModelConfig(Options):
     """The network, and the form of the latents that it is trained on."""
 
     model: str = option("DiT-XL/2", help="DiT-XL/2 to DiT-S/8, or WIDTHxBLOCKSxHEADS/PATCH.")
@@ -85,7 +78,7 @@ class ModelConfig(_Checked):
 
 
 @dataclass(frozen=True)
-class OptimizerConfig(_Checked):
+class OptimizerConfig(Options):
     """Optimizer settings, which decide the weights. The defaults are the published recipe of DiT."""
 
     batch: int = option(256, help="Samples per step, over all devices.", minimum=1)
@@ -101,7 +94,7 @@ class OptimizerConfig(_Checked):
 
 
 @dataclass(frozen=True)
-class TrainConfig(_Checked):
+class TrainConfig(Options):
     """The schedule of a training. Of these only ``iterations`` affects the weights."""
 
     iterations: int = option(100_000, help="Steps in all.", flags=("--iterations", "-n"), minimum=1)
@@ -116,7 +109,7 @@ class TrainConfig(_Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainOptions(_Checked):
+class PretrainOptions(Options):
     """The options of `rsprune train`."""
 
     autoencoder: str | Path = option(
@@ -152,7 +145,7 @@ class FinetuneConfig(TrainConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneOptions(_Checked):
+class FinetuneOptions(Options):
     """The options that both tasks of `rsprune finetune` share."""
 
     autoencoder: str | Path | None = option(
@@ -172,7 +165,7 @@ class FinetuneOptions(_Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SrOptions(_Checked):
+class SrOptions(Options):
     """The options of `rsprune finetune sr`."""
 
     factor: int = option(4, help="How many times smaller the low resolution is.", minimum=2)
@@ -186,7 +179,7 @@ class SrOptions(_Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SisOptions(_Checked):
+class SisOptions(Options):
     """The options of `rsprune finetune sis`."""
 
     dataset: Dataset = option(help="The data set, which decides layout and palette.")
@@ -195,7 +188,7 @@ class SisOptions(_Checked):
 
 
 @dataclass(frozen=True)
-class SamplerConfig(_Checked):
+class SamplerConfig(Options):
     """Options of the sampler."""
 
     sampler: Sampler = option("ddpm", help="ddpm as in the paper; the others need fewer steps.")
@@ -206,7 +199,7 @@ class SamplerConfig(_Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleOptions(_Checked):
+class SampleOptions(Options):
     """The options of `rsprune sample`."""
 
     images: int = option(64, help="Number of images.", flags=("--images", "-n"), minimum=1)
@@ -224,7 +217,7 @@ class SampleOptions(_Checked):
 
 
 @dataclass(frozen=True)
-class AutoencoderConfig(_Checked):
+class AutoencoderConfig(Options):
     """Options that decide the weights of an autoencoder."""
 
     latent_channels: int = option(4, help="Channels of the latents.", minimum=1)
@@ -262,7 +255,7 @@ class FourBandOptions(ImageOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoencoderOptions(_Checked):
+class AutoencoderOptions(Options):
     """The options of `rsprune autoencoder`."""
 
     run: Path | None = option(None, help=RUN)
