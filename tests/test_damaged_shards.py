@@ -14,6 +14,9 @@ from rsprune.runs.reader import RunReader
 from rsprune.runs.stages import embed_run, entropy_run
 from rsprune.sources import SkippedFilesWarning, open_source
 from rsprune.sources.damaged import without_damaged
+from rsprune.training.autoencoder import load_autoencoder
+from rsprune.training.latent_cache import cache_latents
+from rsprune.training.transforms import ImageTransform
 from small_runs import Colours, artefacts, picture, small_prune, write_tar
 
 
@@ -87,6 +90,17 @@ def test_a_run_goes_on_without_damaged_shards_when_asked(pool, reference, tmp_pa
     with warns(SkippedFilesWarning, "2 of 4"):
         small_prune(pool, reference, run.path, on_damaged_shard="skip", keep=0.4)
     assert artefacts(run.path) == before
+
+
+def test_a_run_without_damaged_shards_is_trained_on(pool, reference, tmp_path):
+    os.truncate(pool / "1.tar", 6000)
+    with warns(SkippedFilesWarning, "1 of 4"):
+        run = small_prune(pool, reference, tmp_path / "run", on_damaged_shard="skip")
+    codec, transform = load_autoencoder("identity", 3), ImageTransform(16)
+    cache = cache_latents(pool, codec, transform, out=tmp_path / "latents", run=run.path, mirror=False, progress=False)
+    assert list(cache.keys) == run.keys
+    with raises(FormatError, pool / "1.tar", "1 of 4"):
+        cache_latents(pool, codec, transform, out=tmp_path / "all", mirror=False, progress=False)
 
 
 @pytest.mark.filterwarnings("default::rsprune.sources.SkippedFilesWarning")

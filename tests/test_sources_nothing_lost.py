@@ -143,6 +143,14 @@ def test_a_field_is_told_by_its_case_only_where_it_must_be(tmp_path):
     assert {item.key: item.data for item in source.read(source.shards[0])} == {"x": JPEG, "y": TIFF, "z": WEBP}
 
 
+def test_hidden_images_of_a_tar_are_counted(tmp_path):
+    source = open_source(
+        make_tar(tmp_path / "t.tar", {"x.jpg": JPEG, ".jpg": JPEG, "a/.y.png": PNG, "._x.jpg": b"", ".z": b""})
+    )
+    with warns(SkippedFilesWarning, 2, "1 hidden .jpg", "1 hidden .png"):
+        assert source.total() == 1
+
+
 def test_fields_are_given_in_the_order_of_preference(tmp_path):
     members = {"a.png": PNG, "a.img_content": JPEG, "b.png": TIFF, "c.img_content": WEBP, "d.mask.png": PNG}
     path = make_tar(tmp_path / "t.tar", members)

@@ -165,6 +165,8 @@ class TarSource(Source):
                 match = MEMBER.fullmatch(member.path)
                 key, field = match.groups() if match else (member.path, "")
                 samples.setdefault(key, []).append((number, field, member))
+            elif _is_image(name) and not name.startswith("._"):  # what macOS keeps beside each file is no image
+                skipped[f"hidden {_extension(name)}"] += 1
         beside = set() if self._field else _fields_beside(samples.values())
         images: list[tuple[int, str, Member]] = []
         for key, sample in samples.items():

@@ -158,9 +158,10 @@ def cache_latents(
     check_outside(out, images)
     if run is not None:
         images = without_shards(images, RunReader(run).config.get("source", {}).get("left_out", []))
+    identity = source_config(images)
     selection = selected_rows(images, run)
     config = provenance_header() | {
-        "source": source_config(images),
+        "source": identity,
         "selection": selection.digest,
         "autoencoder": autoencoder.provenance(),
         **transform.config(),
