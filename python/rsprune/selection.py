@@ -285,30 +285,14 @@ def select_assigned(
 
 
 class Request(NamedTuple):
-    """A selection that was asked for, its arguments checked and read for N rows.
+    """A selection that was asked for, its arguments checked and read for N rows."""
 
-    Attributes
-    ----------
-    n, budget
-        Number of rows, and how many of them to select.
-    options
-        The options as they were given.
-    ranks
-        float32 (N,): ranks the rows instead of their similarity; None without a score.
-    groups
-        The group of each row, or None.
-    excluded, preselected
-        int64: row numbers.
-    seed, threads
-        The seed, and the number of threads or None.
-    """
-
-    n: int
-    budget: int
-    options: AssignedSelectOptions
-    ranks: NDArray[np.float32] | None
-    groups: Groups | None
-    excluded: NDArray[np.int64]
+    n: int  # number of rows
+    budget: int  # how many of them to select
+    options: AssignedSelectOptions  # as they were given
+    ranks: NDArray[np.float32] | None  # (N,): ranks the rows instead of their similarity; None without a score
+    groups: Groups | None  # the group of each row
+    excluded: NDArray[np.int64]  # row numbers
     preselected: NDArray[np.int64]
     seed: int
     threads: int | None

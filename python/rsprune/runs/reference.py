@@ -32,18 +32,10 @@ ReferenceLike = SourceLike | Centroids | NDArray[Any]
 
 
 class Reference(ABC):
-    """Something that centroids come from.
+    """Something that centroids come from."""
 
-    Attributes
-    ----------
-    k
-        The number of centroids.
-    images
-        How many images have to be embedded for them.
-    """
-
-    k: int
-    images: int = 0
+    k: int  # the number of centroids
+    images: int = 0  # how many images have to be embedded for them
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:

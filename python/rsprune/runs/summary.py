@@ -25,22 +25,13 @@ class ShardSummary:
     """Mergeable counts of the images of some shards.
 
     Summaries of disjoint sets of shards merge into that of their union; the order of merging never shows.
-
-    Attributes
-    ----------
-    images
-        The images that the stage worked on.
-    failures
-        By cause, the images that could not be read.
-    entropy
-        int64 (ENTROPY_BINS,): the images whose entropy is in each bin; see :func:`entropy_bin`.
-    keys
-        By shard, the uint64 hash of each image's key: 8 bytes an image.
     """
 
-    images: int = 0
-    failures: Counter[str] = field(default_factory=Counter)
+    images: int = 0  # that the stage worked on
+    failures: Counter[str] = field(default_factory=Counter)  # by cause, the images that could not be read
+    #: int64 (ENTROPY_BINS,): the images whose entropy is in each bin; see :func:`entropy_bin`.
     entropy: NDArray[np.int64] = field(default_factory=lambda: np.zeros(ENTROPY_BINS, np.int64))
+    #: By shard, the uint64 hash of each image's key: 8 bytes an image.
     keys: dict[str, NDArray[np.uint64]] = field(default_factory=dict)
 
     def update(

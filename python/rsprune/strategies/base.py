@@ -32,24 +32,13 @@ FIT_ROWS, FIT_ROWS_PER_CLUSTER = 200_000, 32
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """The rows of a pool in disjoint groups.
+    """The rows of a pool in disjoint groups."""
 
-    Attributes
-    ----------
-    labels
-        int32 (N,): the group of each row; -1 for invalid rows.
-    k
-        Number of groups.
-    similarity
-        float32 (N,): the cosine to the centroid of the group, NaN for invalid rows; None for groups without centroids.
-    centroids
-        float32 (K, D) unit vectors; None for groups that are classes.
-    """
-
-    labels: NDArray[np.int32]
-    k: int
+    labels: NDArray[np.int32]  # (N,): the group of each row; -1 for invalid rows
+    k: int  # number of groups
+    #: float32 (N,): the cosine to the centroid of the group, NaN for invalid rows; None for groups without centroids.
     similarity: NDArray[np.float32] | None = None
-    centroids: NDArray[np.float32] | None = None
+    centroids: NDArray[np.float32] | None = None  # (K, D) unit vectors; None for groups that are classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,63 +51,30 @@ class Clustering(Partition):
 
 @dataclass(frozen=True, eq=False)
 class Picked:
-    """The rows that a method picked.
+    """The rows that a method picked."""
 
-    Attributes
-    ----------
-    rows
-        Row numbers, each once, in any order: valid rows, no more than the budget.
-    partition
-        The groups that it worked with, if any; otherwise the pool counts as one group.
-    phase
-        uint8, aligned with ``rows``: why each was picked (see :class:`rsprune.Selection`); None for all by quota.
-    """
-
-    rows: NDArray[np.int64]
-    partition: Partition | None = None
+    rows: NDArray[np.int64]  # row numbers, each once, in any order: valid rows, no more than the budget
+    partition: Partition | None = None  # the groups that it worked with; otherwise the pool counts as one group
+    #: uint8, aligned with ``rows``: why each was picked (see :class:`rsprune.Selection`); None for all by quota.
     phase: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """The rows that a method picks from, and everything known about them, checked.
+    """The rows that a method picks from, and everything known about them, checked."""
 
-    Attributes
-    ----------
-    method
-        The name of the method, for messages.
-    n
-        Number of rows, N.
-    requested
-        The budget, or None where the method has a rule of its own.
-    embeds
-        The embeddings of the rows.
-    assignment
-        Clusters and similarities to ``centroids`` that are known already; stands in for ``embeds``.
-    centroids
-        Unit centroids to use instead of fitted ones.
-    reference
-        Embeddings of the reference images, by the name of their set.
-    entropy, score
-        float64 (N,): bits; any score of which more is better. NaN marks an invalid row.
-    labels
-        int32 (N,): a class for each row, -1 for an invalid one.
-    seed, threads
-        The random seed; the number of threads, None for all cores.
-    """
-
-    method: str
-    n: int
-    requested: int | None
-    embeds: Embeddings | None = None
-    assignment: Assignment | None = None
-    centroids: Centroids | None = None
-    reference: Mapping[str, Embeddings] | None = None
-    entropy: NDArray[np.float64] | None = None
-    score: NDArray[np.float64] | None = None
-    labels: NDArray[np.int32] | None = None
+    method: str  # the name of the method, for messages
+    n: int  # number of rows, N
+    requested: int | None  # the budget, or None where the method has a rule of its own
+    embeds: Embeddings | None = None  # of the rows
+    assignment: Assignment | None = None  # clusters and similarities that are known already; stands in for embeds
+    centroids: Centroids | None = None  # unit centroids to use instead of fitted ones
+    reference: Mapping[str, Embeddings] | None = None  # of the reference images, by the name of their set
+    entropy: NDArray[np.float64] | None = None  # (N,): bits; NaN marks an invalid row
+    score: NDArray[np.float64] | None = None  # (N,): any score of which more is better; NaN marks an invalid row
+    labels: NDArray[np.int32] | None = None  # (N,): a class for each row, -1 for an invalid one
     seed: int = 0
-    threads: int | None = None
+    threads: int | None = None  # None for all cores
     _clusterings: dict[Any, Clustering] = field(default_factory=dict, repr=False)
     _used: set[str] = field(default_factory=set, repr=False)
 

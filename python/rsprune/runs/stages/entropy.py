@@ -91,25 +91,13 @@ class EntropyStage(RunStage):
 
 @dataclass(frozen=True)
 class EntropyCut:
-    """The images that Stage I keeps: those not after a place in the order (entropy descending, row ascending).
-
-    Attributes
-    ----------
-    folder
-        The run folder.
-    tau
-        The entropy of the last image that is kept, in bits.
-    last
-        The number of its row; rows are numbered through all shards.
-    first, counts
-        By shard, the number of its first row, and how many of its images are kept.
-    """
+    """The images that Stage I keeps: those not after a place in the order (entropy descending, row ascending)."""
 
     folder: RunFolder
-    tau: float
-    last: int
-    first: Mapping[str, int]
-    counts: Mapping[str, int]
+    tau: float  # the entropy of the last image that is kept, in bits
+    last: int  # the number of its row; rows are numbered through all shards
+    first: Mapping[str, int]  # by shard, the number of its first row
+    counts: Mapping[str, int]  # by shard, how many of its images are kept
 
     def rows(self, shard: Shard) -> NDArray[np.int64]:
         """Return the positions of the images of a shard that are kept, ascending."""
