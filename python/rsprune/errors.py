@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "WeightsError",
     "WorkerError",
     "failure",
+    "naming",
 ]
 
 
@@ -251,6 +253,16 @@ class ValueRangeError(ImageError):
 
 _IMAGE_ERRORS: dict[str, type[ImageError]] = {error.kind: error for error in ImageError.__subclasses__()}
 _SYSTEM_ERRORS = {"not_found": errno.ENOENT, "permission": errno.EACCES, "is_directory": errno.EISDIR}
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Put the name of a file before what is said of its content."""
+    try:
+        yield
+    except (ArgumentError, DtypeError, EmptyInputError, ShapeError) as error:
+        message = f"{os.fspath(path)}: {error}"
+        raise type(error)(message) from error
 
 
 def failure(kind: str, message: str, name: str) -> Exception:

@@ -403,7 +403,7 @@ def choose(request: Request, assignment: Assignment, k: int, rows: Embeddings | 
 
 def check_min_similarity(value: Any) -> float | None:
     """Check a least similarity; None stands for none."""
-    return None if value is None else check_number("min_similarity", value)
+    return None if value is None else check_number("min_similarity", value, minimum=-1, maximum=1)
 
 
 def _out_of_domain(

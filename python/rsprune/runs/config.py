@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from rsprune import _core
 from rsprune.encoders import DeviceOptions, Encoder, load_encoder
 from rsprune.encoders.loader import check_finite
 from rsprune.entropy import Gray
@@ -22,6 +23,7 @@ from rsprune.runs.folder import RunFolder
 from rsprune.selection import Fill, SelectOptions, Within, check_min_similarity
 from rsprune.sources import Source, SourceLike, open_source
 from rsprune.sources.damaged import left_out, without_damaged
+from rsprune.validation import check_integer
 
 __all__ = [
     "CentroidOptions",
@@ -83,9 +85,15 @@ class DecodeOptions(Options):
         super().__post_init__()
         for name in ("bands", "valid_range"):
             if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, tuple(value))
-        if self.valid_range is not None and len(self.valid_range) != 2:
-            message = f"valid_range is {self.valid_range}; expected the two ends of a range"
+                value = tuple(check_integer(name, one, minimum=0, maximum=65535) for one in value)
+                object.__setattr__(self, name, value)
+        if self.bands == ():
+            message = "bands is (); expected the numbers of bands, or None for the default"
+            raise ArgumentError(message)
+        if self.valid_range is not None and not (
+            len(self.valid_range) == 2 and self.valid_range[0] < self.valid_range[1]
+        ):
+            message = f"valid_range is {self.valid_range}; expected the lower and the upper end of a range"
             raise ArgumentError(message)
 
 
@@ -94,8 +102,16 @@ class GrayOptions(Options):
     """How the gray levels of Stage I are made of pixels; :func:`rsprune.entropy` explains each option."""
 
     gray: Gray = option("bt601", help="Grayscale: Pillow's L, a JPEG's own Y (faster), or the mean.")
-    nodata: int | None = option(None, help="Leave pixels of this value out of the histogram.")
+    nodata: int | None = option(None, help="Leave pixels of this value out of the histogram.", minimum=0, maximum=65535)
     decode: DecodeOptions = field(default_factory=DecodeOptions)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _core.entropy_images([], threads=1, **self.settings())  # refuses what does not go together
+
+    def settings(self) -> dict[str, Any]:
+        """Return the options side by side, as the core takes them."""
+        return {**vars(self.decode), "gray": self.gray, "nodata": self.nodata}
 
     def config(self) -> dict[str, Any]:
         """Return the options side by side, as JSON values."""
@@ -137,7 +153,9 @@ class EncoderOptions(Options):
 class ReferenceOptions(Options):
     """The centroids that are fitted on the reference."""
 
-    k: int = option(200, help="The number of centroids, unless fitted centroids are given.", flags=("--k", "-k"))
+    k: int = option(
+        200, help="The number of centroids, unless fitted centroids are given.", flags=("--k", "-k"), minimum=1
+    )
     reference_max_per_class: int | None = option(
         None, help="Fit the centroids on no more images than this of each class of the reference.", minimum=1
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rsprune import _core
 from rsprune.encoders.loader import embed_items
-from rsprune.options import keywords, to_config
+from rsprune.options import keywords
 from rsprune.runs.config import GrayOptions, PruneOptions
 from rsprune.runs.reference import ReferenceLike, open_reference
 from rsprune.selection import budget_rows
@@ -107,7 +107,7 @@ def entropy_rate(images: Source, options: GrayOptions, threads: int | None) -> f
     """Measure Stage I on the first images of the collection, in images a second."""
     sample = [item.data for item in itertools.islice(first_items(images), ENTROPY_SAMPLE)]
     begun = time.perf_counter()
-    _core.entropy_images(sample, threads=threads, **options.config())
+    _core.entropy_images(sample, threads=threads, **options.settings())
     return len(sample) / (time.perf_counter() - begun)
 
 
@@ -115,7 +115,7 @@ def embed_rate(images: Source, options: PruneOptions, threads: int | None) -> fl
     """Measure the encoder with its decoding on the first images of the collection, in images a second."""
     sample = list(itertools.islice(first_items(images), EMBED_SAMPLE))
     begun = time.perf_counter()
-    for _ in embed_items(options.encoder.model, sample, threads=threads, **to_config(options.gray.decode)):
+    for _ in embed_items(options.encoder.model, sample, threads=threads, **vars(options.gray.decode)):
         pass
     return len(sample) / (time.perf_counter() - begun)
 

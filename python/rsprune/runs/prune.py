@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rsprune import strategies
+from rsprune.centroids import Centroids
 from rsprune.errors import BudgetError
 from rsprune.io import provenance_header
 from rsprune.options import keywords
@@ -167,15 +168,21 @@ def prune(
         "centroids": opened.fingerprint(),
         "selection": selection,
     }
+    runner = options.execution.open_runner()
     with folder.lock(), show_progress(progress) as shown:
         start_run(folder, config, images)
         context = RunContext(folder, config, options.execution.threads, left_out(images))
-        runner = options.execution.open_runner()
+        decode, batch_size = options.gray.decode, making["batch_size"]
+
+        def fit() -> Centroids:
+            return make_centroids(context, opened, encoder, decode, runner, shown)
+
+        # Fitted on what is there already, they are known before an image is read.
+        fitted = None if isinstance(opened, ImageReference) else fit()
         summary = runner.map_merge(EntropyStage(context, images, options.gray), shown)
         require_readable(summary, folder.path / "entropy")
         survivors = cut_entropies(EntropyRanking(RunReader(folder), summary), budget, shown, **options.stage_one())
-        decode, batch_size = options.gray.decode, making["batch_size"]
-        centroids = make_centroids(context, opened, encoder, decode, runner, shown)
+        centroids = fit() if fitted is None else fitted
         runner.map_merge(EmbedStage(context, images, survivors, encoder, decode, batch_size, centroids, keep), shown)
         LocalRunner().map_merge(SelectStage(context, choice, budget, opened, survivors), shown)
         write_report(folder, images)

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import override
+from typing_extensions import Self, override
 
 from rsprune import _core
 from rsprune.apportion import apportion
 from rsprune.centroids import Centroids, fit_centroids
+from rsprune.embeddings import as_rows
 from rsprune.encoders import Encoder
-from rsprune.errors import ArgumentError, EncoderMismatchError
+from rsprune.errors import ArgumentError, EncoderMismatchError, naming
 from rsprune.io import canonical_json
 from rsprune.runs.config import ReferenceOptions, RunContext, ShardOptions, source_config
 from rsprune.runs.reader import RunReader
@@ -72,7 +73,7 @@ def _open(reference: ReferenceLike, options: ReferenceOptions, damaged: ShardOpt
     if isinstance(reference, (str, Path)) and Path(reference).suffix == ".safetensors":
         return FittedReference(Centroids.load(reference))
     if isinstance(reference, np.ndarray) or (isinstance(reference, (str, Path)) and Path(reference).suffix == ".npy"):
-        return EmbeddedReference(reference, options.k, seed)
+        return EmbeddedReference.open(reference, options.k, seed)
     source = (damaged or ShardOptions()).open(reference)
     source.total()  # names all damaged shards
     return ImageReference(source, options, seed)
@@ -110,14 +111,17 @@ class FittedReference(Reference):
 class EmbeddedReference(Reference):
     """Embeddings of the reference images that were made before: an array, or a ``.npy`` file."""
 
-    rows: str | Path | NDArray[Any]
+    array: NDArray[Any]  # (M, D)
     k: int
     seed: int
 
-    @property
-    def array(self) -> NDArray[Any]:
-        """The embeddings (M, D)."""
-        return self.rows if isinstance(self.rows, np.ndarray) else load_array(self.rows, mmap_mode="r")
+    @classmethod
+    def open(cls, rows: str | Path | NDArray[Any], k: int, seed: int) -> Self:
+        """Open embeddings, and see that ``k`` centroids can be fitted on them."""
+        with naming("the reference" if isinstance(rows, np.ndarray) else rows):
+            array = rows if isinstance(rows, np.ndarray) else load_array(rows, mmap_mode="r")
+            check_enough(int(as_rows(array).valid().sum()), k)
+        return cls(array, k, seed)
 
     @override
     def fingerprint(self) -> dict[str, Any]:
@@ -125,11 +129,9 @@ class EmbeddedReference(Reference):
 
     @override
     def check(self, encoder: Encoder) -> None:
-        shape = self.array.shape
-        check_enough(shape[0], self.k)
-        if len(shape) == 2 and shape[1] != encoder.dim:
+        if self.array.shape[1] != encoder.dim:
             message = (
-                f"the reference embeddings have {shape[1]} dimensions, {encoder.name} makes {encoder.dim}: "
+                f"the reference embeddings have {self.array.shape[1]} dimensions, {encoder.name} makes {encoder.dim}: "
                 "embed the reference images with the same encoder"
             )
             raise EncoderMismatchError(message)

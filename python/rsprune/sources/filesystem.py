@@ -80,10 +80,17 @@ def load_array(path: Path, mmap_mode: Literal["r"] | None = None) -> Any:
     """
     check_regular(path)
     try:
-        return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+        loaded = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        message = f"{os.fspath(path)} is not an array that NumPy saved: {error}"
+        # NumPy takes any other file for a pickle, and says how to read it all the same.
+        cause = "it is of another format, or holds Python objects" if "pickle" in str(error) else error
+        message = f"{os.fspath(path)} is not an array that NumPy saved: {cause}"
         raise FormatError(message) from error
+    if not isinstance(loaded, np.ndarray) and not os.fspath(path).endswith(".npz"):
+        loaded.close()
+        message = f"{os.fspath(path)} is an archive of arrays: give the .npy file of one of them"
+        raise FormatError(message)
+    return loaded
 
 
 def regular_size(path: Path) -> int:

@@ -119,10 +119,10 @@ def centroids_run(
         check_outside(out, opened.source)
         opened.check(options.encoder.model)
         config["encoder"] = encoder_config(options.encoder, folder)
+    runner = options.execution.open_runner()
     with folder.lock(), show_progress(progress) as shown:
         folder.start(config)
         context = RunContext(folder, config, options.execution.threads)
-        runner = options.execution.open_runner()
         fitted = make_centroids(context, opened, options.encoder, DecodeOptions(), runner, shown)
         metrics = {"k": fitted.k, "dimensions": fitted.dim, "objective": fitted.meta.get("objective")}
         folder.complete(folder.summary, [], metrics)

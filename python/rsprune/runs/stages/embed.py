@@ -179,7 +179,7 @@ class EmbedStage(RunStage):
             return ShardSummary().update(shard.name, keys, (kind for kind, _ in failures.values()))
 
         try:
-            options = to_config(self.decode)
+            options = vars(self.decode)
             for block in embed_items(encoder, items(), batch_size=self.batch_size, threads=threads, **options):
                 writer.add(np.array([read[i] for i in block.positions.tolist()], np.int64), block.embeddings)
                 failures.update({read[i]: (kind, message) for i, kind, message in block.failures})
@@ -239,6 +239,7 @@ def embed_run(
         "centroids": None if fitted is None else digest_of(fitted.vectors),
         "keep_embeddings": keep,
     }
+    runner = options.execution.open_runner()
     with folder.lock(), show_progress(progress) as shown:
         start_run(folder, config, images)
         context = RunContext(folder, config, options.execution.threads, left_out(images))
@@ -252,7 +253,7 @@ def embed_run(
             centroids=fitted,
             keep=keep,
         )
-        summary = options.execution.open_runner().map_merge(stage, shown)
+        summary = runner.map_merge(stage, shown)
         reader = RunReader(folder)
         quarantined = write_quarantine(context, reader)
         metrics = {

@@ -60,7 +60,7 @@ class EntropyStage(RunStage):
         keys: list[str] = []
         entropies: list[NDArray[np.float64]] = [np.empty(0)]
         failures: dict[int, tuple[str, str]] = {}
-        options = self.options.config()
+        options = self.options.settings()
         for items in batched(self.source.read(shard), BATCH):
             images = [item.data for item in items]
             values, failed = _core.entropy_images(images, threads=self.context.threads, **options)
@@ -235,10 +235,11 @@ def entropy_run(
     check_outside(out, images)
     config = provenance_header() | {"source": source_config(images), "entropy": options.gray.config()}
     folder = RunFolder(out)
+    runner = options.execution.open_runner()
     with folder.lock(), show_progress(progress) as shown:
         start_run(folder, config, images)
         context = RunContext(folder, config, options.execution.threads, left_out(images))
-        summary = options.execution.open_runner().map_merge(EntropyStage(context, images, options.gray), shown)
+        summary = runner.map_merge(EntropyStage(context, images, options.gray), shown)
         reader = RunReader(folder)
         ranking = EntropyRanking(reader, summary)
         quarantined = write_quarantine(context, reader)

@@ -14,7 +14,8 @@ from typing_extensions import override
 
 from rsprune import strategies
 from rsprune.centroids import Centroids
-from rsprune.errors import ArgumentError, BudgetError, MissingInputError
+from rsprune.embeddings import as_rows
+from rsprune.errors import ArgumentError, BudgetError, MissingInputError, naming
 from rsprune.io import (
     check_output_file,
     digest,
@@ -37,6 +38,7 @@ from rsprune.selection import COUNTS, FILL, PRESELECTED, QUOTA, Selection, Selec
 from rsprune.sources import Shard
 from rsprune.sources.filesystem import load_array
 from rsprune.sources.key_lines import line_of_key
+from rsprune.validation import check_column
 
 __all__ = ["SelectStage", "check_strategy", "select_run"]
 
@@ -274,22 +276,24 @@ def select_run(
     rule, settings = options.strategy, settings_of(options)
     about = {"strategy": rule.strategy, "strategy_options": jsonable(settings), "seed": rule.seed}
     columns = {"entropy": entropy, "score": score, "labels": labels}
-    inputs: dict[str, Any] = {name: None if path is None else load_array(path) for name, path in columns.items()}
+    reader = RunReader(embeds) if (Path(embeds) / "config.json").is_file() else None
+    embedded = pa.table({}) if reader is None else reader.embedded(["key", "row", "label", "similarity"])
+    rows = as_rows(embeds) if reader is None else None
+    n = len(embedded) if rows is None else rows.shape[0]
+    inputs: dict[str, Any] = {name: path and load_column(name, path, n) for name, path in columns.items()}
     note: list[str] = []
     inputs |= {"reference": reference, "centroids": centroids, "seed": rule.seed, "threads": options.threads}
-    if not (Path(embeds) / "config.json").is_file():
-        chosen = strategies.select(rule.strategy, embeds, rule.keep, **inputs, **settings)
+    if reader is None:
+        chosen = strategies.select(rule.strategy, rows, rule.keep, **inputs, **settings)
         chosen.to_parquet(out, about)
     else:
-        reader = RunReader(embeds)
         fitted = Centroids.load(centroids) if isinstance(centroids, (str, Path)) else centroids
         inputs["centroids"] = fitted
         if fitted is not None:
             check_same_provenance(fitted.meta.get("encoder"), reader.config.get("encoder"), "the centroids")
         budget = None if rule.keep is None else budget_rows(rule.keep, reader.images)
-        rows, embedded = None, reader.embedded(["key", "row", "label", "similarity"])
         if reader.config.get("keep_embeddings", True):
-            rows = reader.embeddings()
+            rows = as_rows(reader.embeddings())
         else:
             check_assigned_to(reader, fitted, rule.strategy)
             inputs["assignment"] = embedded["label"].to_numpy(), embedded["similarity"].to_numpy()
@@ -302,6 +306,12 @@ def select_run(
         note = reader.keys_note()
     metrics = {"selected": len(chosen), "k": chosen.k, "invalid": len(chosen.invalid), "outside": len(chosen.outside)}
     return StageResult(out, metrics, "\n".join([chosen.summary(), *note, f"written to {out}"]))
+
+
+def load_column(name: str, path: str | Path, n: int) -> NDArray[Any]:
+    """Load a number a row, or a class a row, of ``n`` rows."""
+    with naming(path):
+        return check_column(name, load_array(path), n, kinds="iu" if name == "labels" else "fiu")
 
 
 def is_manifest(path: Path) -> bool:
