@@ -9,6 +9,7 @@ import pytest
 
 from failures import raises, warns
 from rsprune.errors import FormatError
+from rsprune.report import explain, write_report
 from rsprune.runs.plan import plan
 from rsprune.runs.reader import RunReader
 from rsprune.runs.stages import embed_run, entropy_run
@@ -99,6 +100,8 @@ def test_a_run_without_damaged_shards_is_trained_on(pool, reference, tmp_path):
     codec, transform = load_autoencoder("identity", 3), ImageTransform(16)
     cache = cache_latents(pool, codec, transform, out=tmp_path / "latents", run=run.path, mirror=False, progress=False)
     assert list(cache.keys) == run.keys
+    assert write_report(run.path, open_source(pool)) == run.report
+    assert explain(run.path, run.keys[:1], pool)[0].kept
     with raises(FormatError, pool / "1.tar", "1 of 4"):
         cache_latents(pool, codec, transform, out=tmp_path / "all", mirror=False, progress=False)
 

@@ -173,9 +173,10 @@ class TarSource(Source):
             found = _images(fd, sample, self._field, beside)
             if len({member.path for _, _, member in found}) > 1:
                 names = ", ".join(member.path for _, _, member in found)
+                tars = path if len(self._paths) == 1 else path.with_name("*.tar")
                 message = (
                     f"the sample {key!r} of {path} has several images: {names}. Name the field of one of them behind "
-                    f"the tar files: '{path}#{found[0][1].lstrip('.')}'"
+                    f"the tar files: '{tars}#{found[0][1].lstrip('.')}'"
                 )
                 raise SourceError(message)
             images += [(number, key, member) for number, _, member in found]
