@@ -105,3 +105,16 @@ def test_a_name_that_a_shard_repeats_is_in_quarantine_everywhere(folder, tmp_pat
         [one] = RunReader(tmp_path / out).quarantine().to_pylist()
         assert (one["key"], one["row"], one["kind"]) == ("2", 4, "duplicate")
     assert explain(run.path, "2")[0].row == 2
+
+
+def test_pairs_of_images_are_found_by_their_keys(folder, tmp_path):
+    from rsprune.evaluation.evaluate import evaluate_pairs
+
+    for key in KEYS:
+        path = tmp_path / "made" / f"{key}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(100 * int(key[5]) + int(key[-3:])))
+    same = evaluate_pairs(tmp_path / "made", str(folder / "pool-*.tar"))
+    assert same["PSNR"] == float("inf")
+    assert len(same.metrics) == 2
+    assert same.metrics[0].n_real == 24

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from rsprune.embeddings import natural_key
 from rsprune.errors import ArgumentError
 from rsprune.evaluation.images import BATCH, Images
+from rsprune.runs.summary import key_form
 from rsprune.sources.formats import IMAGE_EXTENSIONS
 
 __all__ = ["pair_rows", "read_in_order"]
@@ -38,7 +38,7 @@ def pair_rows(made: Images, found: Images) -> tuple[list[str], NDArray[np.int64]
     if len(made) != len(found):
         message = f"{len(made)} generated and {len(found)} real images; expected pairs"
         raise ArgumentError(message)
-    ours, theirs = (None if keys is None else list(chain(*keys.values())) for keys in (made.keys(), found.keys()))
+    ours, theirs = keys_of(made), keys_of(found)
     if ours is not None and theirs is not None:
         return ours, pair_keys(ours, theirs)
     rows = np.arange(len(made))
@@ -54,6 +54,14 @@ def pair_rows(made: Images, found: Images) -> tuple[list[str], NDArray[np.int64]
         )
         raise ArgumentError(message)
     return known if theirs is None else [known[row] for row in order], np.argsort(order) if theirs is None else order
+
+
+def keys_of(images: Images) -> list[str] | None:
+    """Return the keys of images, if they have some: names, or where these repeat from shard to shard ``shard/name``."""
+    if (shards := images.keys()) is None:
+        return None
+    repeat = key_form(shards.values()) == "shard/name"
+    return [f"{shard}/{name}" if repeat else name for shard, names in shards.items() for name in names]
 
 
 def pair_keys(ours: list[str], theirs: list[str]) -> NDArray[np.int64]:
