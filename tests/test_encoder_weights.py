@@ -381,6 +381,34 @@ def test_local_folder_of_open_clip(tmp_path):
         load(f"open_clip:local-dir:{tmp_path}")
 
 
+@pytest.mark.parametrize(
+    ("change", "want"),
+    [
+        ({"interpolation": "random"}, {"interpolation": "bicubic"}),
+        ({"mean": 0.25, "std": 0.5}, {"mean": (63.75,) * 3, "std": (127.5,) * 3}),
+        ({"size": [64, 64]}, {"size": 32}),  # that of the tower counts, as for open_clip
+        ({"resize_mode": None}, {"mode": "crop"}),
+    ],
+)
+def test_preprocessing_of_open_clip(tmp_path, change, want):
+    small.open_clip_folder(tmp_path, small.clip_config(), **change)
+    preprocessing = load(f"open_clip:local-dir:{tmp_path}").preprocessing
+    assert {key: getattr(preprocessing, key) for key in want} == want
+
+
+@pytest.mark.parametrize(
+    ("change", "values"),
+    [
+        ({"resize_mode": "longest"}, ("resize_mode", "'longest'")),
+        ({"interpolation": "lanczos"}, ("interpolation", "'lanczos'")),
+    ],
+)
+def test_preprocessing_of_open_clip_that_is_not_followed(tmp_path, change, values):
+    small.open_clip_folder(tmp_path, small.clip_config(), **change)
+    with raises(errors.EncoderError, f"local-dir:{tmp_path}", *values):
+        load(f"open_clip:local-dir:{tmp_path}")
+
+
 # --- timm's: DINOv2, and any ------------------------------------------------------------------------------------------
 
 
@@ -396,6 +424,45 @@ def test_timm_file_agrees_with_timm(tmp_path):
             return model.forward_head(model.forward_features(pixels), pre_logits=True)
 
     agrees(encoder, features)
+
+
+@pytest.fixture
+def timm_settings(monkeypatch, tmp_path):
+    """Load a small network of timm's whose settings are changed."""
+    create = timm.create_model
+    torch.save(create("test_vit", num_classes=0).state_dict(), tmp_path / "vit.pth")
+
+    def load_with(**changes):
+        def changed(*args, **options):
+            model = create(*args, **options)
+            model.pretrained_cfg = model.pretrained_cfg | changes
+            return model
+
+        monkeypatch.setattr("timm.create_model", changed)
+        return load(f"timm:test_vit:{tmp_path / 'vit.pth'}")
+
+    return load_with
+
+
+def test_settings_of_timm_are_followed(timm_settings):
+    for mode, crop_pct, side in (("squash", 0.5, 320), ("center", 0.91, 175), ("squash", 1.0, 160)):
+        settings = timm_settings(crop_mode=mode, crop_pct=crop_pct, interpolation="bilinear").preprocessing
+        assert (settings.size, settings.resize_to, settings.interpolation) == (160, side, "bilinear")
+        assert settings.mode == {"squash": "squash", "center": "crop"}[mode]
+
+
+@pytest.mark.parametrize(
+    ("change", "values"),
+    [
+        ({"crop_mode": "border"}, ("crop_mode", "'border'")),
+        ({"interpolation": "lanczos"}, ("interpolation", "'lanczos'")),
+        ({"input_size": (3, 160, 128)}, ("input_size", (3, 160, 128))),
+        ({"input_size": (1, 160, 160)}, ("input_size", (1, 160, 160))),
+    ],
+)
+def test_settings_of_timm_that_are_not_followed(timm_settings, change, values):
+    with raises(errors.EncoderError, "test_vit", *values):
+        timm_settings(**change)
 
 
 def test_dinov2_sees_224_px_with_interpolated_positions(tmp_path):

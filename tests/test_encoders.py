@@ -152,8 +152,11 @@ def test_preprocessing_by_any_number_of_threads_and_in_place(tiles):
         ({"size": 0}, (0,)),
         ({"interpolation": "lanczos"}, ("'lanczos'",)),
         ({"mode": "pad"}, ("'pad'",)),
-        ({"resize_to": 256}, ('mode="crop"',)),
-        ({"mode": "crop", "resize_to": 223}, ("size=224",)),
+        ({"mode": "crop", "resize_to": 223}, ("resize_to=223", "size=224")),
+        ({"resize_to": 223}, ("resize_to=223", "size=224")),
+        ({"middle": "last"}, ("'last'",)),
+        ({"std": (1, 0, 1)}, ("std=(1, 0, 1)",)),
+        ({"mean": (0, float("nan"), 0)}, ("mean", "nan")),
     ],
 )
 def test_preprocessing_that_cannot_be(settings, values):
@@ -166,6 +169,11 @@ def test_provenance_of_a_crop_says_what_it_is_cut_from():
     for resize_to, said in ((None, 224), (256, 256)):
         crop = Preprocessing(**settings, mode="crop", resize_to=resize_to)
         assert crop.provenance() == {"resize": "crop", "resize_to": said, **settings}
+    first = Preprocessing(**settings, mode="crop", middle="first")
+    assert first.provenance() == {"resize": "crop", "resize_to": 224, "middle": "first", **settings}
+    squash = {"resize": "squash", **settings}
+    assert Preprocessing(**settings, resize_to=224, middle="first").provenance() == squash
+    assert Preprocessing(**settings, resize_to=256).provenance() == squash | {"resize_to": 256}
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def decode_images(
 ) -> tuple[list[NDArray[np.uint8] | None], list[tuple[int, str, str]]]: ...
 
 # Into `out`, contiguous (n, S, S, 3): whole images squashed, or, with `resize_to`, squares from the middle of images
-# whose shorter side was brought to that. An image that fails leaves zeros.
+# whose shorter side, or with `squash` each side, was brought to that. An image that fails leaves zeros.
 def preprocess_images(
     items: Sequence[str | bytes | NDArray[np.uint8] | NDArray[np.uint16]],
     out: NDArray[np.uint8],
@@ -67,6 +67,8 @@ def preprocess_images(
     *,
     interpolation: str,
     resize_to: int | None = None,
+    squash: bool = False,
+    middle: str = "even",
     bands: Sequence[int] | None = None,
     valid_range: tuple[int, int] | None = None,
     max_pixels: int | None = None,

@@ -163,9 +163,11 @@ def test_open_clip_transform(mode, interpolation, resize_mode, settings_):
 
 
 @pytest.mark.parametrize(("size", "crop_pct"), [(224, 0.875), (224, 0.9), (240, 0.95), (518, 1.0)])
-def test_timm_transform(size, crop_pct):
-    transform = timm.data.create_transform(size, interpolation="bicubic", crop_pct=crop_pct, mean=ZERO, std=ONE)
+@pytest.mark.parametrize(("crop_mode", "mode"), [("center", "crop"), ("squash", "squash")])
+def test_timm_transform(size, crop_pct, crop_mode, mode):
+    settings_ = {"interpolation": "bicubic", "crop_pct": crop_pct, "crop_mode": crop_mode}
+    transform = timm.data.create_transform((3, size, size), mean=ZERO, std=ONE, **settings_)
     images = pictures("RGB")[2:]
     want = torch.stack([transform(image) for image in images]).mul(255).round().byte()
-    got = squares(images, size, mode="crop", resize_to=int(size / crop_pct))
+    got = squares(images, size, mode=mode, resize_to=int(size / crop_pct))
     assert np.array_equal(got.transpose(0, 3, 1, 2), want.numpy())

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import open_clip
 import torch
@@ -15,7 +15,7 @@ from torch import nn
 
 from rsprune.encoders.base import DeviceOptions
 from rsprune.encoders.checkpoints import fetch, image_tower, load_into, read_state, weights_provenance
-from rsprune.encoders.preprocess import Preprocessing
+from rsprune.encoders.preprocess import Interpolation, Mode, Preprocessing
 from rsprune.encoders.registry import ZOO
 from rsprune.encoders.torch_encoder import TorchEncoder
 from rsprune.errors import EncoderError, WeightsError
@@ -26,6 +26,9 @@ __all__ = ["build"]
 LOCAL = "local-dir:"
 CONFIG = "open_clip_config.json"
 FOLDER_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+#: What open_clip calls the ways to make a square of an image, and what they are here.
+RESIZE_MODES: dict[str, Mode] = {"squash": "squash", "shortest": "crop"}
 
 #: What rsprune's own folders say beside what open_clip reads: the form of GELU that a timm tower was trained with.
 EXACT_GELU = "timm_gelu"
@@ -57,7 +60,8 @@ def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncod
     if layout == "trunk":
         state = {f"trunk.{key}": value for key, value in state.items()}
     visual = load_into(lambda: _tower(architecture), state, path)
-    size = settings["size"] if isinstance(settings["size"], int) else settings["size"][0]
+    preprocessing = _preprocessing(settings, architecture)
+    size = preprocessing.size
     with torch.inference_mode():
         dim = int(visual(torch.zeros(1, 3, size, size)).shape[1])
     return TorchEncoder(
@@ -65,7 +69,7 @@ def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncod
         f"{architecture} (open_clip)",
         visual,
         dim=dim,
-        preprocessing=_preprocessing(settings, size),
+        preprocessing=preprocessing,
         weights=weights_provenance(path),
         options=options,
         versions={"open_clip": open_clip.__version__},
@@ -134,15 +138,26 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _preprocessing(settings: Mapping[str, Any], size: int) -> Preprocessing:
-    modes: dict[str, Literal["squash", "crop"]] = {"squash": "squash", "shortest": "crop"}
-    if settings["resize_mode"] not in modes:
-        message = f"images resized by {settings['resize_mode']!r}; known are {', '.join(modes)}"
+def _preprocessing(settings: Mapping[str, Any], architecture: str) -> Preprocessing:
+    """Follow open_clip's evaluation transform."""
+    size, mode = settings["size"], settings["resize_mode"]
+    sides = {size} if isinstance(size, int) else set(size)
+    # open_clip's "random" is a choice in training; other images are resized bicubically then.
+    interpolation: Any = "bicubic" if settings["interpolation"] == "random" else settings["interpolation"]
+    if mode not in RESIZE_MODES or interpolation not in get_args(Interpolation) or len(sides) != 1:
+        message = (
+            f"{architecture} has resize_mode {mode!r}, interpolation {interpolation!r} and size {size}; known are "
+            f"{', '.join(RESIZE_MODES)}, {', '.join(get_args(Interpolation))}, and squares"
+        )
         raise EncoderError(message)
+    mean, std = (
+        tuple(255 * channel for channel in (value if isinstance(value, Sequence) else [value] * 3))
+        for value in (settings["mean"], settings["std"])
+    )
     return Preprocessing(
-        size=size,
-        mean=tuple(255 * value for value in settings["mean"]),
-        std=tuple(255 * value for value in settings["std"]),
-        interpolation=settings["interpolation"],
-        mode=modes[settings["resize_mode"]],
+        size=sides.pop(),
+        mean=mean,
+        std=std,
+        interpolation=interpolation,
+        mode=RESIZE_MODES[mode],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -13,12 +14,12 @@ from numpy.typing import NDArray
 from rsprune import _core
 from rsprune.errors import ArgumentError, DtypeError, ShapeError
 from rsprune.sources import ImageData
-from rsprune.validation import check_choice, check_integer
+from rsprune.validation import check_choice, check_integer, check_number
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["ImageLike", "Preprocessing", "core_image"]
+__all__ = ["ImageLike", "Interpolation", "Mode", "Preprocessing", "core_image"]
 
 #: What is taken for an image: pixels (H, W), (H, W, 1) or (H, W, 3) uint8, an encoded file or its path, Pillow's.
 ImageLike: TypeAlias = "NDArray[np.uint8] | bytes | str | os.PathLike[str] | Image"
@@ -26,6 +27,7 @@ ImageLike: TypeAlias = "NDArray[np.uint8] | bytes | str | os.PathLike[str] | Ima
 
 Interpolation = Literal["bicubic", "bilinear"]
 Mode = Literal["squash", "crop"]
+Middle = Literal["even", "first"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +46,15 @@ class Preprocessing:
     interpolation : str
         Pillow's filter, ``"bicubic"`` or ``"bilinear"``.
     mode : str
-        ``"squash"``: the whole image becomes the square, whatever its sides' ratio. Scenes from above have no subject
+        ``"squash"``: the whole image becomes a square, whatever its sides' ratio. Scenes from above have no subject
         in their middle that a crop would keep, and what lies at the border counts as much. ``"crop"``: the shorter side
-        is brought to ``resize_to`` and the square is cut from the middle, as torchvision's ``Resize`` and
-        ``CenterCrop`` do (CLIP; timm's ``crop_pct`` is ``size / resize_to``).
+        is brought to the square's, and the longer one in proportion.
     resize_to : int, optional
-        For ``"crop"``: the shorter side before the crop, at least ``size``, which is the default.
+        The side of that square, at least ``size``, which is the default: S x S pixels are cut from the middle (timm's
+        ``crop_pct`` is ``size / resize_to``).
+    middle : str
+        Where the middle begins if the margin is odd: at the ``"even"`` one of the two places, as in torchvision's
+        ``CenterCrop``, or at the ``"first"``, as in the transformers library.
 
     Raises
     ------
@@ -63,15 +68,18 @@ class Preprocessing:
     interpolation: Interpolation = "bicubic"
     mode: Mode = "squash"
     resize_to: int | None = None
+    middle: Middle = "even"
 
     def __post_init__(self) -> None:
         check_integer("size", self.size)
         check_choice("interpolation", self.interpolation, Interpolation)
         check_choice("mode", self.mode, Mode)
-        if self.resize_to is not None and self.mode == "squash":
-            message = (
-                f'resize_to={self.resize_to} belongs to mode="crop": a squashed image has size={self.size} at once'
-            )
+        check_choice("middle", self.middle, Middle)
+        for name in ("mean", "std"):
+            for value in getattr(self, name):
+                check_number(name, value, minimum=-sys.float_info.max, maximum=sys.float_info.max)
+        if 0 in self.std:
+            message = f"std={self.std} must not be 0, which the pixels are divided by"
             raise ArgumentError(message)
         if self.resize_to is not None and self.resize_to < self.size:
             message = f"resize_to={self.resize_to} must be at least size={self.size}, which is cut from it"
@@ -112,7 +120,9 @@ class Preprocessing:
             images,
             pixels,
             interpolation=self.interpolation,
-            resize_to=(self.resize_to or self.size) if self.mode == "crop" else None,
+            resize_to=self.resize_to or self.size,
+            squash=self.mode == "squash",
+            middle=self.middle,
             bands=bands,
             valid_range=valid_range,
             max_pixels=max_pixels,
@@ -123,9 +133,9 @@ class Preprocessing:
     def provenance(self) -> dict[str, Any]:
         """Return every setting, JSON-serializable."""
         settings = asdict(self)
-        mode, resize_to = settings.pop("mode"), settings.pop("resize_to")
-        crop = {"resize_to": resize_to or self.size} if mode == "crop" else {}
-        return {"resize": mode, **crop, **settings}
+        mode, resize_to, middle = (settings.pop(key) for key in ("mode", "resize_to", "middle"))
+        cut = {"resize_to": resize_to or self.size} if mode == "crop" or (resize_to or self.size) > self.size else {}
+        return {"resize": mode, **cut, **({"middle": middle} if cut and middle != "even" else {}), **settings}
 
 
 def core_image(image: ImageLike) -> ImageData:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import timm
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
 from rsprune.encoders.base import DeviceOptions
 from rsprune.encoders.checkpoints import fetch, load_into, read_state, weights_provenance
-from rsprune.encoders.preprocess import Preprocessing
+from rsprune.encoders.preprocess import Interpolation, Mode, Preprocessing
 from rsprune.encoders.registry import ZOO
 from rsprune.encoders.torch_encoder import TorchEncoder
 from rsprune.errors import EncoderError, WeightsError
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["build"]
+
+#: What timm calls the ways to make a square of an image, and what they are here.
+CROP_MODES: dict[str, Mode] = {"center": "crop", "squash": "squash"}
 
 
 def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncoder:
@@ -56,12 +59,14 @@ def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncod
             raise WeightsError(message)
         path = fetch(name.replace(":", "-"), settings["hf_hub_id"], "model.safetensors")
     data = timm.data.resolve_model_data_config(model)
+    if known:
+        data["input_size"] = (3, known.size, known.size)
     return TorchEncoder(
         name if known else f"timm:{architecture}",
         f"{architecture} (timm)",
         load_into(create, _renamed(read_state(path), model), path),
         dim=model.head_hidden_size if hasattr(model, "head_hidden_size") else model.num_features,
-        preprocessing=_preprocessing(data, known.size if known else data["input_size"][1]),
+        preprocessing=_preprocessing(data, architecture),
         weights=weights_provenance(path),
         options=options,
         versions={"timm": timm.__version__},
@@ -77,16 +82,19 @@ def _renamed(state: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if not key.startswith(prefixes)}
 
 
-def _preprocessing(data: dict[str, Any], size: int) -> Preprocessing:
-    """Follow timm's evaluation transform: the shortest side to ``size / crop_pct``, then the middle; or squashed."""
-    if data["crop_mode"] not in ("center", "squash"):
-        message = f"images cropped by {data['crop_mode']!r}; known are center and squash"
-        raise EncoderError(message)
+def _preprocessing(data: dict[str, Any], architecture: str) -> Preprocessing:
+    """Follow timm's evaluation transform: resize images to ``size / crop_pct``, and cut the middle from them."""
+    size = data["input_size"][-1]
+    known = {"crop_mode": tuple(CROP_MODES), "interpolation": get_args(Interpolation), "input_size": ((3, size, size),)}
+    for key, values in known.items():
+        if data[key] not in values:
+            message = f"{architecture} has {key} {data[key]!r}; known are {', '.join(map(str, values))}"
+            raise EncoderError(message)
     return Preprocessing(
         size=size,
         mean=tuple(255 * value for value in data["mean"]),
         std=tuple(255 * value for value in data["std"]),
         interpolation=data["interpolation"],
-        mode="crop" if data["crop_mode"] == "center" else "squash",
-        resize_to=int(size / data["crop_pct"]) if data["crop_mode"] == "center" else None,
+        mode=CROP_MODES[data["crop_mode"]],
+        resize_to=int(size / data["crop_pct"]),
     )

@@ -7,20 +7,22 @@ remote-sensing encoders are published in.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import open_clip
 import timm
+import torch
 from open_clip.transformer import QuickGELU
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from rsprune.encoders.base import DeviceOptions
 from rsprune.encoders.checkpoints import INDEX, fetch, image_tower, load_into, read_state, weights_provenance
-from rsprune.encoders.preprocess import Preprocessing
+from rsprune.encoders.processors import preprocessing
 from rsprune.encoders.remap import Rename, clip_blocks, layer, remap_state_dict
 from rsprune.encoders.siglip import SiglipShape, load_tower
 from rsprune.encoders.torch_encoder import TorchEncoder
@@ -30,11 +32,11 @@ __all__ = ["build"]
 
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 
+#: Where newer versions put the image processor's configuration, among others; it goes before the other file.
+PROCESSORS, NESTED = "processor_config.json", "image_processor"
+
 #: Where the weights may be, in the order of preference.
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
-
-#: Pillow's filters by the number that a processor's configuration gives them.
-RESAMPLE: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}
 
 ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
     "quick_gelu": QuickGELU,
@@ -63,23 +65,34 @@ def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncod
     def get(file: str) -> Path:
         return folder / file if folder.is_dir() else fetch(name.replace("/", "-"), rest, file)
 
-    paths = shards(get) if folder.is_dir() and not (folder / WEIGHTS_FILES[0]).is_file() else [get(WEIGHTS_FILES[0])]
     config = read_json(get(CONFIG))
     kind = str(config.get("model_type", "")).removesuffix("_vision_model").removesuffix("_with_projection")
     if kind not in MODELS:
         message = f"{folder / CONFIG} describes a {kind or 'nameless'!r} model; known are {', '.join(MODELS)}"
         raise WeightsError(message)
-    module, dim = MODELS[kind](config, paths)
+    pixels = preprocessing(*processor(get), kind)
+    paths = shards(get) if folder.is_dir() and not (folder / WEIGHTS_FILES[0]).is_file() else [get(WEIGHTS_FILES[0])]
+    module, dim = MODELS[kind](config, paths, pixels.size)
     return TorchEncoder(
         f"hf:{rest}",
         f"{kind} (transformers' weights)",
         module,
         dim=dim,
-        preprocessing=preprocessing(read_json(get(PROCESSOR)), get(PROCESSOR)),
+        preprocessing=pixels,
         weights=weights_provenance(*paths),
         options=options,
         versions={"timm": timm.__version__, "open_clip": open_clip.__version__},
     )
+
+
+def processor(get: Callable[[str], Path]) -> tuple[dict[str, Any], Path]:
+    """Read the configuration of the image processor; also return its file."""
+    try:
+        path = get(PROCESSORS)
+        nested = read_json(path).get(NESTED) if path.is_file() else None
+    except WeightsError:  # a repository without that file
+        nested = None
+    return (nested, path) if isinstance(nested, dict) else (read_json(get(PROCESSOR)), get(PROCESSOR))
 
 
 def shards(get: Callable[[str], Path]) -> list[Path]:
@@ -100,31 +113,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def preprocessing(config: Mapping[str, Any], path: Path) -> Preprocessing:
-    """Read from a processor's configuration what is done to images; refuse a step or a filter that is not known."""
-    size, crop = config.get("size", {}), config.get("crop_size")
-    if isinstance(size, int):  # of before transformers 4.22
-        size = {"shortest_edge": size}
-    side = crop["height"] if isinstance(crop, Mapping) else crop
-    filter_number = config.get("resample", 3)
-    if filter_number not in RESAMPLE or not ("height" in size or ("shortest_edge" in size and side)):
-        message = f"{path} asks for a resizing that is not known: size {size}, crop {crop}, resample {filter_number}"
+def check_size(takes: int, size: int, path: Path) -> None:
+    """Refuse images of another size than that of a network whose positions are fixed."""
+    if takes != size:
+        message = f"{path.parent / CONFIG} says image_size {takes}, but the image processor makes images of {size} px"
         raise WeightsError(message)
-    scale = config.get("rescale_factor", 1 / 255)
-    squash = "height" in size
-    return Preprocessing(
-        size=size["height"] if squash or side is None else side,
-        mean=tuple(value / scale for value in config["image_mean"]),
-        std=tuple(value / scale for value in config["image_std"]),
-        interpolation=RESAMPLE[filter_number],
-        mode="squash" if squash else "crop",
-        resize_to=None if squash else size["shortest_edge"],
-    )
 
 
-def siglip(config: Mapping[str, Any], paths: list[Path]) -> tuple[nn.Module, int]:
+def siglip(config: Mapping[str, Any], paths: list[Path], size: int) -> tuple[nn.Module, int]:
     """Load SigLIP's image tower; also return its D."""
     shape = SiglipShape.of(config, paths[0].parent / CONFIG)
+    check_size(shape.image_size, size, paths[0])
     return load_tower(shape, *paths), shape.hidden_size
 
 
@@ -142,15 +141,16 @@ def clip_renames(depth: int) -> Iterator[Rename]:
     yield Rename("visual_projection.weight", "proj")
 
 
-def clip(config: Mapping[str, Any], paths: list[Path]) -> tuple[nn.Module, int]:
+def clip(config: Mapping[str, Any], paths: list[Path], size: int) -> tuple[nn.Module, int]:
     """Load CLIP's image tower with its projection; also return its D. The defaults are those of CLIPVisionConfig."""
     vision = config.get("vision_config", config)
     width, depth = vision.get("hidden_size", 768), vision.get("num_hidden_layers", 12)
     dim = config.get("projection_dim", 512)
+    check_size(vision.get("image_size", 224), size, paths[0])
 
     def tower() -> Any:
         return open_clip.transformer.VisionTransformer(
-            image_size=vision.get("image_size", 224),
+            image_size=size,
             patch_size=vision.get("patch_size", 32),
             width=width,
             layers=depth,
@@ -188,11 +188,11 @@ def dinov2_renames(depth: int, gated: bool) -> Iterator[Rename]:
     yield from layer("layernorm", "norm")
 
 
-def dinov2(config: Mapping[str, Any], paths: list[Path]) -> tuple[nn.Module, int]:
+def dinov2(config: Mapping[str, Any], paths: list[Path], size: int) -> tuple[nn.Module, int]:
     """Load DINOv2, which gives the class token after the last norm; also return its D.
 
-    The defaults are those of transformers' Dinov2Config. timm interpolates the positions to 224 px, which the weights'
-    own 518 px are not meant for.
+    The defaults are those of transformers' Dinov2Config. The positions of the weights, for 518 px as published, are
+    interpolated to ``size`` as transformers does.
     """
     width, depth = config.get("hidden_size", 768), config.get("num_hidden_layers", 12)
     gated = config.get("use_swiglu_ffn", False)
@@ -200,10 +200,16 @@ def dinov2(config: Mapping[str, Any], paths: list[Path]) -> tuple[nn.Module, int
     # transformers rounds the width of the gated layer as the authors do.
     hidden = (int(int(width * ratio) * 2 / 3) + 7) // 8 * 8 if gated else int(width * ratio)
     patch = config.get("patch_size", 14)
+    if not gated and config.get("hidden_act", "gelu") != "gelu":
+        message = f"{paths[0].parent / CONFIG} has hidden_act {config['hidden_act']!r}; known of DINOv2 is gelu"
+        raise WeightsError(message)
+    if size < patch:
+        message = f"images of {size} px are smaller than a patch of {patch} px, by {paths[0].parent / CONFIG}"
+        raise WeightsError(message)
 
     def network() -> VisionTransformer:
         return VisionTransformer(
-            img_size=224,
+            img_size=size,
             patch_size=patch,
             num_classes=0,
             global_pool="token",
@@ -217,14 +223,22 @@ def dinov2(config: Mapping[str, Any], paths: list[Path]) -> tuple[nn.Module, int
         )
 
     state = read_tower(paths, dinov2_renames(depth, gated), dropped=("embeddings.mask_token",))
-    grid = 224 // patch
-    state["pos_embed"] = timm.layers.resample_abs_pos_embed(
-        state["pos_embed"].float(), new_size=[grid, grid], num_prefix_tokens=1
-    )
+    state["pos_embed"] = resampled(state["pos_embed"].float(), size // patch)
     return load_into(network, state, paths[0]), width
 
 
-MODELS: dict[str, Callable[[Mapping[str, Any], list[Path]], tuple[nn.Module, int]]] = {
+def resampled(positions: Tensor, grid: int) -> Tensor:
+    """Interpolate positions (1, 1 + n, D) to a square grid: bicubic, without a filter against aliasing."""
+    token, patches = positions[:, :1], positions[:, 1:]
+    side = math.isqrt(patches.shape[1])
+    if side == grid:
+        return positions
+    square = patches.reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    square = nn.functional.interpolate(square, size=(grid, grid), mode="bicubic", align_corners=False)
+    return torch.cat([token, square.permute(0, 2, 3, 1).reshape(1, grid * grid, -1)], dim=1)
+
+
+MODELS: dict[str, Callable[[Mapping[str, Any], list[Path], int], tuple[nn.Module, int]]] = {
     "siglip": siglip,
     "clip": clip,
     "dinov2": dinov2,

@@ -6,7 +6,7 @@ use numpy::{PyArray1, PyArray3, PyArrayMethods, PyReadonlyArrayDyn, PyReadwriteA
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use rsprune_core::image::gray::Gray;
-use rsprune_core::image::resize::{Filter, Fit, Target, resize_inputs};
+use rsprune_core::image::resize::{Filter, Fit, Middle, Target, resize_inputs};
 use rsprune_core::image::{GrayOptions, ImageRef, Input, Limits, SamplesRef, rgb_from_inputs};
 use rsprune_core::{Error, Result};
 
@@ -82,8 +82,8 @@ pub fn decode_images<'py>(
 }
 
 #[pyfunction]
-#[pyo3(signature = (items, out, /, *, interpolation, resize_to=None, bands=None, valid_range=None, max_pixels=None,
-                    threads=None))]
+#[pyo3(signature = (items, out, /, *, interpolation, resize_to=None, squash=false, middle="even", bands=None,
+                    valid_range=None, max_pixels=None, threads=None))]
 #[allow(clippy::too_many_arguments, reason = "keywords in Python")]
 pub fn preprocess_images<'py>(
     py: Python<'py>,
@@ -91,25 +91,32 @@ pub fn preprocess_images<'py>(
     mut out: PyReadwriteArray4<'py, u8>,
     interpolation: &str,
     resize_to: Option<usize>,
+    squash: bool,
+    middle: &str,
     bands: Option<Vec<usize>>,
     valid_range: Option<(u16, u16)>,
     max_pixels: Option<u64>,
     threads: Option<usize>,
 ) -> PyResult<Vec<Failure>> {
     let options = GrayOptions::new(Gray::Mean, bands, None, valid_range).map_err(|error| to_py(py, error))?;
-    let target = target(out.shape(), items.len(), interpolation, resize_to).map_err(|error| to_py(py, error))?;
+    let size = square(out.shape(), items.len()).map_err(|error| to_py(py, error))?;
+    let fit = match resize_to {
+        Some(side) if !squash => Fit::Crop(side),
+        side => Fit::Squash(side.unwrap_or(size)),
+    };
+    let target = Filter::from_name(interpolation)
+        .and_then(|filter| Target::new(size, fit, Middle::from_name(middle)?, filter))
+        .map_err(|error| to_py(py, error))?;
     let (inputs, limits) = (inputs(&items)?, limits(max_pixels));
     let out = out.as_slice_mut()?;
     let failures = gil::detach(py, threads, |par| resize_inputs(&inputs, target, &options, &limits, out, par))?;
     Ok(failures.into_iter().map(|(i, error)| (i, failure_kind(&error), error.to_string())).collect())
 }
 
-/// What fills an output of that shape.
-fn target(shape: &[usize], images: usize, interpolation: &str, resize_to: Option<usize>) -> Result<Target> {
+/// The side of the squares that fill an output of that shape.
+fn square(shape: &[usize], images: usize) -> Result<usize> {
     match *shape {
-        [n, height, width, 3] if n == images && height == width => {
-            Target::new(width, resize_to.map_or(Fit::Squash, Fit::Crop), Filter::from_name(interpolation)?)
-        }
+        [n, height, width, 3] if n == images && height == width => Ok(width),
         _ => Err(Error::Shape(format!("out has shape {shape:?}; expected ({images}, S, S, 3)"))),
     }
 }

@@ -39,14 +39,37 @@ impl Filter {
     }
 }
 
-/// The way in which an image of any shape becomes a square.
+/// How an image of any shape is resized before the square is cut from its middle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fit {
-    /// All of it, whatever its sides' ratio.
-    Squash,
-    /// Its shorter side is brought to so many pixels and its longer one in proportion, cut down to whole pixels; the square
-    /// is cut from the middle. Half a pixel goes to the even side, as torchvision's `CenterCrop` has it.
+    /// Both sides are brought to so many pixels, whatever their ratio.
+    Squash(usize),
+    /// The shorter side is brought to so many pixels and the longer one in proportion, cut down to whole pixels.
     Crop(usize),
+}
+
+/// Where the middle begins when the margin is odd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Middle {
+    /// At the even one of the two places, as torchvision's `CenterCrop` has it.
+    Even,
+    /// At the first of the two places, as the transformers library has it.
+    First,
+}
+
+impl Middle {
+    /// The middle of that name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`] when there is none.
+    pub fn from_name(name: &str) -> Result<Self> {
+        match name {
+            "even" => Ok(Self::Even),
+            "first" => Ok(Self::First),
+            _ => Err(Error::Argument(format!("middle={name:?} is unknown: it is \"even\" or \"first\""))),
+        }
+    }
 }
 
 /// The size and shape that images are resized to.
@@ -54,6 +77,7 @@ pub enum Fit {
 pub struct Target {
     size: usize,
     fit: Fit,
+    middle: Middle,
     filter: Filter,
 }
 
@@ -62,14 +86,14 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] for a size of zero, and for a shorter side that a square of that size cannot be cut from.
-    pub fn new(size: usize, fit: Fit, filter: Filter) -> Result<Self> {
+    /// [`Error::Argument`] for a size of zero, and for sides that a square of that size cannot be cut from.
+    pub fn new(size: usize, fit: Fit, middle: Middle, filter: Filter) -> Result<Self> {
         match fit {
             _ if size == 0 => Err(Error::Argument("size=0 leaves nothing of an image".into())),
-            Fit::Crop(side) if side < size => Err(Error::Argument(format!(
+            Fit::Squash(side) | Fit::Crop(side) if side < size => Err(Error::Argument(format!(
                 "resize_to={side} is less than size={size}: the square is cut from what was resized"
             ))),
-            _ => Ok(Target { size, fit, filter }),
+            _ => Ok(Target { size, fit, middle, filter }),
         }
     }
 
@@ -82,7 +106,7 @@ impl Target {
     fn axes(&self, width: usize, height: usize) -> (Axis, Axis) {
         let size = self.size;
         let (full_width, full_height) = match self.fit {
-            Fit::Squash => (size, size),
+            Fit::Squash(side) => (side, side),
             Fit::Crop(side) => {
                 let long = |long: usize, short: usize| (side as f64 * long as f64 / short as f64) as usize;
                 if width <= height { (side, long(height, width)) } else { (long(width, height), side) }
@@ -90,8 +114,10 @@ impl Target {
         };
         let axis = |input: usize, full: usize| {
             let margin = full - size;
-            // Half of it, and of an odd one the even neighbor.
-            let first = margin / 2 + (margin % 2) * (margin / 2 % 2);
+            let first = match self.middle {
+                Middle::Even => margin / 2 + (margin % 2) * (margin / 2 % 2),
+                Middle::First => margin / 2,
+            };
             Axis { input, full, first, count: size }
         };
         (axis(width, full_width), axis(height, full_height))
@@ -265,10 +291,11 @@ mod tests {
     }
 
     fn any_target() -> impl Strategy<Value = Target> {
-        let fit = prop_oneof![Just(None), (0..20usize).prop_map(Some)];
-        (1..50usize, fit, any::<bool>()).prop_map(|(size, more, bicubic)| {
-            let fit = more.map_or(Fit::Squash, |more| Fit::Crop(size + more));
-            Target::new(size, fit, if bicubic { Filter::Bicubic } else { Filter::Bilinear }).unwrap()
+        let middle = prop_oneof![Just(Middle::Even), Just(Middle::First)];
+        let more = prop_oneof![Just(0), 0..20usize];
+        (1..50usize, more, any::<bool>(), middle, any::<bool>()).prop_map(|(size, more, squash, middle, bicubic)| {
+            let fit = if squash { Fit::Squash(size + more) } else { Fit::Crop(size + more) };
+            Target::new(size, fit, middle, if bicubic { Filter::Bicubic } else { Filter::Bilinear }).unwrap()
         })
     }
 
@@ -302,7 +329,7 @@ mod tests {
     #[test]
     fn rows_between_the_passes_stay_few() {
         for (size, width, height) in [(4, 1, 100_000), (64, 4000, 2000), (64, 40, 4000)] {
-            let target = Target::new(size, Fit::Squash, Filter::Bicubic).unwrap();
+            let target = Target::new(size, Fit::Squash(size), Middle::Even, Filter::Bicubic).unwrap();
             let mut resizer = Resizer::new(target, Level::Scalar);
             let pixels = noise(1, BANDS * width * height);
             assert_eq!(resize(&mut resizer, width, height, &pixels), one_by_one(target, width, height, &pixels));
@@ -312,23 +339,26 @@ mod tests {
     }
 
     #[test]
-    fn the_square_is_cut_where_torchvision_cuts_it() {
-        let first = |width, height, size, side| {
-            let (horizontal, vertical) =
-                Target::new(size, Fit::Crop(side), Filter::Bicubic).unwrap().axes(width, height);
+    fn the_square_is_cut_where_torchvision_or_transformers_cuts_it() {
+        let first = |width, height, size, fit, middle| {
+            let (horizontal, vertical) = Target::new(size, fit, middle, Filter::Bicubic).unwrap().axes(width, height);
             ((horizontal.full, horizontal.first), (vertical.full, vertical.first))
         };
         // int(256 * 301 / 200) = 385; round(80.5) and round(161 / 2) are even.
-        assert_eq!(first(301, 200, 224, 256), ((385, 80), (256, 16)));
-        assert_eq!(first(200, 200, 224, 224), ((224, 0), (224, 0)));
-        assert_eq!(first(10, 23, 10, 10), ((10, 0), (23, 6)));
-        assert_eq!(first(10, 25, 10, 10), ((10, 0), (25, 8)));
+        assert_eq!(first(301, 200, 224, Fit::Crop(256), Middle::Even), ((385, 80), (256, 16)));
+        assert_eq!(first(200, 200, 224, Fit::Crop(224), Middle::Even), ((224, 0), (224, 0)));
+        assert_eq!(first(10, 23, 10, Fit::Crop(10), Middle::Even), ((10, 0), (23, 6)));
+        assert_eq!(first(10, 25, 10, Fit::Crop(10), Middle::Even), ((10, 0), (25, 8)));
+        assert_eq!(first(10, 25, 10, Fit::Crop(10), Middle::First), ((10, 0), (25, 7)));
+        assert_eq!(first(300, 20, 10, Fit::Squash(17), Middle::Even), ((17, 4), (17, 4)));
+        assert_eq!(first(300, 20, 10, Fit::Squash(17), Middle::First), ((17, 3), (17, 3)));
     }
 
     #[test]
     fn sizes_that_cannot_be() {
-        assert!(Target::new(0, Fit::Squash, Filter::Bicubic).is_err());
-        let message = Target::new(224, Fit::Crop(223), Filter::Bicubic).unwrap_err().to_string();
+        assert!(Target::new(0, Fit::Squash(0), Middle::Even, Filter::Bicubic).is_err());
+        assert!(Target::new(224, Fit::Squash(223), Middle::Even, Filter::Bicubic).is_err());
+        let message = Target::new(224, Fit::Crop(223), Middle::Even, Filter::Bicubic).unwrap_err().to_string();
         assert!(message.contains("resize_to=223") && message.contains("size=224"), "{message}");
         assert!(Filter::from_name("nearest").unwrap_err().to_string().contains("nearest"));
     }
