@@ -20,6 +20,7 @@ ORDER = [
     "validation",
     "options",
     "io",
+    "pixels",
     "concurrency",
     "charts",
     "registry",

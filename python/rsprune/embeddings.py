@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rsprune import _core
 from rsprune._core import Rows
 from rsprune.errors import DtypeError, EmptyInputError, ShapeError
+from rsprune.validation import as_array
 
 if TYPE_CHECKING:
     import torch
@@ -151,7 +152,7 @@ def _parts(embeds: Any) -> Iterator[Any]:
         for part in embeds:
             yield from _parts(part)
     elif hasattr(embeds, "__array__") and not isinstance(embeds, np.generic):
-        yield _array(np.asarray(embeds))
+        yield _array(as_array("embeddings", embeds))
     else:
         message = (
             f"a {type(embeds).__name__} holds no embeddings; expected an (N, D) array or tensor of floating numbers, "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Literal, TypedDict
@@ -15,14 +14,12 @@ from numpy.typing import NDArray
 from rsprune import _core
 from rsprune.errors import (
     ArgumentError,
-    CorruptImageError,
-    DtypeError,
     ImageError,
     ShapeError,
-    TruncatedImageError,
-    UnsupportedImageError,
     failure,
 )
+from rsprune.pixels import is_pillow, pillow_samples, samples
+from rsprune.validation import as_array
 
 __all__ = ["Gray", "entropy", "top_entropies"]
 
@@ -32,9 +29,6 @@ _Item = str | bytes | NDArray[np.uint8] | NDArray[np.uint16]
 # Images handed to the core at a time: enough to keep every core busy, few enough that an iterator of encoded images is
 # never held whole.
 _CHUNK = 4096
-
-# Characters of Pillow's message that an error repeats.
-_MAX_MESSAGE = 300
 
 
 class _Options(TypedDict):
@@ -139,7 +133,7 @@ def entropy(
         msg = f"images is a single {type(images).__name__}; pass a list: entropy([image])"
         raise ArgumentError(msg)
     if hasattr(images, "__array__"):
-        array = np.asarray(images)
+        array = as_array("images", images)
         if array.dtype.kind not in "OU":
             return _of_stack(array, options, raises=on_error == "raise")
         images = array.ravel().tolist()
@@ -166,18 +160,18 @@ def _of_items(images: Iterator[Any], options: _Options, max_pixels: int | None, 
 
 
 def _of_stack(array: NDArray[Any], options: _Options, *, raises: bool) -> NDArray[np.float64]:
-    _check_dtype(array, "images")
     if array.ndim not in (3, 4):
         msg = (
             f"images has shape {array.shape}; a stack of images is (N, H, W) or (N, H, W, C): one image is image[None]"
         )
         raise ShapeError(msg)
+    first = samples(array[:0], "images")
     _check_extent(array.shape[1:], "images", options)
-    if array.dtype.itemsize == 1:
-        _check_eight_bits(array, options)
+    if first.dtype.itemsize == 1:
+        _check_eight_bits(first, options)
     done = [np.empty(0)]
     for start in range(0, len(array), _CHUNK):
-        entropies, failures = _core.entropy_arrays(_native(array[start : start + _CHUNK]), **options)
+        entropies, failures = _core.entropy_arrays(samples(array[start : start + _CHUNK], "images"), **options)
         if failures and raises:
             i, kind, message = failures[0]
             raise _failed(kind, message, f"images[{start + i}]", options)
@@ -200,58 +194,22 @@ def _item(image: Any, name: str, options: _Options) -> _Item | ImageError:
         return os.fsdecode(image)
     if isinstance(image, (bytearray, memoryview)):
         return bytes(image)
-    pillow = sys.modules.get("PIL.Image")
-    if pillow is not None and isinstance(image, pillow.Image):
-        image = _pillow_samples(image, name, options)
-        if isinstance(image, ImageError):
-            return image
-    elif not isinstance(image, np.ndarray):
+    if is_pillow(image):
+        try:
+            # Pillow's gray of YCbCr is its first band.
+            image = pillow_samples(image, name, luma=options["bands"] is None and options["gray"] != "mean")
+        except ImageError as error:
+            return error
+    elif isinstance(image, np.ndarray):
+        image = samples(image, name)
+    else:
         msg = f"{name} is a {type(image).__name__}; expected a path, bytes, an array or a Pillow image"
         raise ArgumentError(msg)
-    _check_dtype(image, name)
     if image.ndim not in (2, 3):
         msg = f"{name} has shape {image.shape}; an image is (H, W) or (H, W, C)"
         raise ShapeError(msg)
     _check_extent(image.shape, name, options)
-    return np.ascontiguousarray(_native(image))
-
-
-def _pillow_samples(image: Any, name: str, options: _Options) -> NDArray[Any] | ImageError:
-    """Return the samples of a Pillow image, without alpha; palettes and rare modes become RGB."""
-    try:
-        if image.mode in ("1", "LA", "La") or (
-            # Pillow's gray of this mode is its first band.
-            image.mode == "YCbCr" and options["bands"] is None and options["gray"] != "mean"
-        ):
-            image = image.convert("L")
-        elif image.mode in ("P", "PA", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"):
-            image = image.convert("RGB")
-        return np.asarray(image)
-    except MemoryError:
-        raise
-    # Pillow reads the file here, and its decoders raise whatever comes up.
-    except Exception as cause:
-        return _pillow_error(cause, image.mode, name)
-
-
-def _pillow_error(cause: Exception, mode: str, name: str) -> ImageError:
-    """Return the error of a Pillow image that cannot be read: Pillow has a word, but no class, for each cause."""
-    message = f"{name}: a Pillow image of mode {mode}: {str(cause)[:_MAX_MESSAGE]}"
-    if "truncated" in message:
-        return TruncatedImageError(message)
-    if "conversion from" in message:
-        return UnsupportedImageError(message)
-    return CorruptImageError(message)
-
-
-def _native(array: NDArray[Any]) -> NDArray[Any]:
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
-
-
-def _check_dtype(array: NDArray[Any], name: str) -> None:
-    if array.dtype.kind != "u" or array.dtype.itemsize > 2:
-        msg = f"{name} is an array of {array.dtype}; expected uint8 or uint16: scale it first"
-        raise DtypeError(msg)
+    return np.ascontiguousarray(image)
 
 
 def _check_eight_bits(array: NDArray[Any], options: _Options) -> None:

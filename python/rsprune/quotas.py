@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rsprune import _core
 from rsprune.apportion import apportion
 from rsprune.errors import ArgumentError, BudgetError, DtypeError, ShapeError
+from rsprune.validation import as_array
 
 __all__ = ["GroupCounts", "Groups", "Quotas", "group_budgets", "read_groups", "select_in_groups"]
 
@@ -39,8 +40,7 @@ def read_groups(groups: Any, n: int) -> Groups:
     if isinstance(groups, Groups):
         return groups
     # A list of strings and numbers must not become strings: NaN would be a group of its own.
-    values = groups if hasattr(groups, "dtype") else np.asarray(groups, object)
-    values = np.asarray(values)
+    values = as_array("groups", groups if hasattr(groups, "dtype") else np.asarray(groups, object))
     if values.shape != (n,):
         message = f"groups of shape {values.shape}; expected one for each of {n} rows"
         raise ShapeError(message)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rsprune.errors import ArgumentError, BudgetError, DtypeError, ShapeError
 
 __all__ = [
+    "as_array",
     "budget_rows",
     "check_choice",
     "check_column",
@@ -136,6 +137,22 @@ def budget_rows(budget: Any, n: int) -> int:
     return min(rows, 2**63 - 1)
 
 
+def as_array(name: str, values: Any) -> NDArray[Any]:
+    """View values as an array.
+
+    Raises
+    ------
+    ArgumentError
+        Some are masked: NumPy drops the mask, and what lies under it would count.
+    """
+    parts = values if isinstance(values, list | tuple) else (values,)
+    masked = sum(int(np.ma.getmaskarray(part).sum()) for part in parts if isinstance(part, np.ma.MaskedArray))
+    if masked:
+        message = f"{name} is masked, and {masked} masked values would count: fill them with .filled(), or drop them"
+        raise ArgumentError(message)
+    return np.asarray(values)
+
+
 def check_column(
     name: str, values: Any, n: int | None = None, *, kinds: str = "fiu", expected: str = "numbers"
 ) -> NDArray[Any]:
@@ -147,8 +164,10 @@ def check_column(
         It is not one-dimensional, or not of ``n`` rows.
     DtypeError
         It is of another kind; ``expected`` says in words what was.
+    ArgumentError
+        It is masked.
     """
-    array = np.asarray(values)
+    array = as_array(name, values)
     if array.ndim != 1 or (n is not None and len(array) != n):
         message = f"{name} of shape {array.shape}; expected {'(rows,)' if n is None else f'({n},), a value a row'}"
         raise ShapeError(message)

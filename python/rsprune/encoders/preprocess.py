@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rsprune import _core
 from rsprune.errors import ArgumentError, DtypeError, ShapeError
+from rsprune.pixels import is_pillow, pillow_samples, samples
 from rsprune.sources import ImageData
 from rsprune.validation import check_choice, check_integer, check_number
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageLike", "Interpolation", "Mode", "Preprocessing", "core_image"]
 
-#: What is taken for an image: pixels (H, W), (H, W, 1) or (H, W, 3) uint8, an encoded file or its path, Pillow's.
-ImageLike: TypeAlias = "NDArray[np.uint8] | bytes | str | os.PathLike[str] | Image"
+#: What is taken for an image: pixels (H, W), (H, W, 1) or (H, W, 3), an encoded file or its path, Pillow's.
+ImageLike: TypeAlias = "NDArray[np.uint8] | NDArray[np.uint16] | bytes | str | os.PathLike[str] | Image"
 
 
 Interpolation = Literal["bicubic", "bilinear"]
@@ -139,28 +140,29 @@ class Preprocessing:
 
 
 def core_image(image: ImageLike) -> ImageData:
-    """Return the image as the core reads it; its pixels are copied only if they are not contiguous.
+    """Return the image as the core reads it; its pixels are copied only if they do not lie as the core takes them.
 
     Raises
     ------
     ShapeError
         For an array that is not (H, W), (H, W, 1) or (H, W, 3).
     DtypeError
-        For an array that is not uint8, or an object that is no image.
+        For an array that is neither uint8 nor uint16, a Pillow image of other samples, or an object that is no image.
+    ArgumentError
+        For a masked array.
+    ImageError
+        For an image that Pillow cannot read.
     """
     if isinstance(image, (str, bytes)):
         return image
     if isinstance(image, os.PathLike):
         return os.fsdecode(image)
-    if hasattr(image, "convert"):
-        return np.asarray(image.convert("RGB"))
-    if not isinstance(image, np.ndarray):
-        message = f"expected an image (uint8 array, encoded bytes, path or Pillow image), got {type(image).__name__}"
+    if not is_pillow(image) and not isinstance(image, np.ndarray):
+        message = f"expected an image (array, encoded bytes, path or Pillow image), got {type(image).__name__}"
         raise DtypeError(message)
-    if image.dtype != np.uint8:
-        message = f"expected uint8 pixels, got {image.dtype}: scale the values to 0..255 first"
-        raise DtypeError(message)
+    image = pillow_samples(image, "the image") if is_pillow(image) else samples(image, "the image")
     if not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3))) or not image.size:
         message = f"expected an image of shape (H, W), (H, W, 1) or (H, W, 3), got {image.shape}"
         raise ShapeError(message)
-    return np.ascontiguousarray(image)
+    pixels: NDArray[Any] = np.ascontiguousarray(image)
+    return pixels

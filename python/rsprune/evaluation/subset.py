@@ -19,7 +19,7 @@ from rsprune.evaluation.features import row_blocks, sample_rows
 from rsprune.evaluation.kid import Kernel, gaussian
 from rsprune.evaluation.statistics import Statistics, frechet_distance
 from rsprune.evaluation.vendi import effective_number
-from rsprune.validation import check_column, check_integer, check_number, check_threads
+from rsprune.validation import as_array, check_column, check_integer, check_number, check_threads
 
 __all__ = ["SubsetEvaluator", "SubsetMetrics"]
 
@@ -169,7 +169,7 @@ class SubsetEvaluator:
         return SubsetMetrics(**metrics)
 
     def _check(self, rows: Any) -> NDArray[np.int64]:
-        chosen = np.asarray(rows)
+        chosen = as_array("rows", rows)
         if chosen.ndim != 1 or chosen.dtype.kind not in "iu":
             message = f"rows of shape {chosen.shape} and {chosen.dtype}; expected row numbers (B,)"
             raise ArgumentError(message)

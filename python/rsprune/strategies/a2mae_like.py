@@ -11,6 +11,7 @@ from rsprune.errors import ArgumentError
 from rsprune.selection import Within
 from rsprune.strategies.base import Picked, Pool, strategy
 from rsprune.strategies.grouping import top_per_group, within_key
+from rsprune.validation import as_array
 
 __all__ = ["a2mae_like"]
 
@@ -41,7 +42,7 @@ def a2mae_like(pool: Pool, *, k: int | None = None, prior: Any = None, within: W
     sizes = np.bincount(labels, minlength=clusters.k)
     weights = np.ones(clusters.k)
     if prior is not None:
-        prior = np.asarray(prior, np.float64)
+        prior = as_array("prior", prior).astype(np.float64)
         if prior.shape != (pool.n,) or not (np.isfinite(prior) & (prior >= 0)).all():
             message = f"prior is of shape {prior.shape}; expected {pool.n} numbers of at least 0, one a row"
             raise ArgumentError(message)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune.errors import DtypeError, ShapeError
-from rsprune.validation import check_integer, check_number
+from rsprune.validation import as_array, check_integer, check_number
 
 __all__ = ["tdds"]
 
@@ -48,7 +48,7 @@ def tdds(logits: Any, *, window: int = 10, decay: float = 0.9) -> NDArray[np.flo
     ArgumentError
         ``window`` or ``decay`` out of range.
     """
-    logits = logits if isinstance(logits, np.ndarray) else np.asarray(logits)
+    logits = as_array("logits", logits)
     if logits.ndim != 3 or 0 in logits.shape:
         message = f"logits of shape {logits.shape}; expected (epochs, rows, classes)"
         raise ShapeError(message)
