@@ -15,9 +15,13 @@ from safetensors.torch import load_file, save_file
 import small_encoders as small
 from failures import raises
 from rsprune import errors
-from rsprune.encoders import checkpoints, encoder_names, load_encoder, registry, siglip
+from rsprune.encoders import DeviceOptions, checkpoints, encoder_names, load_encoder, registry, siglip
 from rsprune.encoders.convert import CONVERTIBLE, convert
+from rsprune.encoders.loader import embed_items
+from rsprune.encoders.preprocess import Preprocessing
 from rsprune.encoders.registry import ZOO, EncoderSpec
+from rsprune.encoders.torch_encoder import TorchEncoder
+from rsprune.sources import Item
 
 
 @pytest.fixture(autouse=True)
@@ -648,3 +652,61 @@ def test_architecture_whose_weights_nobody_publishes(monkeypatch):
     monkeypatch.setattr("timm.create_model", lambda *_, **__: model)
     with raises(errors.WeightsError, "resnet18", "timm:resnet18:<file>", "weights="):
         load("timm:resnet18")
+
+
+# --- tried out before the first image ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(published, tmp_path, value):
+    state = load_file(published / "model.safetensors")
+    state["vision_model.post_layernorm.weight"][3] = value
+    save_file(state, tmp_path / "model.safetensors")
+    for file in ("config.json", "preprocessor_config.json"):
+        (tmp_path / file).write_bytes((published / file).read_bytes())
+    with raises(errors.WeightsError, "model.safetensors", "NaN"):
+        load(f"hf:{tmp_path}")
+
+
+def encoder_of(module, dim=None):
+    return TorchEncoder(
+        "mine",
+        "linear",
+        module,
+        dim=dim,
+        preprocessing=Preprocessing(size=8, mean=(0, 0, 0), std=(1, 1, 1)),
+        weights={"file": "mine.pt", "sha256": ""},
+        options=DeviceOptions(device="cpu", precision="float32"),
+        versions={},
+    )
+
+
+def test_network_that_does_not_take_its_images():
+    flat = torch.nn.Flatten()
+    with raises(errors.EncoderError, "mine.pt", 8):
+        encoder_of(torch.nn.Sequential(flat, torch.nn.Linear(7, 4)))
+    with raises(errors.EncoderError, "mine.pt", 4, 5):
+        encoder_of(torch.nn.Sequential(flat, torch.nn.Linear(192, 4)), dim=5)
+    with raises(errors.EncoderError, "mine.pt"):
+        encoder_of(torch.nn.Conv2d(3, 3, 1))
+    assert encoder_of(torch.nn.Sequential(flat, torch.nn.Linear(192, 4))).dim == 4
+
+
+class Dark(torch.nn.Module):
+    """NaN for images that are black."""
+
+    def forward(self, x):
+        x = x.flatten(1)
+        return torch.where(x.sum(1, keepdim=True) == 0, torch.nan, x[:, :5])
+
+
+def test_image_without_an_embedding_is_a_failure_of_its_own():
+    encoder = encoder_of(Dark())
+    images = list(small.noise(6, 8))
+    images[2] = np.zeros_like(images[2])
+    blocks = list(embed_items(encoder, [Item(str(i), image) for i, image in enumerate(images)], batch_size=4))
+    assert np.concatenate([block.positions for block in blocks]).tolist() == [0, 1, 3, 4, 5]
+    assert [failure[:2] for block in blocks for failure in block.failures] == [(2, "not_finite")]
+    assert np.isfinite(np.concatenate([block.embeddings for block in blocks])).all()
+    with raises(errors.NotFiniteError, "images[2]"):
+        encoder.encode(images)

@@ -321,7 +321,7 @@ def test_a_killed_cache_goes_on_and_ends_with_the_same_bytes(kl, tmp_path, monke
 
     def dying(self, x):
         calls.append(1)
-        if len(calls) == 5:
+        if len(calls) == 7:
             raise Killed
         return encode(self, x)
 
@@ -332,7 +332,9 @@ def test_a_killed_cache_goes_on_and_ends_with_the_same_bytes(kl, tmp_path, monke
         LatentCache(tmp_path / "killed")
     done = len(calls)
     make(pool, kl, tmp_path / "killed")
-    assert len(calls) - done == 2  # the shards that were not done; each is one batch of two views
+    assert (
+        len(calls) - done == 4
+    )  # two views of what is tried out, and of the only batch of the shard that was not done
     assert files_of(tmp_path / "killed") == files_of(want)
 
 
@@ -372,3 +374,45 @@ def test_samples_that_are_not_there_are_refused(images, kl, tmp_path):
         cache.moments(np.array([3, 10]), np.zeros(2, bool))
     with raises(ArgumentError, "mirror"):
         cache.moments(np.array([3]), np.ones(1, bool))
+
+
+# --- latents that cannot be kept --------------------------------------------------------------------------------------
+
+
+class Faulty(Autoencoder):
+    """Pixels as latents; those of images brighter than ``above`` are multiplied by ``times``."""
+
+    def __init__(self, above, times):
+        super().__init__()
+        self.channels = self.latents = self.moments = 3
+        self.factor, self.above, self.times, self.seen = 1, above, times, 0
+        self.source = {"autoencoder": "faulty", "files": [{"file": "faulty.safetensors", "sha256": ""}]}
+
+    def encode(self, images):
+        self.seen += len(images)
+        bright = images.mean((1, 2, 3), keepdim=True) > self.above
+        return torch.where(bright, images * self.times, images)
+
+    def invert(self, latents):
+        return latents
+
+
+@pytest.mark.parametrize(("times", "value"), [(float("nan"), "NaN"), (1e6, 65504)])
+def test_latents_that_cannot_be_kept_are_found_before_the_first_image(images, tmp_path, times, value):
+    model = Faulty(-1, times)
+    with raises(WeightsError, "faulty.safetensors", value):
+        cache_latents(images, model, ImageTransform(16), out=tmp_path / "cache", progress=False)
+    assert model.seen == 2  # noise and its mirror image
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(("times", "value"), [(float("nan"), "NaN"), (1e6, 65504)])
+def test_latents_that_cannot_be_kept_end_the_cache_at_their_image(tmp_path, times, value):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(12):
+        Image.new("RGB", (16, 16), (250,) * 3 if i == 5 else (9 * i,) * 3).save(folder / f"{i:02d}.png")
+    model = Faulty(0.9, times)
+    with raises(WeightsError, "faulty.safetensors", "05.png", value):
+        cache_latents(folder, model, ImageTransform(16), out=tmp_path / "cache", batch_size=2, progress=False)
+    assert model.seen == 2 * (1 + 6)  # the third batch is the last

@@ -35,6 +35,7 @@ __all__ = [
     "MissingDependencyError",
     "MissingInputError",
     "NoValidPixelsError",
+    "NotFiniteError",
     "NotRegularFileError",
     "OutputError",
     "RspruneError",
@@ -249,6 +250,12 @@ class ValueRangeError(ImageError):
     """16-bit samples without ``valid_range=`` whose values do not use all 16 bits."""
 
     kind = "value_range"
+
+
+class NotFiniteError(ImageError):
+    """An image that an encoder maps to NaN or infinity."""
+
+    kind = "not_finite"
 
 
 _IMAGE_ERRORS: dict[str, type[ImageError]] = {error.kind: error for error in ImageError.__subclasses__()}

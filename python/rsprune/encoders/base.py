@@ -16,7 +16,7 @@ from rsprune.encoders.preprocess import ImageLike, Preprocessing, core_image
 from rsprune.errors import failure
 from rsprune.options import Options, option
 
-__all__ = ["DeviceOptions", "Encoder", "Precision"]
+__all__ = ["NOT_FINITE", "DeviceOptions", "Encoder", "Precision"]
 
 #: The numbers that a network computes with. "auto": bfloat16 where the device has instructions for it.
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -31,6 +31,10 @@ class DeviceOptions(Options):
     )
     precision: Precision = option("auto", help="What the encoder computes in. auto: bfloat16 where the device has it.")
     compile: bool = option(False, help="Compile the encoder: slow to start, faster afterwards.")
+
+
+#: Why an image has no embedding that the encoder could not make one of.
+NOT_FINITE = ("not_finite", "the encoder gives numbers for it that are not finite")
 
 
 class Encoder(ABC):
@@ -130,14 +134,17 @@ class Encoder(ABC):
         Raises
         ------
         ImageError, OSError, ShapeError, DtypeError
-            For the first image that is none. :func:`rsprune.encoders.loader.embed_items` reports such and goes on.
+            For the first image that is none, or has no embedding. :func:`rsprune.encoders.loader.embed_items` reports
+            such and goes on.
         """
         embeddings = np.empty((len(images), self.dim), np.float32)
 
         def encode(start: int) -> None:
             batch = images[start : start + self.batch_size]
             pixels = self.preprocess(batch, threads=1 if self.one_batch_per_core else None)
-            embeddings[start : start + len(batch)] = self.forward(pixels)
+            embeddings[start : start + len(batch)] = rows = self.forward(pixels)
+            for number in np.flatnonzero(~np.isfinite(rows).all(axis=1))[:1]:
+                raise failure(*NOT_FINITE, f"images[{start + number}]")
 
         with ThreadPoolExecutor(os.cpu_count() if self.one_batch_per_core else 1) as pool:
             list(pool.map(encode, range(0, len(images), self.batch_size)))

@@ -11,15 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune.concurrency import prefetch_map
-from rsprune.encoders.base import Encoder
+from rsprune.encoders.base import NOT_FINITE, Encoder
 from rsprune.errors import EncoderError
 from rsprune.sources import Item
 from rsprune.validation import check_integer
 
 __all__ = ["Embedded", "Failure", "check_finite", "embed_items"]
-
-#: Why an image has no embedding that the encoder could not make one of.
-NOT_FINITE = ("not_finite", "the encoder gives numbers for it that are not finite")
 
 
 class Failure(NamedTuple):

@@ -60,16 +60,11 @@ def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncod
     if layout == "trunk":
         state = {f"trunk.{key}": value for key, value in state.items()}
     visual = load_into(lambda: _tower(architecture), state, path)
-    preprocessing = _preprocessing(settings, architecture)
-    size = preprocessing.size
-    with torch.inference_mode():
-        dim = int(visual(torch.zeros(1, 3, size, size)).shape[1])
     return TorchEncoder(
         name if known else f"open_clip:{architecture}",
         f"{architecture} (open_clip)",
         visual,
-        dim=dim,
-        preprocessing=preprocessing,
+        preprocessing=_preprocessing(settings, architecture),
         weights=weights_provenance(path),
         options=options,
         versions={"open_clip": open_clip.__version__},

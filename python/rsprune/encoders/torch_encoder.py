@@ -19,7 +19,7 @@ from rsprune import _core
 from rsprune.concurrency import single_threaded
 from rsprune.encoders.base import DeviceOptions, Encoder, Precision
 from rsprune.encoders.preprocess import Preprocessing
-from rsprune.errors import EncoderError
+from rsprune.errors import EncoderError, WeightsError
 
 __all__ = ["TorchEncoder", "torch_devices"]
 
@@ -81,8 +81,8 @@ class TorchEncoder(Encoder):
         What it is known by here, and what its module is.
     model : torch.nn.Module
         With its weights in float32, in evaluation mode.
-    dim : int
-        D.
+    dim : int, optional
+        D, if it is known before the first image is embedded.
     preprocessing : Preprocessing
         What its weights were trained with.
     weights : dict
@@ -101,7 +101,7 @@ class TorchEncoder(Encoder):
         architecture: str,
         model: nn.Module,
         *,
-        dim: int,
+        dim: int | None = None,
         preprocessing: Preprocessing,
         weights: dict[str, str],
         options: DeviceOptions,
@@ -110,7 +110,6 @@ class TorchEncoder(Encoder):
     ) -> None:
         devices = torch_devices(options.device)
         self.name = name
-        self.dim = dim
         self.preprocessing = preprocessing
         self.device = ",".join(map(str, devices))
         self.one_batch_per_core = devices[0].type == "cpu"
@@ -131,6 +130,7 @@ class TorchEncoder(Encoder):
             run = torch.compile(module) if options.compile else module
             for _ in range(concurrency_on(device)):
                 self._replicas.put(_Replica(run, device, self._dtype, preprocessing))
+        self.dim = self._try_out(_Replica(module, device, self._dtype, preprocessing), dim)
         self.concurrency = self._replicas.qsize()
         self.batch_size = CPU_BATCH if self.one_batch_per_core else self._fitting_batch(devices)
 
@@ -164,6 +164,25 @@ class TorchEncoder(Encoder):
                 return np.concatenate(list(self._in_parts(replica, pixels)))
         finally:
             self._replicas.put(replica)
+
+    def _try_out(self, replica: _Replica, dim: int | None) -> int:
+        """Embed noise, before any image: what cannot work shows here. Return D."""
+        pixels = np.random.default_rng(0).integers(0, 256, (1, 3, self.size, self.size), np.uint8)
+        file = self._weights["file"]
+        try:
+            with torch.inference_mode():
+                rows = replica(pixels)
+        except Exception as error:  # of any layer, for any reason
+            message = f"{self.name} ({file}) cannot embed images of {self.size} px: {str(error).splitlines()[0]}"
+            raise EncoderError(message) from error
+        if rows.ndim != 2 or rows.shape[1] != (dim or rows.shape[1]):
+            message = f"{self.name} ({file}) gives embeddings of shape {rows.shape[1:]}, expected ({dim or 'D'},)"
+            raise EncoderError(message)
+        if not np.isfinite(rows).all():
+            why = "the weights are damaged" if self._dtype == torch.float32 else "try precision float32"
+            message = f"{self.name} gives NaN or infinity in {self._dtype} with the weights of {file}: {why}"
+            raise WeightsError(message)
+        return int(rows.shape[1])
 
     def _in_parts(self, replica: _Replica, pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.float32]]:
         """Compute a batch in as few parts as memory has room for."""

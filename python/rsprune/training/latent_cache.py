@@ -9,6 +9,7 @@ complete.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsprune.concurrency import prefetch_map
-from rsprune.errors import ArgumentError, ConfigMismatchError, EmptyInputError, UnfinishedRunError
+from rsprune.errors import ArgumentError, ConfigMismatchError, EmptyInputError, UnfinishedRunError, WeightsError
 from rsprune.io import atomic_write, digest, provenance_header, read_json, read_table, write_json, write_table
 from rsprune.runners import Progress, show_progress
 from rsprune.runs.config import source_config
@@ -145,6 +146,8 @@ def cache_latents(
         The run, or the folder, is of other images.
     ArgumentError
         The size is no multiple of the autoencoder's factor, or the channels are not the autoencoder's.
+    WeightsError
+        The latents of an image are NaN, or beyond the range of float16: nothing more is encoded then.
     EmptyInputError
         No image could be read.
     """
@@ -170,6 +173,8 @@ def cache_latents(
     }
     folder = RunFolder(out)
     encoder = ShardEncoder(folder.path / "latents", autoencoder.to(device), transform, mirror, batch_size)
+    noise = np.random.default_rng(0).integers(0, 256, (1, transform.size, transform.size, transform.channels), np.uint8)
+    encoder.moments(noise, ["noise"])
     with folder.lock(), show_progress(progress) as shown:
         shards = [shard for shard in images.shards if len(selection.rows[shard.name])]
         done = [shard for shard in shards if encoder.table(shard).exists()]
@@ -225,8 +230,11 @@ class ShardEncoder:
             np.lib.format.write_array_header_1_0(file, header)
             # A single thread decodes, so that the rows of the table keep their order.
             with closing(prefetch_map(read, images, self.batch_size, threads=1, depth=4)) as batches:
+                done = 0
                 for pixels in batches:
-                    file.write(self.moments(pixels).tobytes())
+                    batch = entries[done : done + len(pixels)]
+                    done += len(pixels)
+                    file.write(self.moments(pixels, [entry["key"] for entry in batch]).tobytes())
                     progress.advance(len(pixels))
         failed = np.array([entry["kind"] is not None for entry in entries], bool)
         if failed.any():
@@ -236,13 +244,24 @@ class ShardEncoder:
         write_table(self.table(shard), pa.Table.from_pylist(entries, schema=LATENT_SCHEMA), {**provenance_header()})
 
     @torch.inference_mode()
-    def moments(self, pixels: NDArray[np.uint8]) -> NDArray[np.float16]:
+    def moments(self, pixels: NDArray[np.uint8], keys: list[str]) -> NDArray[np.float16]:
         """Encode images (n, S, S, C), and their mirror images if wanted: float16 (n, views, M, h, w)."""
         device = next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
         images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
         views = [images, images.flip(3)] if self.mirror else [images]
         moments = torch.stack([self.model.encode(view) for view in views], dim=1)
         out: NDArray[np.float16] = moments.to(torch.float16).cpu().numpy()
+        # The logarithm of a variance may be infinite: it is clamped where it is used.
+        wrong = np.isnan(out).any(axis=(1, 2, 3, 4)) | np.isinf(out[:, :, : self.model.latents]).any(axis=(1, 2, 3, 4))
+        if wrong.any():
+            at = int(wrong.argmax())
+            largest = float(moments[at].abs().max())
+            what = "NaN" if math.isnan(largest) else f"up to {largest:g}, and float16 ends at 65504"
+            files = ", ".join(file["file"] for file in self.model.source.get("files", ()))
+            message = (
+                f"the autoencoder ({files}) maps {keys[at]} to latents of {what}: the weights are damaged or others'"
+            )
+            raise WeightsError(message)
         return out
 
 
