@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rsprune import _core
 from rsprune._core import Rows
 from rsprune.errors import DtypeError, EmptyInputError, ShapeError
+from rsprune.io import check_pointer
 from rsprune.validation import as_array
 
 if TYPE_CHECKING:
@@ -138,7 +139,9 @@ def _parts(embeds: Any) -> Iterator[Any]:
     """Take ``embeds`` apart: arrays that the core reads, paths of files, and tensors on other devices."""
     if isinstance(embeds, str | os.PathLike):
         path = Path(embeds)
-        yield from _shards(path) if path.is_dir() else [path]
+        for file in _shards(path) if path.is_dir() else [path]:
+            check_pointer(file)
+            yield file
     elif _is_tensor(embeds):
         yield _tensor(embeds)
     elif isinstance(embeds, list | tuple) and embeds and _is_listed(embeds[0]):

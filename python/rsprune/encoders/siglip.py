@@ -6,7 +6,6 @@ which neither timm nor open_clip gives the architecture of that name by default 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +17,15 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from rsprune.encoders.base import DeviceOptions
-from rsprune.encoders.checkpoints import fetch, image_tower, load_into, read_state, weights_provenance
+from rsprune.encoders.checkpoints import (
+    fetch,
+    image_tower,
+    load_into,
+    read_config,
+    read_state,
+    weights_files,
+    weights_provenance,
+)
 from rsprune.encoders.preprocess import Preprocessing
 from rsprune.encoders.registry import ZOO
 from rsprune.encoders.remap import Rename, layer, remap_state_dict
@@ -99,16 +106,14 @@ def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncod
     path = weights or fetch(name, known.repository, known.file)
     if path.is_dir():
         check_config(path, shape)
-        path = next(
-            (path / file for file in (known.file, "open_clip_model.safetensors") if (path / file).is_file()), path
-        )
+    paths = weights_files(path, known.file, "open_clip_model.safetensors")
     return TorchEncoder(
         name,
         f"{known.architecture} (timm, {shape.hidden_act})",
-        load_tower(shape, path),
+        load_tower(shape, *paths),
         dim=shape.hidden_size,
         preprocessing=Preprocessing(size=shape.image_size, mean=(127.5,) * 3, std=(127.5,) * 3),
-        weights=weights_provenance(path),
+        weights=weights_provenance(*paths),
         options=options,
         versions={"timm": timm.__version__},
     )
@@ -119,7 +124,7 @@ def check_config(folder: Path, shape: SiglipShape) -> None:
     path = folder / "config.json"
     if not path.is_file():
         return
-    found = SiglipShape.of(json.loads(path.read_text()), path)
+    found = SiglipShape.of(read_config(path), path)
     for field in SiglipShape.__slots__:
         if getattr(found, field) != getattr(shape, field):
             message = f"{path} says {field} {getattr(found, field)!r}, expected {getattr(shape, field)!r}"

@@ -9,7 +9,7 @@ import timm
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
 from rsprune.encoders.base import DeviceOptions
-from rsprune.encoders.checkpoints import fetch, load_into, read_state, weights_provenance
+from rsprune.encoders.checkpoints import fetch, load_into, read_state, weights_files, weights_provenance
 from rsprune.encoders.preprocess import Interpolation, Mode, Preprocessing
 from rsprune.encoders.registry import ZOO
 from rsprune.encoders.torch_encoder import TorchEncoder
@@ -58,16 +58,17 @@ def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncod
             message = f"timm publishes no weights of {architecture}: write timm:{architecture}:<file>, or pass weights="
             raise WeightsError(message)
         path = fetch(name.replace(":", "-"), settings["hf_hub_id"], "model.safetensors")
+    paths = weights_files(path, "model.safetensors", "pytorch_model.bin")
     data = timm.data.resolve_model_data_config(model)
     if known:
         data["input_size"] = (3, known.size, known.size)
     return TorchEncoder(
         name if known else f"timm:{architecture}",
         f"{architecture} (timm)",
-        load_into(create, _renamed(read_state(path), model), path),
+        load_into(create, _renamed(read_state(*paths), model), paths[0]),
         dim=model.head_hidden_size if hasattr(model, "head_hidden_size") else model.num_features,
         preprocessing=_preprocessing(data, architecture),
-        weights=weights_provenance(path),
+        weights=weights_provenance(*paths),
         options=options,
         versions={"timm": timm.__version__},
     )

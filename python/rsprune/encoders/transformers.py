@@ -6,7 +6,6 @@ remote-sensing encoders are published in.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -21,7 +20,15 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from rsprune.encoders.base import DeviceOptions
-from rsprune.encoders.checkpoints import INDEX, fetch, image_tower, load_into, read_state, weights_provenance
+from rsprune.encoders.checkpoints import (
+    fetch,
+    image_tower,
+    load_into,
+    read_config,
+    read_state,
+    weights_files,
+    weights_provenance,
+)
 from rsprune.encoders.processors import preprocessing
 from rsprune.encoders.remap import Rename, clip_blocks, layer, remap_state_dict
 from rsprune.encoders.siglip import SiglipShape, load_tower
@@ -65,13 +72,13 @@ def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncod
     def get(file: str) -> Path:
         return folder / file if folder.is_dir() else fetch(name.replace("/", "-"), rest, file)
 
-    config = read_json(get(CONFIG))
+    config = read_config(get(CONFIG))
     kind = str(config.get("model_type", "")).removesuffix("_vision_model").removesuffix("_with_projection")
     if kind not in MODELS:
         message = f"{folder / CONFIG} describes a {kind or 'nameless'!r} model; known are {', '.join(MODELS)}"
         raise WeightsError(message)
     pixels = preprocessing(*processor(get), kind)
-    paths = shards(get) if folder.is_dir() and not (folder / WEIGHTS_FILES[0]).is_file() else [get(WEIGHTS_FILES[0])]
+    paths = weights_files(folder, *WEIGHTS_FILES) if folder.is_dir() else [get(WEIGHTS_FILES[0])]
     module, dim = MODELS[kind](config, paths, pixels.size)
     return TorchEncoder(
         f"hf:{rest}",
@@ -89,28 +96,10 @@ def processor(get: Callable[[str], Path]) -> tuple[dict[str, Any], Path]:
     """Read the configuration of the image processor; also return its file."""
     try:
         path = get(PROCESSORS)
-        nested = read_json(path).get(NESTED) if path.is_file() else None
+        nested = read_config(path).get(NESTED) if path.is_file() else None
     except WeightsError:  # a repository without that file
         nested = None
-    return (nested, path) if isinstance(nested, dict) else (read_json(get(PROCESSOR)), get(PROCESSOR))
-
-
-def shards(get: Callable[[str], Path]) -> list[Path]:
-    """List the files that hold the weights of a folder without ``model.safetensors``."""
-    index = get(INDEX)
-    if index.is_file():
-        return [get(file) for file in sorted(set(read_json(index)["weight_map"].values()))]
-    return [get(WEIGHTS_FILES[1])]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read one of the folder's descriptions, or raise a :class:`WeightsError`."""
-    try:
-        value: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        message = f"cannot read {path}: {error}"
-        raise WeightsError(message) from error
-    return value
+    return (nested, path) if isinstance(nested, dict) else (read_config(get(PROCESSOR)), get(PROCESSOR))
 
 
 def check_size(takes: int, size: int, path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune.errors import DuplicateKeyError, EmptyInputError, SourceError
+from rsprune.io import check_pointer
 from rsprune.sources.base import Source
 from rsprune.sources.filesystem import open_text
 from rsprune.sources.image_files import SEPARATOR, FileSource, NamedFile
@@ -124,6 +125,7 @@ def _is_passed_over(line: str) -> bool:
 
 def _rows_of(path: Path) -> Iterator[tuple[int, str, str]]:
     """Yield the number of each line that lists a file, its path, and its label."""
+    check_pointer(path)
     with open_text(path, encoding="utf-8-sig") as file:
         try:
             if path.suffix.lower() == ".csv":

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Literal, TextIO
 import numpy as np
 
 from rsprune.errors import FormatError, NotRegularFileError
+from rsprune.io import check_pointer
 
 __all__ = [
     "check_regular",
@@ -64,8 +65,9 @@ def open_text(path: Path, encoding: str = "utf-8") -> TextIO:
 
 
 def check_regular(path: Path) -> None:
-    """Raise what :func:`open_regular` would, before another library opens a path."""
+    """Raise what :func:`open_regular` would, or a FormatError, before another library opens a path."""
     os.close(_open(path))
+    check_pointer(path)
 
 
 def load_array(path: Path, mmap_mode: Literal["r"] | None = None) -> Any:

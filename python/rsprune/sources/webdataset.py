@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 from urllib.parse import quote
 
 from rsprune.errors import FormatError, SourceError
+from rsprune.io import check_pointer
 from rsprune.sources.base import Item, Shard, SkippedFilesWarning, Source, check_rows, describe_skipped
 from rsprune.sources.filesystem import open_regular, regular_size
 from rsprune.sources.formats import HEAD, IMAGE_EXTENSIONS, OTHER_EXTENSIONS, is_image
@@ -155,6 +156,7 @@ class TarSource(Source):
         return {"kind": "webdataset", "shards": shards} | ({"field": self._field} if self._field else {})
 
     def _content(self, fd: int, path: Path) -> _Content:
+        check_pointer(path)
         samples: dict[str, _Sample] = {}
         skipped: Counter[str] = Counter()
         for number, member in enumerate(members(fd, str(path))):

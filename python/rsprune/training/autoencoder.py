@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from rsprune.encoders.checkpoints import load_into, raise_mismatch, read_state, weights_provenance
 from rsprune.errors import ArgumentError, FormatError, WeightsError
-from rsprune.io import read_json
+from rsprune.io import check_pointer, read_json
 
 __all__ = ["Autoencoder", "expected_moments", "load_autoencoder", "sample_posterior"]
 
@@ -296,6 +296,8 @@ def open_diffusers(folder: Path) -> DiffusersAutoencoder:
         message = f"{folder} shifts and scales each latent channel by itself, which is not supported"
         raise FormatError(message)
     weights = sorted(path for kind in ("*.safetensors", "*.bin") for path in folder.glob(kind))
+    for path in weights:
+        check_pointer(path, WeightsError)
     if not weights:
         message = f"no weights in {folder}: expected diffusion_pytorch_model.safetensors or .bin"
         raise WeightsError(message)

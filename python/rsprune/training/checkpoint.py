@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rsprune.encoders.checkpoints import raise_mismatch, state_dict_mismatches
 from rsprune.errors import ConfigMismatchError, WeightsError
-from rsprune.io import atomic_write, config_diff
+from rsprune.io import atomic_write, check_pointer, config_diff
 from rsprune.training.config import Which
 from rsprune.training.dit import SIZES, DiT
 
@@ -99,6 +99,7 @@ def read_checkpoint(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
     if not path.is_file():
         message = f"no checkpoint at {path}"
         raise WeightsError(message)
+    check_pointer(path, WeightsError)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
