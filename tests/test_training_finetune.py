@@ -8,8 +8,8 @@ from PIL import Image
 import scenes
 from failures import raises, warns
 from rsprune.errors import ArgumentError, SourceError
-from rsprune.evaluation.evaluate import pair_names
 from rsprune.evaluation.images import open_images
+from rsprune.evaluation.pairs import pair_rows
 from rsprune.runners import NoProgress
 from rsprune.training.autoencoder import load_autoencoder
 from rsprune.training.checkpoint import load_dit, read_checkpoint
@@ -231,7 +231,9 @@ def test_a_fine_tuned_network_draws_from_conditions(second, base, tmp_path, monk
             assert np.array_equal(original, real.resize((8, 8), Image.Resampling.BICUBIC))
     assert len(keys) == 3
     made, found = (open_images(tmp_path / "drawn" / name) for name in ("images", "originals"))
-    assert pair_names(made, found) == ["000000.png", "000001.png", "000002.png"]
+    names, rows = pair_rows(made, found)
+    assert names == ["000000.png", "000001.png", "000002.png"]
+    assert list(rows) == [0, 1, 2]
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     sample_run(tuned.checkpoint, out=".", condition=source, **options)

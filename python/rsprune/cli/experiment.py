@@ -68,15 +68,13 @@ def command(
     check_installed()
     from rsprune.experiments.experiment import experiment
 
-    collection, labelled = (
-        pool or from_data("--pool", "pool-*.tar"),
-        reference or from_data("--reference", "reference*.tar"),
-    )
+    collection = pool or from_data("--pool", "pool-*.tar")
+    scenes = reference or from_data("--reference", "reference*.tar")
     with common.watch(quiet, json) as observer:
         result = experiment(
             name,
             common.one_or_many(collection),
-            by_name(labelled),
+            by_name(scenes),
             out=out or Path(f"experiments-{scale}"),
             scale=scale,
             changes=parse_settings(changes or []),

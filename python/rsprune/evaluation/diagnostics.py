@@ -171,7 +171,7 @@ def redundancy(embeds: Any, *, sample: int = 16_384, seed: int = 0, threads: int
     rows = as_rows(embeds)
     valid = np.flatnonzero(rows.valid(check_threads(threads)))
     if len(valid) < 2:
-        message = f"{len(valid)} valid rows; expected at least 2"
+        message = f"the number of valid rows is {len(valid)}; expected at least 2"
         raise ArgumentError(message)
     drawn = valid[sample_rows(check_integer("sample", sample, minimum=2), len(valid), seed)]
     some = Rows([rows.take(drawn)])

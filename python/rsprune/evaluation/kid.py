@@ -92,7 +92,7 @@ def kernel_distance(
     check_integer("subsets", subsets)
     check_integer("subset_size", subset_size, minimum=2)
     if (fewest := min(len(x), len(y))) < subset_size:
-        message = f"subset_size is {subset_size}, but a set has only {fewest} rows; lower it"
+        message = f"subset_size is {subset_size}; expected at most the number of rows of the smaller set, {fewest}"
         raise ArgumentError(message)
     # The two sets draw apart: equal sets would otherwise be compared with themselves.
     values = []

@@ -46,7 +46,7 @@ def prdc(real: Any, generated: Any, *, k: int = 5) -> Manifolds:
     check_integer("k", k)
     for name, rows in (("real", x), ("generated", y)):
         if len(rows) <= k:
-            message = f"k is {k}, but there are only {len(rows)} {name} rows; lower it"
+            message = f"k is {k}; expected less than the number of {name} rows, {len(rows)}"
             raise ArgumentError(message)
     real_balls, generated_balls = _radii(x, k), _radii(y, k)
     balls_of = np.zeros(len(y), np.int64)

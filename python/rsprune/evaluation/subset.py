@@ -175,7 +175,7 @@ class SubsetEvaluator:
             raise ArgumentError(message)
         chosen = np.sort(chosen.astype(np.int64))
         if len(chosen) < 2:
-            message = f"a subset of {len(chosen)} rows; expected at least 2"
+            message = f"the number of selected rows is {len(chosen)}; expected at least 2"
             raise EmptyInputError(message)
         if chosen[0] < 0 or chosen[-1] >= len(self.valid) or (np.diff(chosen) == 0).any():
             message = f"rows must be from 0 to {len(self.valid) - 1}, each once"
@@ -200,7 +200,7 @@ class _Set:
 
     def __init__(self, rows: NDArray[Any], k: int, threads: int | None) -> None:
         if len(rows) <= k:
-            message = f"k is {k}, but there are only {len(rows)} rows; lower it"
+            message = f"k is {k}; expected less than the number of rows, {len(rows)}"
             raise ArgumentError(message)
         # Those of float64 are normalized before they are rounded, as the search does.
         self.numbers: NDArray[np.float32] = rows if rows.dtype == np.float32 else unit(rows).astype(np.float32)

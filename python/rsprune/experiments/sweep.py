@@ -12,6 +12,7 @@ from rsprune.evaluation.diagnostics import Redundancy, Trial, redundancy, sweep
 from rsprune.experiments.pool import EmbeddedPool
 from rsprune.experiments.tables import Column, csv_table, markdown_table, text_table, write_results
 from rsprune.io import check_output_folder
+from rsprune.report.html import plural
 from rsprune.selection import budget_rows
 
 __all__ = ["Diagnosis", "diagnose"]
@@ -119,7 +120,8 @@ def diagnose(
     trials = sweep(reference, pool.embeds, ks, keep=budget, seeds=range(seed, seed + seeds), threads=threads)
     head = (
         pool.describe(),
-        f"reference: {len(reference):,} images, a fifth of them held out; budget {budget:,}; {seeds} seeds",
+        f"reference: {len(reference):,} images, a fifth of them held out; budget {budget:,}; "
+        f"{plural(seeds, 'seed', 'seeds')}",
     )
     found = Diagnosis(out, head, tuple(trials), redundancy(pool.embeds, seed=seed, threads=threads))
     write_results(found.path / "sweep", found.describe(), found.markdown(), found.csv(), found.figure())

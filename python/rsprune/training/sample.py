@@ -148,7 +148,7 @@ def sample_run(
                 place.with_name(f"{place.name}-conditions"), mirror=False, device=str(device), progress=shown
             )
             if options.images > len(cache):
-                message = f"{options.images} images cannot be drawn from {len(cache)} conditions"
+                message = f"images is {options.images}; expected at most the number of conditions, {len(cache)}"
                 raise ArgumentError(message)
             config |= {"condition": cache.config}
 

@@ -39,7 +39,7 @@ class ImageTransform:
             message = f"size={self.size} is no multiple of the factor {self.downscale}"
             raise ArgumentError(message)
         if self.bands is not None and len(self.bands) != self.channels:
-            message = f"{len(self.bands)} bands for images of {self.channels} channels: {self.bands}"
+            message = f"bands is {self.bands}; expected as many as channels, {self.channels}"
             raise ArgumentError(message)
 
     @classmethod
