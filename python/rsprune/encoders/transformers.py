@@ -33,7 +33,7 @@ from rsprune.encoders.processors import preprocessing
 from rsprune.encoders.remap import Rename, clip_blocks, layer, remap_state_dict
 from rsprune.encoders.siglip import SiglipShape, load_tower
 from rsprune.encoders.torch_encoder import TorchEncoder
-from rsprune.errors import WeightsError
+from rsprune.errors import MissingDependencyError, WeightsError
 
 __all__ = ["build"]
 
@@ -97,7 +97,7 @@ def processor(get: Callable[[str], Path]) -> tuple[dict[str, Any], Path]:
     try:
         path = get(PROCESSORS)
         nested = read_config(path).get(NESTED) if path.is_file() else None
-    except WeightsError:  # a repository without that file
+    except (WeightsError, MissingDependencyError):  # a repository without that file
         nested = None
     return (nested, path) if isinstance(nested, dict) else (read_config(get(PROCESSOR)), get(PROCESSOR))
 
