@@ -29,6 +29,7 @@ __all__ = [
     "EncoderMismatchError",
     "FormatError",
     "ImageError",
+    "ImageMemoryError",
     "ImageTooLargeError",
     "InvalidRowError",
     "KeyMismatchError",
@@ -232,6 +233,12 @@ class ImageTooLargeError(ImageError):
     """More declared pixels than the limit."""
 
     kind = "too_large"
+
+
+class ImageMemoryError(ImageError):
+    """Not as much memory as the pixels take."""
+
+    kind = "out_of_memory"
 
 
 class NoValidPixelsError(ImageError):

@@ -175,7 +175,7 @@ def group_budgets(
         if share > pools[i] and strict:
             message = (
                 f"a quota of {share} rows for the group {names[i]!r}, which has only {pools[i]} to select from: lower "
-                "it, or pass strict=False to take all of them"
+                "it, or pass strict=False (--no-strict) to take all of them"
             )
             raise BudgetError(message)
         if share < held[i]:

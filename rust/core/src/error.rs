@@ -127,6 +127,12 @@ pub enum ImageError {
         /// The limit in force.
         limit: u64,
     },
+    /// Not as much memory as the pixels take.
+    #[error("there is no memory for {bytes} bytes of pixels")]
+    OutOfMemory {
+        /// How much was asked for.
+        bytes: u64,
+    },
     /// Every pixel is nodata.
     #[error("every pixel is nodata")]
     NoValidPixels,
@@ -156,6 +162,7 @@ impl ImageError {
             Self::Corrupt { .. } => "corrupt",
             Self::Unsupported { .. } => "unsupported",
             Self::TooLarge { .. } => "too_large",
+            Self::OutOfMemory { .. } => "out_of_memory",
             Self::NoValidPixels => "no_valid_pixels",
             Self::Bands(_) => "bands",
             Self::ValueRange { .. } => "value_range",

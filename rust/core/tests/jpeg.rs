@@ -72,8 +72,9 @@ fn memory_that_was_used_before_changes_nothing() {
 fn rows_come_in_order_and_once() {
     struct Rows(Option<(usize, usize, Color)>, Vec<u8>);
     impl RowSink for Rows {
-        fn start(&mut self, width: usize, height: usize, color: Color) {
+        fn start(&mut self, width: usize, height: usize, color: Color) -> Result<(), ImageError> {
             assert_eq!(self.0.replace((width, height, color)), None);
+            Ok(())
         }
         fn row(&mut self, planes: [&[u8]; 4]) {
             self.1.extend_from_slice(planes[0]);

@@ -26,6 +26,7 @@ mod python {
     import_exception!(rsprune.errors, CorruptImageError);
     import_exception!(rsprune.errors, UnsupportedImageError);
     import_exception!(rsprune.errors, ImageTooLargeError);
+    import_exception!(rsprune.errors, ImageMemoryError);
     import_exception!(rsprune.errors, NoValidPixelsError);
     import_exception!(rsprune.errors, BandsError);
     import_exception!(rsprune.errors, ValueRangeError);
@@ -49,7 +50,7 @@ pub fn to_py(py: Python<'_>, error: Error) -> PyErr {
             return match source.raw_os_error() {
                 Some(number) => {
                     let reason = std::io::Error::from_raw_os_error(number).to_string();
-                    PyOSError::new_err((number, reason, path.clone()))
+                    PyOSError::new_err((number, reason, path.display().to_string()))
                 }
                 None => PyOSError::new_err(message),
             };
@@ -69,6 +70,7 @@ fn image_class<'py>(py: Python<'py>, cause: &ImageError) -> Bound<'py, PyType> {
         ImageError::Corrupt { .. } => py.get_type::<python::CorruptImageError>(),
         ImageError::Unsupported { .. } => py.get_type::<python::UnsupportedImageError>(),
         ImageError::TooLarge { .. } => py.get_type::<python::ImageTooLargeError>(),
+        ImageError::OutOfMemory { .. } => py.get_type::<python::ImageMemoryError>(),
         ImageError::NoValidPixels => py.get_type::<python::NoValidPixelsError>(),
         ImageError::Bands(_) => py.get_type::<python::BandsError>(),
         ImageError::ValueRange { .. } => py.get_type::<python::ValueRangeError>(),

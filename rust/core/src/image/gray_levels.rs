@@ -1,6 +1,7 @@
 //! Reduces an image's samples to gray levels: bands are chosen, 16 bits become 8, nodata is left out, colors become gray.
 
 use super::gray::{self, Gray};
+use super::memory;
 use super::quantize::{Quantizer, ValuesSeen};
 use super::{ImageRef, Output, Result, Rgb, SamplesRef, bands};
 use crate::error::{Error, ImageError};
@@ -122,7 +123,8 @@ impl GrayOptions {
     pub fn rgb(&self, image: ImageRef<'_>) -> Result<Rgb> {
         let chosen = self.rgb_bands(image.bands)?;
         self.check_range(image.samples, image.bands, &chosen)?;
-        let mut samples = vec![0; 3 * image.width * image.height];
+        let mut samples = Vec::new();
+        memory::resize(&mut samples, 3 * image.width * image.height, 0)?;
         self.write_rgb(image.samples, image.bands, chosen, &mut samples);
         Ok(Rgb { width: image.width, height: image.height, samples })
     }

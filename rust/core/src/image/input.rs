@@ -1,10 +1,11 @@
 //! Images as callers hold them: encoded in memory, in files, or as arrays.
 
 use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use super::{GrayOptions, ImageRef, LevelSink, Limits, Output, Result, Scratch, decode, gray_levels};
-use crate::error::Error;
+use crate::error::{Error, ImageError};
 use crate::files::open_regular;
 use crate::runtime::parallel::Par;
 
@@ -32,13 +33,13 @@ impl Input<'_> {
         scratch: &mut Scratch,
         sink: &mut impl LevelSink,
     ) -> Result<(), Error> {
-        match self {
+        contained(scratch, |scratch| match self {
             Self::Array(image) => Ok(options.gray_levels(image, sink)?),
             Self::Bytes(bytes) => Ok(gray_levels(bytes, options, limits, scratch, sink)?),
             Self::Path(path) => {
                 with_file(path, scratch, |bytes, scratch| gray_levels(bytes, options, limits, scratch, sink))
             }
-        }
+        })
     }
 
     /// The image's chosen bands as RGB; it is read and decoded if need be.
@@ -49,12 +50,27 @@ impl Input<'_> {
     pub fn rgb(self, options: &GrayOptions, limits: &Limits, scratch: &mut Scratch) -> Result<Rgb, Error> {
         let rgb =
             |bytes: &[u8], scratch: &mut Scratch| options.rgb(decode(bytes, Output::Native, limits, scratch)?.as_ref());
-        match self {
+        contained(scratch, |scratch| match self {
             Self::Array(image) => Ok(options.rgb(image)?),
             Self::Bytes(bytes) => Ok(rgb(bytes, scratch)?),
             Self::Path(path) => with_file(path, scratch, rgb),
-        }
+        })
     }
+}
+
+/// Works on one image: a panic of its decoder becomes its error, and the memory that was counted for it is given back.
+pub(super) fn contained<T>(
+    scratch: &mut Scratch,
+    work: impl FnOnce(&mut Scratch) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let outcome = catch_unwind(AssertUnwindSafe(|| work(scratch)));
+    scratch.release();
+    outcome.unwrap_or_else(|panic| {
+        *scratch = Scratch::default();
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        let detail = format!("its decoder failed: {}", text.unwrap_or("no reason given"));
+        Err(Error::Image(ImageError::Corrupt { format: "image", detail }))
+    })
 }
 
 /// What one file leaves of its buffer to the next. The rest is given back.
@@ -115,4 +131,17 @@ pub fn rgb_from_inputs(
     par: &Par<'_>,
 ) -> Result<Vec<Result<Rgb, Error>>, Error> {
     par.map(inputs.len(), Scratch::default, |scratch, i| Ok(inputs[i].rgb(options, limits, scratch)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_the_error_of_its_image() {
+        let mut scratch = Scratch::default();
+        let error = contained(&mut scratch, |_| -> Result<(), Error> { panic!("capacity overflow") }).unwrap_err();
+        assert_eq!(error.to_string(), "corrupt image: its decoder failed: capacity overflow");
+        assert_eq!(contained(&mut scratch, |_| Ok(3)).unwrap(), 3);
+    }
 }

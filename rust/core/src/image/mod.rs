@@ -6,6 +6,7 @@ pub mod gray;
 mod gray_levels;
 mod input;
 pub mod jpeg;
+mod memory;
 mod png;
 pub mod quantize;
 pub mod resize;
@@ -17,6 +18,7 @@ pub use input::{Input, Rgb, rgb_from_inputs};
 pub use jpeg::Output;
 
 use crate::error::ImageError;
+use memory::Memory;
 
 /// The result of decoding.
 pub type Result<T, E = ImageError> = std::result::Result<T, E>;
@@ -112,6 +114,15 @@ impl Limits {
 pub struct Scratch {
     jpeg: jpeg::Scratch,
     file: Vec<u8>,
+    memory: Memory,
+}
+
+impl Scratch {
+    /// Gives back the memory that was counted for the last image.
+    fn release(&mut self) {
+        self.memory.release();
+        self.jpeg.memory.release();
+    }
 }
 
 /// The formats that are read.
@@ -147,11 +158,12 @@ impl Format {
 ///
 /// Every [`ImageError`] but those of reduction: nodata and bands.
 pub fn decode(bytes: &[u8], output: Output, limits: &Limits, scratch: &mut Scratch) -> Result<Image> {
+    scratch.release();
     match Format::sniff(bytes)? {
         Format::Jpeg => jpeg::decode(bytes, output, limits, &mut scratch.jpeg),
-        Format::Png => png::decode(bytes, limits),
-        Format::Tiff => tiff::decode(bytes, limits),
-        Format::WebP => webp::decode(bytes, limits),
+        Format::Png => png::decode(bytes, limits, &mut scratch.memory),
+        Format::Tiff => tiff::decode(bytes, limits, &mut scratch.memory),
+        Format::WebP => webp::decode(bytes, limits, &mut scratch.memory),
     }
 }
 
@@ -167,6 +179,7 @@ pub fn gray_levels(
     scratch: &mut Scratch,
     sink: &mut impl LevelSink,
 ) -> Result<()> {
+    scratch.release();
     match Format::sniff(bytes)? {
         Format::Jpeg => jpeg::gray_levels(bytes, options, limits, &mut scratch.jpeg, sink),
         _ => options.gray_levels(decode(bytes, options.output(), limits, scratch)?.as_ref(), sink),

@@ -2,8 +2,9 @@
 
 use std::io::Cursor;
 
-use png::{BitDepth, ColorType, Decoder, DecodingError, InterlaceInfo, Transformations, expand_interlaced_row};
+use png::{BitDepth, ColorType, Decoder, DecodingError, InterlaceInfo, Reader, Transformations, expand_interlaced_row};
 
+use super::memory::Memory;
 use super::{Image, Limits, Result, Samples};
 use crate::error::ImageError;
 
@@ -14,7 +15,7 @@ const MAX_RATIO: u64 = 258 * 4;
 
 /// Decodes a PNG image of any kind: palettes become RGB, alpha is dropped without blending, 1, 2 and 4 bits a sample are
 /// scaled to 0..=255, 16 bits are kept.
-pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Image> {
+pub fn decode(bytes: &[u8], limits: &Limits, memory: &mut Memory) -> Result<Image> {
     let mut decoder = decoder(bytes);
     let (width, height) = decoder.read_header_info().map_err(cause)?.size();
     limits.check(width.into(), height.into())?;
@@ -25,14 +26,6 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Image> {
     if (reader.info().raw_bytes() as u64) / MAX_RATIO > bytes.len() as u64 {
         return Err(truncated());
     }
-    let mut data = vec![0; size];
-    if let Err(error) = reader.next_frame(&mut data) {
-        // All rows may be there, though nothing that belongs behind them is.
-        if !ends_early(&error) || !read_rows(bytes, &mut data)? {
-            return Err(cause(error));
-        }
-    }
-
     let (color, depth) = reader.output_color_type();
     let (stored, bands) = match color {
         ColorType::Grayscale => (1, 1),
@@ -40,14 +33,33 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Image> {
         ColorType::Rgba => (4, 3),
         ColorType::Rgb | ColorType::Indexed => (3, 3),
     };
-    let samples = match depth {
-        BitDepth::Sixteen => {
-            let wide = data.chunks_exact(2).map(|s| u16::from_be_bytes([s[0], s[1]])).collect();
-            Samples::U16(drop_trailing(wide, stored, bands))
-        }
-        _ => Samples::U8(drop_trailing(data, stored, bands)),
+    let samples = if depth == BitDepth::Sixteen {
+        let mut samples: Vec<u16> = memory.zeroed(size / 2)?;
+        read_frame(&mut reader, bytes, bytes_of(&mut samples))?;
+        samples.iter_mut().for_each(|sample| *sample = u16::from_be(*sample));
+        Samples::U16(drop_trailing(samples, stored, bands))
+    } else {
+        let mut samples = memory.zeroed(size)?;
+        read_frame(&mut reader, bytes, &mut samples)?;
+        Samples::U8(drop_trailing(samples, stored, bands))
     };
     Ok(Image { width: width as usize, height: height as usize, bands, samples })
+}
+
+/// Reads all rows into `data`.
+fn read_frame(reader: &mut Reader<Cursor<&[u8]>>, bytes: &[u8], data: &mut [u8]) -> Result<()> {
+    match reader.next_frame(data) {
+        Ok(_) => Ok(()),
+        // All rows may be there, though nothing that belongs behind them is.
+        Err(error) if ends_early(&error) && read_rows(bytes, data)? => Ok(()),
+        Err(error) => Err(cause(error)),
+    }
+}
+
+/// The bytes that samples lie in.
+fn bytes_of(samples: &mut [u16]) -> &mut [u8] {
+    // SAFETY: any bytes are samples, bytes need no alignment, and the slice covers the same memory, borrowed as long.
+    unsafe { std::slice::from_raw_parts_mut(samples.as_mut_ptr().cast(), size_of_val(samples)) }
 }
 
 fn decoder(bytes: &[u8]) -> Decoder<Cursor<&[u8]>> {
@@ -132,9 +144,9 @@ mod tests {
             (&include_bytes!("../../tests/images/rgba.png")[..], false),
             (include_bytes!("../../tests/images/interlaced16.png"), true),
         ] {
-            let whole = decode(file, &Limits::default()).unwrap();
+            let whole = decode(file, &Limits::default(), &mut Memory::default()).unwrap();
             assert_eq!(decoder(file).read_header_info().unwrap().interlaced, adam7);
-            let rows = |end: usize| decode(&file[..end], &Limits::default());
+            let rows = |end: usize| decode(&file[..end], &Limits::default(), &mut Memory::default());
             // Without IEND; without the checksum of the last IDAT and that of its stream besides.
             for missing in [1, 4, 12, 13, 16, 17, 20] {
                 assert_eq!(rows(file.len() - missing), Ok(whole.clone()), "{missing}");

@@ -4,6 +4,7 @@ use std::io::Cursor;
 
 use image_webp::{DecodingError, WebPDecoder};
 
+use super::memory::Memory;
 use super::png::drop_trailing;
 use super::{Image, Limits, Result, Samples};
 use crate::error::ImageError;
@@ -11,7 +12,7 @@ use crate::error::ImageError;
 const FORMAT: &str = "WebP";
 
 /// Decodes a still WebP image, lossy or lossless, to RGB. Alpha is dropped without blending.
-pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Image> {
+pub fn decode(bytes: &[u8], limits: &Limits, memory: &mut Memory) -> Result<Image> {
     check_length(bytes)?;
     let patched = without_false_promises(bytes);
     let bytes = patched.as_deref().unwrap_or(bytes);
@@ -25,7 +26,9 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Image> {
     let (width, height) = decoder.dimensions();
     limits.check(width.into(), height.into())?;
     let size = decoder.output_buffer_size().ok_or(DecodingError::ImageTooLarge).map_err(cause)?;
-    let mut data = vec![0; size];
+    // The decoder holds planes, or pixels of four bytes, beside what it returns, and does not ask for them.
+    memory.probe(2 * size)?;
+    let mut data = memory.zeroed(size)?;
     decoder.read_image(&mut data).map_err(cause)?;
     let stored = if decoder.has_alpha() { 4 } else { 3 };
     let samples = Samples::U8(drop_trailing(data, stored, 3));
@@ -93,7 +96,7 @@ mod tests {
 
     /// A still in the extended format, with these flags.
     fn extended(still: &[u8], flags: u8) -> Vec<u8> {
-        let image = decode(still, &Limits::default()).unwrap();
+        let image = decode(still, &Limits::default(), &mut Memory::default()).unwrap();
         let (width, height) = (image.width as u32 - 1, image.height as u32 - 1);
         let header = [&[flags, 0, 0, 0][..], &width.to_le_bytes()[..3], &height.to_le_bytes()[..3]].concat();
         let chunks = [b"WEBPVP8X\x0a\0\0\0", &header[..], &still[12..]].concat();
@@ -105,9 +108,13 @@ mod tests {
         for still in
             [&include_bytes!("../../tests/images/lossy.webp")[..], include_bytes!("../../tests/images/lossless.webp")]
         {
-            let whole = decode(still, &Limits::default());
+            let whole = decode(still, &Limits::default(), &mut Memory::default());
             for flags in 0..64 {
-                assert_eq!(decode(&extended(still, flags), &Limits::default()), whole, "flags {flags:#x}");
+                assert_eq!(
+                    decode(&extended(still, flags), &Limits::default(), &mut Memory::default()),
+                    whole,
+                    "flags {flags:#x}"
+                );
             }
         }
     }

@@ -117,7 +117,7 @@ impl Covered {
         for i in 0..n {
             for other in edges(i) {
                 if other.row as usize >= n {
-                    return Err(Error::Argument(format!("row {i} has neighbour {}; there are {n} rows", other.row)));
+                    return Err(Error::Argument(format!("row {i} has neighbor {}; there are {n} rows", other.row)));
                 }
                 starts[other.row as usize + 1] += 1;
             }

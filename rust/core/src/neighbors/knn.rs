@@ -34,7 +34,7 @@ pub fn knn(
     par: &Par<'_>,
 ) -> Result<Vec<Neighbor>> {
     if k == 0 {
-        return Err(Error::Argument("k is 0; expected at least 1 neighbour".into()));
+        return Err(Error::Argument("k is 0; expected at least 1 neighbor".into()));
     }
     check_dim(queries, base)?;
     check_count(base)?;

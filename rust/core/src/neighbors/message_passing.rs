@@ -86,7 +86,7 @@ impl Graph {
         for (i, list) in neighbors.chunks_exact(k).enumerate() {
             for other in list.iter().filter(|other| other.row != NO_ROW && other.row as usize != i) {
                 if other.row as usize >= n {
-                    return Err(Error::Argument(format!("row {i} has neighbour {}; there are {n} rows", other.row)));
+                    return Err(Error::Argument(format!("row {i} has neighbor {}; there are {n} rows", other.row)));
                 }
                 directed.push((i as u32, other.row, other.similarity));
                 directed.push((other.row, i as u32, other.similarity));

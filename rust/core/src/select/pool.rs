@@ -102,7 +102,7 @@ impl<'a> Pool<'a> {
         let invalid = self.invalid.len();
         Err(Error::Budget(format!(
             "a budget of {budget} rows, but only {pool} of {} can be selected ({invalid} invalid, {} excluded); lower \
-             it, or pass strict=False to get all of them",
+             it, or pass strict=False (--no-strict) to get all of them",
             self.rows(),
             self.rows() - invalid - pool,
         )))

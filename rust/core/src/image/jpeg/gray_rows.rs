@@ -67,11 +67,12 @@ impl<L: LevelSink> GrayRows<'_, L> {
 }
 
 impl<L: LevelSink> RowSink for GrayRows<'_, L> {
-    fn start(&mut self, width: usize, _: usize, color: Color) {
+    fn start(&mut self, width: usize, _: usize, color: Color) -> Result<()> {
         (self.width, self.color) = (width, color);
         let weighted = color == Color::YCbCr && self.options.gray() != Gray::Mean;
         self.direct = self.options.takes_all(color.bands()) && (color == Color::Gray || weighted);
         self.samples.clear();
+        Ok(())
     }
 
     fn row(&mut self, planes: [&[u8]; MAX_COMPONENTS]) {

@@ -40,6 +40,7 @@ pub use gray_rows::gray_levels;
 pub use row_output::RowSink;
 pub(super) use {color::interleave, frame::MAX_COMPONENTS};
 
+use super::memory::{self, Memory};
 use super::{Image, Limits, Result, Samples};
 use crate::error::ImageError;
 use crate::runtime::cpu::{self, Level};
@@ -65,6 +66,7 @@ pub struct Scratch {
     strips: Strips,
     /// Rows on their way to levels.
     samples: Vec<u8>,
+    pub(super) memory: Memory,
 }
 
 /// Decodes a file.
@@ -169,7 +171,7 @@ impl Decoding<'_> {
         segments.read(self.bytes, markers.position(), layout.segments(interval));
         let mut reader = Reader::new(segments, interval)?;
         let mut coder = tables.sequential(scan);
-        sink.start(frame.width, frame.height, self.plan.color);
+        sink.start(frame.width, frame.height, self.plan.color)?;
         for mcu_row in 0..frame.mcus_down {
             blocks.clear();
             blocks.resize(count, [0; 64]);
@@ -191,11 +193,11 @@ impl Decoding<'_> {
         scratch: &mut Scratch,
         sink: &mut impl RowSink,
     ) -> Result<()> {
-        let Scratch { tables, segments, blocks, strips, .. } = scratch;
+        let Scratch { tables, segments, blocks, strips, memory, .. } = scratch;
         let frame = markers.frame()?;
         let (places, count) = self.plan.places(frame, frame.mcus_down);
         blocks.clear();
-        blocks.resize(count, [0; 64]);
+        memory.resize(blocks, count, [0; 64])?;
         let mut progress = Progress::new();
         let mut next = Next::Scan(first);
         while let Next::Scan(scan) = next {
@@ -210,7 +212,7 @@ impl Decoding<'_> {
         if !complete && !matches!(next, Next::EndOfImage) {
             return Err(truncated("the file ends before its last scan"));
         }
-        sink.start(frame.width, frame.height, self.plan.color);
+        sink.start(frame.width, frame.height, self.plan.color)?;
         if !complete && smoothing::applies(frame, &progress) {
             self.emit_smoothed(frame, &progress, &places, blocks, strips, sink);
             return Ok(());
@@ -367,11 +369,11 @@ impl<'a> Interleave<'a> {
 }
 
 impl RowSink for Interleave<'_> {
-    fn start(&mut self, width: usize, height: usize, color: Color) {
+    fn start(&mut self, width: usize, height: usize, color: Color) -> Result<()> {
         (self.width, self.height, self.color) = (width, height, color);
         self.bands = color.bands();
         // What is there already is overwritten, not cleared.
-        self.samples.resize(width * height * self.bands, 0);
+        memory::resize(self.samples, width * height * self.bands, 0)
     }
 
     fn row(&mut self, planes: [&[u8]; MAX_COMPONENTS]) {

@@ -11,7 +11,10 @@ use crate::runtime::cpu::Level;
 /// Takes an image's rows as they are finished.
 pub trait RowSink {
     /// Called once, before the first row.
-    fn start(&mut self, width: usize, height: usize, color: Color);
+    ///
+    /// # Errors
+    /// [`ImageError::OutOfMemory`](crate::error::ImageError::OutOfMemory).
+    fn start(&mut self, width: usize, height: usize, color: Color) -> Result<()>;
 
     /// Takes the next row: one slice of `width` samples for each component of the color space.
     fn row(&mut self, planes: [&[u8]; MAX_COMPONENTS]);

@@ -3,6 +3,7 @@
 use super::kernels::{self, BANDS, OVERHANG, Rows, RowsMut, STRIP};
 use super::weights::{Axis, Filter, Weights};
 use super::{fit, kernels::LANES};
+use crate::image::Result;
 use crate::runtime::cpu::Level;
 
 /// Rows that wait to be resized together.
@@ -24,11 +25,11 @@ impl Horizontal {
     }
 
     /// Starts the next image.
-    pub fn start(&mut self, axis: Axis) {
+    pub fn start(&mut self, axis: Axis) -> Result<()> {
         self.weights.set(axis);
         (self.width, self.waiting) = (axis.input, 0);
         let stride = self.stride();
-        fit(&mut self.strip, STRIP * stride);
+        fit(&mut self.strip, STRIP * stride)
     }
 
     /// The place of the next row, to be written by the caller.

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{Resizer, Target};
 use crate::error::{Error, ImageError, Result};
-use crate::image::input::with_file;
+use crate::image::input::{contained, with_file};
 use crate::image::jpeg::{self, Color, MAX_COMPONENTS, RowSink};
 use crate::image::{self, Format, GrayOptions, ImageRef, Input, Limits, Output, SamplesRef, Scratch, decode};
 use crate::runtime::cpu::{self, Level};
@@ -36,7 +36,8 @@ pub fn resize_inputs(
         target.bytes(),
         || (Scratch::default(), Vec::new(), Resizer::new(target, level)),
         |(scratch, line, resizer), i, out| {
-            if let Err(error) = (Pixels { level, options, resizer, line, out }).of_input(inputs[i], limits, scratch) {
+            let pixels = Pixels { level, options, resizer, line, out: &mut *out };
+            if let Err(error) = contained(scratch, |scratch| pixels.of_input(inputs[i], limits, scratch)) {
                 out.fill(0);
                 failures.lock().unwrap_or_else(PoisonError::into_inner).push((i, error));
             }
@@ -83,7 +84,7 @@ impl Pixels<'_> {
         if width == 0 || height == 0 {
             return Err(ImageError::NoValidPixels);
         }
-        self.resizer.start(width, height);
+        self.resizer.start(width, height)?;
         for y in 0..height {
             let row = y * width * bands..(y + 1) * width * bands;
             let samples = match samples {
@@ -108,11 +109,11 @@ struct JpegRows<'a> {
 }
 
 impl RowSink for JpegRows<'_> {
-    fn start(&mut self, width: usize, height: usize, color: Color) {
+    fn start(&mut self, width: usize, height: usize, color: Color) -> image::Result<()> {
         (self.width, self.color) = (width, color);
         self.chosen = self.pixels.options.rgb_bands(color.bands());
         self.direct = color.bands() == 3 && self.chosen == Ok([0, 1, 2]);
-        self.pixels.resizer.start(width, height);
+        self.pixels.resizer.start(width, height)
     }
 
     fn row(&mut self, planes: [&[u8]; MAX_COMPONENTS]) {

@@ -16,6 +16,7 @@ use vertical::Vertical;
 use weights::Axis;
 
 use crate::error::{Error, Result};
+use crate::image::{self, memory};
 use crate::runtime::cpu::Level;
 
 pub use images::resize_inputs;
@@ -146,12 +147,16 @@ impl Resizer {
     }
 
     /// Starts the next image, of at least one pixel.
-    pub fn start(&mut self, width: usize, height: usize) {
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::OutOfMemory`](crate::error::ImageError::OutOfMemory).
+    pub fn start(&mut self, width: usize, height: usize) -> image::Result<()> {
         let (horizontal, vertical) = self.target.axes(width, height);
         (self.width, self.row) = (width, 0);
         self.vertical_first = goes_vertical_first(horizontal, vertical);
-        self.horizontal.start(horizontal);
-        self.vertical.start(vertical, if self.vertical_first { BANDS * width } else { BANDS * self.target.size });
+        self.horizontal.start(horizontal)?;
+        self.vertical.start(vertical, if self.vertical_first { BANDS * width } else { BANDS * self.target.size })
     }
 
     /// Takes the next row: `write` sets all of its samples, interleaved. It is not called for a row that does not count.
@@ -205,10 +210,10 @@ fn goes_vertical_first(horizontal: Axis, vertical: Axis) -> bool {
 }
 
 /// Makes a buffer so long. What it held has no meaning.
-fn fit(buffer: &mut Vec<u8>, length: usize) {
+fn fit(buffer: &mut Vec<u8>, length: usize) -> image::Result<()> {
     buffer.truncate(length);
     buffer.shrink_to(KEPT_BYTES);
-    buffer.resize(length, 0);
+    memory::resize(buffer, length, 0)
 }
 
 #[cfg(test)]
@@ -272,7 +277,7 @@ mod tests {
 
     fn resize(resizer: &mut Resizer, width: usize, height: usize, pixels: &[u8]) -> Vec<u8> {
         let mut out = vec![1; resizer.target.bytes()];
-        resizer.start(width, height);
+        resizer.start(width, height).unwrap();
         for row in pixels.chunks_exact(BANDS * width).take(height) {
             resizer.push(&mut out, |to| to.copy_from_slice(row));
         }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::fit;
 use super::kernels::{self, GROUP, LANES, Rows, RowsMut, STRIP};
 use super::weights::{Axis, Filter, Weights};
+use crate::image::Result;
 use crate::runtime::cpu::Level;
 
 /// Rows that are kept besides those that a row of the output is made of, so that the rest is seldom moved.
@@ -33,12 +34,12 @@ impl Vertical {
     }
 
     /// Starts the next image, whose rows are `length` bytes long.
-    pub fn start(&mut self, axis: Axis, length: usize) {
+    pub fn start(&mut self, axis: Axis, length: usize) -> Result<()> {
         self.weights.set(axis);
         // A byte to spare behind each, which the horizontal pass overwrites.
         self.stride = (length + 1).next_multiple_of(LANES);
         (self.oldest, self.held, self.done) = (self.weights.needed().start, 0, 0);
-        fit(&mut self.rows, (self.weights.longest() + SLACK) * self.stride);
+        fit(&mut self.rows, (self.weights.longest() + SLACK) * self.stride)
     }
 
     /// The rows that count.

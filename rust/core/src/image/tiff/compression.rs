@@ -5,6 +5,7 @@ use weezl::decode::Decoder;
 use weezl::{BitOrder, LzwStatus};
 
 use super::{Result, corrupt, unsupported};
+use crate::image::memory::Memory;
 
 /// How strips and tiles are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,11 +58,20 @@ impl Compression {
 
     /// The first `size` bytes that `data` holds; `buffer` is where they are unpacked. Writers may fill up the last strip with
     /// rows that lie outside the image.
-    pub fn decompress<'a>(self, data: &'a [u8], size: usize, buffer: &'a mut Vec<u8>) -> Result<&'a [u8]> {
+    pub fn decompress<'a>(
+        self,
+        data: &'a [u8],
+        size: usize,
+        buffer: &'a mut Vec<u8>,
+        memory: &mut Memory,
+    ) -> Result<&'a [u8]> {
         if self == Self::None {
             return Ok(&data[..size]);
         }
         buffer.clear();
+        if size > buffer.capacity() {
+            memory.resize(buffer, size, 0)?;
+        }
         buffer.resize(size, 0);
         let filled = match self {
             Self::Lzw => unpack_lzw(data, buffer)?,
@@ -170,7 +180,10 @@ mod tests {
         let expected =
             b"\xaa\xaa\xaa\x80\x00\x2a\xaa\xaa\xaa\xaa\x80\x00\x2a\x22\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa";
         let mut buffer = Vec::new();
-        assert_eq!(Compression::PackBits.decompress(packed, 24, &mut buffer), Ok(&expected[..]));
+        assert_eq!(
+            Compression::PackBits.decompress(packed, 24, &mut buffer, &mut Memory::default()),
+            Ok(&expected[..])
+        );
     }
 
     #[test]
@@ -184,21 +197,21 @@ mod tests {
         for (compression, packed) in [(Compression::Deflate, deflate), (Compression::Lzw, lzw)] {
             for size in [1, 2500, 4999, 5000] {
                 assert_eq!(
-                    compression.decompress(&packed, size, &mut Vec::new()),
+                    compression.decompress(&packed, size, &mut Vec::new(), &mut Memory::default()),
                     Ok(&rows[..size]),
                     "{compression:?}"
                 );
             }
-            assert!(compression.decompress(&packed, 5001, &mut Vec::new()).is_err());
+            assert!(compression.decompress(&packed, 5001, &mut Vec::new(), &mut Memory::default()).is_err());
         }
     }
 
     #[test]
     fn short_data_is_corrupt() {
         for packed in [&b""[..], b"\xfe", b"\x05ab"] {
-            assert!(Compression::PackBits.decompress(packed, 24, &mut Vec::new()).is_err());
+            assert!(Compression::PackBits.decompress(packed, 24, &mut Vec::new(), &mut Memory::default()).is_err());
         }
-        assert!(Compression::Deflate.decompress(b"\x78\x9c", 4, &mut Vec::new()).is_err());
-        assert!(Compression::Lzw.decompress(b"\x80", 4, &mut Vec::new()).is_err());
+        assert!(Compression::Deflate.decompress(b"\x78\x9c", 4, &mut Vec::new(), &mut Memory::default()).is_err());
+        assert!(Compression::Lzw.decompress(b"\x80", 4, &mut Vec::new(), &mut Memory::default()).is_err());
     }
 }

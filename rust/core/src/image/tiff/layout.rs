@@ -45,6 +45,9 @@ const FREE_HOLES: u64 = 64 << 20;
 /// Bytes that a tile may hold however small its image is; others hold no more than a few images.
 const FREE_TILE: u64 = 16 << 20;
 
+/// Bytes that all tiles together may hold however small their image is: unpacking them takes half a second.
+const FREE_TILES: u64 = 256 << 20;
+
 /// The whole image, cut into chunks: strips or tiles.
 #[derive(Debug)]
 pub struct Layout {
@@ -181,11 +184,12 @@ impl Layout {
     /// Fails unless the file can hold what it declares: the image is not asked memory for before. Data expands by no more
     /// than its compression allows, and a file of many holes has their offsets at least.
     pub fn check_size(&self, file: File<'_>) -> Result<()> {
-        let mut holes = 0;
+        let (mut holes, mut total) = (0, 0);
         let image = (self.width * self.height * self.bands * self.bits.div_ceil(8) as usize) as u64;
         for chunk in self.chunks() {
             let size = self.chunk_bytes(&chunk) as u64;
-            if size > FREE_TILE && size / 4 > image {
+            total += size;
+            if (size > FREE_TILE && size / 4 > image) || (total > FREE_TILES && total / 4 > image) {
                 return Err(corrupt(format!(
                     "tiles {} pixels wide for an image of {} x {}",
                     self.chunk_width, self.width, self.height
@@ -276,7 +280,7 @@ fn read_photometric(directory: &Directory<'_>, bits: u64, bands: u64) -> Result<
         5 => "CMYK",
         6 => "YCbCr",
         8..=10 => "CIE L*a*b*",
-        _ => "this colour space",
+        _ => "this color space",
     };
     Err(unsupported(format!("{space}; convert it to RGB")))
 }

@@ -14,6 +14,7 @@ use directory::File;
 use layout::{Layout, Photometric};
 use sample::Sample;
 
+use super::memory::Memory;
 use super::png::drop_trailing;
 use super::{Image, Limits, Result, Samples};
 use crate::error::ImageError;
@@ -34,7 +35,7 @@ fn unsupported(detail: impl Into<String>) -> ImageError {
 
 /// Decodes the image of a TIFF file: all its bands, whatever its ExtraSamples call them, but an alpha band beside a single
 /// gray one. A palette becomes RGB; fewer than 8 bits a sample are scaled to 0..=255.
-pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Image> {
+pub fn decode(bytes: &[u8], limits: &Limits, memory: &mut Memory) -> Result<Image> {
     let (file, first) = File::open(bytes)?;
     let pages = pages::of_image(file, first)?;
     let layouts: Vec<_> = pages.iter().map(|page| Layout::read(page, limits)).collect::<Result<_>>()?;
@@ -46,12 +47,15 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Image> {
     layouts.iter().try_for_each(|layout| layout.check_size(file))?;
     let bands = if more.is_empty() { layout.bands } else { layouts.len() };
     let samples = match layout.bits {
-        16 => Samples::U16(assemble(&layouts, bands, file)?),
-        _ => Samples::U8(assemble(&layouts, bands, file)?),
+        16 => Samples::U16(assemble(&layouts, bands, file, memory)?),
+        _ => Samples::U8(assemble(&layouts, bands, file, memory)?),
     };
     let (bands, samples) = match (&layout.photometric, samples) {
         (Photometric::Palette(colors), Samples::U8(indices)) => {
-            (3, Samples::U8(indices.iter().flat_map(|&index| colors[usize::from(index)]).collect()))
+            let mut rgb = memory.zeroed(3 * indices.len())?;
+            let pixels = rgb.as_chunks_mut::<3>().0.iter_mut();
+            pixels.zip(indices).for_each(|(pixel, index)| *pixel = colors[usize::from(index)]);
+            (3, Samples::U8(rgb))
         }
         (_, Samples::U8(samples)) if layout.gray_alpha => (1, Samples::U8(drop_trailing(samples, 2, 1))),
         (_, Samples::U16(samples)) if layout.gray_alpha => (1, Samples::U16(drop_trailing(samples, 2, 1))),
@@ -61,8 +65,8 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Image> {
 }
 
 /// Reads all strips or tiles of one page, or of one a band, into one interleaved array.
-fn assemble<T: Sample>(pages: &[Layout], bands: usize, file: File<'_>) -> Result<Vec<T>> {
-    let mut image = vec![T::default(); pages[0].width * pages[0].height * bands];
+fn assemble<T: Sample>(pages: &[Layout], bands: usize, file: File<'_>, memory: &mut Memory) -> Result<Vec<T>> {
+    let mut image = memory.zeroed(pages[0].width * pages[0].height * bands)?;
     let (mut row, mut decompressed) = (Vec::new(), Vec::new());
     for (first, layout) in pages.iter().enumerate() {
         let finish = |sample: T| {
@@ -91,7 +95,7 @@ fn assemble<T: Sample>(pages: &[Layout], bands: usize, file: File<'_>) -> Result
                 rows.for_each(|y| put(y, None));
                 continue;
             };
-            let data = layout.compression.decompress(data, layout.chunk_bytes(&chunk), &mut decompressed)?;
+            let data = layout.compression.decompress(data, layout.chunk_bytes(&chunk), &mut decompressed, memory)?;
             for (y, line) in rows.zip(data.chunks_exact(layout.row_bytes)) {
                 T::unpack(line, layout, &mut row);
                 if layout.differenced {
