@@ -27,7 +27,8 @@ pub struct Memory {
 impl Memory {
     /// Counts `bytes` more. The first large ones of an image wait until others have given back enough.
     pub fn claim(&mut self, bytes: usize) {
-        let bytes = bytes as u64;
+        // What no machine has is refused when it is asked for; here it must not overflow the sum.
+        let bytes = (bytes as u64).min(1 << 50);
         if bytes < LARGE {
             return;
         }
