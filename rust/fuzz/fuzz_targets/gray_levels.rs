@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use rsprune_core::entropy::Histogram;
 use rsprune_core::image::gray::Gray;
-use rsprune_core::image::{Limits, GrayOptions, Scratch, decode, gray_levels};
+use rsprune_core::image::{GrayOptions, Limits, Scratch, decode, gray_levels};
+use rsprune_fuzz::MAX_PIXELS;
 
 /// Every rule, as most images are read and with all that can be asked for.
 static OPTIONS: LazyLock<Vec<GrayOptions>> = LazyLock::new(|| {
@@ -22,7 +23,7 @@ static OPTIONS: LazyLock<Vec<GrayOptions>> = LazyLock::new(|| {
 
 // Rows that are reduced as they are decoded give the levels of the whole image.
 fuzz_target!(|file: &[u8]| {
-    let limits = Limits { max_pixels: 1 << 20 };
+    let limits = Limits { max_pixels: MAX_PIXELS };
     let mut scratch = Scratch::default();
     for options in &*OPTIONS {
         let (mut by_rows, mut whole) = (Histogram::default(), Histogram::default());

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use rsprune_core::rows::{Block, Rows};
+use rsprune_fuzz as _;
 
 static FILE: LazyLock<PathBuf> =
     LazyLock::new(|| std::env::temp_dir().join(format!("rsprune-fuzz-{}.npy", std::process::id())));

@@ -55,44 +55,54 @@ impl Compression {
     pub fn predicts(self) -> bool {
         matches!(self, Self::Lzw | Self::Deflate)
     }
+}
 
-    /// The first `size` bytes that `data` holds; `buffer` is where they are unpacked. Writers may fill up the last strip with
-    /// rows that lie outside the image.
-    pub fn decompress<'a>(
-        self,
-        data: &'a [u8],
-        size: usize,
-        buffer: &'a mut Vec<u8>,
-        memory: &mut Memory,
-    ) -> Result<&'a [u8]> {
-        if self == Self::None {
+/// Unpacks strips and tiles one after the other. A file may have millions of them: what unpacking one takes is kept for the
+/// next.
+pub struct Unpacker {
+    compression: Compression,
+    buffer: Vec<u8>,
+    inflate: Decompress,
+    lzw: Decoder,
+}
+
+impl Unpacker {
+    /// For data of that compression.
+    pub fn new(compression: Compression) -> Self {
+        let lzw = Decoder::with_tiff_size_switch(BitOrder::Msb, 8);
+        Unpacker { compression, buffer: Vec::new(), inflate: Decompress::new(true), lzw }
+    }
+
+    /// The first `size` bytes that `data` holds. Writers may fill up the last strip with rows that lie outside the image.
+    pub fn unpack<'a>(&'a mut self, data: &'a [u8], size: usize, memory: &mut Memory) -> Result<&'a [u8]> {
+        if self.compression == Compression::None {
             return Ok(&data[..size]);
         }
-        buffer.clear();
-        if size > buffer.capacity() {
-            memory.resize(buffer, size, 0)?;
+        self.buffer.clear();
+        if size > self.buffer.capacity() {
+            memory.resize(&mut self.buffer, size, 0)?;
         }
-        buffer.resize(size, 0);
-        let filled = match self {
-            Self::Lzw => unpack_lzw(data, buffer)?,
-            Self::Deflate => unpack_deflate(data, buffer)?,
-            _ => unpack_packbits(data, buffer),
+        self.buffer.resize(size, 0);
+        let filled = match self.compression {
+            Compression::Lzw => unpack_lzw(&mut self.lzw, data, &mut self.buffer)?,
+            Compression::Deflate => unpack_deflate(&mut self.inflate, data, &mut self.buffer)?,
+            _ => unpack_packbits(data, &mut self.buffer),
         };
         if filled < size {
             return Err(corrupt(format!("a strip or tile of {filled} bytes in place of {size}")));
         }
-        Ok(buffer)
+        Ok(&self.buffer)
     }
 }
 
-fn unpack_lzw(mut data: &[u8], out: &mut [u8]) -> Result<usize> {
+fn unpack_lzw(decoder: &mut Decoder, mut data: &[u8], out: &mut [u8]) -> Result<usize> {
     // Before TIFF 6.0 codes were written from the low bit: such streams start with a clear code in that order.
     if let [0, second, ..] = data
         && second & 1 == 1
     {
         return Err(unsupported("LZW compression as it was before TIFF 6.0"));
     }
-    let mut decoder = Decoder::with_tiff_size_switch(BitOrder::Msb, 8);
+    decoder.reset();
     let mut filled = 0;
     while filled < out.len() {
         let step = decoder.decode_bytes(data, &mut out[filled..]);
@@ -107,18 +117,18 @@ fn unpack_lzw(mut data: &[u8], out: &mut [u8]) -> Result<usize> {
     Ok(filled)
 }
 
-fn unpack_deflate(data: &[u8], out: &mut [u8]) -> Result<usize> {
+fn unpack_deflate(decoder: &mut Decompress, data: &[u8], out: &mut [u8]) -> Result<usize> {
     // Straight into place, and with the checksum, if nothing follows the rows.
-    let mut decoder = Decompress::new(true);
+    decoder.reset(true);
     if let Ok(Status::StreamEnd) = decoder.decompress(data, out, FlushDecompress::Finish) {
         return Ok(decoder.total_out() as usize);
     }
-    let mut decoder = Decompress::new(true);
-    let filled = inflate(&mut decoder, data, out)?;
+    decoder.reset(true);
+    let filled = inflate(decoder, data, out)?;
     if filled == out.len() {
         // Either rows outside the image follow, or the checksum.
         let rest = &data[decoder.total_in() as usize..];
-        inflate(&mut decoder, rest, &mut [0])?;
+        inflate(decoder, rest, &mut [0])?;
     }
     Ok(filled)
 }
@@ -174,16 +184,16 @@ fn unpack_packbits(data: &[u8], out: &mut [u8]) -> usize {
 mod tests {
     use super::*;
 
+    fn unpack(compression: Compression, packed: &[u8], size: usize) -> Result<Vec<u8>> {
+        Unpacker::new(compression).unpack(packed, size, &mut Memory::default()).map(<[u8]>::to_vec)
+    }
+
     #[test]
     fn packbits_unpacks_the_example_of_the_specification() {
         let packed = b"\xfe\xaa\x02\x80\x00\x2a\xfd\xaa\x03\x80\x00\x2a\x22\xf7\xaa";
         let expected =
             b"\xaa\xaa\xaa\x80\x00\x2a\xaa\xaa\xaa\xaa\x80\x00\x2a\x22\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa\xaa";
-        let mut buffer = Vec::new();
-        assert_eq!(
-            Compression::PackBits.decompress(packed, 24, &mut buffer, &mut Memory::default()),
-            Ok(&expected[..])
-        );
+        assert_eq!(unpack(Compression::PackBits, packed, 24), Ok(expected.to_vec()));
     }
 
     #[test]
@@ -195,23 +205,23 @@ mod tests {
         let deflate = deflate.finish().unwrap();
         let lzw = weezl::encode::Encoder::with_tiff_size_switch(BitOrder::Msb, 8).encode(&rows).unwrap();
         for (compression, packed) in [(Compression::Deflate, deflate), (Compression::Lzw, lzw)] {
+            let mut again = Unpacker::new(compression);
             for size in [1, 2500, 4999, 5000] {
-                assert_eq!(
-                    compression.decompress(&packed, size, &mut Vec::new(), &mut Memory::default()),
-                    Ok(&rows[..size]),
-                    "{compression:?}"
-                );
+                assert_eq!(unpack(compression, &packed, size), Ok(rows[..size].to_vec()), "{compression:?}");
+                // The next strip or tile begins anew, whatever became of the one before it.
+                assert_eq!(again.unpack(&packed, size, &mut Memory::default()), Ok(&rows[..size]), "{compression:?}");
+                assert!(again.unpack(&packed[..3], 5000, &mut Memory::default()).is_err());
             }
-            assert!(compression.decompress(&packed, 5001, &mut Vec::new(), &mut Memory::default()).is_err());
+            assert!(unpack(compression, &packed, 5001).is_err());
         }
     }
 
     #[test]
     fn short_data_is_corrupt() {
         for packed in [&b""[..], b"\xfe", b"\x05ab"] {
-            assert!(Compression::PackBits.decompress(packed, 24, &mut Vec::new(), &mut Memory::default()).is_err());
+            assert!(unpack(Compression::PackBits, packed, 24).is_err());
         }
-        assert!(Compression::Deflate.decompress(b"\x78\x9c", 4, &mut Vec::new(), &mut Memory::default()).is_err());
-        assert!(Compression::Lzw.decompress(b"\x80", 4, &mut Vec::new(), &mut Memory::default()).is_err());
+        assert!(unpack(Compression::Deflate, b"\x78\x9c", 4).is_err());
+        assert!(unpack(Compression::Lzw, b"\x80", 4).is_err());
     }
 }

@@ -10,6 +10,7 @@ mod layout;
 mod pages;
 mod sample;
 
+use compression::Unpacker;
 use directory::File;
 use layout::{Layout, Photometric};
 use sample::Sample;
@@ -67,12 +68,13 @@ pub fn decode(bytes: &[u8], limits: &Limits, memory: &mut Memory) -> Result<Imag
 /// Reads all strips or tiles of one page, or of one a band, into one interleaved array.
 fn assemble<T: Sample>(pages: &[Layout], bands: usize, file: File<'_>, memory: &mut Memory) -> Result<Vec<T>> {
     let mut image = memory.zeroed(pages[0].width * pages[0].height * bands)?;
-    let (mut row, mut decompressed) = (Vec::new(), Vec::new());
+    let mut row = Vec::new();
     for (first, layout) in pages.iter().enumerate() {
         let finish = |sample: T| {
             let sample = layout.white_is_zero().map_or(sample, |white| sample.inverted(white));
             if layout.scales() { sample.scaled(layout.bits) } else { sample }
         };
+        let mut unpacker = Unpacker::new(layout.compression);
         let hole = finish(T::nearest(layout.hole, layout.bits));
         for chunk in layout.chunks() {
             let columns = layout.chunk_width.min(layout.width - chunk.x);
@@ -95,7 +97,7 @@ fn assemble<T: Sample>(pages: &[Layout], bands: usize, file: File<'_>, memory: &
                 rows.for_each(|y| put(y, None));
                 continue;
             };
-            let data = layout.compression.decompress(data, layout.chunk_bytes(&chunk), &mut decompressed, memory)?;
+            let data = unpacker.unpack(data, layout.chunk_bytes(&chunk), memory)?;
             for (y, line) in rows.zip(data.chunks_exact(layout.row_bytes)) {
                 T::unpack(line, layout, &mut row);
                 if layout.differenced {
