@@ -177,6 +177,53 @@ def test_an_input_that_marks_rows_as_invalid_makes_a_difference(known):
     assert 9 not in got.indices
 
 
+# Options that are impossible whatever the rows are: a run is to know it before it reads an image.
+IMPOSSIBLE = [
+    ("rsprune", {"fill": "half"}),
+    ("rsprune", {"entropy_keep": 1.5}),
+    ("rsprune", {"k": 0}),
+    ("rsprune", {"dedup": -0.1}),
+    ("random", {"shares": "odd"}),
+    ("random", {"k": 2.5}),
+    ("moderate", {"shares": 3}),
+    ("cluster_nearest", {"within": "best"}),
+    ("cluster_nearest", {"topup": "yes"}),
+    ("hierarchical", {"levels": [0]}),
+    ("hierarchical", {"levels": [5, 9]}),
+    ("hierarchical", {"sample_sizes": [0]}),
+    ("hierarchical", {"rounds": 0}),
+    ("vjepa2", {"within": None}),
+    ("dbp", {"temperature": -1.0}),
+    ("dbp", {"balance": 2}),
+    ("prototypes", {"balance": -0.5}),
+    ("ccs", {"beta": 1.0}),
+    ("ccs", {"strata": 0}),
+    ("dinov2", {"mode": "all"}),
+    ("dinov2", {"leak_eps": 3}),
+    ("dinov2", {"min_hits": "many"}),
+    ("semdedup", {"eps": -1.0}),
+    ("semdedup", {"mode": "last"}),
+    ("d2", {"n_neighbors": "x"}),
+    ("d2", {"gamma": -1}),
+    ("kcenter", {"first": "last"}),
+    ("kcenter", {"first": -1}),
+    ("kcenter", {"min_distance": 3}),
+    ("facility_location", {"n_neighbors": True}),
+    ("herding", {"shares": "odd"}),
+    ("a2mae_like", {"within": "best"}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), IMPOSSIBLE)
+def test_impossible_options_are_told_without_a_row(name, options):
+    with raises(errors.ArgumentError, *options):
+        strategies.get(name).check(options)
+
+
+def test_the_defaults_of_every_option_are_possible(method):
+    method.check(method.options)
+
+
 def test_unknown_options_are_refused_by_name(method, known):
     with raises(errors.ArgumentError, "colour"):
         run(method, known, colour="red")

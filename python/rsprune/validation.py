@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from rsprune.errors import ArgumentError, BudgetError, DtypeError, ShapeError
 __all__ = [
     "as_array",
     "budget_rows",
+    "check_annotated",
     "check_choice",
     "check_column",
     "check_integer",
@@ -108,6 +110,30 @@ def check_choice(name: str, value: Any, choices: Any) -> Any:
         message = f"{name} is {value!r}; expected {_one_of(allowed)}"
         raise ArgumentError(message)
     return value
+
+
+def check_annotated(name: str, value: Any, annotation: Any) -> None:
+    """Check a value against the annotation of its parameter, as far as that is of words, one type of number and None.
+
+    Raises
+    ------
+    ArgumentError
+        Another type or word, or an integer below 1 (below 0 beside words, where it is the number of a row).
+    """
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    literal: Any = Literal
+    words = literal[tuple(word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind))]
+    others = [kind for kind in kinds if get_origin(kind) is not Literal and kind is not type(None)]
+    if value is None and type(None) in kinds:
+        return
+    if not others or (isinstance(value, str) and get_args(words)):
+        check_choice(name, value, words)
+    elif others == [bool]:
+        check_choice(name, value, Literal[True, False])
+    elif others == [int]:
+        check_integer(name, value, minimum=0 if get_args(words) else 1)
+    elif others == [float]:
+        check_number(name, value)
 
 
 def check_threads(threads: int | None) -> int | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from rsprune.centroids import Centroids, as_core, fit_centroids
 from rsprune.embeddings import Embeddings, as_rows
 from rsprune.errors import ArgumentError, BudgetError, EmptyInputError, MissingInputError, ShapeError
 from rsprune.selection import Selection, budget_rows
-from rsprune.validation import check_column, check_integer, check_threads
+from rsprune.validation import check_annotated, check_column, check_integer, check_threads
 
 __all__ = ["Budget", "Clustering", "Partition", "Picked", "Pool", "Strategy", "strategy"]
 
@@ -259,6 +260,17 @@ class Pool:
         return fit_centroids(taken, k, seed=self.seed, n_init=n_init, max_iter=max_iter, tol=tol, threads=self.threads)
 
 
+class _PoolReached(BaseException):
+    """A method has looked at the pool."""
+
+
+class _NoPool:
+    """Stands in for the pool as long as a method checks its options."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise _PoolReached
+
+
 @dataclass(frozen=True)
 class Strategy:
     """A selection method as the registry knows it; made by :func:`strategy`.
@@ -313,11 +325,23 @@ class Strategy:
         return {name: value for name, value in inputs.items() if name in names}
 
     def check(self, options: Mapping[str, Any]) -> None:
-        """Fail when ``options`` holds one that the method does not have."""
+        """Fail when the method does not have one of ``options``, or does not take its value, as far as no row tells.
+
+        A method checks its options before it looks at the pool; here it is run on none.
+        """
         if unknown := sorted(set(options) - set(self.options)):
             known = ", ".join(self.options) or "none at all"
             message = f"the strategy {self.name!r} has no option {unknown[0]!r}; it has {known}"
             raise ArgumentError(message)
+        for option, value in options.items():
+            check_annotated(option, value, self.annotations.get(option))
+        with contextlib.suppress(_PoolReached):
+            self.run(_NoPool(), **options)
+
+    @cached_property
+    def annotations(self) -> Mapping[str, Any]:
+        """The types of the options."""
+        return get_type_hints(self.run)
 
     def check_inputs(self, given: Mapping[str, Any]) -> None:
         """Fail when an input is missing, or when one is given that the method does not use.

@@ -7,7 +7,7 @@ import numpy as np
 from rsprune.errors import ArgumentError, BudgetError
 from rsprune.strategies.base import Partition, Picked, Pool, strategy
 from rsprune.strategies.grouping import top_per_group, top_rows
-from rsprune.validation import check_integer, check_number, fraction_of
+from rsprune.validation import check_number, fraction_of
 
 __all__ = ["ccs"]
 
@@ -34,7 +34,6 @@ def ccs(pool: Pool, *, beta: float = 0.2, strata: int = 50, k: int | None = None
         Fit this many clusters for the distance, whatever centroids are given.
     """
     check_number("beta", beta, minimum=0, below=1)
-    strata = check_integer("strata", strata)
     score, ease = pool.score, pool.entropy
     if score is None and ease is not None and k is None:
         score = ease

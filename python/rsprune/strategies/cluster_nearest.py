@@ -7,7 +7,6 @@ import numpy as np
 from rsprune.selection import FILL, QUOTA, Within
 from rsprune.strategies.base import Picked, Pool, strategy
 from rsprune.strategies.grouping import Key, Shares, rank_in_group, share_budget, top_rows, within_key
-from rsprune.validation import check_choice
 
 __all__ = ["cluster_nearest"]
 
@@ -43,7 +42,6 @@ def cluster_nearest(
         Give what the floors leave of the budget to the first of all remaining rows, in the same order. With False, the
         paper's rule, up to K - 1 rows fewer come back.
     """
-    check_choice("shares", shares, Shares)
     clusters = pool.cluster(k)
     rows = pool.candidates
     labels, n = clusters.labels[rows], len(rows)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rsprune import _core
 from rsprune.strategies.base import Picked, Pool, strategy
 from rsprune.strategies.neighbors import searchable_rows
-from rsprune.validation import check_choice, check_integer, check_number
+from rsprune.validation import check_number
 
 __all__ = ["d2"]
 
@@ -50,11 +50,9 @@ def d2(
     reverse
         ``"absolute"`` subtracts ``u_i`` itself, as ``gamma=0`` does.
     """
-    check_choice("forward", forward, Forward)
-    check_choice("reverse", reverse, Reverse)
     check_number("gamma", gamma, minimum=0, below=np.inf)
     rows, numbers = searchable_rows(pool)
-    count = min(check_integer("n_neighbors", n_neighbors), max(len(pool.candidates) - 1, 1))
+    count = min(n_neighbors, max(len(pool.candidates) - 1, 1))
     graph = _core.knn(rows, rows, k=count, exclude_self=True, threads=pool.threads)
     picked = _core.pass_messages(
         *graph,

@@ -21,7 +21,7 @@ from rsprune.strategies.grouping import (
     top_up_to_budget,
 )
 from rsprune.strategies.neighbors import searchable_rows
-from rsprune.validation import check_choice, check_integer, check_number
+from rsprune.validation import check_number
 
 __all__ = ["dinov2"]
 
@@ -88,9 +88,9 @@ def dinov2(
     cap
         Largest number of rows retrieved for a set, picked at random: a million in the paper. None for no limit.
     """
-    check_choice("mode", mode, Mode)
-    for name, count in (("n_neighbors", n_neighbors), ("min_hits", min_hits), ("rows_per_cluster", rows_per_cluster)):
-        check_integer(name, count)
+    for name, distance in (("eps", eps), ("leak_eps", leak_eps)):
+        if distance is not None:
+            check_number(name, distance, minimum=0, maximum=2)
     held = [held_out] if isinstance(held_out, str) else list(held_out)
     sets = {} if pool.reference is None else dict(pool.reference)
     if unknown := [name for name in held if name not in sets]:
@@ -98,9 +98,9 @@ def dinov2(
         raise ArgumentError(message)
     rows = pool.candidates
     if eps is not None:
-        rows = _deduplicated(pool, rows, check_number("eps", eps, minimum=0, maximum=2), n_neighbors)
+        rows = _deduplicated(pool, rows, eps, n_neighbors)
     if held:
-        rows = _without_leaks(pool, rows, held, check_number("leak_eps", leak_eps, minimum=0, maximum=2), n_neighbors)
+        rows = _without_leaks(pool, rows, held, leak_eps, n_neighbors)
     sources = [name for name in sets if name not in held]
     if mode == "none":
         _check_left(pool, len(rows), "remain: lower eps or leak_eps")
@@ -114,7 +114,7 @@ def dinov2(
         clusters = reference_clusters(pool, k)
         retrieved = _by_cluster(pool, rows, sources, clusters, min_hits, rows_per_cluster)
     if cap is not None:
-        retrieved = [top_rows(pool.random_keys, found, check_integer("cap", cap)) for found in retrieved]
+        retrieved = [top_rows(pool.random_keys, found, cap) for found in retrieved]
     # The first set that a row was retrieved for.
     labels = np.full(pool.n, -1, np.int32)
     for number, found in reversed(list(enumerate(retrieved))):
@@ -167,7 +167,7 @@ def _by_sample(
             for one in sets
         ]
 
-    count = N_RETRIEVED if n_retrieved is None else check_integer("n_retrieved", n_retrieved)
+    count = n_retrieved or N_RETRIEVED
     found = nearest(count)
     if n_retrieved is None and pool.requested is not None:
         while count < len(rows) and _distinct(found, count) < pool.budget:

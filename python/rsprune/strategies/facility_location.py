@@ -8,7 +8,6 @@ from rsprune import _core
 from rsprune.strategies.base import Picked, Pool, strategy
 from rsprune.strategies.grouping import Shares, group_order, share_budget
 from rsprune.strategies.neighbors import searchable_rows
-from rsprune.validation import check_choice, check_integer
 
 __all__ = ["facility_location"]
 
@@ -36,10 +35,9 @@ def facility_location(
     k
         Fit this many clusters, whatever labels and centroids are given.
     """
-    check_choice("shares", shares, Shares)
     if n_neighbors is not None:
         # A row is one of its own neighbors.
-        count = min(check_integer("n_neighbors", n_neighbors), len(pool.candidates) - 1) + 1
+        count = min(n_neighbors, len(pool.candidates) - 1) + 1
         rows, numbers = searchable_rows(pool)
         graph = _core.knn(rows, rows, k=count, exclude_self=False, threads=pool.threads)
         return Picked(numbers[_core.facility_location_on_graph(*graph, budget=pool.budget)[0]])

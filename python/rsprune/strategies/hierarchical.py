@@ -17,7 +17,7 @@ from rsprune.errors import ArgumentError
 from rsprune.selection import Within
 from rsprune.strategies.base import Clustering, Picked, Pool, strategy
 from rsprune.strategies.grouping import ranks_of, sort_by_label, top_per_group, within_key
-from rsprune.validation import check_choice, check_integer
+from rsprune.validation import check_integer
 
 __all__ = ["hierarchical"]
 
@@ -59,15 +59,12 @@ def hierarchical(
     within
         Which rows of a cluster of level 1 are kept.
     """
-    check_choice("within", within, Within)
-    sizes = _levels(pool, levels)
-    samples = (
-        [1] * len(sizes) if sample_sizes is None else [check_integer("sample_sizes", size) for size in sample_sizes]
-    )
+    samples = None if sample_sizes is None else [check_integer("sample_sizes", size) for size in sample_sizes]
+    sizes = _default_levels(pool) if levels is None else _levels(levels)
+    samples = samples or [1] * len(sizes)
     if len(samples) != len(sizes):
         message = f"sample_sizes has {len(samples)} numbers; expected {len(sizes)}, one a level"
         raise ArgumentError(message)
-    rounds = check_integer("rounds", rounds)
     first = _first_level(pool, sizes[0], levels is not None, samples[0], rounds)
     parents: list[NDArray[np.int32]] = []
     centroids = first.centroids
@@ -119,13 +116,14 @@ def _random_keys(seed: int, level: int, k: int) -> NDArray[np.uint64]:
     return _core.hash64(stream, 0, k)
 
 
-def _levels(pool: Pool, levels: Sequence[int] | None) -> list[int]:
-    rows = len(pool.candidates)
-    if levels is None:
-        first = max(1, min(BRANCHES * TOP, rows // ROWS_PER_CLUSTER))
-        if pool.centroids is not None:
-            first = pool.centroids.k
-        return [first, min(TOP, max(1, first // BRANCHES))] if first < BRANCHES * TOP else [first, TOP]
+def _default_levels(pool: Pool) -> list[int]:
+    first = max(1, min(BRANCHES * TOP, len(pool.candidates) // ROWS_PER_CLUSTER))
+    if pool.centroids is not None:
+        first = pool.centroids.k
+    return [first, min(TOP, max(1, first // BRANCHES))] if first < BRANCHES * TOP else [first, TOP]
+
+
+def _levels(levels: Sequence[int]) -> list[int]:
     sizes = [check_integer("levels", size) for size in levels]
     if not sizes or any(above >= below for below, above in itertools.pairwise(sizes)):
         message = (

@@ -16,7 +16,7 @@ from rsprune.errors import ArgumentError, BudgetError
 from rsprune.strategies.base import Picked, Pool, strategy
 from rsprune.strategies.grouping import Shares, labeled_rows, share_budget
 from rsprune.strategies.neighbors import searchable_rows
-from rsprune.validation import check_choice, check_number
+from rsprune.validation import check_number
 
 __all__ = ["kcenter"]
 
@@ -64,7 +64,6 @@ def kcenter(
     if first not in ("center", "random"):
         message = f"first is {first!r}; expected 'center' or 'random' with shares"
         raise ArgumentError(message)
-    check_choice("shares", shares, Shares)
     groups = pool.partition(k)
     members = labeled_rows(groups, pool)
     sizes = np.bincount(groups.labels[members], minlength=groups.k)

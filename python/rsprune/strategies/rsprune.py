@@ -32,6 +32,8 @@ def rsprune(pool: Pool, *, entropy_keep: float | None = None, k: int = 200, opti
     k
         Number of centroids to fit on the reference embeddings where no centroids are given.
     """
+    if entropy_keep is not None:
+        check_number("entropy_keep", entropy_keep, above=0, maximum=1)
     assert pool.requested is not None
     if options.dedup is not None:
         pool.require("embeds")
@@ -43,7 +45,6 @@ def rsprune(pool: Pool, *, entropy_keep: float | None = None, k: int = 200, opti
     if not pool.known.all():
         assignment = Assignment(np.where(pool.known, assignment.labels, np.int32(-1)), assignment.similarity)
     if entropy_keep is not None:
-        check_number("entropy_keep", entropy_keep, above=0, maximum=1)
         rows = np.flatnonzero(assignment.labels >= 0)
         kept = top_rows(-pool.require("entropy"), rows, max(fraction_of(entropy_keep, pool.n), pool.requested))
         beyond = np.setdiff1d(rows, kept, assume_unique=True)

@@ -11,7 +11,7 @@ from rsprune.errors import ArgumentError
 from rsprune.selection import Within
 from rsprune.strategies.base import Picked, Pool, strategy
 from rsprune.strategies.grouping import group_order, top_rows, within_key
-from rsprune.validation import check_choice, check_number
+from rsprune.validation import check_number
 
 __all__ = ["semdedup"]
 
@@ -57,20 +57,19 @@ def semdedup(
     k
         Fit this many clusters, whatever centroids are given.
     """
+    threshold = 1 - (DEFAULT_EPS if eps is None else check_number("eps", eps, minimum=0, maximum=1))
     if pool.requested is not None and (eps is not None or mode != "first_seen"):
         message = (
             f"a budget with eps = {eps!r} and mode = {mode!r}: give a budget, or eps and no budget; modes other than "
             "'first_seen' need eps"
         )
         raise ArgumentError(message)
-    check_choice("mode", mode, Mode)
-    eps = DEFAULT_EPS if eps is None else check_number("eps", eps, minimum=0, maximum=1)
     default_k = max(1, min(MAX_CLUSTERS, len(pool.candidates) // ROWS_PER_CLUSTER))
     clusters = pool.cluster(k, default_k=default_k)
     rows, threads = pool.require("embeds").on_host(), pool.threads
     order, starts = group_order(within_key(within, clusters, pool), clusters, pool)
     # Similarities are float32, so the threshold is rounded to that.
-    threshold = float(np.float32(1 - eps))
+    threshold = float(np.float32(threshold))
     if mode == "first_seen":
         nearest = np.full(pool.n, np.inf, np.float32)
         nearest[order] = _core.max_similarity_to_earlier(rows, order, starts, threads=threads)

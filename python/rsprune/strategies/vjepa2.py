@@ -17,7 +17,6 @@ from rsprune.strategies.grouping import (
     top_per_group,
     within_key,
 )
-from rsprune.validation import check_choice
 
 __all__ = ["vjepa2"]
 
@@ -47,7 +46,6 @@ def vjepa2(
     within
         Which rows of a cluster are kept: ``"random"`` ones in the paper.
     """
-    check_choice("within", within, Within)
     sets = pool.require("reference")
     of_set = dict.fromkeys(sets, 1.0) if weights is None else {str(name): float(w) for name, w in weights.items()}
     if set(of_set) != set(sets) or not all(0 <= w < np.inf for w in of_set.values()) or not any(of_set.values()):
