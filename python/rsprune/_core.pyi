@@ -49,19 +49,20 @@ def cpu_features() -> dict[str, bool | str | dict[str, str]]: ...
 # Images are paths (str), encoded images (bytes), and contiguous arrays (H, W) or (H, W, C). One that fails leaves NaN
 # or None in its place and its (number, kind, message) in the second list, for `rsprune.errors.failure`.
 def decode_images(
-    items: Sequence[str | bytes | NDArray[np.uint8] | NDArray[np.uint16]],
+    items: Sequence[str | bytes | tuple[str, int, int] | NDArray[np.uint8] | NDArray[np.uint16]],
     /,
     *,
     bands: Sequence[int] | None = None,
     valid_range: tuple[int, int] | None = None,
     max_pixels: int | None = None,
+    max_bytes: int | None = None,
     threads: int | None = None,
 ) -> tuple[list[NDArray[np.uint8] | None], list[tuple[int, str, str]]]: ...
 
 # Into `out`, contiguous (n, S, S, 3): whole images squashed, or, with `resize_to`, squares from the middle of images
 # whose shorter side, or with `squash` each side, was brought to that. An image that fails leaves zeros.
 def preprocess_images(
-    items: Sequence[str | bytes | NDArray[np.uint8] | NDArray[np.uint16]],
+    items: Sequence[str | bytes | tuple[str, int, int] | NDArray[np.uint8] | NDArray[np.uint16]],
     out: NDArray[np.uint8],
     /,
     *,
@@ -72,6 +73,7 @@ def preprocess_images(
     bands: Sequence[int] | None = None,
     valid_range: tuple[int, int] | None = None,
     max_pixels: int | None = None,
+    max_bytes: int | None = None,
     threads: int | None = None,
 ) -> list[tuple[int, str, str]]: ...
 def entropy_arrays(
@@ -85,7 +87,7 @@ def entropy_arrays(
     threads: int | None = None,
 ) -> tuple[NDArray[np.float64], list[tuple[int, str, str]]]: ...
 def entropy_images(
-    items: Sequence[str | bytes | NDArray[np.uint8] | NDArray[np.uint16]],
+    items: Sequence[str | bytes | tuple[str, int, int] | NDArray[np.uint8] | NDArray[np.uint16]],
     /,
     *,
     gray: str,
@@ -93,6 +95,7 @@ def entropy_images(
     nodata: int | None = None,
     valid_range: tuple[int, int] | None = None,
     max_pixels: int | None = None,
+    max_bytes: int | None = None,
     threads: int | None = None,
 ) -> tuple[NDArray[np.float64], list[tuple[int, str, str]]]: ...
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable
 from typing import Any, Literal, TypedDict
 
 import numpy as np
@@ -19,15 +18,16 @@ from rsprune.errors import (
     failure,
 )
 from rsprune.pixels import is_pillow, pillow_samples, samples
+from rsprune.sources import FilePart
+from rsprune.sources.batches import batched
 from rsprune.validation import as_array
 
 __all__ = ["Gray", "entropy", "top_entropies"]
 
 Gray = Literal["bt601", "luma", "mean"]
-_Item = str | bytes | NDArray[np.uint8] | NDArray[np.uint16]
+_Item = str | bytes | FilePart | NDArray[np.uint8] | NDArray[np.uint16]
 
-# Images handed to the core at a time: enough to keep every core busy, few enough that an iterator of encoded images is
-# never held whole.
+# Images handed to the core at a time, at most: enough to keep every core busy.
 _CHUNK = 4096
 
 
@@ -48,6 +48,7 @@ def entropy(
     valid_range: tuple[int, int] | None = None,
     on_error: Literal["raise", "nan"] = "raise",
     max_pixels: int | None = None,
+    max_bytes: int | None = None,
     threads: int | None = None,
 ) -> NDArray[np.float64]:
     """Return the entropy of each image's gray levels, in bits.
@@ -93,6 +94,8 @@ def entropy(
     max_pixels
         The largest image to decode, in pixels, according to its header; 178,956,970 by default, as in Pillow. Images of
         more than four bands may have proportionally fewer.
+    max_bytes
+        The largest encoded image to read, in bytes; 1,000,000,000 by default.
     threads
         The number of threads; all cores by default. The result does not depend on it.
 
@@ -129,6 +132,8 @@ def entropy(
     )
     if max_pixels is not None:
         max_pixels = _integer("max_pixels", max_pixels, 1, 2**63 - 1)
+    if max_bytes is not None:
+        max_bytes = _integer("max_bytes", max_bytes, 1, 2**63 - 1)
     if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike)) or not isinstance(images, Iterable):
         msg = f"images is a single {type(images).__name__}; pass a list: entropy([image])"
         raise ArgumentError(msg)
@@ -137,17 +142,18 @@ def entropy(
         if array.dtype.kind not in "OU":
             return _of_stack(array, options, raises=on_error == "raise")
         images = array.ravel().tolist()
-    return _of_items(iter(images), options, max_pixels, raises=on_error == "raise")
+    return _of_items(images, options, max_pixels, max_bytes, raises=on_error == "raise")
 
 
-def _of_items(images: Iterator[Any], options: _Options, max_pixels: int | None, *, raises: bool) -> NDArray[np.float64]:
+def _of_items(
+    images: Iterable[Any], options: _Options, max_pixels: int | None, max_bytes: int | None, *, raises: bool
+) -> NDArray[np.float64]:
     done = [np.empty(0)]
     start = 0
-    while chunk := list(islice(images, _CHUNK)):
-        items = [_item(image, f"images[{i}]", options) for i, image in enumerate(chunk, start)]
+    for items in batched((_item(image, f"images[{i}]", options) for i, image in enumerate(images)), _CHUNK):
         # A Pillow image that could not be read stands as an empty file: the core counts it among the failures.
         encoded = [b"" if isinstance(item, ImageError) else item for item in items]
-        entropies, failures = _core.entropy_images(encoded, max_pixels=max_pixels, **options)
+        entropies, failures = _core.entropy_images(encoded, max_pixels=max_pixels, max_bytes=max_bytes, **options)
         if failures and raises:
             i, kind, message = failures[0]
             item = items[i]
@@ -155,7 +161,8 @@ def _of_items(images: Iterator[Any], options: _Options, max_pixels: int | None, 
                 raise item
             raise _failed(kind, message, item if isinstance(item, str) else f"images[{start + i}]", options)
         done.append(entropies)
-        start += len(chunk)
+        start += len(items)
+        del items, encoded
     return np.concatenate(done)
 
 
@@ -188,7 +195,7 @@ def _failed(kind: str, message: str, name: str, options: _Options) -> Exception:
 
 def _item(image: Any, name: str, options: _Options) -> _Item | ImageError:
     """Return the image as the core reads it, or why a Pillow image cannot be read."""
-    if isinstance(image, (str, bytes)):
+    if isinstance(image, (str, bytes, FilePart)):
         return image
     if isinstance(image, os.PathLike):
         return os.fsdecode(image)

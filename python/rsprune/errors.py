@@ -25,6 +25,7 @@ __all__ = [
     "DuplicateKeyError",
     "EmptyImageError",
     "EmptyInputError",
+    "EncodedTooLargeError",
     "EncoderError",
     "EncoderMismatchError",
     "FormatError",
@@ -233,6 +234,12 @@ class ImageTooLargeError(ImageError):
     """More declared pixels than the limit."""
 
     kind = "too_large"
+
+
+class EncodedTooLargeError(ImageError):
+    """An encoded image of more bytes than the limit; it was not read."""
+
+    kind = "too_many_bytes"
 
 
 class ImageMemoryError(ImageError):

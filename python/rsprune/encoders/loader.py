@@ -74,6 +74,7 @@ def embed_items(
     bands: Sequence[int] | None = None,
     valid_range: tuple[int, int] | None = None,
     max_pixels: int | None = None,
+    max_bytes: int | None = None,
     threads: int | None = None,
     prefetch: int | None = None,
 ) -> Generator[Embedded, None, None]:
@@ -91,7 +92,7 @@ def embed_items(
         Read in a thread of its own; closed there at the end if it is a generator.
     batch_size : int, optional
         The encoder's own if not given.
-    bands, valid_range, max_pixels : optional
+    bands, valid_range, max_pixels, max_bytes : optional
         As for :func:`rsprune.entropy`.
     threads : int, optional
         Threads that decode and resize; all cores if not given.
@@ -123,7 +124,12 @@ def embed_items(
     def prepare(start: int, batch: list[Item]) -> _Ready:
         """Decode and resize in this thread, without the GIL."""
         pixels, failed = encoder.preprocessing.apply(
-            [item.data for item in batch], bands=bands, valid_range=valid_range, max_pixels=max_pixels, threads=1
+            [item.data for item in batch],
+            bands=bands,
+            valid_range=valid_range,
+            max_pixels=max_pixels,
+            max_bytes=max_bytes,
+            threads=1,
         )
         positions = np.arange(start, start + len(batch), dtype=np.int64)
         if failed:

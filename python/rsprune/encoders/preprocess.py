@@ -93,6 +93,7 @@ class Preprocessing:
         bands: Sequence[int] | None = None,
         valid_range: tuple[int, int] | None = None,
         max_pixels: int | None = None,
+        max_bytes: int | None = None,
         threads: int | None = None,
         out: NDArray[np.uint8] | None = None,
     ) -> tuple[NDArray[np.uint8], list[tuple[int, str, str]]]:
@@ -102,7 +103,7 @@ class Preprocessing:
         ----------
         images : sequence
             Encoded files, paths, or what :func:`core_image` makes of others.
-        bands, valid_range, max_pixels : optional
+        bands, valid_range, max_pixels, max_bytes : optional
             As for :func:`rsprune.entropy`.
         threads : int, optional
             All cores if not given. It does not show in the result.
@@ -127,6 +128,7 @@ class Preprocessing:
             bands=bands,
             valid_range=valid_range,
             max_pixels=max_pixels,
+            max_bytes=max_bytes,
             threads=threads,
         )
         return pixels, failures

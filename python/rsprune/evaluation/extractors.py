@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune.encoders import Encoder
-from rsprune.runs.stages.base import batched
+from rsprune.sources.batches import batched
 
 __all__ = ["EncoderExtractor", "Extractor", "batches"]
 
@@ -45,10 +46,10 @@ class EncoderExtractor:
     def features(self, images: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Embed images, a batch at a time."""
         size = self.encoder.batch_size
-        return np.concatenate([self.encoder.encode(batch) for batch in batched(images, size)])
+        return np.concatenate([self.encoder.encode(batch) for batch in batched(images, size, math.inf)])
 
 
 def batches(images: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:
     """Stack neighbors of one shape, at most ``size`` together: uint8 (n, H, W, 3)."""
     for _, neighbors in itertools.groupby(images, key=np.shape):
-        yield from map(np.stack, batched(neighbors, size))
+        yield from map(np.stack, batched(neighbors, size, math.inf))

@@ -16,8 +16,8 @@ from rsprune.errors import EmptyInputError, FormatError, ShapeError, failure
 from rsprune.evaluation.features import sample_rows
 from rsprune.io import digest, write_npz
 from rsprune.runs.reference import digest_of
-from rsprune.runs.stages.base import batched
 from rsprune.sources import Item, Source, SourceLike, open_source
+from rsprune.sources.batches import batched
 from rsprune.sources.filesystem import load_array
 from rsprune.sources.folder import FolderSource
 
@@ -25,8 +25,8 @@ __all__ = ["Images", "ImagesLike", "export_npz", "open_images"]
 
 ImagesLike = SourceLike | NDArray[Any]
 
-# Images decoded at a time.
-BATCH = 256
+# Images decoded at a time: whole ones are in memory together.
+BATCH = 32
 
 
 class Images(Protocol):

@@ -45,7 +45,7 @@ class Gallery:
             self.images = {number: shown[key] for number, key in self.keys.items() if key in shown}
         else:
             entropy = run.config.get("entropy", {})
-            options = {name: entropy.get(name) for name in ("bands", "valid_range", "max_pixels")}
+            options = {name: entropy.get(name) for name in ("bands", "valid_range", "max_pixels", "max_bytes")}
             self.images = thumbnails(source, examples, run, options)
 
     def tiles(self, examples: Sequence[Example]) -> str:
@@ -90,8 +90,8 @@ def thumbnails(
     """Read examples from the collection that the run was made from, one at a time, and scale them down.
 
     Returns ``data:`` addresses of JPEG images by row number, without those that cannot be read now; an image that has
-    another key now is a ``KeyMismatchError``. ``options`` are ``bands``, ``valid_range`` and ``max_pixels`` of the
-    decoder.
+    another key now is a ``KeyMismatchError``. ``options`` are ``bands``, ``valid_range``, ``max_pixels`` and
+    ``max_bytes`` of the decoder.
     """
     wanted: dict[str, dict[int, int]] = defaultdict(dict)
     for example in examples:

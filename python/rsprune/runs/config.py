@@ -80,6 +80,9 @@ class DecodeOptions(Options):
         None, help="The range of 16-bit samples.", metavar="LO,HI", parser=lambda text: integers(text, 2)
     )
     max_pixels: int | None = option(None, help="Refuse images of more pixels than this.", minimum=1)
+    max_bytes: int | None = option(
+        None, help="Do not read encoded images of more bytes than this. Default: 1 GB.", minimum=1
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

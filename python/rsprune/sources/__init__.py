@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rsprune.sources.base import (
+    FilePart,
     ImageData,
     Item,
     Shard,
@@ -16,6 +17,7 @@ from rsprune.sources.registry import SOURCES, open_source, source_forms
 
 __all__ = [
     "SOURCES",
+    "FilePart",
     "ImageData",
     "Item",
     "Shard",

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rsprune.errors import ArgumentError, DtypeError, EmptyInputError, FormatError, OutputError, SourceError
 
 __all__ = [
+    "FilePart",
     "ImageData",
     "Item",
     "Shard",
@@ -27,8 +28,17 @@ __all__ = [
 ]
 
 
-#: An image as a source gives it, and as the core takes it: encoded, the path of a file, or contiguous pixels.
-ImageData: TypeAlias = "bytes | str | NDArray[np.uint8] | NDArray[np.uint16]"
+class FilePart(NamedTuple):
+    """An encoded image within a larger file, which is read when it is decoded: ``size`` bytes from ``offset`` on."""
+
+    path: str
+    offset: int
+    size: int
+
+
+#: An image as a source gives it, and as the core takes it: encoded, the path of a file, a part of a file, or contiguous
+#: pixels.
+ImageData: TypeAlias = "bytes | str | FilePart | NDArray[np.uint8] | NDArray[np.uint16]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +63,9 @@ class Item:
     ----------
     key : str
         Its name in the collection.
-    data : bytes, str or ndarray
-        The encoded image, the local path of a file with it, or its pixels: uint8 or uint16 (H, W) or (H, W, C),
-        contiguous.
+    data : bytes, str, FilePart or ndarray
+        The encoded image, the local path of a file with it, where it lies in a larger file, or its pixels: uint8 or
+        uint16 (H, W) or (H, W, C), contiguous.
     label : str or None
         The class folder it lies in, where the collection has such.
     metadata : mapping

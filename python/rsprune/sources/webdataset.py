@@ -14,7 +14,16 @@ from urllib.parse import quote
 
 from rsprune.errors import FormatError, SourceError
 from rsprune.io import check_pointer
-from rsprune.sources.base import Item, Shard, SkippedFilesWarning, Source, check_rows, describe_skipped
+from rsprune.sources.base import (
+    FilePart,
+    ImageData,
+    Item,
+    Shard,
+    SkippedFilesWarning,
+    Source,
+    check_rows,
+    describe_skipped,
+)
 from rsprune.sources.filesystem import open_regular, regular_size
 from rsprune.sources.formats import HEAD, IMAGE_EXTENSIONS, OTHER_EXTENSIONS, is_image
 from rsprune.sources.tar import Member, members, read_member
@@ -30,6 +39,10 @@ TAR_IMAGE_EXTENSIONS = IMAGE_EXTENSIONS | {".img_content"}
 #: key. All other keys are WebDataset's.
 MEMBER = re.compile(r"(?s)((?:.*/)?[^./][^/]*?)((?:\.[A-Za-z_][\w-]*)*\.(?!\d+\Z)[^./]*)")
 
+
+#: Larger images than this are read one at a time, when they are decoded: a batch of smaller ones, encoded, takes less
+#: memory than its pixels do on their way to an encoder.
+PART_BYTES = 1 << 16
 
 #: The members of a sample: their numbers in the tar file, their fields, and where they lie.
 _Sample = list[tuple[int, str, Member]]
@@ -108,18 +121,14 @@ class TarSource(Source):
         return self._shards
 
     def read(self, shard: Shard, rows: Sequence[int] | None = None) -> Iterator[Item]:
-        """Yield the images of a shard, each read from its place in the file."""
+        """Yield the images of a shard: small ones read from their places in the file, large ones as their places."""
         path = self._paths[shard.name]
         with open_regular(path) as fd:
             images = self._content(fd, path).images
             labelled = all(_folder(member.path) for _, member in images)
             for row in check_rows(shard, rows, len(images)):
                 key, member = images[row]
-                data = read_member(fd, member)
-                if len(data) < member.size:
-                    message = f"{path} was cut short while it was read: {member.path} ends too early"
-                    raise FormatError(message)
-                yield Item(key, data, _folder(member.path) if labelled else None)
+                yield Item(key, _data(fd, path, member), _folder(member.path) if labelled else None)
 
     def read_keys(self, shard: Shard) -> list[str]:
         """Return the keys of a shard: reads the headers of its file."""
@@ -190,6 +199,17 @@ class TarSource(Source):
                 beside_it = (one[1] for one in sample if one not in found)
                 skipped.update(f"{field} beside {image}" for field in beside_it if _extension(field) == image)
         return _Content([(key, member) for _, key, member in sorted(images)], skipped)
+
+
+def _data(fd: int, path: Path, member: Member) -> ImageData:
+    """Read a small image, or say where a large one lies."""
+    if member.size > PART_BYTES and not member.pieces:
+        return FilePart(str(path), member.offset, member.size)
+    data = read_member(fd, member)
+    if len(data) < member.size:
+        message = f"{path} was cut short while it was read: {member.path} ends too early"
+        raise FormatError(message)
+    return data
 
 
 def _fields_beside(samples: Iterable[_Sample]) -> set[str]:

@@ -127,6 +127,14 @@ pub enum ImageError {
         /// The limit in force.
         limit: u64,
     },
+    /// A larger file than the limit; it was not read.
+    #[error("{bytes} bytes are more than the limit of {limit}; cut the image into tiles, or raise max_bytes")]
+    TooManyBytes {
+        /// The size of the encoded image.
+        bytes: u64,
+        /// The limit in force.
+        limit: u64,
+    },
     /// Not as much memory as the pixels take.
     #[error("there is no memory for {bytes} bytes of pixels")]
     OutOfMemory {
@@ -162,6 +170,7 @@ impl ImageError {
             Self::Corrupt { .. } => "corrupt",
             Self::Unsupported { .. } => "unsupported",
             Self::TooLarge { .. } => "too_large",
+            Self::TooManyBytes { .. } => "too_many_bytes",
             Self::OutOfMemory { .. } => "out_of_memory",
             Self::NoValidPixels => "no_valid_pixels",
             Self::Bands(_) => "bands",

@@ -126,6 +126,6 @@ proptest! {
     ) {
         let mut file = FILES[which].1.to_vec();
         damage.iter().for_each(|damage| damage.apply(&mut file));
-        decode_whole(&file, &Limits { max_pixels: 1 << 16 });
+        decode_whole(&file, &Limits { max_pixels: 1 << 16, ..Limits::default() });
     }
 }

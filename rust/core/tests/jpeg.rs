@@ -234,7 +234,7 @@ fn an_end_behind_a_whole_scan_is_the_end() {
 
 #[test]
 fn the_limit_is_checked_first() {
-    let limits = Limits { max_pixels: 43 * 35 - 1 };
+    let limits = Limits { max_pixels: 43 * 35 - 1, ..Limits::default() };
     let error = decode(BASELINE, Output::Native, &limits, &mut Scratch::default()).unwrap_err();
     assert_eq!(error, ImageError::TooLarge { width: 43, height: 35, limit: 43 * 35 - 1 });
 }
@@ -273,7 +273,7 @@ proptest! {
         if let Some(cut) = cut {
             bytes.truncate(cut.index(bytes.len()));
         }
-        let limits = Limits { max_pixels: 1 << 20 };
+        let limits = Limits { max_pixels: 1 << 20, ..Limits::default() };
         let output = if luma { Output::Luma } else { Output::Native };
         if let Ok(image) = decode(&bytes, output, &limits, &mut Scratch::default()) {
             let (width, height, bands) = (image.width, image.height, image.bands);

@@ -23,7 +23,7 @@ static OPTIONS: LazyLock<Vec<GrayOptions>> = LazyLock::new(|| {
 
 // Rows that are reduced as they are decoded give the levels of the whole image.
 fuzz_target!(|file: &[u8]| {
-    let limits = Limits { max_pixels: MAX_PIXELS };
+    let limits = Limits { max_pixels: MAX_PIXELS, ..Limits::default() };
     let mut scratch = Scratch::default();
     for options in &*OPTIONS {
         let (mut by_rows, mut whole) = (Histogram::default(), Histogram::default());

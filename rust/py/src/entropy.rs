@@ -15,7 +15,7 @@ use crate::images::{Failure, Item, inputs, limits, split};
 type Entropies<'py> = Bound<'py, PyArray1<f64>>;
 
 #[pyfunction]
-#[pyo3(signature = (items, /, *, gray, bands=None, nodata=None, valid_range=None, max_pixels=None, threads=None))]
+#[pyo3(signature = (items, /, *, gray, bands=None, nodata=None, valid_range=None, max_pixels=None, max_bytes=None, threads=None))]
 #[allow(clippy::too_many_arguments, reason = "keywords in Python")]
 pub fn entropy_images<'py>(
     py: Python<'py>,
@@ -25,10 +25,11 @@ pub fn entropy_images<'py>(
     nodata: Option<u16>,
     valid_range: Option<(u16, u16)>,
     max_pixels: Option<u64>,
+    max_bytes: Option<u64>,
     threads: Option<usize>,
 ) -> PyResult<(Entropies<'py>, Vec<Failure>)> {
     let options = gray_options(py, gray, bands, nodata, valid_range)?;
-    let (inputs, limits) = (inputs(&items)?, limits(max_pixels));
+    let (inputs, limits) = (inputs(&items)?, limits(max_pixels, max_bytes));
     let outcomes = gil::detach(py, threads, |par| entropies_from_inputs(&inputs, &options, &limits, par))?;
     Ok(with_failures(py, outcomes))
 }

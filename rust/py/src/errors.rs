@@ -26,6 +26,7 @@ mod python {
     import_exception!(rsprune.errors, CorruptImageError);
     import_exception!(rsprune.errors, UnsupportedImageError);
     import_exception!(rsprune.errors, ImageTooLargeError);
+    import_exception!(rsprune.errors, EncodedTooLargeError);
     import_exception!(rsprune.errors, ImageMemoryError);
     import_exception!(rsprune.errors, NoValidPixelsError);
     import_exception!(rsprune.errors, BandsError);
@@ -70,6 +71,7 @@ fn image_class<'py>(py: Python<'py>, cause: &ImageError) -> Bound<'py, PyType> {
         ImageError::Corrupt { .. } => py.get_type::<python::CorruptImageError>(),
         ImageError::Unsupported { .. } => py.get_type::<python::UnsupportedImageError>(),
         ImageError::TooLarge { .. } => py.get_type::<python::ImageTooLargeError>(),
+        ImageError::TooManyBytes { .. } => py.get_type::<python::EncodedTooLargeError>(),
         ImageError::OutOfMemory { .. } => py.get_type::<python::ImageMemoryError>(),
         ImageError::NoValidPixels => py.get_type::<python::NoValidPixelsError>(),
         ImageError::Bands(_) => py.get_type::<python::BandsError>(),

@@ -23,6 +23,8 @@ pub enum Item<'py> {
     U8(PyReadonlyArrayDyn<'py, u8>),
     U16(PyReadonlyArrayDyn<'py, u16>),
     Path(PathBuf),
+    /// A file, where in it the image begins, and how many bytes it has.
+    Part((PathBuf, u64, u64)),
 }
 
 impl Item<'_> {
@@ -34,6 +36,7 @@ impl Item<'_> {
         Ok(match self {
             Item::Bytes(bytes) => Input::Bytes(bytes.as_bytes()),
             Item::Path(path) => Input::Path(path),
+            &Item::Part((ref path, offset, length)) => Input::Part { path, offset, length },
             Item::U8(samples) => array(samples.shape(), SamplesRef::U8(samples.as_slice()?)),
             Item::U16(samples) => array(samples.shape(), SamplesRef::U16(samples.as_slice()?)),
         })
@@ -46,8 +49,9 @@ pub fn inputs<'a>(items: &'a [Item<'_>]) -> PyResult<Vec<Input<'a>>> {
 }
 
 /// The limits of a call.
-pub fn limits(max_pixels: Option<u64>) -> Limits {
-    max_pixels.map_or_else(Limits::default, |max_pixels| Limits { max_pixels })
+pub fn limits(max_pixels: Option<u64>, max_bytes: Option<u64>) -> Limits {
+    let default = Limits::default();
+    Limits { max_pixels: max_pixels.unwrap_or(default.max_pixels), max_bytes: max_bytes.unwrap_or(default.max_bytes) }
 }
 
 /// What came of each item, and the failures among them.
@@ -62,18 +66,19 @@ pub fn split<T>(outcomes: Vec<Result<T>>) -> (Vec<Option<T>>, Vec<Failure>) {
 type Decoded<'py> = Vec<Option<Bound<'py, PyArray3<u8>>>>;
 
 #[pyfunction]
-#[pyo3(signature = (items, /, *, bands=None, valid_range=None, max_pixels=None, threads=None))]
+#[pyo3(signature = (items, /, *, bands=None, valid_range=None, max_pixels=None, max_bytes=None, threads=None))]
 pub fn decode_images<'py>(
     py: Python<'py>,
     items: Vec<Item<'py>>,
     bands: Option<Vec<usize>>,
     valid_range: Option<(u16, u16)>,
     max_pixels: Option<u64>,
+    max_bytes: Option<u64>,
     threads: Option<usize>,
 ) -> PyResult<(Decoded<'py>, Vec<Failure>)> {
     // The rule that takes any number of bands: how many RGB takes is checked where it is made.
     let options = GrayOptions::new(Gray::Mean, bands, None, valid_range).map_err(|error| to_py(py, error))?;
-    let (inputs, limits) = (inputs(&items)?, limits(max_pixels));
+    let (inputs, limits) = (inputs(&items)?, limits(max_pixels, max_bytes));
     let outcomes = gil::detach(py, threads, |par| rgb_from_inputs(&inputs, &options, &limits, par))?;
     let (decoded, failures) = split(outcomes);
     let array = |rgb: rsprune_core::image::Rgb| PyArray1::from_vec(py, rgb.samples).reshape([rgb.height, rgb.width, 3]);
@@ -83,7 +88,7 @@ pub fn decode_images<'py>(
 
 #[pyfunction]
 #[pyo3(signature = (items, out, /, *, interpolation, resize_to=None, squash=false, middle="even", bands=None,
-                    valid_range=None, max_pixels=None, threads=None))]
+                    valid_range=None, max_pixels=None, max_bytes=None, threads=None))]
 #[allow(clippy::too_many_arguments, reason = "keywords in Python")]
 pub fn preprocess_images<'py>(
     py: Python<'py>,
@@ -96,6 +101,7 @@ pub fn preprocess_images<'py>(
     bands: Option<Vec<usize>>,
     valid_range: Option<(u16, u16)>,
     max_pixels: Option<u64>,
+    max_bytes: Option<u64>,
     threads: Option<usize>,
 ) -> PyResult<Vec<Failure>> {
     let options = GrayOptions::new(Gray::Mean, bands, None, valid_range).map_err(|error| to_py(py, error))?;
@@ -107,7 +113,7 @@ pub fn preprocess_images<'py>(
     let target = Filter::from_name(interpolation)
         .and_then(|filter| Target::new(size, fit, Middle::from_name(middle)?, filter))
         .map_err(|error| to_py(py, error))?;
-    let (inputs, limits) = (inputs(&items)?, limits(max_pixels));
+    let (inputs, limits) = (inputs(&items)?, limits(max_pixels, max_bytes));
     let out = out.as_slice_mut()?;
     let failures = gil::detach(py, threads, |par| resize_inputs(&inputs, target, &options, &limits, out, par))?;
     Ok(failures.into_iter().map(|(i, error)| (i, failure_kind(&error), error.to_string())).collect())

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 from typing_extensions import Self, override
@@ -18,9 +17,7 @@ from rsprune.runs.config import RunContext
 from rsprune.runs.summary import ShardSummary
 from rsprune.sources import Shard
 
-__all__ = ["REPEATED", "Failures", "RunStage", "StageResult", "batched", "failure_columns", "repeated_names"]
-
-T = TypeVar("T")
+__all__ = ["REPEATED", "Failures", "RunStage", "StageResult", "failure_columns", "repeated_names"]
 
 #: By position in a shard, why an image failed: the name of the cause, and what it says.
 Failures = Mapping[int, tuple[str, str]]
@@ -75,10 +72,3 @@ def failure_columns(failures: Failures, rows: int) -> tuple[pa.Array, pa.Array]:
     """Make the columns ``kind`` and ``message`` of a shard's table: null where nothing failed."""
     causes = [failures.get(i, (None, None)) for i in range(rows)]
     return pa.array([kind for kind, _ in causes], pa.string()), pa.array([why for _, why in causes], pa.string())
-
-
-def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Cut an iterable into lists of ``size``."""
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch

@@ -21,16 +21,17 @@ from rsprune.runs.folder import RunFolder
 from rsprune.runs.quarantine import write_quarantine
 from rsprune.runs.reader import RunReader, start_run
 from rsprune.runs.schema import ENTROPY_SCHEMA
-from rsprune.runs.stages.base import REPEATED, RunStage, StageResult, batched, failure_columns, repeated_names
+from rsprune.runs.stages.base import REPEATED, RunStage, StageResult, failure_columns, repeated_names
 from rsprune.runs.summary import ENTROPY_BINS, ShardSummary, entropy_bin
 from rsprune.sources import Shard, Source, SourceLike, check_outside
+from rsprune.sources.batches import batched
 from rsprune.sources.damaged import left_out
 from rsprune.validation import fraction_of
 
 __all__ = ["EntropyCut", "EntropyRanking", "EntropyStage", "entropy_run"]
 
-# Images decoded in one call of the core: enough to keep every core busy, few enough that their bytes fit in memory
-# (1,024 images of 256 px are about 20 MB encoded) and that progress moves every fraction of a second.
+# Images decoded in one call of the core, at most: enough to keep every core busy, few enough that progress moves every
+# fraction of a second.
 BATCH = 1024
 
 
@@ -68,6 +69,7 @@ class EntropyStage(RunStage):
             keys += [item.key for item in items]
             entropies.append(values)
             advance(len(items))
+            del items, images
         entropy = np.concatenate(entropies)
         repeated = repeated_names(keys)
         entropy[repeated] = np.nan

@@ -1,6 +1,6 @@
 //! Images as callers hold them: encoded in memory, in files, or as arrays.
 
-use std::io::Read;
+use std::io::{Error as IoError, ErrorKind, Read, Seek, SeekFrom};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -16,6 +16,15 @@ pub enum Input<'a> {
     Bytes(&'a [u8]),
     /// Encoded, in a file.
     Path(&'a Path),
+    /// Encoded, in a larger file such as a tar file.
+    Part {
+        /// The file.
+        path: &'a Path,
+        /// Where the image begins in it.
+        offset: u64,
+        /// How many bytes it has.
+        length: u64,
+    },
     /// Decoded.
     Array(ImageRef<'a>),
 }
@@ -35,9 +44,8 @@ impl Input<'_> {
     ) -> Result<(), Error> {
         contained(scratch, |scratch| match self {
             Self::Array(image) => Ok(options.gray_levels(image, sink)?),
-            Self::Bytes(bytes) => Ok(gray_levels(bytes, options, limits, scratch, sink)?),
-            Self::Path(path) => {
-                with_file(path, scratch, |bytes, scratch| gray_levels(bytes, options, limits, scratch, sink))
+            encoded => {
+                encoded.with_bytes(limits, scratch, |bytes, scratch| gray_levels(bytes, options, limits, scratch, sink))
             }
         })
     }
@@ -52,9 +60,32 @@ impl Input<'_> {
             |bytes: &[u8], scratch: &mut Scratch| options.rgb(decode(bytes, Output::Native, limits, scratch)?.as_ref());
         contained(scratch, |scratch| match self {
             Self::Array(image) => Ok(options.rgb(image)?),
-            Self::Bytes(bytes) => Ok(rgb(bytes, scratch)?),
-            Self::Path(path) => with_file(path, scratch, rgb),
+            encoded => encoded.with_bytes(limits, scratch, rgb),
         })
+    }
+
+    /// Calls `f` with the bytes of an encoded image, which is read if need be; one of too many bytes is not.
+    pub(super) fn with_bytes<T>(
+        self,
+        limits: &Limits,
+        scratch: &mut Scratch,
+        f: impl FnOnce(&[u8], &mut Scratch) -> Result<T>,
+    ) -> Result<T, Error> {
+        let mut file = std::mem::take(&mut scratch.file);
+        file.clear();
+        let bytes = match self {
+            Self::Bytes(bytes) => limits.check_bytes(bytes.len() as u64).map(|()| bytes)?,
+            Self::Path(path) => read(path, None, limits, &mut file).map(|()| &*file)?,
+            Self::Part { path, offset, length } => {
+                read(path, Some((offset, length)), limits, &mut file).map(|()| &*file)?
+            }
+            Self::Array(_) => &[],
+        };
+        let outcome = f(bytes, scratch);
+        file.clear();
+        file.shrink_to(KEPT_BYTES);
+        scratch.file = file;
+        Ok(outcome?)
     }
 }
 
@@ -76,36 +107,30 @@ pub(super) fn contained<T>(
 /// What one file leaves of its buffer to the next. The rest is given back.
 const KEPT_BYTES: usize = 16 << 20;
 
-/// Calls `f` with the content of a file.
-pub(super) fn with_file<T>(
-    path: &Path,
-    scratch: &mut Scratch,
-    f: impl FnOnce(&[u8], &mut Scratch) -> Result<T>,
-) -> Result<T, Error> {
-    let mut file = std::mem::take(&mut scratch.file);
-    file.clear();
-    read(path, &mut file)?;
-    let outcome = f(&file, scratch);
-    file.clear();
-    file.shrink_to(KEPT_BYTES);
-    scratch.file = file;
-    Ok(outcome?)
-}
-
-/// Reads a file by as few calls of the system as there can be: on network disks each takes its time.
-fn read(path: &Path, to: &mut Vec<u8>) -> Result<(), Error> {
+/// Reads a file, or so many bytes of it from an offset on, by as few calls of the system as there can be: on network disks
+/// each takes its time.
+fn read(path: &Path, part: Option<(u64, u64)>, limits: &Limits, to: &mut Vec<u8>) -> Result<(), Error> {
+    let io = |source| Error::Io { path: path.into(), source };
     let (mut file, metadata) = open_regular(path)?;
-    let length = metadata.len();
-    // Some systems' own files, such as those of /proc, do not know their length.
+    let length = part.map_or(metadata.len(), |(_, length)| length);
+    limits.check_bytes(length)?;
+    if let Some((offset, _)) = part {
+        file.seek(SeekFrom::Start(offset)).map_err(io)?;
+    }
     let read = |to: &mut Vec<u8>| {
+        // Some systems' own files, such as those of /proc, do not know their length.
         if length == 0 {
-            return file.read_to_end(to);
+            return file.take(limits.max_bytes.saturating_add(1)).read_to_end(to);
         }
         to.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX))?;
         // It is not asked whether something follows.
         file.take(length).read_to_end(to)
     };
-    read(to).map(drop).map_err(|source| Error::Io { path: path.into(), source })
+    let got = read(to).map_err(io)? as u64;
+    if part.is_some() && got < length {
+        return Err(io(IoError::new(ErrorKind::UnexpectedEof, "the file was cut short while it was read")));
+    }
+    Ok(limits.check_bytes(got)?)
 }
 
 /// 8-bit RGB samples, interleaved.

@@ -78,22 +78,30 @@ impl Image {
     }
 }
 
-/// The size that a file may declare without being refused.
+/// The size that a file may have or declare without being refused.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// The largest number of pixels, width times height, of an image of up to four bands. More bands are allowed fewer
     /// pixels: an image holds no more than four times as many samples.
     pub max_pixels: u64,
+    /// The largest encoded image, in bytes. A larger one is not read.
+    pub max_bytes: u64,
 }
 
 impl Default for Limits {
-    /// Twice Pillow's `MAX_IMAGE_PIXELS`: where Pillow stops warning and refuses.
+    /// Twice Pillow's `MAX_IMAGE_PIXELS`, where Pillow stops warning and refuses; and a gigabyte.
     fn default() -> Self {
-        Limits { max_pixels: 2 * 89_478_485 }
+        Limits { max_pixels: 2 * 89_478_485, max_bytes: 1_000_000_000 }
     }
 }
 
 impl Limits {
+    /// Fails when `bytes` is more than the limit.
+    pub fn check_bytes(&self, bytes: u64) -> Result<()> {
+        let limit = self.max_bytes;
+        if bytes > limit { Err(ImageError::TooManyBytes { bytes, limit }) } else { Ok(()) }
+    }
+
     /// Fails when `width` x `height` is more than the limit.
     pub fn check(&self, width: u64, height: u64) -> Result<()> {
         self.check_bands(width, height, 1)
@@ -203,7 +211,7 @@ mod tests {
 
     #[test]
     fn limits_hold_for_pixels_and_for_bands() {
-        let limits = Limits { max_pixels: 100 };
+        let limits = Limits { max_pixels: 100, ..Limits::default() };
         assert!(limits.check(10, 10).is_ok());
         assert!(limits.check(10, 11).is_err());
         assert!(limits.check(u64::MAX, u64::MAX).is_err());

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{Resizer, Target};
 use crate::error::{Error, ImageError, Result};
-use crate::image::input::{contained, with_file};
+use crate::image::input::contained;
 use crate::image::jpeg::{self, Color, MAX_COMPONENTS, RowSink};
 use crate::image::{self, Format, GrayOptions, ImageRef, Input, Limits, Output, SamplesRef, Scratch, decode};
 use crate::runtime::cpu::{self, Level};
@@ -63,8 +63,7 @@ impl Pixels<'_> {
     fn of_input(self, input: Input<'_>, limits: &Limits, scratch: &mut Scratch) -> Result<()> {
         match input {
             Input::Array(image) => Ok(self.of_array(image)?),
-            Input::Bytes(bytes) => Ok(self.of_bytes(bytes, limits, scratch)?),
-            Input::Path(path) => with_file(path, scratch, |bytes, scratch| self.of_bytes(bytes, limits, scratch)),
+            encoded => encoded.with_bytes(limits, scratch, |bytes, scratch| self.of_bytes(bytes, limits, scratch)),
         }
     }
 
