@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from typing import NamedTuple
 from xml.etree import ElementTree
 
@@ -162,6 +163,20 @@ def test_a_killed_training_ends_with_the_same_weights_and_losses(tmp_path, whole
         assert all(torch.equal(value, other["opt"]["state"][number][name]) for name, value in moments.items())
     for path in ("checkpoints/0000012.pt", "checkpoints/last.pt", "losses.csv"):
         assert (folder / path).read_bytes() == (tmp_path / "killed" / path).read_bytes()
+
+
+def test_a_training_killed_three_times_has_the_same_checkpoints(tmp_path, whole):
+    folder, _ = whole
+    for killed_after in (6, 1, 4):
+        with pytest.raises(Killed):
+            trained(tmp_path / "killed", observer=Killer(killed_after))
+    trained(tmp_path / "killed")
+    want, got = (
+        {path.name: sha256(path.read_bytes()).hexdigest() for path in (one / "checkpoints").iterdir()}
+        for one in (folder, tmp_path / "killed")
+    )
+    assert got == want
+    assert len(want) > 2
 
 
 def test_what_a_killed_process_left_unfinished_is_removed(tmp_path):

@@ -226,7 +226,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
     check_pointer(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = f"{path} is not JSON: {error}"
         raise FormatError(message) from error
     if not isinstance(value, dict):
@@ -266,7 +266,7 @@ def write_table(path: str | Path, table: pa.Table, provenance: Mapping[str, Any]
 
     table = table.replace_schema_metadata({"rsprune": canonical_json(provenance)})
     with atomic_write(path) as beside:
-        pq.write_table(table, beside, compression="zstd")
+        pq.write_table(table, beside, compression="zstd", write_page_checksum=True)
 
 
 def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -274,6 +274,8 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Tab
 
     Raises
     ------
+    DamagedFileError
+        A page has not the checksum that it was written with, or a value is out of its range.
     FormatError
         The file is not Parquet, or lacks a column.
     """
@@ -284,10 +286,12 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Tab
     # A file of Arrow's own: one of Python's is let go of in Arrow's threads, which abort the process when it is ending.
     with pa.OSFile(os.fspath(path)) as file:
         try:
-            table = pq.read_table(file, columns=None if columns is None else list(columns))
+            wanted = None if columns is None else list(columns)
+            table = pq.read_table(file, columns=wanted, page_checksum_verification=True)
+            table.validate(full=True)
         except (pa.ArrowException, OSError, ValueError) as error:  # pyarrow raises them all for damaged files
-            message = f"{path} is not a Parquet file of rsprune: {error}. Delete it and run again"
-            raise FormatError(message) from error
+            message = f"{path} is damaged, or not a Parquet file of rsprune: {error}. Delete it and run again"
+            raise DamagedFileError(message) from error
     if missing := [name for name in columns or () if name not in table.column_names]:
         message = f"{path} has no column {missing[0]!r}; it has {', '.join(table.column_names)}"
         raise FormatError(message)
@@ -306,16 +310,18 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     try:
-        metadata = pq.read_schema(path).metadata or {}
-    except pa.ArrowException as error:
-        message = f"{path} is not a Parquet file: {error}"
+        return dict(json.loads((pq.read_schema(path).metadata or {}).get(b"rsprune", b"{}")))
+    except (pa.ArrowException, OSError, TypeError, ValueError, RecursionError) as error:
+        message = f"{path} is not a Parquet file of rsprune: {error}"
         raise FormatError(message) from error
-    text = metadata.get(b"rsprune")
-    return {} if text is None else dict(json.loads(text))
 
 
-def write_tensors(path: str | os.PathLike[str], what: str, tensors: Mapping[str, NDArray[Any]], head: Any) -> None:
-    """Write arrays and a JSON value as a safetensors file, atomically; ``what`` names their kind in messages.
+def write_tensors(
+    path: str | os.PathLike[str], what: str, tensors: Mapping[str, NDArray[Any]], head: Mapping[str, Any]
+) -> None:
+    """Write arrays and a JSON object as a safetensors file, atomically; ``what`` names their kind in messages.
+
+    The object is completed by a ``content_digest`` of both.
 
     Raises
     ------
@@ -324,23 +330,25 @@ def write_tensors(path: str | os.PathLike[str], what: str, tensors: Mapping[str,
     """
     from safetensors.numpy import save
 
+    arrays = {name: np.ascontiguousarray(one) for name, one in tensors.items()}
     try:
-        text = json.dumps(head, sort_keys=True, allow_nan=False)
+        text = json.dumps({**head, "content_digest": _tensors_digest(head, arrays)}, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         message = f"the meta of {what} must be JSON: {error}"
         raise ArgumentError(message) from error
-    content = save({name: np.ascontiguousarray(one) for name, one in tensors.items()}, metadata={"rsprune": text})
+    # One entry: safetensors writes several in an order that changes.
+    content = save(arrays, metadata={"rsprune": text})
     with atomic_write(path) as beside:
         beside.write_bytes(content)
 
 
 def read_tensors(path: Path, what: str, names: Sequence[str]) -> tuple[list[NDArray[Any]], dict[str, Any]]:
-    """Read the arrays ``names`` and the JSON object that :func:`write_tensors` wrote.
+    """Read the arrays ``names``, all there are, and the JSON object that :func:`write_tensors` wrote.
 
     Raises
     ------
-    FormatError
-        Not such a file.
+    DamagedFileError
+        It is no such file, or its content does not have the digest that it names.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -348,14 +356,25 @@ def read_tensors(path: Path, what: str, names: Sequence[str]) -> tuple[list[NDAr
     try:
         with safe_open(path, framework="np") as file:
             head = json.loads((file.metadata() or {})["rsprune"])
-            tensors = [file.get_tensor(name) for name in names]
-    except (SafetensorError, KeyError, ValueError) as error:
-        message = f"{path}: not {what} that rsprune saved: {error}"
-        raise FormatError(message) from error
-    if not isinstance(head, dict):
-        message = f"{path}: not {what} that rsprune saved: its metadata is a {type(head).__name__}"
-        raise FormatError(message)
-    return tensors, head
+            tensors = {name: file.get_tensor(name) for name in names}
+        known = head.pop("content_digest")
+    # NumPy's TypeError is that of bfloat16, the AttributeError that of JSON that is no object.
+    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        message = f"{path} is damaged, or not {what} that rsprune saved: {error}"
+        raise DamagedFileError(message) from error
+    if known != _tensors_digest(head, tensors):
+        message = f"{path} is damaged: its content does not have the digest that it names. Make it anew"
+        raise DamagedFileError(message)
+    return list(tensors.values()), head
+
+
+def _tensors_digest(head: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> str:
+    """BLAKE2b-128 of a JSON object and of arrays, in hexadecimal."""
+    state = hashlib.blake2b(canonical_json(head).encode(), digest_size=16)
+    for name in sorted(tensors):
+        state.update(f"{name} {tensors[name].dtype.str} {tensors[name].shape}".encode())
+        state.update(tensors[name].tobytes())
+    return state.hexdigest()
 
 
 def config_diff(old: Any, new: Any, where: str = "") -> Iterator[str]:

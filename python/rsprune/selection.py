@@ -165,7 +165,7 @@ class Selection:
         columns = {"row": self.indices, "cluster": self.cluster, "similarity": self.similarity, "phase": self.phase}
         table = pa.table(columns, metadata={"rsprune": json.dumps(about)})
         with atomic_write(path) as beside:
-            pq.write_table(table, beside)
+            pq.write_table(table, beside, write_page_checksum=True)
 
     def _headline(self) -> str:
         by = {name: int(self.counts[name].sum()) for name in ("quota", "fill", "preselected")}

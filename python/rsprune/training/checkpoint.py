@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import struct
 import sys
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import torch
 from torch import Tensor
 
 from rsprune.encoders.checkpoints import raise_mismatch, state_dict_mismatches
-from rsprune.errors import ConfigMismatchError, WeightsError
+from rsprune.errors import ConfigMismatchError, DamagedFileError, WeightsError
 from rsprune.io import atomic_write, check_pointer, config_diff
 from rsprune.training.config import Which
 from rsprune.training.dit import SIZES, DiT
@@ -92,14 +94,17 @@ def read_checkpoint(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
 
     Raises
     ------
+    DamagedFileError
+        A part of it does not have the checksum that it was written with.
     WeightsError
-        It does not exist, is damaged, or holds anything else.
+        It does not exist, or is no such file.
     """
     path = Path(path)
     if not path.is_file():
         message = f"no checkpoint at {path}"
         raise WeightsError(message)
     check_pointer(path, WeightsError)
+    check_sums(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
@@ -112,6 +117,23 @@ def read_checkpoint(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
     return content
 
 
+def check_sums(path: Path) -> None:
+    """Compare the parts of a checkpoint with their CRC-32, at which PyTorch does not look when it reads them.
+
+    The older format has none.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, RuntimeError, ValueError, EOFError, struct.error) as error:
+        damaged = str(error)
+    if damaged:
+        message = f"{path} is damaged ({damaged}): put a checkpoint that was kept in its place, or begin anew"
+        raise DamagedFileError(message)
+
+
 def resume_checkpoint(path: Path, recipe: Mapping[str, Any]) -> dict[str, Any] | None:
     """Read the checkpoint that a training resumes from; None if there is none yet.
 
@@ -119,7 +141,10 @@ def resume_checkpoint(path: Path, recipe: Mapping[str, Any]) -> dict[str, Any] |
     """
     if not path.exists():
         return None
-    content = read_checkpoint(path)
+    try:
+        content = read_checkpoint(path)
+    except WeightsError as error:  # the training itself wrote it
+        raise DamagedFileError(str(error)) from error
     stored = {name: value for name, value in content["recipe"].items() if name != "iterations"}
     if differences := list(config_diff(stored, recipe)):
         lines = "\n".join(f"  {line}" for line in differences)
