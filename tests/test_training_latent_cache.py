@@ -299,7 +299,7 @@ def test_what_draws_sum_to_is_clamped_as_they_are():
 def test_the_figures_of_a_cache_do_not_depend_on_how_many_rows_are_summed_at_once(images, kl, tmp_path, monkeypatch):
     cache = make(images, kl, tmp_path / "cache")
     monkeypatch.setattr("rsprune.training.latent_cache.BLOCK", 1)
-    found = LatentCache.scan(cache.folder.path)
+    found = LatentCache.scan(cache.folder)
     assert found == pytest.approx({name: cache.summary[name] for name in found}, rel=1e-12)
 
 

@@ -44,6 +44,7 @@ __all__ = [
     "read_table",
     "read_tensors",
     "remove_temporaries",
+    "verified_record",
     "write_json",
     "write_npy",
     "write_npz",
@@ -258,6 +259,16 @@ def read_record(path: str | Path) -> dict[str, Any]:
         message = f"{path} is damaged: its content does not have the digest that it names"
         raise DamagedFileError(message)
     return record
+
+
+def verified_record(path: Path) -> dict[str, Any] | None:
+    """Read a record whose files are all as they were written; None if it, or one of them, is missing or damaged."""
+    try:
+        record = read_record(path)
+        whole = all(file_digest(path.parent / name) == known for name, known in record.pop("files").items())
+    except (DamagedFileError, FileNotFoundError):
+        return None
+    return record if whole else None
 
 
 def write_table(path: str | Path, table: pa.Table, provenance: Mapping[str, Any]) -> None:

@@ -8,10 +8,15 @@ import pytest
 import torch
 
 import rsprune
-from rsprune.errors import DamagedFileError, WeightsError
+from rsprune.errors import DamagedFileError, UnfinishedRunError, WeightsError
+from rsprune.evaluation import EncoderExtractor, evaluate
 from rsprune.evaluation.statistics import Statistics
 from rsprune.io import read_table, write_table
+from rsprune.training.autoencoder import load_autoencoder
 from rsprune.training.checkpoint import read_checkpoint, save_checkpoint
+from rsprune.training.latent_cache import LatentCache, cache_latents
+from rsprune.training.transforms import ImageTransform
+from small_runs import Colours, picture
 
 
 def table(path):
@@ -87,3 +92,53 @@ def flips(path, read, count):
 @pytest.mark.parametrize("count", [100, pytest.param(1500, marks=pytest.mark.slow)])
 def test_a_flipped_bit_is_told_or_changes_nothing(make, name, count, tmp_path):
     assert flips(tmp_path / name, make(tmp_path / name), count) > 0.6 * count
+
+
+def flipped(path, rng):
+    """Flip one bit of a file."""
+    data = bytearray(path.read_bytes())
+    bit = rng.randrange(8 * len(data))
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"}
+
+
+@pytest.mark.parametrize("count", [4, pytest.param(60, marks=pytest.mark.slow)])
+def test_a_damaged_latent_cache_is_told_and_made_anew_by_the_same_call(count, tmp_path):
+    (tmp_path / "images").mkdir()
+    for i in range(5):
+        (tmp_path / "images" / f"{i}.jpg").write_bytes(picture(i))
+
+    def make():
+        model, out = load_autoencoder("identity"), tmp_path / "cache"
+        return cache_latents(tmp_path / "images", model, ImageTransform(16), out=out, progress=False)
+
+    make()
+    whole, rng = contents(tmp_path / "cache"), random.Random(2)
+    assert {path.suffix for path in whole} == {".npy", ".parquet", ".json"}
+    for path in whole:
+        for _ in range(count):
+            flipped(path, rng)
+            with pytest.raises((DamagedFileError, UnfinishedRunError)):
+                LatentCache(tmp_path / "cache")
+            make()
+            assert contents(tmp_path / "cache") == whole
+
+
+@pytest.mark.parametrize("count", [4, pytest.param(60, marks=pytest.mark.slow)])
+def test_a_damaged_cache_of_features_is_made_anew(count, tmp_path):
+    real, generated = np.random.default_rng(0).integers(0, 256, (2, 12, 8, 8, 3), np.uint8)
+
+    def scores():
+        return evaluate(generated, real, [EncoderExtractor(Colours())], cache=tmp_path, k=3)
+
+    want, whole, rng = scores(), contents(tmp_path), random.Random(3)
+    assert {path.suffix for path in whole} == {".npy", ".safetensors", ".json"}
+    for path in whole:
+        for _ in range(count):
+            flipped(path, rng)
+            assert scores() == want
+            assert contents(tmp_path) == whole

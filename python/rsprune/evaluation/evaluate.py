@@ -19,7 +19,7 @@ from rsprune.evaluation.lpips import Lpips
 from rsprune.evaluation.pairs import pair_rows, read_in_order
 from rsprune.evaluation.prdc import prdc
 from rsprune.evaluation.statistics import Statistics, frechet_distance
-from rsprune.io import digest, provenance_header, read_json, write_json, write_npy
+from rsprune.io import digest, provenance_header, read_json, verified_record, write_json, write_npy, write_record
 from rsprune.options import Options, keywords, option
 from rsprune.sources.keys import compare_keys
 
@@ -250,18 +250,17 @@ def real_features(
     of = {"extractor": extractor.provenance(), "images": real.fingerprint(), "n": len(rows), "seed": seed}
     path = None if options.cache is None else Path(options.cache) / f"{digest(of)}.safetensors"
     keys = None if path is None else real.keys()
-    if path is not None and path.exists() and (keys is None or path.with_suffix(".json").exists()):
+    if path is not None and (kept := verified_record(path.with_suffix(".json"))) is not None:
         if keys is not None:
-            for shard, known in read_json(path.with_suffix(".json")).items():
+            for shard, known in kept["keys"].items():
                 compare_keys(shard, range(len(known)), known, keys.get(shard, []), path)
         return np.load(path.with_suffix(".npy"), mmap_mode="r"), Statistics.load(path)
     features = extractor.features(real.read(rows))
     statistics = Statistics.of(features, {**provenance_header(), **of})
     if path is not None:
         write_npy(path.with_suffix(".npy"), features)
-        if keys is not None:
-            write_json(path.with_suffix(".json"), keys)
-        statistics.save(path)  # written last: where this file exists, so do the features
+        statistics.save(path)
+        write_record(path.with_suffix(".json"), {"keys": keys}, [path, path.with_suffix(".npy")])  # what is complete
     return features, statistics
 
 

@@ -19,7 +19,7 @@ from rsprune.errors import BudgetError, MissingInputError
 from rsprune.evaluation.subset import SubsetEvaluator
 from rsprune.experiments.pool import EmbeddedPool, read_classes
 from rsprune.experiments.tables import Column, csv_table, markdown_table, text_table, write_results
-from rsprune.io import check_output_folder, digest, provenance_header, read_json, write_json, write_npy
+from rsprune.io import check_output_folder, digest, provenance_header, verified_record, write_npy, write_record
 from rsprune.options import Options, keywords, option
 from rsprune.runners import Progress, show_progress
 from rsprune.runs.config import parse_budget, parse_settings
@@ -267,11 +267,10 @@ class _Contest:
         """Return the result of a method at a budget, from the folder if it is there."""
         of = {"strategy": name, "options": options, "rows": rows, "of": self.digest}
         path = folder / "entries" / f"{name}-{rows}-{digest(of)[:12]}.json"
-        if path.exists():
-            kept = read_json(path)
-        else:
+        kept = verified_record(path)
+        if kept is None:
             kept = {**of, **self.run(path.with_suffix(".npy"), name, options, rows)}
-            write_json(path, kept)
+            write_record(path, kept, [] if kept["failure"] else [path.with_suffix(".npy")])
         return Entry(spec, keep, kept["metrics"], kept["failure"])
 
     def run(self, path: Path, name: str, options: dict[str, Any], rows: int) -> dict[str, Any]:

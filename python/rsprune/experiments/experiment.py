@@ -27,7 +27,7 @@ from rsprune.experiments.presets import Scale, TrialOptions, scale_of
 from rsprune.experiments.results import Experiment
 from rsprune.experiments.tables_and_figures import GRIDS, POOL, THIRD, Arm
 from rsprune.experiments.trial import SPLIT, TrialRunner
-from rsprune.io import provenance_header, write_npy
+from rsprune.io import provenance_header, verified_record, write_npy, write_record
 from rsprune.options import keywords
 from rsprune.runners import Advance, Progress, show_progress
 from rsprune.runners.processes import map_in_processes
@@ -216,7 +216,8 @@ def prepare(
 ) -> None:
     """Embed pool and reference sets, encode the pool, and set aside the real images; what is done is left as it is."""
     scale, root = runner.scale, runner.root
-    if (root / "real" / "pool.npy").exists():  # written last
+    real = [root / "real" / f"{name}.npy" for name in ("target", "pool")]
+    if verified_record(root / "real" / "record.json") is not None:  # written last
         runner.pool.reader.check_source(pool)
         for name, source in references.items():
             runner.references[name].reader.check_source(source)
@@ -240,10 +241,11 @@ def prepare(
     cache_latents(pool, codec, transform, out=root / "latents", device=runner.device or "cpu", progress=observer)
     sets = [(runner.references[name], source) for name, source in references.items()]
     target = np.concatenate([pixels(source, one, one.split(SPLIT)[1], transform) for one, source in sets])
-    write_npy(root / "real" / "target.npy", target[sample_rows(scale.real, len(target), SPLIT)])
+    write_npy(real[0], target[sample_rows(scale.real, len(target), SPLIT)])
     embedded = EmbeddedPool.open(root / "pool")
     drawn = sample_rows(scale.real, embedded.embeds.shape[0], SPLIT)
-    write_npy(root / "real" / "pool.npy", pixels(pool, embedded, drawn, transform))
+    write_npy(real[1], pixels(pool, embedded, drawn, transform))
+    write_record(root / "real" / "record.json", {}, real)
 
 
 def pixels(

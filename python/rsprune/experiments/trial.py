@@ -24,7 +24,7 @@ from rsprune.evaluation.evaluate import EvaluationOptions, compare_features
 from rsprune.experiments.pool import EmbeddedPool, EmbeddedSet
 from rsprune.experiments.presets import Scale
 from rsprune.experiments.tables_and_figures import POOL, THIRD, Arm
-from rsprune.io import digest, provenance_header, read_json, write_json, write_npy
+from rsprune.io import digest, provenance_header, verified_record, write_npy, write_record
 from rsprune.runners import NoProgress
 from rsprune.selection import Selection, budget_rows
 from rsprune.training.autoencoder import load_autoencoder
@@ -72,8 +72,7 @@ class TrialRunner:
 
     def done(self, arm: Arm, seed: int) -> dict[str, Any] | None:
         """Return the result of :meth:`run` if the trial is finished."""
-        path = self.folder(arm, seed) / "metrics.json"
-        return read_json(path) if path.exists() else None
+        return verified_record(self.folder(arm, seed) / "metrics.json")
 
     def run(self, arm: Arm, seed: int) -> dict[str, Any]:
         """Run a trial, or resume it.
@@ -97,7 +96,7 @@ class TrialRunner:
             found = {"failure": None, **self.train_and_evaluate(folder, numbers, seed)}
             found["metrics"] |= {"rows": len(numbers), "seconds": seconds}
         found |= {**provenance_header(), "arm": asdict(arm), "seed": seed}
-        write_json(folder / "metrics.json", found)
+        write_record(folder / "metrics.json", found, [] if found["failure"] else [folder / "rows.npy"])
         return found
 
     # --- selection ----------------------------------------------------------------------------------------------------

@@ -2,9 +2,9 @@
 
 The posterior moments of each image and of its mirror image are kept, so that each epoch draws latents anew, as if the
 images were encoded in it. (The latents of the mirrored image are not the mirrored latents.) The folder holds
-``config.json``; ``latents/<shard>.npy``, float16 (row, view, M, h, w); ``latents/<shard>.parquet``, written after its
-rows, with ``row``, ``key``, ``label``, and ``kind`` and ``message`` of a failure; and ``summary.json`` when it is
-complete.
+``config.json``; ``latents/<shard>.npy``, float16 (row, view, M, h, w); ``latents/<shard>.parquet``, with ``row``,
+``key``, ``label``, and ``kind`` and ``message`` of a failure; ``latents/<shard>.json``, the record of both with their
+digests; and ``summary.json`` when it is complete.
 """
 
 from __future__ import annotations
@@ -25,11 +25,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsprune.concurrency import prefetch_map
-from rsprune.errors import ArgumentError, ConfigMismatchError, EmptyInputError, UnfinishedRunError, WeightsError
-from rsprune.io import atomic_write, digest, provenance_header, read_json, read_table, write_json, write_table
+from rsprune.errors import (
+    ArgumentError,
+    ConfigMismatchError,
+    DamagedFileError,
+    EmptyInputError,
+    UnfinishedRunError,
+    WeightsError,
+)
+from rsprune.io import atomic_write, digest, provenance_header, read_table, write_table
 from rsprune.runners import Progress, show_progress
 from rsprune.runs.config import source_config
-from rsprune.runs.folder import RunFolder
+from rsprune.runs.folder import REMEDY, RunFolder
 from rsprune.runs.reader import RunReader, positions_of
 from rsprune.runs.summary import key_form
 from rsprune.sources import Item, Shard, Source, SourceLike, check_outside, open_source
@@ -177,7 +184,7 @@ def cache_latents(
     encoder.moments(noise, ["noise"])
     with folder.lock(), show_progress(progress) as shown:
         shards = [shard for shard in images.shards if len(selection.rows[shard.name])]
-        done = [shard for shard in shards if encoder.table(shard).exists()]
+        done = [shard for shard in shards if folder.is_whole(encoder.table(shard), encoder.rows(shard))]
         for shard in done:
             table = read_table(encoder.table(shard), ["row", "key"])
             check_keys(images, shard, table["row"].to_pylist(), table["key"].to_pylist(), folder.path)
@@ -187,12 +194,22 @@ def cache_latents(
         for shard in shards:
             if shard not in done:
                 encoder.encode(selection.read(images, shard), shard, selection.rows[shard.name], shown)
+                made = encoder.table(shard)
+                folder.complete(folder.record(made), [made, encoder.rows(shard)])
         shown.finish()
-        if not folder.summary.exists():
+        if not is_complete(folder):
             tables = (read_table(encoder.table(shard), ["key"])["key"].to_pylist() for shard in shards)
             form = key_form(tables) if selection.run is None else selection.run.key_form
-            write_json(folder.summary, {**LatentCache.scan(folder.path), "keys": form})
+            folder.complete(folder.summary, [], {**LatentCache.scan(folder), "keys": form})
     return LatentCache(folder.path)
+
+
+def is_complete(folder: RunFolder) -> bool:
+    """Tell whether the summary of a cache is there and as it was written."""
+    try:
+        return bool(RunReader(folder).summary)
+    except (UnfinishedRunError, DamagedFileError):
+        return False
 
 
 @dataclass(frozen=True)
@@ -206,8 +223,12 @@ class ShardEncoder:
     batch_size: int
 
     def table(self, shard: Shard) -> Path:
-        """Return the marker file of a shard, which exists once the shard is complete."""
+        """Return the table of a shard."""
         return self.folder / f"{shard.name}.parquet"
+
+    def rows(self, shard: Shard) -> Path:
+        """Return the latents of a shard."""
+        return self.folder / f"{shard.name}.npy"
 
     def encode(self, images: Iterator[Item], shard: Shard, rows: NDArray[np.int64], progress: Progress) -> None:
         """Write the latents of the ``images`` at some rows of one shard, and after them its table."""
@@ -224,7 +245,7 @@ class ShardEncoder:
                 entries.append({"row": row, "key": item.key, "label": item.label, "kind": kind, "message": message})
             return pixels
 
-        path = self.folder / f"{shard.name}.npy"
+        path = self.rows(shard)
         with atomic_write(path) as temporary, temporary.open("wb") as file:
             header = {"descr": "<f2", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
@@ -288,6 +309,8 @@ class LatentCache:
     ------
     FileNotFoundError, UnfinishedRunError
         The folder holds no cache, or an incomplete one.
+    DamagedFileError
+        A file is not as it was written. The command that made the cache makes it anew.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -296,42 +319,45 @@ class LatentCache:
         if not self.folder.summary.exists():
             message = f"the latent cache {self.folder.path} is not complete: run the command that began it again"
             raise UnfinishedRunError(message)
-        self.summary = read_json(self.folder.summary)
+        self.summary = RunReader(self.folder).summary
         autoencoder = self.config["autoencoder"]
         self.latents, self.side = autoencoder["latents"], self.config["size"] // autoencoder["factor"]
         self.views = 1 + self.config["mirror"]
         self.scale, self.shift = autoencoder["scale"], autoencoder["shift"]
-        self._shards, self._rows = zip(*self._arrays(self.folder.path), strict=True)
+        self._shards, self._rows = zip(*self._arrays(self.folder), strict=True)
         self._offsets = np.cumsum([0, *map(len, self._rows)])
+        if len(self) != self.summary["images"]:
+            message = f"{self.folder.path} holds {len(self)} images of {self.summary['images']}. {REMEDY}"
+            raise DamagedFileError(message)
 
     def __len__(self) -> int:
         return int(self._offsets[-1])
 
     @staticmethod
-    def _arrays(path: Path) -> Iterator[tuple[NDArray[np.float16], NDArray[np.int64]]]:
-        """Yield the moments of each shard, memory-mapped, and the rows that hold an image."""
-        for table in sorted((path / "latents").glob("*.parquet")):
-            valid = pc.is_null(read_table(table, ["kind"])["kind"]).to_numpy()
-            yield np.load(table.with_suffix(".npy"), mmap_mode="r"), np.flatnonzero(valid)
+    def _arrays(folder: RunFolder) -> Iterator[tuple[NDArray[np.float16], NDArray[np.int64]]]:
+        """Yield the moments of each shard, memory-mapped, and the rows that hold an image, both checked."""
+        for table in sorted((folder.path / "latents").glob("*.parquet")):
+            valid = pc.is_null(read_table(folder.verify(table), ["kind"])["kind"]).to_numpy()
+            yield np.load(folder.verify(table.with_suffix(".npy")), mmap_mode="r"), np.flatnonzero(valid)
 
     @classmethod
-    def scan(cls, path: Path) -> dict[str, Any]:
+    def scan(cls, folder: RunFolder) -> dict[str, Any]:
         """Summarize a cache of an image or more: images, failures, mean and deviation of the latents drawn from it."""
         images = failures = 0
-        for moments, valid in cls._arrays(path):
+        for moments, valid in cls._arrays(folder):
             images += len(valid)
             failures += len(moments) - len(valid)
         if not images:
-            message = f"no image of {path} could be read: the tables in it say why"
+            message = f"no image of {folder.path} could be read: the tables in it say why"
             raise EmptyInputError(message)
-        latents = read_json(path / "config.json")["autoencoder"]["latents"]
-        mean, deviation = expected_moments(cls._blocks(path), latents)
+        latents = folder.read_config()["autoencoder"]["latents"]
+        mean, deviation = expected_moments(cls._blocks(folder), latents)
         return {"images": images, "quarantined": failures, "mean": mean, "deviation": deviation}
 
     @classmethod
-    def _blocks(cls, path: Path) -> Iterator[Tensor]:
+    def _blocks(cls, folder: RunFolder) -> Iterator[Tensor]:
         """Yield the moments of all images and views, (n, M, h, w), few enough at once to be summed in memory."""
-        for moments, valid in cls._arrays(path):
+        for moments, valid in cls._arrays(folder):
             rows = max(1, BLOCK // moments[0].size) if len(moments) else 1
             for start in range(0, len(valid), rows):
                 yield torch.from_numpy(moments[valid[start : start + rows]]).flatten(0, 1)
