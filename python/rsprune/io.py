@@ -25,6 +25,7 @@ from rsprune.errors import ArgumentError, DamagedFileError, FormatError, OutputE
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 __all__ = [
     "abbreviate",
@@ -50,9 +51,13 @@ __all__ = [
     "write_npz",
     "write_record",
     "write_table",
+    "write_tables",
     "write_tensors",
     "write_text",
 ]
+
+#: Rows of a row group of tables that are written piece by piece.
+ROW_GROUP = 1 << 17
 
 #: The comment of the archives that :func:`write_npz` writes.
 NPZ_COMMENT = b"rsprune"
@@ -273,11 +278,54 @@ def verified_record(path: Path) -> dict[str, Any] | None:
 
 def write_table(path: str | Path, table: pa.Table, provenance: Mapping[str, Any]) -> None:
     """Write a Parquet file atomically, with ``provenance`` in its schema metadata."""
+    with table_writer(path, table.schema, provenance) as writer:
+        writer.write_table(table)
+
+
+def write_tables(path: str | Path, schema: pa.Schema, tables: Iterable[pa.Table], provenance: Mapping[str, Any]) -> int:
+    """Write tables one behind the other, of which about a row group is in memory; return the number of rows.
+
+    The file is the one that :func:`write_table` makes of the whole, where that has no more than a row group.
+    """
+    import pyarrow as pa
+
+    with table_writer(path, schema, provenance) as writer:
+        waiting, written = schema.empty_table(), 0
+        for table in tables:
+            waiting = pa.concat_tables([waiting, table])
+            while len(waiting) >= ROW_GROUP:
+                group, waiting = waiting.slice(0, ROW_GROUP), waiting.slice(ROW_GROUP).combine_chunks()
+                written += len(group)
+                columns = group.columns
+                del table, group
+                writer.write_table(contiguous(columns, schema))
+        if len(waiting) or not written:
+            written += len(waiting)
+            columns = waiting.columns
+            del waiting
+            writer.write_table(contiguous(columns, schema))
+        return written
+
+
+def contiguous(columns: list[pa.ChunkedArray], schema: pa.Schema) -> pa.Table:
+    """Make a table of one chunk a column. It takes the columns out of the list: only one of them is there twice."""
+    import pyarrow as pa
+
+    whole = [pa.table([columns.pop(0)], [field.name]).combine_chunks()[0] for field in schema]
+    return pa.Table.from_arrays(whole, schema=schema)
+
+
+@contextmanager
+def table_writer(path: str | Path, schema: pa.Schema, provenance: Mapping[str, Any]) -> Iterator[pq.ParquetWriter]:
+    """Open a Parquet file that is written beside its place, and put there at the end."""
     import pyarrow.parquet as pq
 
-    table = table.replace_schema_metadata({"rsprune": canonical_json(provenance)})
-    with atomic_write(path) as beside:
-        pq.write_table(table, beside, compression="zstd", write_page_checksum=True)
+    schema = schema.with_metadata({"rsprune": canonical_json(provenance)})
+    with (
+        atomic_write(path) as beside,
+        pq.ParquetWriter(beside, schema, compression="zstd", write_page_checksum=True) as writer,
+    ):
+        yield writer
 
 
 def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:

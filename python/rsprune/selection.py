@@ -325,9 +325,10 @@ def choose(request: Request, assignment: Assignment, k: int, rows: Embeddings | 
     ranks = similarity
     if request.ranks is not None:
         check_column("similarity", similarity, request.n, kinds="f")
-        ranks = np.where(np.isnan(similarity), np.float32(np.nan), request.ranks)
+        unknown = np.isnan(similarity)
+        ranks = np.where(unknown, np.float32(np.nan), request.ranks) if unknown.any() else request.ranks
     out_of_domain = _out_of_domain(similarity, options.min_similarity, preselected)
-    excluded = np.concatenate([request.excluded, out_of_domain])
+    excluded = np.concatenate([request.excluded, out_of_domain]) if len(request.excluded) else out_of_domain
     duplicates = np.empty(0, np.int64)
     if (eps := getattr(options, "dedup", None)) is not None:
         assert rows is not None
@@ -412,9 +413,9 @@ def _out_of_domain(
     """Find the rows below a similarity, ascending; none of them may be preselected."""
     if lower is None:
         return np.empty(0, np.int64)
-    rows = np.flatnonzero(similarity < np.float32(lower)).astype(np.int64)
-    if (both := np.intersect1d(preselected, rows)).size:
-        row = int(both[0])
+    rows = np.flatnonzero(similarity < np.float32(lower)).astype(np.int64, copy=False)
+    if (both := preselected[similarity[preselected] < np.float32(lower)]).size:
+        row = int(both.min())
         message = (
             f"row {row} is preselected, but its similarity of {similarity[row]:.4f} is below min_similarity = {lower}: "
             "lower that, or leave the row out"
@@ -428,9 +429,9 @@ def _float32_ranks(score: Any, n: int, fill: Fill) -> NDArray[np.float32]:
     array = check_column("score", score, n, kinds="f", expected="floating numbers")
     with np.errstate(over="ignore"):
         rounded = np.ascontiguousarray(array, dtype=np.float32)
-    valid = ~np.isnan(array)
-    if np.array_equal(rounded[valid], array[valid]):
+    if ((rounded == array) | np.isnan(array)).all():
         return rounded
+    valid = ~np.isnan(array)
     if fill == "zscore":
         message = "fill='zscore' standardizes scores as float32, which rounds some of these: give them as float32"
         raise ArgumentError(message)

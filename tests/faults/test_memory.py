@@ -6,6 +6,7 @@ import sys
 import tarfile
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -13,19 +14,30 @@ from PIL import Image
 import rsprune
 from failures import raises
 from rsprune import errors
+from rsprune.centroids import Centroids
+from rsprune.runs.config import RunContext
+from rsprune.runs.folder import RunFolder
+from rsprune.runs.reference import digest_of
+from rsprune.runs.schema import EMBEDDING_SCHEMA
+from rsprune.runs.stages.embed import EmbedStage
+from rsprune.sources import Shard
 
-# Prints the peak of the process before and after, in MB.
 ENTROPY = """
-import resource, sys
+import sys
 from rsprune.runs.stages.entropy import entropy_run
 entropy_run(sys.argv[1], out=sys.argv[2], progress=False)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+"""
+# The peak of this process in MB. That of getrusage is at least what the process that started it had.
+PEAK = """
+from pathlib import Path
+print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) >> 10)
 """
 
 
 def megabytes(script, *words):
     """Run a script in a process of its own; return its peak."""
-    done = subprocess.run([sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, timeout=100)
+    words = map(str, words)
+    done = subprocess.run([sys.executable, "-c", script + PEAK, *words], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr[-400:]
     return int(done.stdout.split()[-1])
 
@@ -113,3 +125,63 @@ def test_the_limit_of_an_encoded_image_is_an_option(form, tmp_path):
     assert rsprune.entropy([image], max_bytes=len(data)) > 0
     with raises(errors.EncodedTooLargeError, len(data), len(data) - 1):
         rsprune.entropy([image], max_bytes=len(data) - 1)
+
+
+SELECT = """
+import sys
+import numpy as np
+import rsprune
+n, options = 10_000_000, eval(sys.argv[1])
+labels, similarity = np.empty(n, np.int32), np.empty(n, np.float32)
+rng = np.random.default_rng(0)
+for at in range(0, n, 100_000):
+    labels[at : at + 100_000] = rng.integers(0, 200, 100_000, dtype=np.int32)
+    similarity[at : at + 100_000] = rng.random(100_000, dtype=np.float32)
+if "score" in options:
+    options["score"] = similarity
+assert len(rsprune.select_assigned(labels, similarity, 1_000_000, k=200, **options)) == 1_000_000
+"""
+
+
+@pytest.mark.parametrize(
+    "options", ["{}", '{"fill": "waterfill"}', '{"within": "random"}', '{"min_similarity": 0.5}', '{"score": None}']
+)
+def test_selecting_from_ten_million_rows(options):
+    """Labels and similarities are 80 MB of it."""
+    assert megabytes(SELECT, options) < 250
+
+
+RUN_SELECT = """
+import sys
+from rsprune.runs.stages.select import select_run
+select_run(sys.argv[1], out=sys.argv[2], centroids=sys.argv[3], keep=0.15)
+"""
+
+
+@pytest.mark.parametrize(("rows", "limit"), [(2_000_000, 215), pytest.param(10_000_000, 250, marks=pytest.mark.slow)])
+def test_selecting_from_a_folder_without_embeddings(rows, limit, tmp_path):
+    """Keys are read of the rows that are chosen, a shard at a time."""
+    rng, each = np.random.default_rng(0), 100_000
+    vectors = rng.standard_normal((200, 8))
+    centroids = Centroids((vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32), {})
+    centroids.save(tmp_path / "centroids.safetensors")
+    config = {"source": {"images": rows}, "centroids": digest_of(centroids.vectors), "keep_embeddings": False}
+    folder = RunFolder(tmp_path / "run")
+    folder.start(config)
+    stage = EmbedStage(RunContext(folder, config), None, None, None, None, 1, centroids, keep=False)
+    for first in range(0, rows, each):
+        shard, numbers = Shard(f"part-{first // each:06d}"), range(first, first + each)
+        keys = [f"images/{number:09d}.jpg" for number in numbers]
+        values = rng.integers(0, 200, each, np.int32), rng.random(each, np.float32)
+        columns = [pa.array(range(each)), pa.array(keys), *map(pa.array, values), *[pa.nulls(each, pa.string())] * 2]
+        stage.write(folder.assignments(shard.name), shard, columns, EMBEDDING_SCHEMA)
+        stage.complete(shard, keys)
+    folder.complete(folder.summary, [], {"keys": "name"})
+    peak = megabytes(RUN_SELECT, folder.path, tmp_path / "chosen.parquet", tmp_path / "centroids.safetensors")
+    assert peak < limit
+    table = pq.read_table(tmp_path / "chosen.parquet")
+    numbers = [int(key[7:16]) for key in table["key"].to_pylist()]
+    assert numbers == sorted(numbers)
+    assert len(numbers) == 0.15 * rows
+    assert table["row"].to_pylist() == [number % each for number in numbers]
+    assert table["shard"].to_pylist() == [f"part-{number // each:06d}" for number in numbers]

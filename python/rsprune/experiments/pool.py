@@ -47,8 +47,8 @@ class EmbeddedSet:
     @cached_property
     def keys(self) -> list[str]:
         """The keys of the images."""
-        keys: list[str] = self.reader.embedded(["key"])["key"].to_pylist()
-        return keys
+        everything = np.arange(len(self.reader.embedded_index))
+        return [key for table, _ in self.reader.embedded_at(everything) for key in table["key"].to_pylist()]
 
     def read(self, source: Source, numbers: NDArray[np.int64]) -> Iterator[Item]:
         """Read the images of ascending rows from the collection that the run was made from."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rsprune.io import write_table
+from rsprune.io import write_tables
 from rsprune.runs.config import RunContext
 from rsprune.runs.reader import RunReader
 from rsprune.runs.schema import QUARANTINE_SCHEMA
@@ -22,24 +19,33 @@ def write_quarantine(context: RunContext, reader: RunReader) -> int:
 
     Returns the number of images among them.
     """
-    rows = [row for shard in reader.shards for row in failures(reader, shard)]
-    damaged = {"key": "", "row": -1, "stage": "source", "kind": "damaged_shard"}
-    for shard, message in context.left_out.items():
-        rows.append({**damaged, "shard": shard, "message": message.rpartition("/")[2]})  # no path of this machine
-    rows.sort(key=lambda row: (row["shard"], row["row"], row["stage"]))
-    table = pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA)
-    write_table(context.folder.quarantine, table, context.provenance)
-    return len(rows) - len(context.left_out)
+    names = sorted({*reader.shards, *context.left_out})
+    tables = (
+        damaged(name, context.left_out[name]) if name in context.left_out else failures(reader, name) for name in names
+    )
+    written = write_tables(context.folder.quarantine, QUARANTINE_SCHEMA, tables, context.provenance)
+    return written - len(context.left_out)
 
 
-def failures(reader: RunReader, shard: str) -> Iterator[dict[str, Any]]:
-    """Yield the failures of one shard."""
+def damaged(shard: str, message: str) -> pa.Table:
+    """Make the row of a shard that is left out."""
+    row = {"key": "", "shard": shard, "row": -1, "stage": "source", "kind": "damaged_shard"}
+    message = message.rpartition("/")[2]  # no path of this machine
+    return pa.Table.from_pylist([{**row, "message": message}], schema=QUARANTINE_SCHEMA)
+
+
+def failures(reader: RunReader, shard: str) -> pa.Table:
+    """Read the failures of one shard."""
+    found = [QUARANTINE_SCHEMA.empty_table()]
     for stage, path in (("entropy", reader.folder.entropy(shard)), ("embed", reader.folder.assignments(shard))):
         if path.exists():
-            table = reader.table(path)
-            failed = pc.is_valid(table["kind"])
-            rows = table["row"].to_numpy() if stage == "embed" else np.arange(len(table))
-            table = table.set_column(table.column_names.index("key"), "key", reader.as_keys(shard, table["key"]))
-            for row, one in zip(rows[failed.to_numpy()], table.filter(failed).to_pylist(), strict=True):
-                where = {"key": one["key"], "shard": shard, "row": int(row), "stage": stage}
-                yield where | {"kind": one["kind"], "message": one["message"]}
+            columns = ["key", "kind", "message", *(["row"] if stage == "embed" else [])]
+            table = reader.table(path, columns)
+            if stage == "entropy":
+                table = table.append_column("row", pa.array(np.arange(len(table))))
+            table = table.filter(pc.is_valid(table["kind"]))
+            keys = reader.as_keys(shard, table["key"])
+            places = [pa.repeat(shard, len(table)), table["row"], pa.repeat(stage, len(table))]
+            columns = [keys, *places, table["kind"], table["message"]]
+            found.append(pa.Table.from_arrays(columns, schema=QUARANTINE_SCHEMA))
+    return pa.concat_tables(found).sort_by([("row", "ascending"), ("stage", "ascending")])

@@ -20,6 +20,7 @@ from rsprune.centroids import Centroids
 from rsprune.errors import DamagedFileError, UnfinishedRunError
 from rsprune.io import digest, read_record, read_table
 from rsprune.runs.folder import REMEDY, RunFolder
+from rsprune.runs.schema import EMBEDDING_SCHEMA
 from rsprune.runs.summary import KeyForm, key_form
 from rsprune.selection import COUNTS, Selection
 from rsprune.sources import Source
@@ -278,15 +279,34 @@ class RunReader:
             self._joined.add(shard)
         return self.table(self.folder.assignments(shard), columns)
 
-    def embedded(self, columns: Sequence[str]) -> pa.Table:
-        """Read some columns of all rows that were embedded, in the order of the rows, and beside them ``shard``."""
-        tables = [self.assignments(shard, columns) for shard in self.shards]
-        if "key" in columns:
-            at = list(columns).index("key")
-            keys = [self.as_keys(shard, one["key"]) for shard, one in zip(self.shards, tables, strict=True)]
-            tables = [one.set_column(at, "key", key) for one, key in zip(tables, keys, strict=True)]
-        shards = pa.array(np.repeat(np.array(self.shards, object), [len(one) for one in tables]), pa.string())
-        return pa.concat_tables(tables).combine_chunks().append_column("shard", shards)
+    @cached_property
+    def embedded_index(self) -> RunIndex:
+        """The numbers of the rows that were embedded, counted through all shards."""
+        paths = [self.folder.verify(self.folder.assignments(shard)) for shard in self.shards]
+        return RunIndex(self.shards, np.cumsum([0, *(pq.read_metadata(path).num_rows for path in paths)]))
+
+    def embedded(self, *columns: str) -> list[NDArray[Any]]:
+        """Read columns of numbers of all rows that were embedded, in the order of the rows, a shard at a time."""
+        index = self.embedded_index
+        types = [EMBEDDING_SCHEMA.field(name).type.to_pandas_dtype() for name in columns]
+        found = [np.empty(len(index), dtype) for dtype in types]
+        for i, shard in enumerate(self.shards):
+            table = self.assignments(shard, columns)
+            for name, column in zip(columns, found, strict=True):
+                values = table[name] if name == "similarity" else table[name].fill_null(-1)
+                column[index.offsets[i] : index.offsets[i + 1]] = values.to_numpy()
+        return found
+
+    def embedded_at(self, at: NDArray[np.int64]) -> Iterator[tuple[pa.Table, NDArray[np.int64]]]:
+        """Yield ``key``, ``shard`` and ``row`` of some embedded rows, a shard at a time, and their places in ``at``.
+
+        ``at`` are their ascending numbers among all rows that were embedded.
+        """
+        schema = pa.schema([("key", pa.string()), ("shard", pa.string()), EMBEDDING_SCHEMA.field("row")])
+        for shard, rows, places in self.embedded_index.locate(at):
+            table = self.assignments(shard, ["key", "row"]).take(pa.array(rows))
+            columns = [self.as_keys(shard, table["key"]), pa.repeat(shard, len(rows)), table["row"]]
+            yield pa.Table.from_arrays(columns, schema=schema), places
 
     def embeddings(self) -> list[Path]:
         """Return the files of all embeddings, checked."""

@@ -89,10 +89,14 @@ def entropy_bin(entropy: NDArray[np.float64]) -> NDArray[np.int64]:
 def key_form(shards: Iterable[Iterable[str]]) -> KeyForm:
     """Return how the images are named whose names in each shard are given: ``"name"`` if no two shards share one.
 
-    Memory: 16 bytes an image.
+    Memory: 9 bytes an image.
     """
-    hashes = np.concatenate([np.empty(0, np.uint64), *(np.unique(hash_keys(names)) for names in shards)])
-    return "name" if len(np.unique(hashes)) == len(hashes) else "shard/name"
+    digests = bytearray()  # grows in place
+    for names in shards:
+        digests += np.unique(hash_keys(names)).tobytes()
+    hashes = np.frombuffer(digests, np.uint64)
+    hashes.sort()
+    return "shard/name" if (hashes[1:] == hashes[:-1]).any() else "name"
 
 
 def hash_keys(keys: Iterable[str]) -> NDArray[np.uint64]:

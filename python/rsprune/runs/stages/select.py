@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,12 @@ from rsprune.centroids import Centroids
 from rsprune.embeddings import as_rows
 from rsprune.errors import ArgumentError, BudgetError, MissingInputError, naming
 from rsprune.io import (
+    atomic_write,
     check_output_file,
     digest,
     provenance_header,
     read_provenance,
-    write_table,
-    write_text,
+    write_tables,
 )
 from rsprune.options import keywords, options_of
 from rsprune.runners import Advance
@@ -47,7 +47,8 @@ __all__ = ["SelectStage", "check_strategy", "select_run"]
 class SelectStage(RunStage):
     """Writes what was chosen, what was not read, and why: one piece of work, on the tables of all shards.
 
-    Memory: 40 bytes an image that was embedded, and its key; 16 bytes any image of the collection.
+    Memory: 24 bytes an image that was embedded, the keys of those that are chosen, and 16 bytes any image of the
+    collection.
     """
 
     options: ChoiceOptions
@@ -73,29 +74,26 @@ class SelectStage(RunStage):
     @override
     def run(self, shard: Shard, advance: Advance) -> ShardSummary:
         folder, reader = self.context.folder, RunReader(self.context.folder)
-        embedded = reader.embedded(["key", "row", "label", "similarity"])
+        labels, similarity = reader.embedded("label", "similarity")
         rows, entropy = reader.embedded_rows(), reader.embedded_entropy()
-        selection = self.choose(reader, embedded, rows, entropy)
+        selection = self.choose(reader, labels, similarity, rows, entropy)
         at = np.searchsorted(rows, selection.indices)
-        chosen = embedded.take(pa.array(at))
-        columns = [
-            chosen["key"],
-            chosen["shard"],
-            chosen["row"],
-            pa.array(entropy[at], pa.float64()),
-            pa.array(selection.cluster, pa.int32()),
-            pa.array(selection.similarity, pa.float32()),
-            pa.array(selection.phase, pa.uint8()),
-        ]
         quarantined = write_quarantine(self.context, reader)
-        write_text(folder.selected, "".join(f"{line_of_key(key)}\n" for key in chosen["key"].to_pylist()))
-        table = pa.Table.from_arrays(columns, schema=SELECTION_SCHEMA).combine_chunks()
-        write_table(folder.selection, table, self.context.provenance)
+        with atomic_write(folder.selected) as beside, beside.open("w", encoding="utf-8", newline="\n") as selected:
+
+            def chosen() -> Iterator[pa.Table]:
+                for table, places in reader.embedded_at(at):
+                    selected.writelines(f"{line_of_key(key)}\n" for key in table["key"].to_pylist())
+                    numbers = entropy[at[places]], selection.cluster[places], selection.similarity[places]
+                    columns = [*table.columns, *map(pa.array, numbers), pa.array(selection.phase[places])]
+                    yield pa.Table.from_arrays(columns, schema=SELECTION_SCHEMA)
+
+            write_tables(folder.selection, SELECTION_SCHEMA, chosen(), self.context.provenance)
         metrics = self.metrics(selection) | {
             "images": len(reader.index),
             "keys": reader.key_form,
             "quarantined": quarantined,
-            "invalid": rows[embedded["label"].to_numpy() < 0].tolist(),
+            "invalid": rows[labels < 0].tolist(),
         }
         folder.complete(folder.summary, self.outputs(shard), metrics | self.context.skipped)
         advance(self.count(shard))
@@ -106,18 +104,23 @@ class SelectStage(RunStage):
         return ShardSummary(images=self.count(shard))
 
     def choose(
-        self, reader: RunReader, embedded: pa.Table, rows: NDArray[np.int64], entropy: NDArray[np.float64]
+        self,
+        reader: RunReader,
+        labels: NDArray[np.int32],
+        similarity: NDArray[np.float32],
+        rows: NDArray[np.int64],
+        entropy: NDArray[np.float64],
     ) -> Selection:
         """Choose among the embedded images; ``rows`` are their numbers in the whole collection, as in the result."""
         options, centroids = self.options, reader.centroids
-        labels, similarity = embedded["label"].to_numpy(), embedded["similarity"].to_numpy()
         method = strategies.get(options.strategy.strategy)
         known: dict[str, Any] = {"centroids": centroids, "reference": self.reference.embeddings(self.context)}
         if method.quotas:
             # Draws depend on the number of a row: rows that Stage I dropped keep theirs, as invalid ones.
             total = len(reader.index)
             known["assignment"] = spread(labels, rows, total, -1), spread(similarity, rows, total, np.nan)
-            known["entropy"] = spread(entropy, rows, total, np.nan)
+            if "entropy_keep" not in method.options:  # Stage I has been applied
+                known["entropy"] = spread(entropy, rows, total, np.nan)
         else:
             known |= {"embeds": reader.embeddings(), "entropy": entropy}
         chosen = strategies.select_from(
@@ -277,9 +280,11 @@ def select_run(
     about = {"strategy": rule.strategy, "strategy_options": jsonable(settings), "seed": rule.seed}
     columns = {"entropy": entropy, "score": score, "labels": labels}
     reader = RunReader(embeds) if (Path(embeds) / "config.json").is_file() else None
-    embedded = pa.table({}) if reader is None else reader.embedded(["key", "row", "label", "similarity"])
-    rows = as_rows(embeds) if reader is None else None
-    n = len(embedded) if rows is None else rows.shape[0]
+    if reader is None:
+        rows = as_rows(embeds)
+        n = rows.shape[0]
+    else:
+        rows, n = None, len(reader.embedded_index)
     inputs: dict[str, Any] = {name: path and load_column(name, path, n) for name, path in columns.items()}
     note: list[str] = []
     inputs |= {"reference": reference, "centroids": centroids, "seed": rule.seed, "threads": options.threads}
@@ -296,13 +301,22 @@ def select_run(
             rows = as_rows(reader.embeddings())
         else:
             check_assigned_to(reader, fitted, rule.strategy)
-            inputs["assignment"] = embedded["label"].to_numpy(), embedded["similarity"].to_numpy()
+            inputs["assignment"] = tuple(reader.embedded("label", "similarity"))
         chosen = strategies.select(rule.strategy, rows, budget, **inputs, **settings)
-        table = embedded.take(pa.array(chosen.indices)).select(["key", "shard", "row"])
-        for name in ("cluster", "similarity", "phase"):
-            table = table.append_column(name, pa.array(getattr(chosen, name)))
+        del inputs
+
+        numbers = {"cluster": pa.int32(), "similarity": pa.float32(), "phase": pa.uint8()}
+        schema = pa.schema(
+            [("key", pa.string()), ("shard", pa.string()), SELECTION_SCHEMA.field("row"), *numbers.items()]
+        )
+
+        def manifest() -> Iterator[pa.Table]:
+            for table, places in reader.embedded_at(chosen.indices):
+                columns = [pa.array(getattr(chosen, name)[places]) for name in numbers]
+                yield pa.Table.from_arrays([*table.columns, *columns], schema=schema)
+
         provenance = {**provenance_header(), "embeddings": digest(reader.config), **about}
-        write_table(out, table.combine_chunks(), provenance)
+        write_tables(out, schema, manifest(), provenance)
         note = reader.keys_note()
     metrics = {"selected": len(chosen), "k": chosen.k, "invalid": len(chosen.invalid), "outside": len(chosen.outside)}
     return StageResult(out, metrics, "\n".join([chosen.summary(), *note, f"written to {out}"]))
