@@ -120,7 +120,7 @@ def test_symlink_loop_ends_and_dangling_link_is_kept(tmp_path):
     (tmp_path / "a" / "loop").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "a" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     (tmp_path / "b").symlink_to(tmp_path / "a", target_is_directory=True)
-    assert keys(open_source(tmp_path)) == ["a/gone.jpg", "a/x.jpg", "b/gone.jpg", "b/x.jpg"]
+    assert keys(open_source(tmp_path)) == ["a/gone.jpg", "a/x.jpg"]  # b is a, which was read
 
 
 def test_folder_without_images_names_itself_and_what_it_holds(tmp_path):

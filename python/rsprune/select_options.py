@@ -6,11 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 from rsprune.centroids import OnInvalid
 from rsprune.options import Options, option
 from rsprune.quotas import Quotas
+from rsprune.sources.filesystem import load_array
 
 __all__ = ["AssignedSelectOptions", "Fill", "SelectOptions", "Within"]
 
@@ -48,7 +47,7 @@ class AssignedSelectOptions(Options):
         None,
         help="A group for each row, strings or numbers (N,), such as its resolution, region or sensor. Rows are "
         "selected from each group as if it were alone, with its own share of the budget.",
-        parser=np.load,
+        parser=load_array,
         metavar="FILE.npy",
     )
     quotas: Quotas | None = option(
@@ -63,14 +62,14 @@ class AssignedSelectOptions(Options):
     exclude: Any = option(
         None,
         help="Row numbers, or a boolean mask (N,), of rows that are never selected.",
-        parser=np.load,
+        parser=load_array,
         metavar="FILE.npy",
     )
     preselected: Any = option(
         None,
         help="Row numbers, a boolean mask (N,), or a Selection, of rows that are selected already. They count towards "
         "the budget and the quotas of their clusters; where they exceed those, the other quotas are lowered evenly.",
-        parser=np.load,
+        parser=load_array,
         metavar="FILE.npy",
     )
     strict: bool = option(

@@ -142,11 +142,15 @@ def read_classes(path: str | Path, keys: Sequence[str], key: str, column: str) -
     """
     with open_text(path) as file:
         table = csv.DictReader(file)
-        for name in (key, column):
-            if name not in (table.fieldnames or ()):
-                message = f"{path} has no column {name!r}; it has {', '.join(table.fieldnames or ())}"
-                raise FormatError(message)
-        classes = {row[key]: row[column] for row in table}
+        try:
+            for name in (key, column):
+                if name not in (table.fieldnames or ()):
+                    message = f"{path} has no column {name!r}; it has {', '.join(table.fieldnames or ())}"
+                    raise FormatError(message)
+            classes = {row[key]: row[column] for row in table}
+        except (csv.Error, UnicodeDecodeError) as error:
+            message = f"{path} is not CSV in UTF-8: {error}"
+            raise FormatError(message) from error
     names = sorted({classes[one] for one in keys if one in classes})
     if not names:
         message = f"{path} names none of the images: the column {key!r} should hold their keys, such as {keys[0]!r}"

@@ -64,7 +64,7 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
             raise ArgumentError(message)
         try:
             settings[name] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             settings[name] = text
     return settings
 

@@ -6,6 +6,7 @@ import csv
 import os
 from array import array
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
@@ -23,6 +24,9 @@ from rsprune.sources.webdataset import TarSource
 __all__ = ["ListSource", "duplicate_candidates"]
 
 LIST_EXTENSIONS = (".txt", ".lst", ".csv")
+
+#: A longer line is no path with a label.
+LONGEST_LINE = 1 << 16
 
 
 class ListSource(FileSource):
@@ -131,7 +135,7 @@ def _rows_of(path: Path) -> Iterator[tuple[int, str, str]]:
             if path.suffix.lower() == ".csv":
                 yield from _csv_rows(path, file)
                 return
-            for number, line in enumerate(file, 1):
+            for number, line in _lines(path, file):
                 if not _is_passed_over(line):
                     yield number, key_of_line(line.strip()), ""
         except UnicodeDecodeError as error:
@@ -142,12 +146,24 @@ def _rows_of(path: Path) -> Iterator[tuple[int, str, str]]:
             raise SourceError(message) from None
 
 
+def _lines(path: Path, file: TextIO) -> Iterator[tuple[int, str]]:
+    """Yield the lines and their numbers; one that is longer than any path is not read to its end."""
+    for number in count(1):
+        line = file.readline(LONGEST_LINE + 1)
+        if len(line) > LONGEST_LINE:
+            message = f"{path}, line {number} has more than {LONGEST_LINE:,} characters: it is no list of files"
+            raise SourceError(message)
+        if not line:
+            return
+        yield number, line
+
+
 def _csv_rows(path: Path, file: TextIO) -> Iterator[tuple[int, str, str]]:
     number, begins = 0, True
 
     def lines() -> Iterator[str]:
         nonlocal number, begins
-        for number, line in enumerate(file, 1):  # noqa: B007 (nonlocal)
+        for number, line in _lines(path, file):  # noqa: B007 (nonlocal)
             if not begins:  # a field in quotation marks goes on
                 yield line
             elif not _is_passed_over(line):

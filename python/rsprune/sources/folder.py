@@ -110,18 +110,30 @@ def _begins_as_image(path: str) -> bool:
 def walk(root: Path, accept: Callable[[os.DirEntry[str]], bool]) -> Iterator[str]:
     """Yield the accepted files below ``root``, in ascending order of their paths relative to it.
 
-    Only the folders on the way to the current file are held in memory.
+    A folder that links lead to in several ways, be it back to one above, is entered once, by the first of its paths.
     """
-    yield from _walk(str(root), "", accept, frozenset())
+    seen: set[tuple[int, int]] = set()
+    way = [_entries(str(root), "", accept, seen)]
+    while way:
+        path = next(way[-1], None)
+        if path is None:
+            way.pop()
+        elif path.endswith("/"):
+            way.append(_entries(str(root), path, accept, seen))
+        else:
+            yield path
 
 
-def _walk(
-    folder: str, prefix: str, accept: Callable[[os.DirEntry[str]], bool], above: frozenset[tuple[int, int]]
+def _entries(
+    root: str, prefix: str, accept: Callable[[os.DirEntry[str]], bool], seen: set[tuple[int, int]]
 ) -> Iterator[str]:
+    """Yield the accepted files and, with a slash, the folders in one folder that was not ``seen``."""
+    folder = f"{root}/{prefix[:-1]}" if prefix else root
     stat = os.stat(folder)  # noqa: PTH116
     here = (stat.st_dev, stat.st_ino)
-    if here in above:  # a link back to a folder on the way down
+    if here in seen:
         return
+    seen.add(here)
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -139,7 +151,4 @@ def _walk(
             shown = os.fsencode(prefix + name)
             message = f"a file name in {folder} is not UTF-8: {shown!r}. Rename it: keys are text"
             raise SourceError(message) from None
-        if name.endswith("/"):
-            yield from _walk(f"{folder}/{name[:-1]}", prefix + name, accept, above | {here})
-        else:
-            yield prefix + name
+        yield prefix + name

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import posixpath
 import tarfile
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -187,17 +188,26 @@ def _follow(found: list[Member], links: dict[int, tuple[bytes, str]]) -> None:
         kind, link = links[number]
         hard = kind == b"1"
         path = posixpath.normpath(link if hard else posixpath.join(posixpath.dirname(found[number].path), link))
-        return next((one for one in reversed(by_path.get(path, [])) if not hard or one < number), None)
+        candidates = by_path.get(path, [])
+        last = bisect_left(candidates, number) if hard else len(candidates)
+        return candidates[last - 1] if last else None
 
+    ends: dict[int, int | None] = {}  # of each link that was followed; None of one that leads nowhere
     for number, (kind, _) in links.items():
-        seen, at = {number}, target(number)
-        while at is not None and at in links and at not in seen:
-            seen.add(at)
-            at = target(at)
-        if at is None or at in links:
+        way: list[int] = []
+        at = number
+        while at in links and at not in ends:
+            ends[at] = None  # it stays so if it leads back to itself
+            way.append(at)
+            if (beyond := target(at)) is None:
+                break
+            at = beyond
+        end = ends[at] if at in links else at
+        ends |= dict.fromkeys(way, end)
+        if end is None:
             found[number] = found[number]._replace(problem=f"{KINDS[kind]} to no file in it")
         else:
-            found[number] = found[at]._replace(path=found[number].path)
+            found[number] = found[end]._replace(path=found[number].path)
     links.clear()
 
 
@@ -252,10 +262,10 @@ def _pax(data: bytes, name: str, offset: int) -> dict[str, str]:
     at = 0
     try:
         while at < len(data):
-            digits, _, _ = data[at:].partition(b" ")
-            length = int(digits)
-            key, separator, value = data[at + len(digits) + 1 : at + length - 1].partition(b"=")
-            if length <= len(digits) or not separator:
+            blank = data.index(b" ", at, at + 20)
+            length = int(data[at:blank])
+            key, separator, value = data[blank + 1 : at + length - 1].partition(b"=")
+            if at + length <= blank or not separator:
                 raise ValueError
             if key in (b"path", b"size", b"linkpath", b"GNU.sparse.name"):
                 records[key.decode()] = value.decode("utf-8", "backslashreplace")
