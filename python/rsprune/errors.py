@@ -47,6 +47,7 @@ __all__ = [
     "UnfinishedRunError",
     "UnknownImageFormatError",
     "UnknownKeyError",
+    "UnreadShardError",
     "UnsupportedImageError",
     "ValueRangeError",
     "WeightsError",
@@ -151,6 +152,10 @@ class WorkerError(RspruneError, RuntimeError):
 
 class UnfinishedRunError(RspruneError, RuntimeError):
     """A run folder whose run has not come to its end."""
+
+
+class UnreadShardError(RspruneError, OSError):
+    """Shards whose files the system did not give; nothing is stored of them, and the next run reads them again."""
 
 
 class UnknownKeyError(RspruneError, KeyError):

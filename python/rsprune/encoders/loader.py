@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from rsprune.concurrency import prefetch_map
 from rsprune.encoders.base import NOT_FINITE, Encoder
 from rsprune.errors import EncoderError
 from rsprune.sources import Item
+from rsprune.sources.passing import read_again
 from rsprune.validation import check_integer
 
 __all__ = ["Embedded", "Failure", "check_finite", "embed_items"]
@@ -123,14 +125,17 @@ def embed_items(
 
     def prepare(start: int, batch: list[Item]) -> _Ready:
         """Decode and resize in this thread, without the GIL."""
-        pixels, failed = encoder.preprocessing.apply(
-            [item.data for item in batch],
+        images = [item.data for item in batch]
+        apply = partial(
+            encoder.preprocessing.apply,
             bands=bands,
             valid_range=valid_range,
             max_pixels=max_pixels,
             max_bytes=max_bytes,
             threads=1,
         )
+        pixels, failed = apply(images)
+        failed = read_again(apply, images, pixels, failed)
         positions = np.arange(start, start + len(batch), dtype=np.int64)
         if failed:
             numbers = [number for number, _, _ in failed]

@@ -64,6 +64,9 @@ class Stage(ABC, Generic[S]):
     def run(self, shard: Shard, advance: Advance) -> S:
         """Do the work on a shard, write its files, and summarize it."""
 
+    def conclude(self, summary: S) -> None:
+        """Raise what the merged summary of all shards has against going on; called when no shard is left to be run."""
+
     def share(self, workers: int) -> Stage[S]:
         """Return the stage as one of several workers on this machine does it: with fewer threads."""
         return self
@@ -120,4 +123,5 @@ class Runner(ABC):
                     merged.merge(summary)
         progress.finish()
         assert merged is not None
+        stage.conclude(merged)
         return merged

@@ -33,6 +33,8 @@ class ShardSummary:
     entropy: NDArray[np.int64] = field(default_factory=lambda: np.zeros(ENTROPY_BINS, np.int64))
     #: By shard, the uint64 hash of each image's key: 8 bytes an image.
     keys: dict[str, NDArray[np.uint64]] = field(default_factory=dict)
+    #: By shard, why it could not be read this time; nothing of it is counted.
+    unread: dict[str, str] = field(default_factory=dict)
 
     def update(
         self,
@@ -55,6 +57,7 @@ class ShardSummary:
         self.failures += other.failures
         self.entropy = self.entropy + other.entropy
         self.keys |= other.keys
+        self.unread |= other.unread
 
     def finalize(self) -> dict[str, Any]:
         """Return the summary as JSON values: equal summaries give equal values."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune.errors import ArgumentError, DtypeError, EmptyInputError, FormatError, OutputError, SourceError
+from rsprune.sources.passing import is_gone
 
 __all__ = [
     "FilePart",
@@ -154,6 +155,15 @@ class Source(ABC):
         With them a collection that has changed is told before an image is read, and not only when a row of it is.
         """
         return None
+
+    def was_missing(self, shard: Shard, row: int, kind: str) -> bool:
+        """Return whether there was no file for an image when the collection was opened: lists may name files in vain.
+
+        Such a failure is final, and the fingerprint tells it. A file that was there, and that the system does not give
+        now, is read again by the next run. A source that does not know answers for a file that is missing now from a
+        folder that holds others. ``kind`` is how reading it failed: see :func:`rsprune.errors.failure`.
+        """
+        return kind == "not_found" and is_gone(next(iter(self.read(shard, [row]))).data)
 
     @abstractmethod
     def count(self, shard: Shard) -> int:

@@ -69,6 +69,11 @@ class ConcatSource(Source):
         keys = source.read_keys(inner)
         return None if keys is None else [f"{prefix}/{key}" for key in keys]
 
+    def was_missing(self, shard: Shard, row: int, kind: str) -> bool:
+        """Return whether there was no file for an image."""
+        _, source, inner = self._places[shard.name]
+        return source.was_missing(inner, row, kind)
+
     def count(self, shard: Shard) -> int:
         """Count the images of a shard."""
         _, source, inner = self._places[shard.name]

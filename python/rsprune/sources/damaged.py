@@ -41,6 +41,10 @@ class IntactShards(Source):
         """Return the keys of a shard."""
         return self._source.read_keys(shard)
 
+    def was_missing(self, shard: Shard, row: int, kind: str) -> bool:
+        """Return whether there was no file for an image."""
+        return self._source.was_missing(shard, row, kind)
+
     def count(self, shard: Shard) -> int:
         """Count the images of a shard."""
         return self._source.count(shard)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from rsprune.errors import SourceError
 from rsprune.sources.base import Item, Shard, Source, check_rows
+from rsprune.sources.passing import holds_files
 
 __all__ = ["FileSource", "NamedFile"]
 
@@ -20,6 +25,9 @@ SHARD_IMAGES = 4096
 
 #: Between the names in a packed shard: the one character that no path holds.
 SEPARATOR = "\0"
+
+#: The errors that say that there is no file of a name: a link that leads nowhere among them.
+NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
 
 #: (key, label). The file lies at the key, taken from the source's root.
 NamedFile = tuple[str, str]
@@ -60,6 +68,9 @@ class FileSource(Source):
         self._root = root
         self._packed: dict[str, _Packed] = {}
         self._counts: dict[str, int] = {}
+        self._missing: dict[
+            str, dict[int, str]
+        ] = {}  # by shard and row, why there was no file at the first fingerprint
         self._labelled = True
         shards: list[Shard] = []
         stream = iter(files)
@@ -93,9 +104,14 @@ class FileSource(Source):
         """Count the images of a shard."""
         return self._counts[shard.name]
 
+    def was_missing(self, shard: Shard, row: int, kind: str) -> bool:
+        """Return whether there was no file for an image when the fingerprint was taken."""
+        missing = self._missing.get(shard.name)
+        return super().was_missing(shard, row, kind) if missing is None else missing.get(row) == kind
+
     def size(self, shard: Shard) -> int:
         """Return how many bytes the files of a shard have together; those that are missing have none."""
-        return sum(size for _, size in self._sizes(shard) if size is not None)
+        return sum(status.st_size for *_, status in self._files(shard) if not isinstance(status, OSError))
 
     def fingerprint(self) -> dict[str, Any]:
         """Identify the files by their keys and sizes: a digest a shard."""
@@ -103,17 +119,37 @@ class FileSource(Source):
         return {"kind": self._kind, "shards": shards}
 
     def _digest(self, shard: Shard) -> str:
-        """Digest every file's key and size."""
+        """Digest every file's key and size.
+
+        A file that is missing from a folder that holds others is one that the list names in vain. Anything else that
+        the system says of a file may pass, and must not become part of what identifies the collection.
+        """
+        folder_holds_files = lru_cache(maxsize=64)(holds_files)
         digest = hashlib.blake2b(digest_size=16)
-        for key, size in self._sizes(shard):
+        missing = {}
+        for row, (path, key, status) in enumerate(self._files(shard)):
+            if isinstance(status, OSError):
+                if status.errno not in NO_FILE:
+                    raise status
+                if not folder_holds_files(os.path.dirname(path)):  # noqa: PTH120
+                    message = (
+                        f"{path} is not there, and neither is any other file of its folder: mount or restore the "
+                        "folder, or leave its images out of the list"
+                    )
+                    raise SourceError(message)
+                missing[row] = "not_found" if status.errno == errno.ENOENT else "io"
+            elif stat.S_ISDIR(status.st_mode):
+                missing[row] = "is_directory"
+            size = None if isinstance(status, OSError) else status.st_size
             digest.update(f"{key}{SEPARATOR}{size}{SEPARATOR}".encode())
+        self._missing.setdefault(shard.name, missing)
         return digest.hexdigest()
 
-    def _sizes(self, shard: Shard) -> Iterator[tuple[str, int | None]]:
-        """Yield the key and the size of every file; None where it is missing."""
-        packed = self._packed[shard.name]
-        for key in packed.unpack(packed.keys):
+    def _files(self, shard: Shard) -> Iterator[tuple[str, str, os.stat_result | OSError]]:
+        """Yield the path and the key of every file, and what the system says of it."""
+        for key in self.read_keys(shard):
+            path = os.path.join(self._root, key)  # noqa: PTH118
             try:
-                yield key, os.stat(os.path.join(self._root, key)).st_size  # noqa: PTH116, PTH118
-            except OSError:
-                yield key, None
+                yield path, key, os.stat(path)  # noqa: PTH116
+            except OSError as error:
+                yield path, key, error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,15 @@ from typing import Any
 import pyarrow as pa
 from typing_extensions import Self, override
 
+from rsprune.errors import UnreadShardError
 from rsprune.io import digest, write_table
 from rsprune.runners import Stage
 from rsprune.runs.config import RunContext
 from rsprune.runs.summary import ShardSummary
-from rsprune.sources import Shard
+from rsprune.sources import Shard, Source
+from rsprune.sources.passing import PASSING
 
-__all__ = ["REPEATED", "Failures", "RunStage", "StageResult", "failure_columns", "repeated_names"]
+__all__ = ["REPEATED", "Failures", "RunStage", "StageResult", "failure_columns", "repeated_names", "require_read"]
 
 #: By position in a shard, why an image failed: the name of the cause, and what it says.
 Failures = Mapping[int, tuple[str, str]]
@@ -46,6 +48,16 @@ class RunStage(Stage[ShardSummary]):
         return self.context.folder.is_whole(*self.outputs(shard))
 
     @override
+    def conclude(self, summary: ShardSummary) -> None:
+        if unread := summary.unread:
+            first = min(unread)
+            message = (
+                f"{len(unread)} of {len(self.shards)} shards could not be read, the first is {first}: {unread[first]}. "
+                "Make its files readable again and make the same call: it goes on with these shards"
+            )
+            raise UnreadShardError(message)
+
+    @override
     def share(self, workers: int) -> Self:
         threads = self.context.threads or os.cpu_count() or 1
         return replace(self, context=replace(self.context, threads=max(1, threads // workers)))
@@ -60,6 +72,19 @@ class RunStage(Stage[ShardSummary]):
         outputs = self.outputs(shard)
         values = {} if keys is None else {"keys": digest(keys)}
         self.context.folder.complete(self.context.folder.record(outputs[-1]), outputs, values)
+
+
+def require_read(source: Source, shard: Shard, failures: Iterable[tuple[int, str, str]]) -> None:
+    """Fail at an image that the system did not give, unless there was none when the collection was opened.
+
+    Raises
+    ------
+    UnreadShardError
+        It says of which file, and why.
+    """
+    for row, kind, message in failures:
+        if kind in PASSING and not source.was_missing(shard, row, kind):
+            raise UnreadShardError(message)
 
 
 def repeated_names(names: Sequence[str]) -> list[int]:

@@ -18,6 +18,7 @@ from typing_extensions import override
 from rsprune.centroids import Centroids
 from rsprune.concurrency import WriterThread
 from rsprune.encoders.loader import embed_items
+from rsprune.errors import UnreadShardError
 from rsprune.io import provenance_header
 from rsprune.options import keywords, to_config
 from rsprune.runners import Advance, Progress, show_progress
@@ -27,13 +28,14 @@ from rsprune.runs.quarantine import write_quarantine
 from rsprune.runs.reader import RunReader, start_run
 from rsprune.runs.reference import check_same_encoder, digest_of
 from rsprune.runs.schema import EMBEDDING_SCHEMA
-from rsprune.runs.stages.base import REPEATED, RunStage, StageResult, failure_columns
+from rsprune.runs.stages.base import REPEATED, RunStage, StageResult, failure_columns, require_read
 from rsprune.runs.stages.embedding_writer import EmbeddingWriter
 from rsprune.runs.stages.entropy import require_readable
 from rsprune.runs.summary import ShardSummary
 from rsprune.sources import Item, Shard, Source, SourceLike, check_outside
 from rsprune.sources.damaged import left_out
 from rsprune.sources.keys import read_known
+from rsprune.sources.passing import reading
 
 __all__ = ["EmbedStage", "RowSubset", "SomeRows", "embed_run"]
 
@@ -153,7 +155,7 @@ class EmbedStage(RunStage):
             else:
                 images = read_known(self.source, shard, rows.tolist(), known, folder.path)
             seen: set[str] = set()
-            for position, item in enumerate(images):
+            for position, item in enumerate(reading(images)):
                 keys.append(item.key)
                 if item.key in seen:
                     failures[position] = REPEATED
@@ -182,10 +184,17 @@ class EmbedStage(RunStage):
             options = vars(self.decode)
             for block in embed_items(encoder, items(), batch_size=self.batch_size, threads=threads, **options):
                 writer.add(np.array([read[i] for i in block.positions.tolist()], np.int64), block.embeddings)
-                failures.update({read[i]: (kind, message) for i, kind, message in block.failures})
+                failed = [(read[i], kind, message) for i, kind, message in block.failures]
+                require_read(self.source, shard, ((int(rows[at]), kind, message) for at, kind, message in failed))
+                failures.update({at: (kind, message) for at, kind, message in failed})
                 advance(len(block.positions) + len(block.failures))
             advance(len(keys) - len(read))
             return writer.finish(conclude)
+        except UnreadShardError as error:
+            writer.abandon(error)
+            unread: Future[ShardSummary] = Future()
+            unread.set_result(ShardSummary(unread={shard.name: str(error)}))
+            return unread
         except BaseException as error:
             writer.abandon(error)
             raise

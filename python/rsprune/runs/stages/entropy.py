@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from rsprune import _core
-from rsprune.errors import BudgetError, EmptyInputError
+from rsprune.errors import BudgetError, EmptyInputError, UnreadShardError
 from rsprune.io import provenance_header
 from rsprune.options import keywords
 from rsprune.runners import Advance, Progress, show_progress
@@ -21,11 +22,12 @@ from rsprune.runs.folder import RunFolder
 from rsprune.runs.quarantine import write_quarantine
 from rsprune.runs.reader import RunReader, start_run
 from rsprune.runs.schema import ENTROPY_SCHEMA
-from rsprune.runs.stages.base import REPEATED, RunStage, StageResult, failure_columns, repeated_names
+from rsprune.runs.stages.base import REPEATED, RunStage, StageResult, failure_columns, repeated_names, require_read
 from rsprune.runs.summary import ENTROPY_BINS, ShardSummary, entropy_bin
 from rsprune.sources import Shard, Source, SourceLike, check_outside
 from rsprune.sources.batches import batched
 from rsprune.sources.damaged import left_out
+from rsprune.sources.passing import read_again, reading
 from rsprune.validation import fraction_of
 
 __all__ = ["EntropyCut", "EntropyRanking", "EntropyStage", "entropy_run"]
@@ -58,14 +60,23 @@ class EntropyStage(RunStage):
 
     @override
     def run(self, shard: Shard, advance: Advance) -> ShardSummary:
+        try:
+            return self._read(shard, advance)
+        except UnreadShardError as error:
+            return ShardSummary(unread={shard.name: str(error)})
+
+    def _read(self, shard: Shard, advance: Advance) -> ShardSummary:
         keys: list[str] = []
         entropies: list[NDArray[np.float64]] = [np.empty(0)]
         failures: dict[int, tuple[str, str]] = {}
         options = self.options.settings()
-        for items in batched(self.source.read(shard), BATCH):
+        measure = partial(_core.entropy_images, threads=self.context.threads, **options)
+        for items in batched(reading(self.source.read(shard)), BATCH):
             images = [item.data for item in items]
-            values, failed = _core.entropy_images(images, threads=self.context.threads, **options)
-            failures |= {len(keys) + i: (kind, message) for i, kind, message in failed}
+            values, failed = measure(images)
+            failed = [(len(keys) + i, kind, why) for i, kind, why in read_again(measure, images, values, failed)]
+            require_read(self.source, shard, failed)
+            failures |= {row: (kind, message) for row, kind, message in failed}
             keys += [item.key for item in items]
             entropies.append(values)
             advance(len(items))
