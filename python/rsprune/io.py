@@ -7,13 +7,14 @@ schema metadata under ``rsprune``.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import uuid
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune._core import VERSION
-from rsprune.errors import ArgumentError, DamagedFileError, FormatError, OutputError, ShapeError
+from rsprune.errors import ArgumentError, DamagedFileError, FormatError, OutputError, RspruneError, ShapeError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,7 +71,8 @@ TEMPORARY = ".writing"
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a path to write to, beside ``path``; rename it to ``path`` at the end, or remove it after an error.
 
-    Whoever reads ``path`` meanwhile, or after the process was killed, finds the old file or the new one.
+    Whoever reads ``path`` meanwhile, or after the process was killed, finds the old file or the new one. An error of
+    the system names ``path``: a full disk tells no file by itself.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -81,8 +83,26 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         with beside.open("rb+") as file:
             os.fsync(file.fileno())
         beside.replace(target)
+        sync_folder(target.parent)
+    except RspruneError:
+        raise
+    except OSError as error:
+        if error.filename not in (None, os.fspath(beside)):
+            raise
+        reason = error.strerror or str(error).replace(os.fspath(beside), os.fspath(target))
+        raise type(error)(error.errno or errno.EIO, reason, os.fspath(target)) from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk, where the system can: a rename must outlive a power cut, too."""
+    with suppress(OSError):  # Windows opens no folder, and some file systems do not flush one
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def check_output_file(path: str | os.PathLike[str], is_own: Callable[[Path], bool]) -> Path:

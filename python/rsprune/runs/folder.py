@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from rsprune.errors import ConfigMismatchError, DamagedFileError, FormatError, UnfinishedRunError
+from rsprune.errors import ConfigMismatchError, DamagedFileError, FormatError, OutputError, UnfinishedRunError
 from rsprune.io import (
     canonical_json,
     check_output_folder,
@@ -34,6 +35,9 @@ __all__ = ["RunFolder"]
 
 #: Seconds that a lock is waited for: a process that was killed holds its own until its memory is given back.
 PATIENCE = 5.0
+
+#: Where the records of a run's parts lie.
+RECORDS = ("*.json", "entropy/*.json", "embeddings/*.json")
 
 REMEDY = "Make the call that began the run again: it goes on, and makes anew what is damaged"
 
@@ -162,13 +166,21 @@ class RunFolder:
                         "Give the new run another folder, or delete this one"
                     )
                     raise ConfigMismatchError(message)
-        else:
+        elif not self._holds(digest(wanted)):
             check_output_folder(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         remove_temporaries(self.path)
         if not intact:
             write_json(self.config, wanted | {"digest": digest(wanted)})
         self.__dict__.pop("run", None)
+
+    def _holds(self, run: str) -> bool:
+        """Tell whether a folder that has lost its configuration has a record of a run of that digest."""
+        for record in (one for pattern in RECORDS for one in self.path.glob(pattern)):
+            with contextlib.suppress(FormatError, OSError):
+                if read_record(record).get("run") == run:
+                    return True
+        return False
 
     # --- records -----------------------------------------------------------------------------------------------------
 
@@ -221,9 +233,16 @@ class RunFolder:
         ------
         ConfigMismatchError
             Another process works on it.
+        OutputError
+            The place of the lock is taken by a link, which would lead to another file, or by what is no file.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         place = self.path / ".lock"
+        with contextlib.suppress(FileNotFoundError):
+            status = place.lstat()
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+                message = f"{place} is a link, or no regular file: it is not the lock of a run. Delete it"
+                raise OutputError(message)
         lock = FileLock(place, timeout=PATIENCE)
         try:
             lock.acquire()
