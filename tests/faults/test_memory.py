@@ -18,8 +18,9 @@ from rsprune.centroids import Centroids
 from rsprune.runs.config import RunContext
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.reference import digest_of
-from rsprune.runs.schema import EMBEDDING_SCHEMA
+from rsprune.runs.schema import EMBEDDING_SCHEMA, ENTROPY_SCHEMA
 from rsprune.runs.stages.embed import EmbedStage
+from rsprune.runs.stages.entropy import EntropyStage
 from rsprune.sources import Shard
 
 ENTROPY = """
@@ -185,3 +186,66 @@ def test_selecting_from_a_folder_without_embeddings(rows, limit, tmp_path):
     assert len(numbers) == 0.15 * rows
     assert table["row"].to_pylist() == [number % each for number in numbers]
     assert table["shard"].to_pylist() == [f"part-{number // each:06d}" for number in numbers]
+
+
+QUARANTINE = """
+import sys
+from rsprune.runs.config import RunContext
+from rsprune.runs.quarantine import write_quarantine
+from rsprune.runs.reader import RunReader
+reader = RunReader(sys.argv[1])
+assert write_quarantine(RunContext(reader.folder, reader.config), reader) == int(sys.argv[2])
+"""
+
+
+def test_failures_are_written_shard_by_shard(tmp_path):
+    """A million images that cannot be read; all rows at once take a gigabyte."""
+    rows, each = 1_000_000, 50_000
+    folder = RunFolder(tmp_path / "run")
+    folder.start({"source": {"images": rows}})
+    stage = EntropyStage(RunContext(folder, folder.read_config()), None, None)
+    message = "truncated JPEG: the data ends before the last of its rows"
+    for first in range(0, rows, each):
+        shard, keys = Shard(f"part-{first // each:06d}"), [f"images/{i:09d}.jpg" for i in range(first, first + each)]
+        texts = [pa.repeat(pa.scalar(text, pa.string()), each) for text in ("truncated", message)]
+        columns = [pa.array(keys), pa.nulls(each, pa.float64()), *texts]
+        stage.write(folder.entropy(shard.name), shard, columns, ENTROPY_SCHEMA)
+        stage.complete(shard, keys)
+    folder.complete(folder.summary, [], {"keys": "name"})
+    assert megabytes(QUARANTINE, folder.path, rows) < 260
+    found = pq.read_table(folder.quarantine, columns=["key", "row", "stage"])
+    assert found.num_rows == rows
+    assert found["key"][each].as_py() == f"images/{each:09d}.jpg"
+    assert found["row"][each - 1].as_py() == each - 1
+    assert found["stage"].unique().to_pylist() == ["entropy"]
+
+
+PRUNE = """
+import sys
+import rsprune
+from rsprune.runs.plan import plan
+source, out = sys.argv[1:3]
+options = {"reference": source, "encoder": "efficientnet-lite0", "k": 1, "keep": 0.15}
+if out in ("measured", "estimated"):
+    print(plan(source, measure=out == "measured", **options).memory_bytes >> 20)
+else:
+    rsprune.prune(source, out=out, progress=False, **options)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["folder", "tar", "larger"])
+def test_a_plan_says_what_a_run_holds(form, tmp_path):
+    images, tar = collection(
+        tmp_path / "images", noise(256 if form == "folder" else 930), 400 if form == "larger" else 60
+    )
+    source = images if form == "folder" else tar
+    taken = megabytes(PRUNE, source, tmp_path / "run")
+    assert taken / 1.3 < planned(source, "measured") < 1.3 * taken
+    assert taken / 1.3 < planned(source, "estimated") < 1.3 * taken
+
+
+def planned(source, how):
+    done = subprocess.run([sys.executable, "-c", PRUNE, str(source), how], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr[-400:]
+    return int(done.stdout.split()[-1])

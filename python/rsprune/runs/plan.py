@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
+import resource
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from rsprune import _core
+from rsprune.concurrency import WRITER_DEPTH
 from rsprune.encoders.loader import embed_items
 from rsprune.options import keywords
 from rsprune.runs.config import GrayOptions, PruneOptions
 from rsprune.runs.reference import ReferenceLike, open_reference
+from rsprune.runs.stages.embedding_writer import BLOCK
 from rsprune.selection import budget_rows
 from rsprune.sources import Item, Source, SourceLike
+from rsprune.sources.batches import BATCH_BYTES, batched
 from rsprune.validation import fraction_of
 
 __all__ = ["Plan", "plan"]
@@ -22,12 +29,12 @@ __all__ = ["Plan", "plan"]
 ENTROPY_SAMPLE, EMBED_SAMPLE = 512, 128
 # What one row costs in the tables, measured on keys of some ten characters: key, figures, zstd.
 TABLE_BYTES = 24
-# What one row of a shard costs in memory while it is embedded: label, similarity, and its key.
-LABEL_BYTES = 4 + 4 + 64
-# What one image costs in memory while repeated keys are looked for: the hash of its key, and their order.
-HASH_BYTES = 8 + 8 + 8
-# What one survivor costs in memory while a run decides: key, shard, row, label, similarity, entropy, and their order.
-ROW_BYTES = 24 + 16 + 8 + 4 + 4 + 8 + 16
+# What one row of a shard costs in memory while it is worked on: label, similarity, its name, and lists of these.
+LABEL_BYTES = 4 + 4 + 128
+# What one image costs while a run decides: the hash of its key, twice, or its label, similarity and row number.
+IMAGE_BYTES = 32
+# What one survivor costs then: its row, entropy, label and similarity.
+ROW_BYTES = 24
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Plan:
             f" in {self.dimensions:,} dimensions{took(self.embed_seconds)}",
             f"keeps    {self.budget:,} images, {self.quota:,} nearest to each of {self.k:,} centroids",
             f"writes   {size(self.write_bytes)}",
-            f"holds    {size(self.memory_bytes)} of memory, the encoder's own apart",
+            f"holds    {size(self.memory_bytes)} of memory",
         ]
         return "\n".join(lines)
 
@@ -73,8 +80,10 @@ def plan(source: SourceLike, *, reference: ReferenceLike, options: PruneOptions,
     source, reference
         See :func:`rsprune.prune`.
     measure
-        Time both stages on a few hundred images of the collection.
+        Time both stages on a few hundred images of the collection, and see how much memory they take. Otherwise that
+        is this process's, the encoder in it, and what batches of its images take.
     """
+    reset_peak()
     images, encoder, threads = options.damaged.open(source), options.encoder.model, options.execution.threads
     total = images.total()
     budget = budget_rows(options.choice.strategy.keep, total)
@@ -84,6 +93,11 @@ def plan(source: SourceLike, *, reference: ReferenceLike, options: PruneOptions,
     to_embed = survivors + opened.images
     kept = opened.images + options.keep_embeddings * survivors
     largest = max(map(images.count, images.shards))
+    rates = (entropy_rate(images, options.gray, threads), embed_rate(images, options, threads)) if measure else None
+    held = peak_bytes() + min(largest, BLOCK) * 2 * encoder.dim * (WRITER_DEPTH + 2)
+    if not measure:
+        workers = threads or os.cpu_count() or 1
+        held += (workers + 2) * min(encoder.batch_size, survivors) * 3 * encoder.size**2 + BATCH_BYTES
     return Plan(
         images=total,
         shards=len(images.shards),
@@ -96,28 +110,48 @@ def plan(source: SourceLike, *, reference: ReferenceLike, options: PruneOptions,
         dimensions=encoder.dim,
         write_bytes=kept * 2 * encoder.dim + (total + to_embed + budget) * TABLE_BYTES,
         memory_bytes=(
-            max(total * HASH_BYTES, survivors * ROW_BYTES) + largest * LABEL_BYTES + opened.images * 4 * encoder.dim
+            held
+            + max(total * IMAGE_BYTES + survivors * ROW_BYTES, opened.images * 4 * encoder.dim)
+            + largest * LABEL_BYTES
         ),
-        entropy_seconds=total / entropy_rate(images, options.gray, threads) if measure else None,
-        embed_seconds=to_embed / embed_rate(images, options, threads) if measure else None,
+        entropy_seconds=total / rates[0] if rates else None,
+        embed_seconds=to_embed / rates[1] if rates else None,
     )
 
 
 def entropy_rate(images: Source, options: GrayOptions, threads: int | None) -> float:
     """Measure Stage I on the first images of the collection, in images a second."""
-    sample = [item.data for item in itertools.islice(first_items(images), ENTROPY_SAMPLE)]
-    begun = time.perf_counter()
-    _core.entropy_images(sample, threads=threads, **options.settings())
-    return len(sample) / (time.perf_counter() - begun)
+    measured, begun = 0, time.perf_counter()
+    for items in batched(itertools.islice(first_items(images), ENTROPY_SAMPLE), ENTROPY_SAMPLE):
+        _core.entropy_images([item.data for item in items], threads=threads, **options.settings())
+        measured += len(items)
+        del items
+    return measured / (time.perf_counter() - begun)
 
 
 def embed_rate(images: Source, options: PruneOptions, threads: int | None) -> float:
     """Measure the encoder with its decoding on the first images of the collection, in images a second."""
-    sample = list(itertools.islice(first_items(images), EMBED_SAMPLE))
-    begun = time.perf_counter()
-    for _ in embed_items(options.encoder.model, sample, threads=threads, **vars(options.gray.decode)):
-        pass
-    return len(sample) / (time.perf_counter() - begun)
+    sample = itertools.islice(first_items(images), EMBED_SAMPLE)
+    measured, begun = 0, time.perf_counter()
+    for block in embed_items(options.encoder.model, sample, threads=threads, **vars(options.gray.decode)):
+        measured += len(block.positions) + len(block.failures)
+    return measured / (time.perf_counter() - begun)
+
+
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def reset_peak() -> None:
+    """Have the peak of this process's memory counted anew, where the system can."""
+    with contextlib.suppress(OSError):
+        RESET.write_text("5")
+
+
+def peak_bytes() -> int:
+    """Return the peak of this process's memory."""
+    if STATUS.exists():
+        return int(STATUS.read_text().split("VmHWM:")[1].split()[0]) << 10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes where there is no /proc
 
 
 def first_items(images: Source) -> Iterator[Item]:
