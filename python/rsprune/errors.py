@@ -54,11 +54,37 @@ __all__ = [
     "WorkerError",
     "failure",
     "naming",
+    "printable",
+    "shown",
 ]
 
 
+#: Longer messages are cut, so that no file, name or value can fill a report.
+LONGEST_MESSAGE = 500
+
+
 class RspruneError(Exception):
-    """Base of all errors of rsprune."""
+    """Base of all errors of rsprune. A message is one that a terminal can show, see :func:`shown`."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*(shown(one) if isinstance(one, str) else one for one in args))
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal would obey, or show as nothing, in names of files and keys; line feeds stay."""
+    return "".join(
+        one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode("ascii") for one in text
+    )
+
+
+def shown(message: str) -> str:
+    """Make a message printable, and cut it in its middle to :data:`LONGEST_MESSAGE` characters."""
+    for step in (str, printable):  # cut first: what is escaped may be millions of characters, and gets longer
+        message = step(message)
+        if len(message) > LONGEST_MESSAGE:
+            end = LONGEST_MESSAGE // 3  # where a message says what to do
+            message = f"{message[: LONGEST_MESSAGE - end - 5]} ... {message[-end:]}"
+    return message
 
 
 class ArgumentError(RspruneError, ValueError):
@@ -314,4 +340,4 @@ def failure(kind: str, message: str, name: str) -> Exception:
         return NotRegularFileError(message)
     if kind in _SYSTEM_ERRORS:
         return OSError(_SYSTEM_ERRORS[kind], os.strerror(_SYSTEM_ERRORS[kind]), name)
-    return OSError(message)
+    return OSError(shown(message))

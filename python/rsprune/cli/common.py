@@ -15,7 +15,7 @@ from typing import Annotated, Any, ParamSpec, TextIO, TypeVar
 
 import typer
 
-from rsprune.errors import RspruneError
+from rsprune.errors import RspruneError, printable
 from rsprune.runners import JsonLines, NoProgress, Progress, show_progress
 from rsprune.sources import SOURCES, source_forms
 
@@ -60,13 +60,6 @@ def watch(quiet: bool, json: bool) -> Iterator[Progress]:
     else:
         with show_progress(True) as observer:
             yield observer
-
-
-def printable(text: str) -> str:
-    """Escape what a terminal would obey, or show as nothing, in names of files and keys; line feeds stay."""
-    return "".join(
-        one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode("ascii") for one in text
-    )
 
 
 def show_warning(

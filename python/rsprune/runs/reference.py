@@ -17,7 +17,7 @@ from typing_extensions import Self, override
 from rsprune import _core
 from rsprune.apportion import apportion
 from rsprune.centroids import Centroids, fit_centroids
-from rsprune.embeddings import as_rows
+from rsprune.embeddings import Embeddings, as_rows
 from rsprune.encoders import Encoder
 from rsprune.errors import ArgumentError, EncoderMismatchError, naming
 from rsprune.io import canonical_json
@@ -25,7 +25,6 @@ from rsprune.runs.config import ReferenceOptions, RunContext, ShardOptions, sour
 from rsprune.runs.reader import RunReader
 from rsprune.sources import Source, SourceLike
 from rsprune.sources.concat import ConcatSource
-from rsprune.sources.filesystem import load_array
 
 __all__ = ["FittedReference", "ImageReference", "Reference", "ReferenceLike", "open_reference"]
 
@@ -111,7 +110,7 @@ class FittedReference(Reference):
 class EmbeddedReference(Reference):
     """Embeddings of the reference images that were made before: an array, or a ``.npy`` file."""
 
-    array: NDArray[Any]  # (M, D)
+    rows: Embeddings  # (M, D)
     k: int
     seed: int
 
@@ -119,30 +118,30 @@ class EmbeddedReference(Reference):
     def open(cls, rows: str | Path | NDArray[Any], k: int, seed: int) -> Self:
         """Open embeddings, and see that ``k`` centroids can be fitted on them."""
         with naming("the reference" if isinstance(rows, np.ndarray) else rows):
-            array = rows if isinstance(rows, np.ndarray) else load_array(rows, mmap_mode="r")
-            check_enough(int(as_rows(array).valid().sum()), k)
-        return cls(array, k, seed)
+            opened = as_rows(rows)
+            check_enough(int(opened.valid().sum()), k)
+        return cls(opened, k, seed)
 
     @override
     def fingerprint(self) -> dict[str, Any]:
-        return {"embeddings": digest_of(self.array), "k": self.k, "seed": self.seed}
+        return {"embeddings": f"blake3:{self.rows.on_host().digest(threads=None)}", "k": self.k, "seed": self.seed}
 
     @override
     def check(self, encoder: Encoder) -> None:
-        if self.array.shape[1] != encoder.dim:
+        if self.rows.shape[1] != encoder.dim:
             message = (
-                f"the reference embeddings have {self.array.shape[1]} dimensions, {encoder.name} makes {encoder.dim}: "
+                f"the reference embeddings have {self.rows.shape[1]} dimensions, {encoder.name} makes {encoder.dim}: "
                 "embed the reference images with the same encoder"
             )
             raise EncoderMismatchError(message)
 
     @override
     def fit(self, context: RunContext) -> Centroids:
-        return fit_centroids(self.array, self.k, seed=self.seed, threads=context.threads)
+        return fit_centroids(self.rows, self.k, seed=self.seed, threads=context.threads)
 
     @override
     def embeddings(self, context: RunContext) -> Any | None:
-        return self.array
+        return self.rows
 
 
 @dataclass(frozen=True)

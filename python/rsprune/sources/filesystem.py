@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Literal, TextIO
@@ -83,7 +82,9 @@ def load_array(path: Path, mmap_mode: Literal["r"] | None = None) -> Any:
     check_regular(path)
     try:
         loaded = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except OSError:
+        raise
+    except Exception as error:  # damage shows as ValueError, SyntaxError, MemoryError, BadZipFile and more
         # NumPy takes any other file for a pickle, and says how to read it all the same.
         cause = "it is of another format, or holds Python objects" if "pickle" in str(error) else error
         message = f"{os.fspath(path)} is not an array that NumPy saved: {cause}"

@@ -32,6 +32,7 @@ from rsprune.errors import (
     EmptyInputError,
     UnfinishedRunError,
     WeightsError,
+    shown,
 )
 from rsprune.io import atomic_write, digest, provenance_header, read_table, write_table
 from rsprune.runners import Progress, show_progress
@@ -238,7 +239,7 @@ class ShardEncoder:
 
         def read(start: int, items: list[Item]) -> NDArray[np.uint8]:
             pixels, failures = self.transform([item.data for item in items])
-            causes = {number: (kind, message) for number, kind, message in failures}
+            causes = {number: (kind, shown(message)) for number, kind, message in failures}
             for i, item in enumerate(items):
                 kind, message = causes.get(i, (None, None))
                 row = int(rows[start + i])

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 from typing_extensions import Self, override
 
-from rsprune.errors import UnreadShardError
+from rsprune.errors import UnreadShardError, shown
 from rsprune.io import digest, write_table
 from rsprune.runners import Stage
 from rsprune.runs.config import RunContext
@@ -95,5 +95,6 @@ def repeated_names(names: Sequence[str]) -> list[int]:
 
 def failure_columns(failures: Failures, rows: int) -> tuple[pa.Array, pa.Array]:
     """Make the columns ``kind`` and ``message`` of a shard's table: null where nothing failed."""
-    causes = [failures.get(i, (None, None)) for i in range(rows)]
-    return pa.array([kind for kind, _ in causes], pa.string()), pa.array([why for _, why in causes], pa.string())
+    causes = {i: (kind, shown(message)) for i, (kind, message) in failures.items()}
+    outcomes = [causes.get(i, (None, None)) for i in range(rows)]
+    return pa.array([kind for kind, _ in outcomes], pa.string()), pa.array([why for _, why in outcomes], pa.string())
