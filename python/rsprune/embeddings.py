@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rsprune import _core
 from rsprune._core import Rows
 from rsprune.errors import DtypeError, EmptyInputError, ShapeError
-from rsprune.io import check_pointer
+from rsprune.io import check_pointer, check_record
 from rsprune.validation import as_array
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def as_rows(embeds: Any) -> Embeddings:
     EmptyInputError
         No rows, or a folder without ``.npy`` files.
     FormatError
-        A file that is no ``.npy``, is truncated, or is in Fortran order.
+        A file that is no ``.npy``, is truncated, or is in Fortran order; or that is not as its run wrote it.
     OSError
         A file that cannot be opened.
     """
@@ -104,6 +104,8 @@ def as_rows(embeds: Any) -> Embeddings:
     parts: list[Rows | torch.Tensor] = []
     host: list[Any] = []
     for part in _parts(embeds):
+        if isinstance(part, Path) and isinstance(embeds, str | os.PathLike):  # lists are those of runs, checked by them
+            check_record(part)
         if _is_tensor(part):
             if host:
                 parts.append(Rows(host))

@@ -35,6 +35,7 @@ __all__ = [
     "check_output_file",
     "check_output_folder",
     "check_pointer",
+    "check_record",
     "config_diff",
     "digest",
     "file_digest",
@@ -284,6 +285,26 @@ def read_record(path: str | Path) -> dict[str, Any]:
         message = f"{path} is damaged: its content does not have the digest that it names"
         raise DamagedFileError(message)
     return record
+
+
+def check_record(path: Path) -> None:
+    """Compare a file with the digest in the record beside it; files without a record are passed over.
+
+    Raises
+    ------
+    DamagedFileError
+        It, or its record, is not as it was written.
+    """
+    beside = path.with_suffix(".json")
+    try:
+        if not {"digest", "files"} <= read_json(beside).keys():
+            return
+    except (FileNotFoundError, FormatError):
+        return
+    known = read_record(beside)["files"].get(path.name)
+    if known is not None and known != file_digest(path):
+        message = f"{path} is damaged: its content does not have the digest that {beside.name} names"
+        raise DamagedFileError(message)
 
 
 def verified_record(path: Path) -> dict[str, Any] | None:

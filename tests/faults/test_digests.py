@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import rsprune
+from failures import raises
 from rsprune.errors import DamagedFileError, UnfinishedRunError, WeightsError
 from rsprune.evaluation import EncoderExtractor, evaluate
 from rsprune.evaluation.statistics import Statistics
-from rsprune.io import read_table, write_table
+from rsprune.io import read_table, write_record, write_table
 from rsprune.training.autoencoder import load_autoencoder
 from rsprune.training.checkpoint import read_checkpoint, save_checkpoint
 from rsprune.training.latent_cache import LatentCache, cache_latents
@@ -100,6 +101,21 @@ def flipped(path, rng):
     bit = rng.randrange(8 * len(data))
     data[bit // 8] ^= 1 << bit % 8
     path.write_bytes(data)
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(1500, marks=pytest.mark.slow)])
+def test_damaged_embeddings_of_a_run_are_told_when_their_folder_is_read(count, tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(20, 6)).astype(np.float16))
+    np.save(tmp_path / "other.npy", np.ones((20, 6), np.float16))
+    (tmp_path / "other.json").write_text("[]")
+    write_record(tmp_path / "x.json", {}, [tmp_path / "x.npy"])
+    rsprune.fit_centroids(tmp_path, 3)
+    good, rng = (tmp_path / "x.npy").read_bytes(), random.Random(4)
+    for _ in range(count):
+        flipped(tmp_path / "x.npy", rng)
+        with raises(DamagedFileError, tmp_path / "x.npy"):
+            rsprune.fit_centroids(tmp_path, 3)
+        (tmp_path / "x.npy").write_bytes(good)
 
 
 def contents(folder):
