@@ -157,7 +157,9 @@ def provenance_section(run: RunReader) -> str:
         "embedding": f"{encoder['dim']} numbers an image" if "dim" in encoder else None,
         "weights, SHA-256": (encoder.get("weights") or {}).get("sha256"),
         "preprocessing": encoder.get("preprocessing"),
-        "centroids": f"K = {centroids.get('k')}, seed {centroids.get('seed')}" if centroids else None,
+        "centroids": f"K = {centroids.get('k')}, seed {centroids.get('seed')}"
+        if isinstance(centroids, dict) and centroids
+        else None,
         "selection": ", ".join(f"{name} {value}" for name, value in sorted(selection.items())),
     }
     rows = "\n".join(f"<dt>{name}</dt><dd>{escape(plain(fact))}</dd>" for name, fact in facts.items() if fact)

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from rsprune.errors import ConfigMismatchError, DamagedFileError, FormatError, OutputError, UnfinishedRunError
@@ -30,6 +31,8 @@ from rsprune.io import (
     write_json,
     write_record,
 )
+from rsprune.runs.checks import REMEDY, check_config
+from rsprune.runs.schema import EMBEDDING_SCHEMA, ENTROPY_SCHEMA, QUARANTINE_SCHEMA, SELECTION_SCHEMA
 
 __all__ = ["RunFolder"]
 
@@ -38,8 +41,6 @@ PATIENCE = 5.0
 
 #: Where the records of a run's parts lie.
 RECORDS = ("*.json", "entropy/*.json", "embeddings/*.json")
-
-REMEDY = "Make the call that began the run again: it goes on, and makes anew what is damaged"
 
 
 class RunFolder:
@@ -105,6 +106,11 @@ class RunFolder:
         """Stage II's table of one input shard."""
         return self.path / "embeddings" / f"{shard}.parquet"
 
+    def schema(self, table: Path) -> pa.Schema:
+        """Return the columns that a table of the folder has."""
+        known = {self.selection: SELECTION_SCHEMA, self.quarantine: QUARANTINE_SCHEMA}
+        return known.get(table, ENTROPY_SCHEMA if table.parent.name == "entropy" else EMBEDDING_SCHEMA)
+
     def reference(self) -> RunFolder:
         """The folder that holds the reference images' embeddings, laid out like a run folder of its own."""
         return RunFolder(self.path / "reference")
@@ -136,6 +142,7 @@ class RunFolder:
         if config.pop("digest", None) != digest(config):
             message = f"{self.config} is damaged: its content does not have the digest that it names. {REMEDY}"
             raise DamagedFileError(message)
+        check_config(self.config, config)
         return config
 
     @cached_property

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from rsprune.centroids import Centroids
 from rsprune.errors import DamagedFileError, UnfinishedRunError
 from rsprune.io import digest, read_record, read_table
-from rsprune.runs.folder import REMEDY, RunFolder
+from rsprune.runs.checks import REMEDY, check_summary, check_table
+from rsprune.runs.folder import RunFolder
 from rsprune.runs.schema import EMBEDDING_SCHEMA
 from rsprune.runs.summary import KeyForm, key_form
 from rsprune.selection import COUNTS, Selection
@@ -94,6 +95,11 @@ class RunIndex:
         """Return the number of a shard's first row."""
         return int(self.offsets[self.shards.index(shard)])
 
+    def count(self, shard: str) -> int:
+        """Return how many rows a shard has."""
+        at = self.shards.index(shard)
+        return int(self.offsets[at + 1] - self.offsets[at])
+
     def locate(self, rows: NDArray[np.int64]) -> Iterator[tuple[str, NDArray[np.int64], NDArray[np.int64]]]:
         """Yield, for each shard that has some of ascending ``rows``, its name, and their positions in it and here."""
         bounds = np.searchsorted(rows, self.offsets)
@@ -134,6 +140,7 @@ class RunReader:
         self.folder = run if isinstance(run, RunFolder) else RunFolder(run)
         self.config = self.folder.read_config()
         self._joined: set[str] = set()
+        self._finished = finished
         names = {path.stem for room in ("entropy", "embeddings") for path in (self.folder.path / room).glob("*.json")}
         self.shards = tuple(sorted(names))
         if finished:
@@ -158,6 +165,7 @@ class RunReader:
             message = f"{path} belongs to another configuration than {self.folder.config}. {REMEDY}"
             raise DamagedFileError(message)
         del summary["files"]
+        check_summary(path, summary, needs=None if self._finished else {})
         return summary
 
     @cached_property
@@ -231,19 +239,20 @@ class RunReader:
     def table(self, path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         """Read a table of the folder, or some of its columns."""
         table = read_table(self.folder.verify(path), columns)
-        for name, low, high in (("entropy", 0, 8), ("similarity", -1, 1), ("label", -1, 2**31), ("cluster", -1, 2**31)):
-            if name in table.column_names:
-                values = table[name].to_numpy()
-                wrong = (values < low - 1e-6) | (values > high + 1e-6)
-                if wrong.any():
-                    at = int(np.flatnonzero(wrong)[0])
-                    message = f"{path} is damaged: {name} is {values[at]} in row {at}, not in [{low}, {high}]. {REMEDY}"
-                    raise DamagedFileError(message)
+        check_table(path, table, self.folder.schema(path), whole=columns is None)
         return table
 
     def selected(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read the manifest."""
-        return self.table(self.folder.selection, columns)
+        """Read the manifest. Its rows must be rows of their shards, and its clusters those of the summary."""
+        table = self.table(self.folder.selection, columns)
+        known = set(self.shards)
+        for shard, at in positions_of(table["shard"]) if {"shard", "row"} <= set(table.column_names) else ():
+            rows = table["row"].to_numpy()[at]
+            size = self.index.count(shard) if shard in known else 0
+            if rows.max() >= size or len(np.unique(rows)) < len(rows):
+                message = f"{self.folder.selection} is damaged: it names rows that {shard} does not have. {REMEDY}"
+                raise DamagedFileError(message)
+        return table
 
     def quarantine(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the table of images that could not be read."""
