@@ -313,6 +313,8 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except (ArgumentError, DtypeError, EmptyInputError, ShapeError) as error:
+        if str(error).startswith(os.fspath(path)):  # the core names the files that it reads
+            raise
         message = f"{os.fspath(path)}: {error}"
         raise type(error)(message) from error
 

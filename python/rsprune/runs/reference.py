@@ -25,6 +25,7 @@ from rsprune.runs.config import ReferenceOptions, RunContext, ShardOptions, sour
 from rsprune.runs.reader import RunReader
 from rsprune.sources import Source, SourceLike
 from rsprune.sources.concat import ConcatSource
+from rsprune.sources.filesystem import load_array
 
 __all__ = ["FittedReference", "ImageReference", "Reference", "ReferenceLike", "open_reference"]
 
@@ -118,6 +119,8 @@ class EmbeddedReference(Reference):
     def open(cls, rows: str | Path | NDArray[Any], k: int, seed: int) -> Self:
         """Open embeddings, and see that ``k`` centroids can be fitted on them."""
         with naming("the reference" if isinstance(rows, np.ndarray) else rows):
+            if not isinstance(rows, np.ndarray):
+                load_array(rows, mmap_mode="r")  # a file of Python objects is of no use, whatever its numbers are
             opened = as_rows(rows)
             check_enough(int(opened.valid().sum()), k)
         return cls(opened, k, seed)
