@@ -25,6 +25,7 @@ pub fn decode(bytes: &[u8], limits: &Limits, memory: &mut Memory) -> Result<Imag
     }
     let (width, height) = decoder.dimensions();
     limits.check(width.into(), height.into())?;
+    check_frames(bytes, (width, height))?;
     let size = decoder.output_buffer_size().ok_or(DecodingError::ImageTooLarge).map_err(cause)?;
     // The decoder holds planes, or pixels of four bytes, beside what it returns, and does not ask for them.
     memory.probe(2 * size)?;
@@ -46,26 +47,58 @@ const ANIMATION: u8 = 0x02;
 /// the decoder by the flags.
 fn without_false_promises(bytes: &[u8]) -> Option<Vec<u8>> {
     let flags = *bytes.get(FLAGS).filter(|_| bytes[12..].starts_with(b"VP8X"))?;
-    let mut there = 0;
-    let mut at = 12;
-    while let Some(&[a, b, c, d, l0, l1, l2, l3]) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
-        there |= match &[a, b, c, d] {
-            // A lossless picture holds its alpha itself.
-            b"ALPH" | b"VP8L" => ALPHA,
-            b"EXIF" => EXIF,
-            b"XMP " => XMP,
-            b"ANIM" | b"ANMF" => ANIMATION | ALPHA,
-            _ => 0,
-        };
-        let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
-        at = at.saturating_add(8).saturating_add(length).saturating_add(length % 2);
-    }
+    let there = chunks(bytes).fold(0, |there, (kind, _)| {
+        there
+            | match kind {
+                // A lossless picture holds its alpha itself.
+                b"ALPH" | b"VP8L" => ALPHA,
+                b"EXIF" => EXIF,
+                b"XMP " => XMP,
+                b"ANIM" | b"ANMF" => ANIMATION | ALPHA,
+                _ => 0,
+            }
+    });
     let kept = flags & (there | !(ALPHA | EXIF | XMP | ANIMATION));
     (kept != flags).then(|| {
         let mut patched = bytes.to_vec();
         patched[FLAGS] = kept;
         patched
     })
+}
+
+/// The chunks of a file by their names; the last one may be cut short.
+fn chunks(bytes: &[u8]) -> impl Iterator<Item = (&[u8; 4], &[u8])> {
+    let mut rest = bytes.get(12..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (kind, after) = rest.split_first_chunk::<4>()?;
+        let (length, content) = after.split_first_chunk::<4>()?;
+        let length = u32::from_le_bytes(*length) as usize;
+        rest = content.get(length.saturating_add(length % 2)..).unwrap_or_default();
+        Some((kind, &content[..length.min(content.len())]))
+    })
+}
+
+/// Fails where a frame has another size than the picture. The decoder would ask for the frame's memory before it looked.
+fn check_frames(bytes: &[u8], size: (u32, u32)) -> Result<()> {
+    for (kind, content) in chunks(bytes) {
+        let frame = match (kind, content) {
+            // A tag of three bytes, and the start code; 14 bits a side, of which the others scale.
+            (b"VP8 ", [_, _, _, 0x9d, 0x01, 0x2a, w0, w1, h0, h1, ..]) => {
+                let side = |low: u8, high: u8| u32::from(u16::from_le_bytes([low, high]) & 0x3fff);
+                (side(*w0, *w1), side(*h0, *h1))
+            }
+            (b"VP8L", [0x2f, a, b, c, d, ..]) => {
+                let bits = u32::from_le_bytes([*a, *b, *c, *d]);
+                (1 + (bits & 0x3fff), 1 + (bits >> 14 & 0x3fff))
+            }
+            _ => continue,
+        };
+        if frame != size {
+            let detail = format!("a frame of {} x {} for a picture of {} x {}", frame.0, frame.1, size.0, size.1);
+            return Err(ImageError::Corrupt { format: FORMAT, detail });
+        }
+    }
+    Ok(())
 }
 
 /// Fails when the file is shorter than its header says. The decoder alone would call such a file corrupt.
@@ -116,6 +149,19 @@ mod tests {
                     "flags {flags:#x}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_frame_of_another_size_is_refused_before_it_has_memory() {
+        for (still, at) in [
+            (&include_bytes!("../../tests/images/lossy.webp")[..], 8 + 6),
+            (include_bytes!("../../tests/images/lossless.webp"), 8 + 1),
+        ] {
+            let mut file = extended(still, 0);
+            file[30 + at..30 + at + 4].copy_from_slice(&[0x38, 0x38, 0x38, 0x38]);
+            let error = decode(&file, &Limits::default(), &mut Memory::default()).unwrap_err();
+            assert!(error.to_string().starts_with("corrupt WebP: a frame of "), "{error}");
         }
     }
 }
