@@ -208,8 +208,8 @@ def test_every_stage_works_in_another_process(images, expected, tmp_path):
 def test_summaries_merge_in_any_order_to_the_same_bytes(images, tmp_path):
     source = open_source([*(images / f"pool-{i}.tar" for i in range(3)), images / "reference.tar"])
     folder = RunFolder(tmp_path / "run")
-    folder.start({"source": "by hand"})
-    stage = EntropyStage(RunContext(folder, {"source": "by hand"}, 1), source, GrayOptions())
+    folder.start({"source": {"kind": "by hand"}})
+    stage = EntropyStage(RunContext(folder, {"source": {"kind": "by hand"}}, 1), source, GrayOptions())
     parts = [pickle.dumps(part) for _, part in map_in_processes(run_shard, [stage], stage.shards)]
     found = set()
     for order in itertools.permutations(parts):

@@ -66,7 +66,7 @@ def test_files_that_are_named_one_by_one_leave_room_beside_them(images, tars, tm
     (images / "all.txt").write_text("\n".join(f"{i}.jpg" for i in range(6)))
     entropy_run(images / "all.txt", out=images / "run", progress=False)
     entropy_run(str(tars / "*.tar"), out=tars / "run", progress=False)
-    check_outside(tmp_path / "tars-run", open_source(tars))
+    check_outside(tmp_path / "tars-run", open_source(str(tars / "*.tar")))
 
 
 def test_the_commands_say_so_in_a_line(images, command):

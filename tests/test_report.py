@@ -308,7 +308,7 @@ def test_decoder_is_given_the_options_of_the_run(folder, rows, monkeypatch):
     given = []
     monkeypatch.setattr(_core, "decode_images", lambda items, **options: given.append(options) or ([None], []))
     write_report(folder, FakeSource(rows))
-    assert given[0] == {"bands": [0, 1, 2], "valid_range": None, "max_pixels": 10**8, "threads": 1}
+    assert given[0] == {"bands": [0, 1, 2], "valid_range": None, "max_pixels": 10**8, "max_bytes": None, "threads": 1}
 
 
 def test_without_images_the_page_says_so(folder, rows):

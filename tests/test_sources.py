@@ -185,13 +185,14 @@ def test_size_of_a_shard_leaves_out_what_is_missing(tmp_path):
 
 def test_list_skips_blanks_and_comments_and_keeps_the_order(tmp_path):
     path = tmp_path / "list.txt"
-    touch(tmp_path, "sub/a b.jpg")  # the others are missing, which is found when they are read
-    path.write_bytes(b"\xef\xbb\xbf# header\r\nz.jpg\r\n\r\n  # no\r\nsub/a b.jpg \r\n/abs/x.tif")
+    touch(tmp_path, "sub/a b.jpg", "abs/y.tif")  # the others are missing, which is found when they are read
+    absolute = f"{tmp_path}/abs/x.tif"
+    path.write_bytes(b"\xef\xbb\xbf# header\r\nz.jpg\r\n\r\n  # no\r\nsub/a b.jpg \r\n" + absolute.encode())
     source = open_source(path)
     assert items(source) == [
         Item("z.jpg", str(tmp_path / "z.jpg")),
         Item("sub/a b.jpg", str(tmp_path / "sub/a b.jpg")),
-        Item("/abs/x.tif", "/abs/x.tif"),
+        Item(absolute, absolute),
     ]
     assert source.fingerprint()["kind"] == "list"
 

@@ -15,8 +15,8 @@ import scenes
 from failures import raises
 from rsprune.errors import ArgumentError, ConfigMismatchError, FormatError, UnfinishedRunError, WeightsError
 from rsprune.io import read_table, write_table
-from rsprune.runs.config import source_config
 from rsprune.runs.folder import RunFolder
+from rsprune.runs.stages import entropy_run
 from rsprune.sources import open_source
 from rsprune.training.autoencoder import (
     Autoencoder,
@@ -222,7 +222,7 @@ def test_images_without_the_bands_are_failures(tmp_path):
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
     _, failures = ImageTransform(8, 4)([str(tmp_path / "a.png")])
     assert [(number, kind) for number, kind, _ in failures] == [(0, "bands")]
-    with raises(ArgumentError, 2, 3):
+    with raises(ArgumentError, "bands", 3):
         ImageTransform(8, 3, (0, 1))
 
 
@@ -353,7 +353,7 @@ def test_a_run_s_selection_is_what_is_encoded(images, kl, tmp_path):
 
     source = open_source(images)
     folder = RunFolder(tmp_path / "run")
-    folder.start({"source": source_config(source)})
+    entropy_run(source, out=folder.path, progress=False)
     with raises(UnfinishedRunError, "selection.parquet"):
         make(images, kl, tmp_path / "cache", run=folder.path)
     shard = source.shards[0].name

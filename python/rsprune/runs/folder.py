@@ -31,7 +31,7 @@ from rsprune.io import (
     write_json,
     write_record,
 )
-from rsprune.runs.checks import REMEDY, check_config
+from rsprune.runs.checks import REMEDY
 from rsprune.runs.schema import EMBEDDING_SCHEMA, ENTROPY_SCHEMA, QUARANTINE_SCHEMA, SELECTION_SCHEMA
 
 __all__ = ["RunFolder"]
@@ -142,7 +142,6 @@ class RunFolder:
         if config.pop("digest", None) != digest(config):
             message = f"{self.config} is damaged: its content does not have the digest that it names. {REMEDY}"
             raise DamagedFileError(message)
-        check_config(self.config, config)
         return config
 
     @cached_property

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rsprune.centroids import Centroids
 from rsprune.errors import DamagedFileError, UnfinishedRunError
 from rsprune.io import digest, read_record, read_table
-from rsprune.runs.checks import REMEDY, check_summary, check_table
+from rsprune.runs.checks import REMEDY, check_config, check_summary, check_table
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.schema import EMBEDDING_SCHEMA
 from rsprune.runs.summary import KeyForm, key_form
@@ -139,6 +139,7 @@ class RunReader:
     def __init__(self, run: RunFolder | str | Path, *, finished: bool = False) -> None:
         self.folder = run if isinstance(run, RunFolder) else RunFolder(run)
         self.config = self.folder.read_config()
+        check_config(self.folder.config, self.config)
         self._joined: set[str] = set()
         self._finished = finished
         names = {path.stem for room in ("entropy", "embeddings") for path in (self.folder.path / room).glob("*.json")}

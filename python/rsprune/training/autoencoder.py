@@ -58,6 +58,7 @@ class Autoencoder(ABC, nn.Module):
     latents: int  # L
     moments: int  # M
     factor: int  # side of a latent pixel, in pixels
+    values: int = 256  # of a sample of an image
     scale: float = 1.0  # the normalization of the latents
     shift: float = 0.0
     source: dict[str, Any]  # kind and files of the autoencoder, for the provenance

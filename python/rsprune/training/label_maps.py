@@ -111,6 +111,7 @@ class OneHot(Autoencoder):
     def __init__(self, classes: int, factor: int) -> None:
         super().__init__()
         self.channels, self.latents, self.moments, self.factor = 1, classes, classes, factor
+        self.values = classes
         self.source = {"autoencoder": "one-hot"}
 
     @override

@@ -182,7 +182,8 @@ def cache_latents(
     }
     folder = RunFolder(out)
     encoder = ShardEncoder(folder.path / "latents", autoencoder.to(device), transform, mirror, batch_size)
-    noise = np.random.default_rng(0).integers(0, 256, (1, transform.size, transform.size, transform.channels), np.uint8)
+    shape = (1, transform.size, transform.size, transform.channels)
+    noise = np.random.default_rng(0).integers(0, autoencoder.values, shape, np.uint8)
     encoder.moments(noise, ["noise"])
     with folder.lock(), show_progress(progress) as shown:
         shards = [shard for shard in images.shards if len(selection.rows[shard.name])]
