@@ -67,6 +67,10 @@ test-python: dev ## Tests of the package, a file at a time on each of two proces
 test-slow: dev ## The tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
+.PHONY: test-faults
+test-faults: dev ## Everything that is made to break a guarantee, in its long forms, too
+	$(BIN)/python -m pytest -m "slow or not slow" tests/faults
+
 FUZZ_SECONDS ?= 60
 .PHONY: fuzz
 fuzz: ## Fuzz everything that reads files from elsewhere, each for FUZZ_SECONDS; installs cargo-fuzz

@@ -90,7 +90,7 @@ pub enum ImageError {
     /// The first bytes belong to no format that is read.
     #[error("not a JPEG, PNG, TIFF or WebP image, but {name}")]
     UnknownFormat {
-        /// The format's name, or the first bytes, printable.
+        /// The format's name, or what kind of file it is.
         name: String,
     },
     /// The data ends before the image does.

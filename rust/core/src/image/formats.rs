@@ -44,8 +44,15 @@ const NAMES: &[(&[u8], &str)] = &[
 ];
 
 /// First bytes of text, in lower case.
-const TEXTS: &[(&str, &str)] =
-    &[("<!doctype html", "HTML"), ("<html", "HTML"), ("<svg", "SVG"), ("<?xml", "XML"), ("<", "markup"), ("{", "JSON")];
+const TEXTS: &[(&str, &str)] = &[
+    ("<!doctype html", "HTML"),
+    ("<html", "HTML"),
+    ("<svg", "SVG"),
+    ("<?xml", "XML"),
+    ("<", "markup"),
+    ("{", "JSON"),
+    ("version https://git-lfs", "a Git LFS pointer: fetch the image with `git lfs pull`"),
+];
 
 /// Brands of files that consist of boxes, as video does.
 const BRANDS: &[(&[u8; 4], &str)] = &[
@@ -60,7 +67,7 @@ const BRANDS: &[(&[u8; 4], &str)] = &[
     (b"msf1", "HEIF"),
 ];
 
-/// The name of the format that `bytes` are of, or what they start with.
+/// The name of the format that `bytes` are of. Nothing of them is quoted: a file that is no image may hold anything.
 pub fn describe(bytes: &[u8]) -> String {
     if let Some((_, name)) = NAMES.iter().find(|(start, _)| bytes.starts_with(start)) {
         return (*name).into();
@@ -70,16 +77,16 @@ pub fn describe(bytes: &[u8]) -> String {
         let name = brand.and_then(|brand| BRANDS.iter().find(|(other, _)| *other == brand));
         return name.map_or("a video or another file of boxes", |(_, name)| name).into();
     }
-    let start = bytes[..bytes.len().min(12)].escape_ascii();
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
     let starts = |start: &str| text.get(..start.len()).is_some_and(|text| text.eq_ignore_ascii_case(start.as_bytes()));
     if let Some((_, name)) = TEXTS.iter().find(|(start, _)| starts(start)) {
-        return format!("{name} (it starts with {start})");
+        return (*name).into();
     }
     if bytes.iter().take(12).all(|&byte| byte == 0) {
         return "zeros".into();
     }
-    format!("a file that starts with {start}")
+    let is_text = bytes.iter().take(64).all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
+    if is_text { "text" } else { "a file of an unknown format" }.into()
 }
 
 #[cfg(test)]
@@ -95,9 +102,11 @@ mod tests {
             (b"\0\0\0\x18ftypheic\0\0", "HEIF"),
             (b"\0\0\0\x1cftypavif\0\0", "AVIF"),
             (b"\0\0\0\x1cftyp", "a video or another file of boxes"),
-            (b"\n<!DOCTYPE HTML>", "HTML (it starts with \\n<!DOCTYPE H)"),
+            (b"\n<!DOCTYPE HTML>", "HTML"),
+            (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer: fetch the image with `git lfs pull`"),
             (b"\0\0\0\0", "zeros"),
-            (b"12345678901234567890", "a file that starts with 123456789012"),
+            (b"password: 1234\n", "text"),
+            (b"\x01\x02\xff\xfe", "a file of an unknown format"),
         ] {
             assert_eq!(describe(bytes), name);
         }
