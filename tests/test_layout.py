@@ -19,6 +19,7 @@ ORDER = [
     "errors",
     "validation",
     "options",
+    "storage",
     "io",
     "pixels",
     "concurrency",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rsprune.errors import ArgumentError, DtypeError, EmptyInputError, FormatError, OutputError, SourceError
 from rsprune.sources.passing import is_gone
+from rsprune.storage import is_remote
 
 __all__ = [
     "FilePart",
@@ -107,7 +108,7 @@ class Source(ABC):
     reads: ClassVar[str] = ""
 
     #: The folders that are read whole: a file that is written there would become part of the collection.
-    folders: Sequence[Path] = ()
+    folders: Sequence[str | Path] = ()
 
     @classmethod
     def matches(cls, spec: str | Sequence[Any]) -> bool:
@@ -242,7 +243,11 @@ def describe_damaged(damaged: Mapping[str, str], shards: int) -> str:
 def check_outside(path: str | os.PathLike[str], *sources: Source) -> None:
     """Raise an :class:`OutputError` if ``path`` lies in a folder that is read whole, before anything is written."""
     for folder in (folder for source in sources for folder in source.folders):
-        if Path(path).resolve().is_relative_to(folder.resolve()):
+        if is_remote(path) or is_remote(folder):
+            inside = os.fspath(path).startswith(f"{folder}/")
+        else:
+            inside = Path(path).resolve().is_relative_to(Path(folder).resolve())
+        if inside:
             message = (
                 f"{os.fspath(path)} lies in {folder}, whose images are read: what is written there would become part "
                 "of the collection. Write to a place outside of it"

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from rsprune.errors import DuplicateKeyError, EmptyInputError, SourceError
 from rsprune.io import check_pointer
 from rsprune.sources.base import Source
-from rsprune.sources.filesystem import open_text
+from rsprune.sources.filesystem import join, local_path, open_text
 from rsprune.sources.image_files import SEPARATOR, FileSource, NamedFile
 from rsprune.sources.key_lines import key_of_line
 from rsprune.sources.webdataset import TarSource
+from rsprune.storage import is_remote
 
 __all__ = ["ListSource", "duplicate_candidates"]
 
@@ -38,8 +39,8 @@ class ListSource(FileSource):
 
     Parameters
     ----------
-    path : Path
-        The list.
+    path : str or Path
+        The list, or its address.
 
     Raises
     ------
@@ -55,9 +56,10 @@ class ListSource(FileSource):
 
     reads: ClassVar[str] = "a list of images or of .tar files (.txt, .lst, .csv)"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
         hashes = array("q")
-        root, found = str(path.parent), False
+        path = os.fspath(path)
+        root, found = os.path.dirname(path), is_remote(path)  # noqa: PTH120 (an address)
 
         def files() -> Iterator[NamedFile]:
             nonlocal found
@@ -68,11 +70,11 @@ class ListSource(FileSource):
                 if TarSource.matches(key):
                     message = f"{path}, line {number}: the tar file {key!r} among images; list them apart"
                     raise SourceError(message)
-                found = found or os.path.exists(os.path.join(root, key))  # noqa: PTH110, PTH118 (millions of paths)
+                found = found or is_remote(key) or os.path.exists(join(root, key))  # noqa: PTH110 (millions of paths)
                 hashes.append(hash(key))
-                yield key, label
+                yield NamedFile(key, label)
 
-        super().__init__("list", path.parent, files())
+        super().__init__("list", root, files())
         if not self.shards:
             message = f"no images in {path}: no line holds a path"
             raise EmptyInputError(message)
@@ -85,12 +87,13 @@ class ListSource(FileSource):
     @classmethod
     def matches(cls, spec: str | Sequence[Any]) -> bool:
         """Return whether ``spec`` is the path of a list file that exists."""
-        return isinstance(spec, str) and spec.lower().endswith(LIST_EXTENSIONS) and Path(spec).exists()
+        is_list = isinstance(spec, str) and spec.lower().endswith(LIST_EXTENSIONS)
+        return is_list and (is_remote(spec) or Path(str(spec)).exists())
 
     @classmethod
     def open(cls, spec: Any) -> Source:
         """Open the list at a path: its images, or the tar files that it names."""
-        path = Path(spec)
+        path = os.fspath(spec)
         if not TarSource.matches(next((key for _, key, _ in _rows_of(path)), "")):
             return cls(path)
         tars = list(_rows_of(path))
@@ -98,13 +101,14 @@ class ListSource(FileSource):
             if not TarSource.matches(key):
                 message = f"{path}, line {number}: {key!r} is no tar file, and the lines before are; list them apart"
                 raise SourceError(message)
-        return TarSource.open([os.path.join(path.parent, key) for _, key, _ in tars])  # noqa: PTH118 (a pattern)
+        folder = os.path.dirname(path)  # noqa: PTH120 (an address)
+        return TarSource.open([join(folder, key) for _, key, _ in tars])
 
 
-def _none_found(path: Path, first: str, count: int) -> FileNotFoundError:
+def _none_found(path: str, first: str, count: int) -> FileNotFoundError:
     message = (
         f"none of the {count:,} files that {path} lists is there. The first is {first!r}, looked for in the folder of "
-        f"the list: {path.parent / first}"
+        f"the list: {Path(path).parent / first}"
     )
     if Path(first).exists():
         message += ". It is there from the current folder: move the list here, or write absolute paths"
@@ -127,12 +131,12 @@ def _is_passed_over(line: str) -> bool:
     return not line.strip() or line.lstrip().startswith("#")
 
 
-def _rows_of(path: Path) -> Iterator[tuple[int, str, str]]:
+def _rows_of(path: str) -> Iterator[tuple[int, str, str]]:
     """Yield the number of each line that lists a file, its path, and its label."""
-    check_pointer(path)
+    check_pointer(local_path(path))
     with open_text(path, encoding="utf-8-sig") as file:
         try:
-            if path.suffix.lower() == ".csv":
+            if path.lower().endswith(".csv"):
                 yield from _csv_rows(path, file)
                 return
             for number, line in _lines(path, file):
@@ -146,7 +150,7 @@ def _rows_of(path: Path) -> Iterator[tuple[int, str, str]]:
             raise SourceError(message) from None
 
 
-def _lines(path: Path, file: TextIO) -> Iterator[tuple[int, str]]:
+def _lines(path: str, file: TextIO) -> Iterator[tuple[int, str]]:
     """Yield the lines and their numbers; one that is longer than any path is not read to its end."""
     for number in count(1):
         line = file.readline(LONGEST_LINE + 1)
@@ -158,7 +162,7 @@ def _lines(path: Path, file: TextIO) -> Iterator[tuple[int, str]]:
         yield number, line
 
 
-def _csv_rows(path: Path, file: TextIO) -> Iterator[tuple[int, str, str]]:
+def _csv_rows(path: str, file: TextIO) -> Iterator[tuple[int, str, str]]:
     number, begins = 0, True
 
     def lines() -> Iterator[str]:
@@ -188,7 +192,7 @@ def _csv_rows(path: Path, file: TextIO) -> Iterator[tuple[int, str, str]]:
         yield number, row[at], "" if label_at is None else row[label_at]
 
 
-def _refuse_duplicates(path: Path, suspects: Iterator[tuple[int, str, str]]) -> None:
+def _refuse_duplicates(path: str, suspects: Iterator[tuple[int, str, str]]) -> None:
     first: dict[str, int] = {}
     for number, key, _ in suspects:
         if key in first:

@@ -1,7 +1,7 @@
 """The one place where the files of a collection are opened: regular files only.
 
 Opening a pipe waits for a writer, and a device such as ``/dev/zero`` never ends: a link to one of these, or its name in
-a list, would hang a run for ever.
+a list, would hang a run for ever. Of an address, such as ``s3://bucket/key``, a local copy is opened.
 """
 
 from __future__ import annotations
@@ -17,13 +17,18 @@ import numpy as np
 
 from rsprune.errors import FormatError, NotRegularFileError
 from rsprune.io import check_pointer
+from rsprune.storage import fetch, fetch_ahead, find, is_remote, read_range
 
 __all__ = [
     "check_regular",
+    "file_size",
+    "join",
     "load_array",
+    "local_path",
     "open_binary",
     "open_regular",
     "open_text",
+    "read_ahead",
     "read_at",
     "read_head",
     "regular_size",
@@ -66,7 +71,25 @@ def open_text(path: Path, encoding: str = "utf-8") -> TextIO:
 def check_regular(path: Path) -> None:
     """Raise what :func:`open_regular` would, or a FormatError, before another library opens a path."""
     os.close(_open(path))
-    check_pointer(path)
+    check_pointer(local_path(path))
+
+
+def local_path(path: Path) -> str:
+    """Return the path itself, or that of a local copy of what is at an address."""
+    return os.fspath(fetch(path) if is_remote(path) else path)
+
+
+def read_ahead(path: Path) -> None:
+    """Begin to fetch what is at an address, which will be wanted next; a local file needs none of it."""
+    if is_remote(path):
+        fetch_ahead(path)
+
+
+def join(folder: str, key: str) -> str:
+    """Return where the file is that ``key`` names, taken from a folder: keys may be whole paths or addresses."""
+    if is_remote(key):
+        return key
+    return f"{folder.rstrip('/')}/{key}" if is_remote(folder) else os.path.join(folder, key)  # noqa: PTH118 (millions)
 
 
 def load_array(path: Path, mmap_mode: Literal["r"] | None = None) -> Any:
@@ -81,7 +104,7 @@ def load_array(path: Path, mmap_mode: Literal["r"] | None = None) -> Any:
     """
     check_regular(path)
     try:
-        loaded = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+        loaded = np.load(local_path(path), mmap_mode=mmap_mode, allow_pickle=False)
     except OSError:
         raise
     except Exception as error:  # damage shows as ValueError, SyntaxError, MemoryError, BadZipFile and more
@@ -96,8 +119,20 @@ def load_array(path: Path, mmap_mode: Literal["r"] | None = None) -> Any:
     return loaded
 
 
+def file_size(path: Path) -> int:
+    """Return the size of what lies at a path, be it a file or a pipe, but not of a folder: that is an OSError."""
+    if is_remote(path):
+        return find(path).size
+    found = os.stat(path)  # noqa: PTH116
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    return found.st_size
+
+
 def regular_size(path: Path) -> int:
     """Return the size of a file in bytes without opening it; the errors are those of :func:`open_regular`."""
+    if is_remote(path):
+        return find(path).size
     found = os.stat(path)  # noqa: PTH116
     _check(path, found.st_mode)
     return found.st_size
@@ -118,6 +153,8 @@ def read_at(fd: int, size: int, offset: int) -> bytes:
 
 def read_head(path: Path, size: int) -> bytes:
     """Read the first ``size`` bytes of a file, or fewer if it has no more."""
+    if is_remote(path):
+        return read_range(path, 0, min(size, find(path).size))
     with open_regular(path) as fd:
         return read_at(fd, size, 0)
 
@@ -125,7 +162,7 @@ def read_head(path: Path, size: int) -> bytes:
 def _open(path: Path) -> int:
     flags = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in FLAGS)
     try:
-        fd = os.open(path, flags)
+        fd = os.open(local_path(path), flags)
     except OSError as error:
         if error.errno in (errno.ENXIO, errno.EOPNOTSUPP):  # how a system says that a socket cannot be opened
             regular_size(path)

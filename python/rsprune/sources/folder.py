@@ -6,15 +6,16 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from rsprune.errors import EmptyInputError, SourceError
 from rsprune.sources.base import SkippedFilesWarning, Source, describe_skipped
-from rsprune.sources.filesystem import read_head
+from rsprune.sources.filesystem import join, read_head
 from rsprune.sources.formats import HEAD, IMAGE_EXTENSIONS, OTHER_EXTENSIONS, is_image
-from rsprune.sources.image_files import FileSource
+from rsprune.sources.image_files import FileSource, NamedFile
 from rsprune.sources.webdataset import TarSource
+from rsprune.storage import is_remote, list_objects
 
 __all__ = ["FolderSource"]
 
@@ -27,8 +28,8 @@ class FolderSource(FileSource):
 
     Parameters
     ----------
-    root : Path
-        The folder.
+    root : str or Path
+        The folder, or its address.
 
     Attributes
     ----------
@@ -38,16 +39,20 @@ class FolderSource(FileSource):
 
     reads: ClassVar[str] = "a folder of images"
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: str | Path) -> None:
         self.folders = [root]
         self.skipped: Counter[str] = Counter()
         # A path without a folder has no label.
-        files = ((path, path.rpartition("/")[0].partition("/")[0]) for path in walk(root, self._accept))
+        files = (
+            NamedFile(path, path.rpartition("/")[0].partition("/")[0], size) for path, size in walk(root, self._accept)
+        )
         super().__init__("folder", root, files)
 
     @classmethod
     def matches(cls, spec: str | Sequence[Any]) -> bool:
-        """Return whether ``spec`` is a folder."""
+        """Return whether ``spec`` is a folder, or an address whose last part has no extension."""
+        if is_remote(spec):
+            return spec.endswith("/") or not PurePosixPath(spec).suffix
         return isinstance(spec, str) and Path(spec).is_dir()
 
     @classmethod
@@ -63,7 +68,7 @@ class FolderSource(FileSource):
         PermissionError
             If a folder cannot be read.
         """
-        root = Path(spec)
+        root = spec.rstrip("/") if is_remote(spec) else Path(spec)
         source = cls(root)
         tars, images = source.skipped[".tar"], sum(map(source.count, source.shards))
         if 0 < images <= tars:
@@ -77,7 +82,7 @@ class FolderSource(FileSource):
                 del source.skipped[".tar"]
                 if source.skipped:
                     warnings.warn(describe_skipped(root, source.skipped), SkippedFilesWarning, stacklevel=3)
-                found = TarSource([root / path for path in walk(root, lambda entry: _extension(entry.name) == ".tar")])
+                found = TarSource([join(os.fspath(root), path) for path, _ in walk(root, _is_tar)])
                 found.folders = [root]
                 return found
             seen = f": {describe_skipped(root, source.skipped)}" if source.skipped else ""
@@ -87,17 +92,21 @@ class FolderSource(FileSource):
             warnings.warn(describe_skipped(root, source.skipped), SkippedFilesWarning, stacklevel=3)
         return source
 
-    def _accept(self, entry: os.DirEntry[str]) -> bool:
-        extension = _extension(entry.name)
+    def _accept(self, path: str) -> bool:
+        extension = _extension(path)
         # Whatever bears an image's extension counts, a pipe or a dangling link too: it is reported as unreadable.
-        if extension in IMAGE_EXTENSIONS or (extension not in OTHER_EXTENSIONS and _begins_as_image(entry.path)):
+        if extension in IMAGE_EXTENSIONS or (extension not in OTHER_EXTENSIONS and _begins_as_image(path)):
             return True
         self.skipped[extension] += 1
         return False
 
 
-def _extension(name: str) -> str:
-    return os.path.splitext(name)[1].lower()  # noqa: PTH122 (a path for each of millions is slow)
+def _extension(path: str) -> str:
+    return os.path.splitext(path)[1].lower()  # noqa: PTH122 (a path for each of millions is slow)
+
+
+def _is_tar(path: str) -> bool:
+    return _extension(path) == ".tar"
 
 
 def _begins_as_image(path: str) -> bool:
@@ -107,26 +116,31 @@ def _begins_as_image(path: str) -> bool:
         return False
 
 
-def walk(root: Path, accept: Callable[[os.DirEntry[str]], bool]) -> Iterator[str]:
+def walk(root: str | Path, accept: Callable[[str], bool]) -> Iterator[tuple[str, int]]:
     """Yield the accepted files below ``root``, in ascending order of their paths relative to it.
 
     A folder that links lead to in several ways, be it back to one above, is entered once, by the first of its paths.
+    The size of each file comes with it, or -1 where the system was not asked for it.
     """
+    if is_remote(root):
+        for uri, size, _ in list_objects(root):
+            path = uri[len(root) + 1 :]
+            if not any(part.startswith(".") for part in path.split("/")) and accept(uri):
+                yield path, size
+        return
     seen: set[tuple[int, int]] = set()
     way = [_entries(str(root), "", accept, seen)]
     while way:
-        path = next(way[-1], None)
-        if path is None:
+        entry = next(way[-1], None)
+        if entry is None:
             way.pop()
-        elif path.endswith("/"):
-            way.append(_entries(str(root), path, accept, seen))
+        elif entry.endswith("/"):
+            way.append(_entries(str(root), entry, accept, seen))
         else:
-            yield path
+            yield entry, -1
 
 
-def _entries(
-    root: str, prefix: str, accept: Callable[[os.DirEntry[str]], bool], seen: set[tuple[int, int]]
-) -> Iterator[str]:
+def _entries(root: str, prefix: str, accept: Callable[[str], bool], seen: set[tuple[int, int]]) -> Iterator[str]:
     """Yield the accepted files and, with a slash, the folders in one folder that was not ``seen``."""
     folder = f"{root}/{prefix[:-1]}" if prefix else root
     stat = os.stat(folder)  # noqa: PTH116
@@ -142,7 +156,7 @@ def _entries(
             if entry.is_dir():
                 # With its slash a folder sorts just as the paths in it do.
                 found.append(entry.name + "/")
-            elif accept(entry):
+            elif accept(entry.path):
                 found.append(entry.name)
     for name in sorted(found):
         try:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import stat
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rsprune.errors import SourceError
 from rsprune.sources.base import Item, Shard, Source, check_rows
+from rsprune.sources.filesystem import file_size, join
 from rsprune.sources.passing import holds_files
+from rsprune.storage import StoredObject, is_remote, read_many
 
 __all__ = ["FileSource", "NamedFile"]
 
@@ -29,20 +31,27 @@ SEPARATOR = "\0"
 #: The errors that say that there is no file of a name: a link that leads nowhere among them.
 NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
 
-#: (key, label). The file lies at the key, taken from the source's root.
-NamedFile = tuple[str, str]
+
+class NamedFile(NamedTuple):
+    """An image file. It lies at its key, from the source's root on; its size is -1 where it is not known."""
+
+    key: str
+    label: str
+    size: int = -1
 
 
-@dataclass(frozen=True, slots=True)
-class _Packed:
-    """Keys and labels of a shard. Ten million paths take gigabytes as strings, and some 100 MB like this."""
+class _Packed(NamedTuple):
+    """Keys, labels and sizes of a shard. Ten million paths take gigabytes as strings, and some 100 MB like this."""
 
     keys: bytes
     labels: bytes
+    sizes: bytes
 
     @classmethod
     def of(cls, files: Sequence[NamedFile]) -> _Packed:
-        return cls(*(zlib.compress(SEPARATOR.join(column).encode(), 1) for column in zip(*files, strict=True)))
+        keys, labels, sizes = zip(*files, strict=True)
+        columns = SEPARATOR.join(keys).encode(), SEPARATOR.join(labels).encode(), np.array(sizes, np.int64).tobytes()
+        return cls(*(zlib.compress(column, 1) for column in columns))
 
     @staticmethod
     def unpack(column: bytes) -> list[str]:
@@ -56,21 +65,20 @@ class FileSource(Source):
     ----------
     kind : str
         ``"folder"`` or ``"list"``, for the fingerprint.
-    root : Path
-        The folder that the keys are relative to.
-    files : iterable of (str, str)
-        Key and label of each image, in the order of the rows. An empty label stands for none, and a collection counts
-        as labelled only if every image has one.
+    root : path
+        The folder that the keys are relative to, or its address.
+    files : iterable of NamedFile
+        The images in the order of the rows. An empty label stands for none, and a collection counts as labelled only
+        if every image has one.
     """
 
-    def __init__(self, kind: str, root: Path, files: Iterable[NamedFile]) -> None:
+    def __init__(self, kind: str, root: str | os.PathLike[str], files: Iterable[NamedFile]) -> None:
         self._kind = kind
-        self._root = root
+        self._root = os.fspath(root)
         self._packed: dict[str, _Packed] = {}
         self._counts: dict[str, int] = {}
-        self._missing: dict[
-            str, dict[int, str]
-        ] = {}  # by shard and row, why there was no file at the first fingerprint
+        # By shard and row, why there was no file when the fingerprint was taken first.
+        self._missing: dict[str, dict[int, str]] = {}
         self._labelled = True
         shards: list[Shard] = []
         stream = iter(files)
@@ -78,7 +86,7 @@ class FileSource(Source):
             shard = Shard(f"part-{len(shards):06d}")
             self._packed[shard.name] = _Packed.of(block)
             self._counts[shard.name] = len(block)
-            self._labelled = self._labelled and all(label for _, label in block)
+            self._labelled = self._labelled and all(file.label for file in block)
             shards.append(shard)
         self._shards = tuple(shards)
 
@@ -88,12 +96,19 @@ class FileSource(Source):
         return self._shards
 
     def read(self, shard: Shard, rows: Sequence[int] | None = None) -> Iterator[Item]:
-        """Yield the images of a shard as paths; nothing is opened."""
+        """Yield the images of a shard: local files as paths, unopened; what lies at addresses as bytes."""
         packed = self._packed[shard.name]
         keys = self.read_keys(shard)
         labels = packed.unpack(packed.labels)
-        for row in check_rows(shard, rows, len(keys)):
-            yield Item(keys[row], os.path.join(self._root, keys[row]), labels[row] if self._labelled else None)  # noqa: PTH118
+        rows = check_rows(shard, rows, len(keys))
+        missing = self._missing.get(shard.name, {})
+        paths = {row: join(self._root, keys[row]) for row in rows}
+        remote = {row: path for row, path in paths.items() if row not in missing and is_remote(path)}
+        sizes = self._sizes(shard)
+        read = read_many(StoredObject(path, int(sizes[row]), None) for row, path in remote.items())
+        for row, path in paths.items():
+            data = next(read) if row in remote else path
+            yield Item(keys[row], data, labels[row] if self._labelled else None)
 
     def read_keys(self, shard: Shard) -> list[str]:
         """Return the keys of a shard."""
@@ -111,7 +126,7 @@ class FileSource(Source):
 
     def size(self, shard: Shard) -> int:
         """Return how many bytes the files of a shard have together; those that are missing have none."""
-        return sum(status.st_size for *_, status in self._files(shard) if not isinstance(status, OSError))
+        return sum(size for *_, size in self._files(shard) if not isinstance(size, OSError))
 
     def fingerprint(self) -> dict[str, Any]:
         """Identify the files by their keys and sizes: a digest a shard."""
@@ -127,29 +142,31 @@ class FileSource(Source):
         folder_holds_files = lru_cache(maxsize=64)(holds_files)
         digest = hashlib.blake2b(digest_size=16)
         missing = {}
-        for row, (path, key, status) in enumerate(self._files(shard)):
-            if isinstance(status, OSError):
-                if status.errno not in NO_FILE:
-                    raise status
-                if not folder_holds_files(os.path.dirname(path)):  # noqa: PTH120
+        for row, (path, key, size) in enumerate(self._files(shard)):
+            if isinstance(size, IsADirectoryError):
+                missing[row] = "is_directory"
+            elif isinstance(size, OSError):
+                if size.errno not in NO_FILE:
+                    raise size
+                if not is_remote(path) and not folder_holds_files(os.path.dirname(path)):  # noqa: PTH120
                     message = (
                         f"{path} is not there, and neither is any other file of its folder: mount or restore the "
                         "folder, or leave its images out of the list"
                     )
                     raise SourceError(message)
-                missing[row] = "not_found" if status.errno == errno.ENOENT else "io"
-            elif stat.S_ISDIR(status.st_mode):
-                missing[row] = "is_directory"
-            size = None if isinstance(status, OSError) else status.st_size
-            digest.update(f"{key}{SEPARATOR}{size}{SEPARATOR}".encode())
+                missing[row] = "not_found" if size.errno == errno.ENOENT else "io"
+            digest.update(f"{key}{SEPARATOR}{None if isinstance(size, OSError) else size}{SEPARATOR}".encode())
         self._missing.setdefault(shard.name, missing)
         return digest.hexdigest()
 
-    def _files(self, shard: Shard) -> Iterator[tuple[str, str, os.stat_result | OSError]]:
-        """Yield the path and the key of every file, and what the system says of it."""
-        for key in self.read_keys(shard):
-            path = os.path.join(self._root, key)  # noqa: PTH118
+    def _sizes(self, shard: Shard) -> NDArray[np.int64]:
+        return np.frombuffer(zlib.decompress(self._packed[shard.name].sizes), np.int64)
+
+    def _files(self, shard: Shard) -> Iterator[tuple[str, str, int | OSError]]:
+        """Yield the path and the key of every file, and its size or what the system says of it."""
+        for key, size in zip(self.read_keys(shard), self._sizes(shard).tolist(), strict=True):
+            path = join(self._root, key)
             try:
-                yield path, key, os.stat(path)  # noqa: PTH116
+                yield path, key, file_size(path) if size < 0 else size
             except OSError as error:
                 yield path, key, error

@@ -11,6 +11,7 @@ from typing import Any
 from rsprune.errors import SourceError
 from rsprune.registry import Registry
 from rsprune.sources.base import Source, SourceLike
+from rsprune.storage import is_remote
 
 __all__ = ["SOURCES", "open_source", "source_forms"]
 
@@ -44,7 +45,8 @@ def open_source(spec: SourceLike) -> Source:
     spec : str, path, Source, or a sequence of them
         A folder of image files, with class folders or without; a folder of tar files; a list of image files (one path a
         line, or CSV with a column ``path``); tar files in the WebDataset layout, given as one file, a glob pattern or a
-        brace range. A sequence of tar files is one collection; any other sequence concatenates its collections in
+        brace range. Each of them on the local disk, or at an address: ``s3://``, ``gs://``, ``az://``, ``https://`` or
+        ``hf://``. A sequence of tar files is one collection; any other sequence concatenates its collections in
         their order. Sources of other packages are asked after these: see :data:`SOURCES`.
 
     Returns
@@ -83,9 +85,7 @@ def _not_understood(spec: Any) -> Exception:
     forms = source_forms()
     if not isinstance(spec, str):
         return SourceError(f"expected {forms}, got {type(spec).__name__} {reprlib.repr(spec)}")
-    if "://" in spec:
-        return SourceError(f"{spec!r} is not on a local disk: copy or mount it. Expected {forms}")
-    if not Path(spec).exists():
+    if not is_remote(spec) and not Path(spec).exists():
         return FileNotFoundError(f"no such file or folder: {spec!r}. Expected {forms}")
     if spec.lower().endswith(COMPRESSED):
         return SourceError(f"{spec!r} is compressed: its images cannot be read one by one. Unpack it to a .tar file")

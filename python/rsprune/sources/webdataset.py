@@ -8,7 +8,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import quote
 
@@ -24,9 +24,10 @@ from rsprune.sources.base import (
     check_rows,
     describe_skipped,
 )
-from rsprune.sources.filesystem import open_regular, regular_size
+from rsprune.sources.filesystem import join, local_path, open_regular, read_ahead, regular_size
 from rsprune.sources.formats import HEAD, IMAGE_EXTENSIONS, OTHER_EXTENSIONS, is_image
 from rsprune.sources.tar import Member, members, read_member
+from rsprune.storage import glob_objects, is_remote
 
 __all__ = ["TarSource", "expand_braces"]
 
@@ -69,8 +70,8 @@ class TarSource(Source):
 
     Parameters
     ----------
-    paths : sequence of Path
-        The tar files. Their order does not matter: shards are ordered by name.
+    paths : sequence of path
+        The tar files, or their addresses. Their order does not matter: shards are ordered by name.
     field : str, optional
         The field of the images where samples hold several: ``"jpg"``, ``"rgb.png"``; or several fields, of which a
         sample's image has the first that is there: ``"jpg;png"``.
@@ -83,17 +84,17 @@ class TarSource(Source):
 
     reads: ClassVar[str] = "a .tar file, tar files as a pattern ('pool-*.tar') or a range ('pool-{00000..00005}.tar')"
 
-    def __init__(self, paths: Sequence[Path], field: str | None = None) -> None:
-        absolute = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 (resolve() would follow links)
+    def __init__(self, paths: Sequence[str | os.PathLike[str]], field: str | None = None) -> None:
+        # resolve() would follow links
+        absolute = [path if is_remote(path) else os.path.abspath(path) for path in paths]  # noqa: PTH100
         for path in absolute:
             regular_size(path)  # a missing file is an error now, not hours later
         twice = {path for path in absolute if absolute.count(path) > 1} if len(set(absolute)) < len(absolute) else None
         if twice:
-            message = f"given more than once: {', '.join(sorted(map(str, twice)))}"
+            message = f"given more than once: {', '.join(sorted(twice))}"
             raise SourceError(message)
         self._field = field
-        self._root = Path(os.path.commonpath([path.parent for path in absolute]))
-        self._paths = dict(sorted(zip(_names(absolute, self._root), absolute, strict=True)))
+        self._paths = dict(sorted(zip(_names(absolute), absolute, strict=True)))
         self._shards = tuple(map(Shard, self._paths))
         self._counts: dict[str, int] = {}
 
@@ -123,6 +124,8 @@ class TarSource(Source):
     def read(self, shard: Shard, rows: Sequence[int] | None = None) -> Iterator[Item]:
         """Yield the images of a shard: small ones read from their places in the file, large ones as their places."""
         path = self._paths[shard.name]
+        if rows is None and (later := self._shards[self._shards.index(shard) + 1 :]):
+            read_ahead(self._paths[later[0].name])
         with open_regular(path) as fd:
             images = self._content(fd, path).images
             labelled = all(_folder(member.path) for _, member in images)
@@ -164,11 +167,11 @@ class TarSource(Source):
         shards = [{"name": shard.name, "bytes": self.size(shard)} for shard in self._shards]
         return {"kind": "webdataset", "shards": shards} | ({"field": self._field} if self._field else {})
 
-    def _content(self, fd: int, path: Path) -> _Content:
-        check_pointer(path)
+    def _content(self, fd: int, path: str) -> _Content:
+        check_pointer(local_path(path))
         samples: dict[str, _Sample] = {}
         skipped: Counter[str] = Counter()
-        for number, member in enumerate(members(fd, str(path))):
+        for number, member in enumerate(members(fd, path)):
             name = member.path.rpartition("/")[2]
             if member.problem:
                 skipped[f"{_extension(name)} ({member.problem})" if "." in name else member.problem] += 1
@@ -184,7 +187,7 @@ class TarSource(Source):
             found = _images(fd, sample, self._field, beside)
             if len({member.path for _, _, member in found}) > 1:
                 names = ", ".join(member.path for _, _, member in found)
-                tars = path if len(self._paths) == 1 else path.with_name("*.tar")
+                tars = path if len(self._paths) == 1 else join(os.path.dirname(path), "*.tar")  # noqa: PTH120
                 message = (
                     f"the sample {key!r} of {path} has several images: {names}. Name the field of one of them behind "
                     f"the tar files: '{tars}#{found[0][1].lstrip('.')}'"
@@ -201,10 +204,10 @@ class TarSource(Source):
         return _Content([(key, member) for _, key, member in sorted(images)], skipped)
 
 
-def _data(fd: int, path: Path, member: Member) -> ImageData:
+def _data(fd: int, path: str, member: Member) -> ImageData:
     """Read a small image, or say where a large one lies."""
     if member.size > PART_BYTES and not member.pieces:
-        return FilePart(str(path), member.offset, member.size)
+        return FilePart(local_path(path), member.offset, member.size)
     data = read_member(fd, member)
     if len(data) < member.size:
         message = f"{path} was cut short while it was read: {member.path} ends too early"
@@ -268,21 +271,21 @@ def _split_list(spec: str | os.PathLike[str]) -> list[tuple[str, str | None]]:
     return [(pattern, field or parts[-1][1]) for pattern, field in parts]
 
 
-def _tars(spec: str) -> list[Path]:
+def _tars(spec: str) -> list[str]:
     """List the tar files that a path, a pattern or a range stands for."""
-    if "://" in spec or spec.startswith("pipe:"):
+    if spec.startswith("pipe:"):
         message = f"{spec!r} is not on a local disk: copy or mount it"
         raise SourceError(message)
     found = []
     for pattern in [spec] if Path(spec).exists() else expand_braces(spec):
-        if Path(pattern).exists() or not glob.has_magic(pattern):
-            found.append(Path(pattern))
+        if not glob.has_magic(pattern) or Path(pattern).exists():
+            found.append(pattern)
             continue
-        matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 (absolute patterns)
+        matches = glob_objects(pattern) if is_remote(pattern) else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
         if not matches:
             message = f"no file matches {pattern!r}"
             raise FileNotFoundError(message)
-        found += map(Path, matches)
+        found += matches
     return found
 
 
@@ -308,11 +311,13 @@ def expand_braces(pattern: str) -> list[str]:
     return [pattern[: match.start()] + choice + rest for choice in choices for rest in rests]
 
 
-def _names(paths: list[Path], root: Path) -> list[str]:
-    """Name the shards: the file names without ``.tar``, or where two are the same the paths below ``root``."""
-    names = [quote(path.name.removesuffix(".tar"), safe="") for path in paths]
+def _names(paths: list[str]) -> list[str]:
+    """Name the shards: the file names without ``.tar``, or where two are the same the paths below a common folder."""
+    places = list(map(PurePath, paths))
+    names = [quote(path.name.removesuffix(".tar"), safe="") for path in places]
     if len(set(names)) < len(names):
+        root = os.path.commonpath([path.parent for path in places])
         # "+" is what quote() leaves nowhere else: different paths get different names.
-        names = ["+".join(quote(part, safe="") for part in path.relative_to(root).parts) for path in paths]
+        names = ["+".join(quote(part, safe="") for part in path.relative_to(root).parts) for path in places]
         names = [name.removesuffix(".tar") for name in names]
     return names

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from rsprune.errors import SourceError
-from rsprune.sources.image_files import FileSource
+from rsprune.sources.image_files import FileSource, NamedFile
 from rsprune.training.autoencoder import Autoencoder
 from rsprune.training.config import Dataset
 from rsprune.validation import check_choice
@@ -98,7 +98,9 @@ def open_pairs(dataset: Dataset, root: str | Path) -> tuple[FileSource, FileSour
         expected = " and ".join(f"{pattern} with {labels}/" for pattern, labels in LAYOUTS[dataset])
         message = f"no images with labels in {root}: expected {expected}, files of the same names"
         raise SourceError(message)
-    images, maps = (FileSource("list", root, ((key, "") for key in column)) for column in zip(*pairs, strict=True))
+    images, maps = (
+        FileSource("list", root, (NamedFile(key, "") for key in column)) for column in zip(*pairs, strict=True)
+    )
     return images, maps
 
 
