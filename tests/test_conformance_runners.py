@@ -197,7 +197,7 @@ def test_every_stage_works_in_another_process(images, expected, tmp_path):
     runner.map_merge(CentroidsStage(context, reference))
     centroids = RunReader(folder).centroids
     runner.map_merge(EmbedStage(context, source, survivors, encoder, options.gray.decode, 8, centroids))
-    runner.map_merge(SelectStage(context, options.choice, 9, reference, survivors))
+    runner.map_merge(SelectStage(context, source, options.choice, 9, reference, survivors))
 
     made = artefacts(folder.path)
     missing = {"report.html", "reference/quarantine.parquet", "reference/summary.json"}

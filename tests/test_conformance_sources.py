@@ -142,6 +142,24 @@ def test_rows_pick_items(make):
                 list(source.read(shard, rows))
 
 
+def test_metadata_are_a_row_an_image_without_its_pixels(make):
+    source = make()
+    schema = source.metadata_schema
+    assert len(set(schema.names)) == len(schema)
+    for shard in source.shards:
+        everything = range(source.count(shard))
+        whole = source.read_metadata(shard, everything)
+        assert whole.schema == schema
+        assert whole.num_rows == len(everything) or not len(schema)
+        items = list(source.read(shard))
+        for item, row in zip(items, whole.to_pylist(), strict=bool(len(schema))):
+            assert dict(item.metadata) in ({}, row)
+        for rows in ([], [0], list(everything)[::2]):
+            assert source.read_metadata(shard, rows) == whole.take(rows)
+        with raises(errors.ArgumentError, shard.name):
+            source.read_metadata(shard, [len(everything)])
+
+
 def test_reading_again_and_at_once_gives_the_same(make):
     source = make()
     shard = source.shards[0]

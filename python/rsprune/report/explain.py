@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import bisect
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rsprune.errors import UnknownKeyError
+from rsprune.errors import UnknownKeyError, shown
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.reader import NOT_CHOSEN, PHASES, RunReader
-from rsprune.sources import SourceLike, open_source
+from rsprune.runs.schema import SELECTION_SCHEMA, manifest_schema
+from rsprune.sources import Shard, Source, SourceLike, open_source
 from rsprune.sources.key_lines import line_of_key
 
 __all__ = ["Explanation", "explain"]
@@ -51,10 +53,12 @@ class Explanation:
     within: str  # the options of the selection, and its strategy
     fill: str
     strategy: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # what the collection says of it; see explain
 
     def text(self) -> str:
         """Put the explanation into a few sentences, one on each line."""
-        return "\n".join([self.verdict(), *self.stage_one_lines(), *self.stage_two_lines()])
+        said = [shown(f"{name}: {value}") for name, value in self.metadata.items() if value is not None]
+        return "\n".join([self.verdict(), *self.stage_one_lines(), *self.stage_two_lines(), *said])
 
     def verdict(self) -> str:
         """Say in a sentence what became of the image."""
@@ -127,6 +131,7 @@ class Found:
     phase: int = NOT_CHOSEN
     richer: int = 0  # images that Stage I ranks before it
     nearer: int = 0  # images of its cluster that Stage II ranks before it
+    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 def explain(
@@ -141,7 +146,8 @@ def explain(
     keys
         The images' keys, or one of them. Of a key that several images share, the first is meant.
     source
-        The collection, where it should be made sure that it still is the one that the run was made from.
+        The collection, where it should be made sure that it still is the one that the run was made from. Its metadata
+        are told then of images that were not kept, too; the manifest has those of the others.
 
     Returns
     -------
@@ -161,13 +167,15 @@ def explain(
         The collection is not the one that the run was made from, or was not between the stages of the run.
     """
     finished = RunReader(run, finished=True)
-    if source is not None:
-        finished.check_source(open_source(source))
+    opened = None if source is None else open_source(source)
+    if opened is not None:
+        finished.check_source(opened)
     keys = [keys] if isinstance(keys, str) else list(keys)
     found, likeness = find(finished, keys)
     for name in {one.shard for one in found.values()}:
         look_up(finished, [one for one in found.values() if one.shard == name])
     ranked = rank(finished, list(found.values()))
+    look_up_metadata(finished, list(found.values()), opened)
     causes = causes_of(finished, keys)
     explanations = [describe(finished, key, found[key], causes, ranked) for key in keys if key in found]
     if likeness:
@@ -232,6 +240,19 @@ def look_up(run: RunReader, found: Sequence[Found]) -> None:
             one.cluster = int(shard.cluster[at])
             one.similarity = float(shard.similarity[at])
             one.phase = int(shard.phase[at])
+
+
+def look_up_metadata(run: RunReader, found: Sequence[Found], source: Source | None) -> None:
+    """Read what the collection says of the images: in the manifest, or in the collection itself."""
+    if source is not None and len(source.metadata_schema):
+        names = manifest_schema(SELECTION_SCHEMA, source.metadata_schema).names[len(SELECTION_SCHEMA) :]
+        for one in found:
+            table = source.read_metadata(Shard(one.shard), [one.row])
+            (one.metadata,) = table.rename_columns(names).to_pylist()
+    elif source is None:
+        places = {(one.shard, one.row): one for one in found if one.phase != NOT_CHOSEN}
+        for (shard, row), values in run.metadata(places).items():
+            places[shard, row].metadata = values
 
 
 def rank(run: RunReader, found: Sequence[Found]) -> int:
@@ -306,6 +327,7 @@ def describe(
         within=run.within,
         fill=run.fill,
         strategy=run.strategy,
+        metadata=found.metadata,
     )
 
 

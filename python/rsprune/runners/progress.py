@@ -73,7 +73,7 @@ class JsonLines(Progress):
 
     def write(self, event: str, **values: object) -> None:
         """Write one line."""
-        print(json.dumps({"event": event, **values}), file=self.out, flush=True)
+        print(json.dumps({"event": event, **values}, default=str), file=self.out, flush=True)
 
     @override
     def start(self, stage: str, total: int, done: int) -> None:

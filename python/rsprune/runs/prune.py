@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from rsprune import strategies
 from rsprune.centroids import Centroids
 from rsprune.errors import BudgetError
@@ -19,6 +21,7 @@ from rsprune.runs.config import PruneOptions, RunContext, encoder_config, source
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.reader import RunReader, start_run
 from rsprune.runs.reference import FittedReference, ImageReference, ReferenceLike, open_reference
+from rsprune.runs.schema import SELECTION_SCHEMA
 from rsprune.runs.stages.centroids import make_centroids
 from rsprune.runs.stages.embed import EmbedStage
 from rsprune.runs.stages.entropy import EntropyRanking, EntropyStage, cut_entropies, require_readable
@@ -65,6 +68,11 @@ class Run:
         """The keys of the images kept, aligned with ``selection.indices``."""
         keys: list[str] = self.reader.selected(["key"])["key"].to_pylist()
         return keys
+
+    @cached_property
+    def metadata(self) -> pa.Table:
+        """What the collection says of the images kept, such as captions: a row each, in the order of the selection."""
+        return self.reader.selected().drop_columns(SELECTION_SCHEMA.names)
 
     def describe(self) -> str:
         """Put the metrics in words: what was kept, and where it is."""
@@ -184,7 +192,7 @@ def prune(
         survivors = cut_entropies(EntropyRanking(RunReader(folder), summary), budget, shown, **options.stage_one())
         centroids = fit() if fitted is None else fitted
         runner.map_merge(EmbedStage(context, images, survivors, encoder, decode, batch_size, centroids, keep), shown)
-        LocalRunner().map_merge(SelectStage(context, choice, budget, opened, survivors), shown)
+        LocalRunner().map_merge(SelectStage(context, images, choice, budget, opened, survivors), shown)
         write_report(folder, images)
     return open_run(folder.path)
 

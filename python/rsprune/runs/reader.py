@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +21,7 @@ from rsprune.errors import DamagedFileError, UnfinishedRunError
 from rsprune.io import digest, read_record, read_table
 from rsprune.runs.checks import REMEDY, check_config, check_summary, check_table
 from rsprune.runs.folder import RunFolder
-from rsprune.runs.schema import EMBEDDING_SCHEMA
+from rsprune.runs.schema import EMBEDDING_SCHEMA, SELECTION_SCHEMA
 from rsprune.runs.summary import KeyForm, key_form
 from rsprune.selection import COUNTS, Selection
 from rsprune.sources import Source
@@ -254,6 +254,16 @@ class RunReader:
                 message = f"{self.folder.selection} is damaged: it names rows that {shard} does not have. {REMEDY}"
                 raise DamagedFileError(message)
         return table
+
+    def metadata(self, places: Collection[tuple[str, int]]) -> dict[tuple[str, int], dict[str, Any]]:
+        """Read what the collection said of images that were chosen, by shard and row; empty if it said nothing."""
+        wanted = pa.array(sorted({row for _, row in places}), pa.int64())
+        with pq.ParquetFile(self.folder.verify(self.folder.selection)) as file:
+            names = [name for name in file.schema_arrow.names if name not in SELECTION_SCHEMA.names]
+            batches = file.iter_batches(columns=["shard", "row", *names]) if names and places else ()
+            rows = [row for batch in batches for row in batch.filter(pc.is_in(batch["row"], wanted)).to_pylist()]
+        found = {(row.pop("shard"), row.pop("row")): row for row in rows}
+        return {place: found[place] for place in places if place in found}
 
     def quarantine(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the table of images that could not be read."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-__all__ = ["EMBEDDING_SCHEMA", "ENTROPY_SCHEMA", "QUARANTINE_SCHEMA", "SELECTION_SCHEMA"]
+__all__ = ["EMBEDDING_SCHEMA", "ENTROPY_SCHEMA", "QUARANTINE_SCHEMA", "SELECTION_SCHEMA", "manifest_schema"]
 
 ENTROPY_SCHEMA = pa.schema(
     [
@@ -45,3 +45,14 @@ QUARANTINE_SCHEMA = pa.schema(
         pa.field("message", pa.string(), nullable=False),
     ]
 )
+
+
+def manifest_schema(fixed: pa.Schema, metadata: pa.Schema) -> pa.Schema:
+    """Put the columns of a source's metadata behind the ``fixed`` ones, ``meta_`` before names that are taken."""
+    names = list(fixed.names)
+    for name in metadata.names:
+        while name in names:
+            name = f"meta_{name}"
+        names.append(name)
+    types = map(pa.field, names[len(fixed) :], metadata.types)
+    return pa.schema([*fixed, *types])

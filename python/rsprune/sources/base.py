@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from rsprune.errors import ArgumentError, DtypeError, EmptyInputError, FormatError, OutputError, SourceError
 from rsprune.sources.passing import is_gone
 from rsprune.storage import is_remote
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = [
     "FilePart",
@@ -71,7 +74,7 @@ class Item:
     label : str or None
         The class folder it lies in, where the collection has such.
     metadata : mapping
-        What else the collection says of the image, by column name; empty for most.
+        What else the collection says of the image, by the names of :attr:`Source.metadata_schema`; empty for most.
 
     Raises
     ------
@@ -156,6 +159,39 @@ class Source(ABC):
         With them a collection that has changed is told before an image is read, and not only when a row of it is.
         """
         return None
+
+    @property
+    def metadata_schema(self) -> pa.Schema:
+        """The columns that the collection holds beside the images, such as captions; none for most collections.
+
+        They end in the manifest of a run, for the images that are kept.
+        """
+        import pyarrow as pa
+
+        return pa.schema([])
+
+    def read_metadata(self, shard: Shard, rows: Sequence[int]) -> pa.Table:
+        """Read the metadata of some images of a shard: a table of :attr:`metadata_schema`.
+
+        Parameters
+        ----------
+        shard : Shard
+            One of :attr:`shards`.
+        rows : sequence of int
+            Ascending positions within the shard, each a row of the table.
+
+        Raises
+        ------
+        ArgumentError, FormatError, OSError
+            See :meth:`read`, whose items are read here unless a source can do with less.
+        """
+        import pyarrow as pa
+
+        schema = self.metadata_schema
+        found = [item.metadata for item in self.read(shard, rows)]
+        return pa.Table.from_arrays(
+            [pa.array([one.get(field.name) for one in found], field.type) for field in schema], schema=schema
+        )
 
     def was_missing(self, shard: Shard, row: int, kind: str) -> bool:
         """Return whether there was no file for an image when the collection was opened: lists may name files in vain.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rsprune.errors import EmptyInputError
 from rsprune.sources.base import Item, Shard, Source, check_rows
 from rsprune.sources.registry import open_source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["ConcatSource"]
 
@@ -68,6 +71,32 @@ class ConcatSource(Source):
         prefix, source, inner = self._places[shard.name]
         keys = source.read_keys(inner)
         return None if keys is None else [f"{prefix}/{key}" for key in keys]
+
+    @property
+    def metadata_schema(self) -> pa.Schema:
+        """The columns of all collections; one whose type is not the same in all of them holds strings."""
+        import pyarrow as pa
+
+        types: dict[str, set[pa.DataType]] = {}
+        for field in (field for source in self._sources for field in source.metadata_schema):
+            types.setdefault(field.name, set()).add(field.type)
+        return pa.schema([(name, pa.string() if len(found) > 1 else found.pop()) for name, found in types.items()])
+
+    def read_metadata(self, shard: Shard, rows: Sequence[int]) -> pa.Table:
+        """Read the metadata of some images of a shard; null in the columns that only other collections have."""
+        import pyarrow as pa
+
+        _, source, inner = self._places[shard.name]
+        table = source.read_metadata(inner, check_rows(shard, rows, source.count(inner)))
+        schema = self.metadata_schema
+        columns = []
+        for field in schema:
+            if field.name not in table.column_names:
+                column = pa.nulls(len(rows), field.type)
+            elif (column := table[field.name]).type != field.type:
+                column = pa.array([None if value is None else str(value) for value in column.to_pylist()], field.type)
+            columns.append(column)
+        return pa.Table.from_arrays(columns, schema=schema)
 
     def was_missing(self, shard: Shard, row: int, kind: str) -> bool:
         """Return whether there was no file for an image."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rsprune.errors import FormatError
 from rsprune.sources.base import Item, Shard, SkippedFilesWarning, Source, describe_damaged
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["IntactShards", "left_out", "without_damaged", "without_shards"]
 
@@ -40,6 +43,15 @@ class IntactShards(Source):
     def read_keys(self, shard: Shard) -> list[str] | None:
         """Return the keys of a shard."""
         return self._source.read_keys(shard)
+
+    @property
+    def metadata_schema(self) -> pa.Schema:
+        """The columns that the collection holds beside the images."""
+        return self._source.metadata_schema
+
+    def read_metadata(self, shard: Shard, rows: Sequence[int]) -> pa.Table:
+        """Read the metadata of some images of a shard."""
+        return self._source.read_metadata(shard, rows)
 
     def was_missing(self, shard: Shard, row: int, kind: str) -> bool:
         """Return whether there was no file for an image."""

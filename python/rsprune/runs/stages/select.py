@@ -30,14 +30,15 @@ from rsprune.runs.config import ChoiceOptions, SelectRunOptions
 from rsprune.runs.quarantine import write_quarantine
 from rsprune.runs.reader import RunReader
 from rsprune.runs.reference import Reference, check_same_provenance, digest_of
-from rsprune.runs.schema import SELECTION_SCHEMA
+from rsprune.runs.schema import SELECTION_SCHEMA, manifest_schema
 from rsprune.runs.stages.base import RunStage, StageResult
 from rsprune.runs.stages.entropy import EntropyCut
 from rsprune.runs.summary import ShardSummary
 from rsprune.selection import COUNTS, FILL, PRESELECTED, QUOTA, Selection, SelectOptions, budget_rows
-from rsprune.sources import Shard
+from rsprune.sources import Shard, Source
 from rsprune.sources.filesystem import load_array
 from rsprune.sources.key_lines import line_of_key
+from rsprune.sources.passing import reading
 from rsprune.validation import check_column
 
 __all__ = ["SelectStage", "check_strategy", "select_run"]
@@ -48,9 +49,10 @@ class SelectStage(RunStage):
     """Writes what was chosen, what was not read, and why: one piece of work, on the tables of all shards.
 
     Memory: 24 bytes an image that was embedded, the keys of those that are chosen, and 16 bytes any image of the
-    collection.
+    collection; the metadata of the images that are chosen of one shard.
     """
 
+    source: Source
     options: ChoiceOptions
     budget: int
     reference: Reference
@@ -79,6 +81,7 @@ class SelectStage(RunStage):
         selection = self.choose(reader, labels, similarity, rows, entropy)
         at = np.searchsorted(rows, selection.indices)
         quarantined = write_quarantine(self.context, reader)
+        schema = manifest_schema(SELECTION_SCHEMA, self.source.metadata_schema)
         with atomic_write(folder.selected) as beside, beside.open("w", encoding="utf-8", newline="\n") as selected:
 
             def chosen() -> Iterator[pa.Table]:
@@ -86,9 +89,9 @@ class SelectStage(RunStage):
                     selected.writelines(f"{line_of_key(key)}\n" for key in table["key"].to_pylist())
                     numbers = entropy[at[places]], selection.cluster[places], selection.similarity[places]
                     columns = [*table.columns, *map(pa.array, numbers), pa.array(selection.phase[places])]
-                    yield pa.Table.from_arrays(columns, schema=SELECTION_SCHEMA)
+                    yield pa.Table.from_arrays([*columns, *metadata_of(self.source, table)], schema=schema)
 
-            write_tables(folder.selection, SELECTION_SCHEMA, chosen(), self.context.provenance)
+            write_tables(folder.selection, schema, chosen(), self.context.provenance)
         metrics = self.metrics(selection) | {
             "images": len(reader.index),
             "keys": reader.key_form,
@@ -155,6 +158,16 @@ class SelectStage(RunStage):
                 "quota_cut": [None if np.isinf(cut) else float(cut) for cut in quota_cut],
             },
         }
+
+
+def metadata_of(source: Source, rows: pa.Table) -> list[pa.ChunkedArray]:
+    """Read the metadata of rows of one shard, a column each; nothing is read of a source that has none."""
+    if not len(source.metadata_schema):
+        return []
+    shard = Shard(rows["shard"][0].as_py())
+    tables = (source.read_metadata(one, rows["row"].to_pylist()) for one in [shard])
+    columns: list[pa.ChunkedArray] = next(reading(tables)).columns
+    return columns
 
 
 def spread(values: NDArray[Any], rows: NDArray[np.int64], total: int, missing: float) -> NDArray[Any]:
