@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from failures import raises, warns
 from rsprune import errors
 from rsprune.sources import Item, Shard, SkippedFilesWarning, Source, open_source
+from rsprune.sources.container import expand_braces
 from rsprune.sources.image_files import SHARD_IMAGES
 from rsprune.sources.key_lines import key_of_line, line_of_key
 from rsprune.sources.tar import members
-from rsprune.sources.webdataset import expand_braces
 
 
 def touch(root, *paths):

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePath
-from typing import Any, ClassVar, NamedTuple
-from urllib.parse import quote
+from typing import ClassVar, NamedTuple
 
 from rsprune.errors import FormatError, SourceError
 from rsprune.io import check_pointer
@@ -20,16 +17,15 @@ from rsprune.sources.base import (
     Item,
     Shard,
     SkippedFilesWarning,
-    Source,
     check_rows,
     describe_skipped,
 )
-from rsprune.sources.filesystem import join, local_path, open_regular, read_ahead, regular_size
+from rsprune.sources.container import ContainerSource
+from rsprune.sources.filesystem import join, local_path, open_regular, read_ahead
 from rsprune.sources.formats import HEAD, IMAGE_EXTENSIONS, OTHER_EXTENSIONS, is_image
 from rsprune.sources.tar import Member, members, read_member
-from rsprune.storage import glob_objects, is_remote
 
-__all__ = ["TarSource", "expand_braces"]
+__all__ = ["TarSource"]
 
 #: Extensions that hold images in a tar file: those of image files, and that of RS5M.
 TAR_IMAGE_EXTENSIONS = IMAGE_EXTENSIONS | {".img_content"}
@@ -56,7 +52,7 @@ class _Content(NamedTuple):
     skipped: Counter[str]
 
 
-class TarSource(Source):
+class TarSource(ContainerSource):
     """Tar files with images.
 
     The members with the same key are a sample: its image, and what is known of it (captions, metadata, masks), which is
@@ -68,58 +64,15 @@ class TarSource(Source):
     Nothing is read before :meth:`read`; that reads the headers of one tar file, and then the images asked for, each
     from its place.
 
-    Parameters
-    ----------
-    paths : sequence of path
-        The tar files, or their addresses. Their order does not matter: shards are ordered by name.
-    field : str, optional
-        The field of the images where samples hold several: ``"jpg"``, ``"rgb.png"``; or several fields, of which a
-        sample's image has the first that is there: ``"jpg;png"``.
-
-    Raises
-    ------
-    SourceError
-        If a file is given twice.
+    The part is the field of the images where samples hold several: ``"jpg"``, ``"rgb.png"``; or several fields, of
+    which a sample's image has the first that is there: ``"jpg;png"``.
     """
 
     reads: ClassVar[str] = "a .tar file, tar files as a pattern ('pool-*.tar') or a range ('pool-{00000..00005}.tar')"
 
-    def __init__(self, paths: Sequence[str | os.PathLike[str]], field: str | None = None) -> None:
-        # resolve() would follow links
-        absolute = [path if is_remote(path) else os.path.abspath(path) for path in paths]  # noqa: PTH100
-        for path in absolute:
-            regular_size(path)  # a missing file is an error now, not hours later
-        twice = {path for path in absolute if absolute.count(path) > 1} if len(set(absolute)) < len(absolute) else None
-        if twice:
-            message = f"given more than once: {', '.join(sorted(twice))}"
-            raise SourceError(message)
-        self._field = field
-        self._paths = dict(sorted(zip(_names(absolute), absolute, strict=True)))
-        self._shards = tuple(map(Shard, self._paths))
-        self._counts: dict[str, int] = {}
-
-    @classmethod
-    def matches(cls, spec: str | os.PathLike[str] | Sequence[Any]) -> bool:
-        """Return whether ``spec`` is the name of a tar file, a pattern, a range, or a sequence of these."""
-        if isinstance(spec, (str, os.PathLike)):
-            return _split_field(spec)[0].lower().endswith(".tar")
-        paths = isinstance(spec, Sequence) and not isinstance(spec, (bytes, bytearray)) and bool(spec)
-        return paths and all(isinstance(part, (str, os.PathLike)) and cls.matches(part) for part in spec)
-
-    @classmethod
-    def open(cls, spec: Any) -> TarSource:
-        """Open the tar files that ``spec`` stands for."""
-        parts = [one for part in ([spec] if isinstance(spec, str) else spec) for one in _split_list(part)]
-        fields = {field for _, field in parts}
-        if len(fields) > 1:
-            message = f"tar files of one collection with different fields of their images: {sorted(map(str, fields))}"
-            raise SourceError(message)
-        return cls([path for pattern, _ in parts for path in _tars(pattern)], fields.pop())
-
-    @property
-    def shards(self) -> tuple[Shard, ...]:
-        """The shards in the order of the rows."""
-        return self._shards
+    kind: ClassVar[str] = "webdataset"
+    part_kind: ClassVar[str] = "field"
+    extensions: ClassVar[tuple[str, ...]] = (".tar",)
 
     def read(self, shard: Shard, rows: Sequence[int] | None = None) -> Iterator[Item]:
         """Yield the images of a shard: small ones read from their places in the file, large ones as their places."""
@@ -158,15 +111,6 @@ class TarSource(Source):
                 warnings.warn(message + none, SkippedFilesWarning, stacklevel=2)
         return self._counts[shard.name]
 
-    def size(self, shard: Shard) -> int:
-        """Return the size of a shard's file."""
-        return regular_size(self._paths[shard.name])
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Identify the tar files by their names and sizes."""
-        shards = [{"name": shard.name, "bytes": self.size(shard)} for shard in self._shards]
-        return {"kind": "webdataset", "shards": shards} | ({"field": self._field} if self._field else {})
-
     def _content(self, fd: int, path: str) -> _Content:
         check_pointer(local_path(path))
         samples: dict[str, _Sample] = {}
@@ -181,10 +125,10 @@ class TarSource(Source):
                 samples.setdefault(key, []).append((number, field, member))
             elif _is_image(name) and not name.startswith("._"):  # what macOS keeps beside each file is no image
                 skipped[f"hidden {_extension(name)}"] += 1
-        beside = set() if self._field else _fields_beside(samples.values())
+        beside = set() if self._part else _fields_beside(samples.values())
         images: list[tuple[int, str, Member]] = []
         for key, sample in samples.items():
-            found = _images(fd, sample, self._field, beside)
+            found = _images(fd, sample, self._part, beside)
             if len({member.path for _, _, member in found}) > 1:
                 names = ", ".join(member.path for _, _, member in found)
                 tars = path if len(self._paths) == 1 else join(os.path.dirname(path), "*.tar")  # noqa: PTH120
@@ -196,7 +140,7 @@ class TarSource(Source):
             images += [(number, key, member) for number, _, member in found]
             if not found:
                 skipped.update(_extension(field.lower()) for _, field, _ in sample)
-            elif not self._field:
+            elif not self._part:
                 # Such as x.crop.jpg beside x.jpg: by its name it belongs to x.jpg, but it may be an image of its own.
                 image = _extension(found[0][1])
                 beside_it = (one[1] for one in sample if one not in found)
@@ -255,69 +199,3 @@ def _folder(path: str) -> str | None:
     """Return the first folder of a path in a tar file."""
     folder, slash, _ = path.removeprefix("./").partition("/")
     return folder if slash else None
-
-
-def _split_field(spec: str | os.PathLike[str]) -> tuple[str, str | None]:
-    """Split ``pool-*.tar#rgb.png`` into the pattern and the field."""
-    pattern, mark, field = os.fspath(spec).rpartition(".tar#")
-    return (f"{pattern}.tar", field) if mark else (os.fspath(spec), None)
-
-
-def _split_list(spec: str | os.PathLike[str]) -> list[tuple[str, str | None]]:
-    """Split ``a.tar::b.tar#jpg``, WebDataset's list, into the tar files and their field, which the last may name."""
-    if Path(_split_field(spec)[0]).exists():
-        return [_split_field(spec)]
-    parts = [_split_field(part) for part in os.fspath(spec).split("::")]
-    return [(pattern, field or parts[-1][1]) for pattern, field in parts]
-
-
-def _tars(spec: str) -> list[str]:
-    """List the tar files that a path, a pattern or a range stands for."""
-    if spec.startswith("pipe:"):
-        message = f"{spec!r} is not on a local disk: copy or mount it"
-        raise SourceError(message)
-    found = []
-    for pattern in [spec] if Path(spec).exists() else expand_braces(spec):
-        if not glob.has_magic(pattern) or Path(pattern).exists():
-            found.append(pattern)
-            continue
-        matches = glob_objects(pattern) if is_remote(pattern) else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
-        if not matches:
-            message = f"no file matches {pattern!r}"
-            raise FileNotFoundError(message)
-        found += matches
-    return found
-
-
-def expand_braces(pattern: str) -> list[str]:
-    """Spell out ``{00000..00005}`` and ``{train,val}``, wherever they occur, as the shell does; zeros in front stay.
-
-    >>> expand_braces("{a,b}-{08..10}.tar")
-    ['a-08.tar', 'a-09.tar', 'a-10.tar', 'b-08.tar', 'b-09.tar', 'b-10.tar']
-    """
-    match = re.search(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}", pattern)
-    if not match:
-        return [pattern]
-    if match[3] is not None:
-        choices = match[3].split(",")
-    else:
-        width = len(match[1]) if match[1].startswith("0") else 0
-        first, last = int(match[1]), int(match[2])
-        if last < first:
-            message = f"the range {match[0]} in {pattern!r} runs backwards"
-            raise SourceError(message)
-        choices = [f"{number:0{width}d}" for number in range(first, last + 1)]
-    rests = expand_braces(pattern[match.end() :])
-    return [pattern[: match.start()] + choice + rest for choice in choices for rest in rests]
-
-
-def _names(paths: list[str]) -> list[str]:
-    """Name the shards: the file names without ``.tar``, or where two are the same the paths below a common folder."""
-    places = list(map(PurePath, paths))
-    names = [quote(path.name.removesuffix(".tar"), safe="") for path in places]
-    if len(set(names)) < len(names):
-        root = os.path.commonpath([path.parent for path in places])
-        # "+" is what quote() leaves nowhere else: different paths get different names.
-        names = ["+".join(quote(part, safe="") for part in path.relative_to(root).parts) for path in places]
-        names = [name.removesuffix(".tar") for name in names]
-    return names
