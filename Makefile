@@ -31,11 +31,15 @@ $(VENV)/extension: $(VENV)/uv pyproject.toml $(RUST)
 	VIRTUAL_ENV=$(VENV) PATH="$(CURDIR)/$(BIN):$$PATH" maturin develop --release --uv --quiet
 	@touch $@
 
+# What tests read from buckets; unoptimized, it is built in half the time.
+$(BIN)/s3s-fs: | $(VENV)/uv
+	CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --debug --no-track --root $(VENV) --features binary s3s-fs@0.14.1
+
 .PHONY: build
 build: $(VENV)/extension ## Build the release extension and install the package, editable
 
 .PHONY: dev
-dev: $(VENV)/dev build ## Set up everything that development needs
+dev: $(VENV)/dev $(BIN)/s3s-fs build ## Set up everything that development needs
 
 .PHONY: demo
 demo: $(VENV)/demo build ## Prune a real collection with a real encoder, and say where the results are

@@ -1,8 +1,8 @@
 """Files: atomic writing, JSON, Parquet, NumPy arrays, digests, and the provenance that artefacts carry.
 
 Every file is written beside its place, flushed to the disk and renamed, so that a file that exists is whole: a killed
-process leaves nothing but temporary files, which the next run removes. Parquet files carry their provenance in the
-schema metadata under ``rsprune``.
+process leaves nothing but temporary files, which the next run removes. What is written to an address, such as
+``s3://bucket/key``, is uploaded then. Parquet files carry their provenance in the schema metadata under ``rsprune``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from rsprune._core import VERSION
 from rsprune.errors import ArgumentError, DamagedFileError, FormatError, OutputError, RspruneError, ShapeError
+from rsprune.storage import localize, written
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,7 +76,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     Whoever reads ``path`` meanwhile, or after the process was killed, finds the old file or the new one. An error of
     the system names ``path``: a full disk tells no file by itself.
     """
-    target = Path(path)
+    target = localize(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}{TEMPORARY}")
     try:
@@ -85,6 +86,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.fsync(file.fileno())
         beside.replace(target)
         sync_folder(target.parent)
+        written(target)
     except RspruneError:
         raise
     except OSError as error:
@@ -121,7 +123,7 @@ def check_output_file(path: str | os.PathLike[str], is_own: Callable[[Path], boo
     OutputError
         The file is there, and is another one; or it is a folder.
     """
-    path = Path(path)
+    path = localize(path)
     if path.is_dir():
         message = f"{path} is a folder; expected the name of a file to write"
         raise OutputError(message)
@@ -144,7 +146,7 @@ def check_output_folder(path: str | os.PathLike[str], *own: str) -> Path:
     OutputError
         The folder holds something else; or it is a file.
     """
-    path = Path(path)
+    path = localize(path)
     if path.exists() and not path.is_dir():
         message = f"{path} is a file; expected a folder to write to"
         raise OutputError(message)

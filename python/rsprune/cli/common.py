@@ -18,6 +18,7 @@ import typer
 from rsprune.errors import RspruneError, printable
 from rsprune.runners import JsonLines, NoProgress, Progress, show_progress
 from rsprune.sources import SOURCES, source_forms
+from rsprune.storage import with_addresses
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -101,7 +102,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except (RspruneError, OSError, ImportError) as error:
             if os.environ.get("RSPRUNE_TRACEBACK") == "1":
                 raise
-            typer.secho(printable(f"error: {error}"), fg="red", err=True)
+            typer.secho(printable(with_addresses(f"error: {error}")), fg="red", err=True)
             raise typer.Exit(1) from None
         finally:
             sys.stdout.flush()
@@ -116,4 +117,4 @@ def conclude(metrics: dict[str, Any], text: str, quiet: bool, json: bool) -> Non
     if json:
         JsonLines().write("result", **metrics)
     elif not quiet:
-        typer.echo(printable(text))
+        typer.echo(printable(with_addresses(text)))

@@ -33,6 +33,7 @@ from rsprune.io import (
 )
 from rsprune.runs.checks import REMEDY
 from rsprune.runs.schema import EMBEDDING_SCHEMA, ENTROPY_SCHEMA, QUARANTINE_SCHEMA, SELECTION_SCHEMA
+from rsprune.storage import address_of, localize, stand_for
 
 __all__ = ["RunFolder"]
 
@@ -49,15 +50,21 @@ class RunFolder:
     Parameters
     ----------
     path
-        The folder. It is made when it does not exist.
+        The folder, or its address. It is made when it does not exist.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = localize(path)
+        self._address = address_of(path)
         self._verified: set[Path] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_verified": set()}
+        return {"path": self.path, "_address": self._address, "_verified": set()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._address is not None:
+            stand_for(self._address, self.path)
 
     @property
     def config(self) -> Path:

@@ -207,4 +207,5 @@ def open_run(path: str | Path) -> Run:
     UnfinishedRunError
         It is not finished.
     """
-    return Run(Path(path), RunReader(path, finished=True).selection())
+    reader = RunReader(path, finished=True)
+    return Run(reader.folder.path, reader.selection())

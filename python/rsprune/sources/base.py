@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rsprune.errors import ArgumentError, DtypeError, EmptyInputError, FormatError, OutputError, SourceError
 from rsprune.sources.passing import is_gone
-from rsprune.storage import is_remote
+from rsprune.storage import address_of, is_remote
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -279,14 +279,14 @@ def describe_damaged(damaged: Mapping[str, str], shards: int) -> str:
 def check_outside(path: str | os.PathLike[str], *sources: Source) -> None:
     """Raise an :class:`OutputError` if ``path`` lies in a folder that is read whole, before anything is written."""
     for folder in (folder for source in sources for folder in source.folders):
-        if is_remote(path) or is_remote(folder):
-            inside = os.fspath(path).startswith(f"{folder}/")
+        if (address := address_of(path)) is not None or is_remote(folder):
+            inside = f"{address}/".startswith(f"{folder}/")
         else:
             inside = Path(path).resolve().is_relative_to(Path(folder).resolve())
         if inside:
             message = (
-                f"{os.fspath(path)} lies in {folder}, whose images are read: what is written there would become part "
-                "of the collection. Write to a place outside of it"
+                f"{address or os.fspath(path)} lies in {folder}, whose images are read: what is written there would "
+                "become part of the collection. Write to a place outside of it"
             )
             raise OutputError(message)
 

@@ -15,7 +15,7 @@ from rsprune.sources.filesystem import join, read_head
 from rsprune.sources.formats import HEAD, IMAGE_EXTENSIONS, OTHER_EXTENSIONS, is_image
 from rsprune.sources.image_files import FileSource, NamedFile
 from rsprune.sources.webdataset import TarSource
-from rsprune.storage import is_remote, list_objects
+from rsprune.storage import address_of, is_remote, list_objects
 
 __all__ = ["FolderSource"]
 
@@ -68,7 +68,7 @@ class FolderSource(FileSource):
         PermissionError
             If a folder cannot be read.
         """
-        root = spec.rstrip("/") if is_remote(spec) else Path(spec)
+        root = address_of(spec) or Path(spec)
         source = cls(root)
         tars, images = source.skipped[".tar"], sum(map(source.count, source.shards))
         if 0 < images <= tars:

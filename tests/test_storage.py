@@ -1,0 +1,241 @@
+"""Collections, references and runs at addresses: the same bytes as on the local disk, whatever the network does."""
+
+import pickle
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from failures import raises
+from object_server import KEYS, FaultyProxy, object_server
+from rsprune import storage
+from rsprune.errors import EmptyInputError, OutputError, SourceError, UnreadShardError
+from rsprune.runs.prune import open_run
+from rsprune.runs.stages.entropy import entropy_run
+from rsprune.sources import open_source
+from small_runs import artefacts, picture, small_prune, write_tar
+
+FAULTS = ("500", "503", "reset", "cut", "short", "slow")
+
+
+@pytest.fixture(scope="module")
+def buckets(tmp_path_factory):
+    """The folder of the buckets, and the port of a server of it."""
+    folder = tmp_path_factory.mktemp("buckets")
+    for shard in range(3):
+        members = {f"{10 * shard + i:03d}.jpg": picture(10 * shard + i) for i in range(10)}
+        (folder / "pool").mkdir(exist_ok=True)
+        write_tar(folder / "pool" / f"{shard:02d}.tar", members)
+    for i in range(24):
+        place = folder / "scenes" / "aid" / f"class {i % 3}" / f"ä%20{i:02d}#.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(picture(100 + i))
+    (folder / "scenes" / "list.txt").write_text("aid/class 0/ä%2003#.jpg\naid/gone.jpg\n")
+    (folder / "runs").mkdir()
+    with object_server(folder) as port:
+        yield folder, port
+
+
+@pytest.fixture
+def serve(buckets, monkeypatch, tmp_path):
+    """Have the environment lead to the server, through a proxy with these faults: serve(fault) -> proxy."""
+    proxies = []
+
+    def serve(fault=lambda number, method, path: None):
+        proxy = FaultyProxy(buckets[1], fault).__enter__()
+        proxies.append(proxy)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
+        forget()
+        return proxy
+
+    for name, value in {**KEYS, "AWS_REGION": "us-east-1", "RSPRUNE_CACHE": str(tmp_path / "cache")}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("rsprune.storage.clients.DELAYS", (0.01, 0.02, 0.05, 0.1))
+    (tmp_path / "cache").mkdir()
+    yield serve
+    for proxy in proxies:
+        proxy.__exit__()
+    forget()
+
+
+def forget():
+    """Begin as a new process does."""
+    storage.clients._store.cache_clear()
+    storage.cache._cache_of.cache_clear()
+    storage.outputs._local.clear()
+
+
+def every_third(number, method, path):
+    """Let every third request fail, each in another one of the ways."""
+    return FAULTS[number // 3 % len(FAULTS)] if number % 3 == 2 else None
+
+
+def test_a_run_at_addresses_has_the_bytes_of_a_local_one(buckets, serve, tmp_path):
+    folder, _ = buckets
+    want = small_prune(str(folder / "pool" / "*.tar"), str(folder / "scenes" / "aid"), tmp_path / "local")
+    proxy = serve(every_third)
+    done = small_prune("s3://pool/*.tar", "s3://scenes/aid", "s3://runs/whole")
+    kinds = Counter(fault for *_, fault in proxy.requests if fault)
+    assert set(kinds) == set(FAULTS)
+    assert done.keys == want.keys
+    assert artefacts(folder / "runs" / "whole") == artefacts(tmp_path / "local")
+    forget()
+    assert open_run("s3://runs/whole").keys == want.keys
+    for secret in KEYS.values():
+        assert not [name for name, data in artefacts(folder / "runs" / "whole").items() if secret.encode() in data]
+
+
+@pytest.mark.parametrize("spec", ["s3://pool/{00..02}.tar", "s3://pool/**/0?.tar", "s3://pool", "s3://pool/"])
+def test_a_pattern_a_range_and_a_bucket_are_the_same_shards(spec, buckets, serve):
+    serve()
+    local, remote = open_source(str(buckets[0] / "pool")), open_source(spec)
+    assert remote.fingerprint() == local.fingerprint()
+    for shard in local.shards:
+        assert [(item.key, item.data) for item in remote.read(shard)] == [
+            (item.key, item.data) for item in local.read(shard)
+        ]
+
+
+def test_a_folder_is_listed_once_and_read_as_it_is_locally(buckets, serve):
+    proxy = serve()
+    local, remote = open_source(str(buckets[0] / "scenes" / "aid")), open_source("s3://scenes/aid/")
+    assert remote.fingerprint() == local.fingerprint()
+    shard = local.shards[0]
+    remote = pickle.loads(pickle.dumps(remote))
+    got = {item.key: (bytes(item.data), item.label) for item in remote.read(shard)}
+    assert got == {item.key: (Path(item.data).read_bytes(), item.label) for item in local.read(shard)}
+    assert [item.key for item in remote.read(shard, [2, 5])] == [list(got)[2], list(got)[5]]
+    methods = Counter(method for method, path, *_ in proxy.requests)
+    assert methods == {"GET": 1 + 24 + 2}
+
+
+def test_a_list_at_an_address_names_objects_beside_it_in_vain_or_not(buckets, serve):
+    serve()
+    source = open_source("s3://scenes/list.txt")
+    assert source.fingerprint() == open_source(str(buckets[0] / "scenes" / "list.txt")).fingerprint()
+    shard = source.shards[0]
+    assert [item.data for item in source.read(shard)] == [picture(103), "s3://scenes/aid/gone.jpg"]
+    assert [source.was_missing(shard, row, "not_found") for row in range(2)] == [False, True]
+
+
+def test_a_run_that_was_stopped_goes_on_from_what_is_at_its_address(buckets, serve, tmp_path):
+    folder, _ = buckets
+    want = small_prune(str(folder / "pool"), str(folder / "scenes" / "aid"), tmp_path / "local")
+    written = []
+
+    def full(number, method, path):
+        if method == "PUT":
+            written.append(path)
+        return "403" if len(written) > 6 else None
+
+    serve(full)
+    with raises(PermissionError, "s3://runs/stopped/"):
+        small_prune("s3://pool", "s3://scenes/aid", "s3://runs/stopped")
+    done = artefacts(folder / "runs" / "stopped")
+    assert 0 < len(done) <= 6
+    proxy = serve()
+    assert small_prune("s3://pool", "s3://scenes/aid", "s3://runs/stopped").keys == want.keys
+    assert artefacts(folder / "runs" / "stopped") == artefacts(tmp_path / "local")
+    again = {path.split("?")[0] for method, path, *_ in proxy.requests if method == "PUT"}
+    finished = [name for name in done if name.startswith("entropy/") and name.endswith(".json")]
+    assert finished
+    assert not [name for name in finished if f"/runs/stopped/{name}" in again]
+
+
+def test_commands_write_to_addresses_and_name_them(buckets, serve, tmp_path, command):
+    folder, _ = buckets
+    serve()
+    local = tmp_path / "rows.npy"
+    np.save(local, np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32))
+    np.save(tmp_path / "centroids.npy", np.eye(4, dtype=np.float32))
+    words = ["select", local, "-c", tmp_path / "centroids.npy", "--keep", "10", "-o"]
+    done = command(*words, "s3://runs/chosen/manifest.parquet")
+    assert (done.returncode, "s3://runs/chosen/manifest.parquet" in done.stdout) == (0, True), done
+    command(*words, tmp_path / "manifest.parquet")
+    assert (folder / "runs/chosen/manifest.parquet").read_bytes() == (tmp_path / "manifest.parquet").read_bytes()
+    assert command(*words, "s3://runs/chosen/manifest.parquet").returncode == 0  # the same command made it
+    done = command(*words, "s3://pool/00.tar")
+    assert (done.returncode, "s3://pool/00.tar" in done.stderr) == (1, True)
+    done = command("entropy", "s3://pool", "-o", "s3://runs/entropy")
+    assert done.returncode == 0, done
+    assert "s3://runs/entropy" in done.stdout
+    assert str(tmp_path) not in done.stdout + done.stderr
+    done = command("entropy", "s3://pool", "-o", "s3://pool/run")
+    assert (done.returncode, "s3://pool/run" in done.stderr) == (1, True), done
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "values"),
+    [
+        ("s3://pool/09.tar", FileNotFoundError, ["s3://pool/09.tar"]),
+        ("s3://pool/{00..09}.tar", FileNotFoundError, ["s3://pool/03.tar"]),
+        ("s3://pool/x*.tar", FileNotFoundError, ["s3://pool/x*.tar"]),
+        ("s3://nowhere/00.tar", FileNotFoundError, ["s3://nowhere/00.tar"]),
+        ("s3://nowhere", FileNotFoundError, ["s3://nowhere"]),
+        ("s3://scenes/none", EmptyInputError, ["s3://scenes/none"]),
+        ("s3://pool/notes.docx", SourceError, ["s3://pool/notes.docx"]),
+        ("s3://", SourceError, ["s3://"]),
+        ("ftp://host/x.tar", SourceError, ["ftp://", "s3://"]),
+        ("https://me:word@host/x.tar", SourceError, ["https://host/x.tar"]),
+        ("https://host/x.tar?X-Amz-Signature=abc#.tar", SourceError, ["https://host/x.tar"]),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_one_line(spec, error, values, serve):
+    serve()
+    with raises(error, *values) as failed:
+        open_source(spec)
+    assert "\n" not in str(failed.value)
+    assert "word@" not in str(failed.value)
+    assert "abc" not in str(failed.value)
+
+
+def test_a_bucket_that_refuses_and_missing_credentials_are_told_apart(serve, monkeypatch):
+    serve(lambda number, method, path: "403")
+    with raises(PermissionError, "s3://pool"):
+        open_source("s3://pool")
+    serve()
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:1")
+    with raises(PermissionError, "s3://pool", "AWS_ACCESS_KEY_ID", "AWS_SKIP_SIGNATURE"):
+        open_source("s3://pool")
+
+
+def test_a_storage_that_does_not_answer_ends_the_shard_and_not_the_image(buckets, serve, tmp_path):
+    serve(lambda number, method, path: "500" if "05" in path and method == "GET" else None)
+    with raises(UnreadShardError, "s3://scenes/aid"):
+        entropy_run("s3://scenes/aid", out=tmp_path / "run", progress=False)
+    assert not list((tmp_path / "run").glob("entropy/*"))
+    serve()
+    entropy_run("s3://scenes/aid", out=tmp_path / "run", progress=False)
+
+
+def test_an_object_that_changes_while_it_is_read_is_told(buckets, serve):
+    serve()
+    found = storage.find("s3://pool/00.tar")
+    if found.etag is not None:
+        with raises(SourceError, "s3://pool/00.tar"):
+            storage.read_range("s3://pool/00.tar", 0, 10, '"another"')
+    assert len(storage.read_range("s3://pool/00.tar", 0, 10, found.etag)) == 10
+
+
+def test_local_copies_make_room_for_new_ones(buckets, serve, monkeypatch):
+    monkeypatch.setenv("RSPRUNE_CACHE_BYTES", "1")
+    serve()
+    names = [one.uri for one in storage.list_objects("s3://scenes/aid")]
+    copies = [storage.fetch(name) for name in names]
+    assert [copy.exists() for copy in copies] == [False] * (len(names) - 5) + [True] * 5
+    assert storage.fetch(names[0]).read_bytes() == storage.read_range(names[0], 0, storage.find(names[0]).size)
+
+
+def test_paths_that_lost_a_slash_are_addresses():
+    assert storage.address_of(Path("s3://bucket/run/")) == "s3://bucket/run"
+    assert storage.address_of("s3://bucket/run/") == "s3://bucket/run"
+    assert storage.address_of(Path("s3/bucket")) is None
+    assert storage.address_of("c:/run") is None
+
+
+def test_the_hub_is_only_read():
+    with raises(OutputError, "hf://datasets/me/mine/x.txt"):
+        storage.upload(Path(__file__), "hf://datasets/me/mine/x.txt")
