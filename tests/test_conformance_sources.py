@@ -11,6 +11,8 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -19,6 +21,7 @@ from failures import raises
 from rsprune import _core, errors
 from rsprune.io import read_table
 from rsprune.sources import SOURCES, Source, image_files, open_source, source_forms
+from rsprune.sources import stack as stacks
 
 # The images of every collection: 7, in shards of 3.
 IMAGES = [np.random.default_rng(i).integers(0, 256, (6, 5, 3), np.uint8) for i in range(7)]
@@ -61,27 +64,66 @@ def concat(root, images):
     return [str(part) for part in parts]
 
 
-def npy_stack(root, images):
+def stack(root, images):
     np.save(root / "stack.npy", np.stack(images))
     return str(root / "stack.npy")
 
 
-EXAMPLES = {"folder": folder, "list": file_list, "webdataset": webdataset, "concat": concat, "npy_stack": npy_stack}
+def raw(root, images):
+    np.stack(images).tofile(root / f"tiles.{'x'.join(map(str, images[0].shape))}.raw")
+    return str(next(root.iterdir()))
+
+
+def rows_of(images):
+    cells = [{"bytes": encode(image), "path": f"{i}.png"} for i, image in enumerate(images)]
+    return pa.table({"image": cells, "caption": [f"scene {i}" for i in range(len(images))]})
+
+
+def arrow(root, images):
+    files = []
+    for start in range(0, len(images), SHARD):
+        files.append(f"data-{start // SHARD:05d}-of-00003.arrow")
+        table = rows_of(images).slice(start, SHARD)
+        with pa.OSFile(f"{root}/{files[-1]}", "w") as file, pa.ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table, max_chunksize=2)
+    (root / "state.json").write_text(json.dumps({"_data_files": [{"filename": name} for name in files]}))
+    return root
+
+
+def parquet(root, images):
+    (root / "data").mkdir()
+    for start in range(0, len(images), SHARD):
+        place = root / "data" / f"train-{start // SHARD:05d}-of-00003.parquet"
+        pq.write_table(rows_of(images).slice(start, SHARD), place, row_group_size=2)
+    return f"{root}/data/*.parquet"
+
+
+EXAMPLES = {
+    "arrow": arrow,
+    "folder": folder,
+    "list": file_list,
+    "webdataset": webdataset,
+    "parquet": parquet,
+    "stack": stack,
+    "concat": concat,
+    "raw": raw,
+}
 
 
 @pytest.fixture
-def npy_plugin(plugin_package, monkeypatch):
+def raw_plugin(plugin_package, monkeypatch):
     """The source that the documentation shows, as a package of its own."""
     page = (Path(__file__).parents[1] / "docs" / "sources.md").read_text()
-    code = re.search(r"```python\n(# rsprune_npy\.py\n.*?)```", page, re.DOTALL)[1]
+    code = re.search(r"```python\n(# rsprune_raw\.py\n.*?)```", page, re.DOTALL)[1]
     code = code.replace("SHARD_IMAGES = 4096", f"SHARD_IMAGES = {SHARD}")
-    plugin_package("rsprune_npy", code, {"rsprune.sources": {"npy_stack": "NpyStackSource"}})
+    plugin_package("rsprune_raw", code, {"rsprune.sources": {"raw": "RawSource"}})
 
 
 @pytest.fixture(params=EXAMPLES)
-def make(request, tmp_path, npy_plugin, monkeypatch):
+def make(request, tmp_path, raw_plugin, monkeypatch):
     """Make a collection of images of one kind, and open it: make() or make(images)."""
-    monkeypatch.setattr(image_files, "SHARD_IMAGES", SHARD)
+    for module in (image_files, stacks):
+        monkeypatch.setattr(module, "SHARD_IMAGES", SHARD)
     made = []
 
     def make(images=IMAGES):
@@ -105,11 +147,11 @@ def decoded(item):
     return image.tolist()
 
 
-def test_every_registered_source_has_an_example(npy_plugin):
+def test_every_registered_source_has_an_example(raw_plugin):
     assert list(EXAMPLES) == SOURCES.names() == list(SOURCES)
     for name in SOURCES:
         assert SOURCES.get(name).reads in source_forms()
-    with raises(errors.SourceError, SOURCES.get("npy_stack").reads):
+    with raises(errors.SourceError, SOURCES.get("raw").reads):
         open_source(3)
 
 
@@ -155,7 +197,7 @@ def test_metadata_are_a_row_an_image_without_its_pixels(make):
         for item, row in zip(items, whole.to_pylist(), strict=bool(len(schema))):
             assert dict(item.metadata) in ({}, row)
         for rows in ([], [0], list(everything)[::2]):
-            assert source.read_metadata(shard, rows) == whole.take(rows)
+            assert source.read_metadata(shard, rows) == whole.take(pa.array(rows, pa.int64()))
         with raises(errors.ArgumentError, shard.name):
             source.read_metadata(shard, [len(everything)])
 

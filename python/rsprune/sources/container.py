@@ -41,6 +41,8 @@ class ContainerSource(Source):
     part_kind: ClassVar[str]
     #: How the files' names end, in lower case; a longer ending stands before those that it ends in.
     extensions: ClassVar[tuple[str, ...]]
+    #: The extension of other files of the layout, which are no surprise in a folder of it.
+    beside: ClassVar[str] = ""
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]], part: str | None = None) -> None:
         # resolve() would follow links
@@ -57,10 +59,15 @@ class ContainerSource(Source):
         self._counts: dict[str, int] = {}
 
     @classmethod
+    def names(cls, spec: str | os.PathLike[str]) -> bool:
+        """Return whether ``spec`` ends as the names of these files do, but for a part behind it."""
+        return cls._split_part(spec)[0].lower().endswith(cls.extensions)
+
+    @classmethod
     def matches(cls, spec: str | os.PathLike[str] | Sequence[Any]) -> bool:
         """Return whether ``spec`` is the name of such a file, a pattern, a range, or a sequence of these."""
         if isinstance(spec, (str, os.PathLike)):
-            return cls._split_part(spec)[0].lower().endswith(cls.extensions)
+            return cls.names(spec)
         paths = isinstance(spec, Sequence) and not isinstance(spec, (bytes, bytearray)) and bool(spec)
         return paths and all(isinstance(part, (str, os.PathLike)) and cls.matches(part) for part in spec)
 
@@ -77,6 +84,11 @@ class ContainerSource(Source):
             )
             raise SourceError(message)
         return cls([path for pattern, _ in patterns for path in find_files(pattern)], parts.pop())
+
+    @classmethod
+    def open_folder(cls, root: str, paths: Sequence[str]) -> Self:
+        """Open the files of this kind that lie below a folder."""
+        return cls(paths)
 
     @property
     def shards(self) -> tuple[Shard, ...]:

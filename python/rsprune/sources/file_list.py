@@ -1,4 +1,4 @@
-"""A text file that lists image files, or tar files."""
+"""A text file that lists image files, or files that hold images."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from rsprune.errors import DuplicateKeyError, EmptyInputError, SourceError
 from rsprune.io import check_pointer
 from rsprune.sources.base import Source
+from rsprune.sources.containers import container_of
 from rsprune.sources.filesystem import join, local_path, open_text
 from rsprune.sources.image_files import SEPARATOR, FileSource, NamedFile
 from rsprune.sources.key_lines import key_of_line
-from rsprune.sources.webdataset import TarSource
 from rsprune.storage import is_remote
 
 __all__ = ["ListSource", "duplicate_candidates"]
@@ -54,7 +54,7 @@ class ListSource(FileSource):
         If none of the files is there.
     """
 
-    reads: ClassVar[str] = "a list of images or of .tar files (.txt, .lst, .csv)"
+    reads: ClassVar[str] = "a list of images or of files that hold some (.txt, .lst, .csv)"
 
     def __init__(self, path: str | Path) -> None:
         hashes = array("q")
@@ -67,8 +67,8 @@ class ListSource(FileSource):
                 if SEPARATOR in key + label:
                     message = f"{path}, line {number}: a zero byte. Is this a text file?"
                     raise SourceError(message)
-                if TarSource.matches(key):
-                    message = f"{path}, line {number}: the tar file {key!r} among images; list them apart"
+                if container_of(key):
+                    message = f"{path}, line {number}: {key!r}, which holds images, among images; list them apart"
                     raise SourceError(message)
                 found = found or is_remote(key) or os.path.exists(join(root, key))  # noqa: PTH110 (millions of paths)
                 hashes.append(hash(key))
@@ -92,17 +92,18 @@ class ListSource(FileSource):
 
     @classmethod
     def open(cls, spec: Any) -> Source:
-        """Open the list at a path: its images, or the tar files that it names."""
+        """Open the list at a path: its images, or those in the tar files, tables or stacks that it names."""
         path = os.fspath(spec)
-        if not TarSource.matches(next((key for _, key, _ in _rows_of(path)), "")):
+        kind = container_of(next((key for _, key, _ in _rows_of(path)), ""))
+        if kind is None:
             return cls(path)
-        tars = list(_rows_of(path))
-        for number, key, _ in tars:
-            if not TarSource.matches(key):
-                message = f"{path}, line {number}: {key!r} is no tar file, and the lines before are; list them apart"
+        files = list(_rows_of(path))
+        for number, key, _ in files:
+            if container_of(key) is not kind:
+                message = f"{path}, line {number}: {key!r} is no file of {kind.kind}, as those before; list them apart"
                 raise SourceError(message)
         folder = os.path.dirname(path)  # noqa: PTH120 (an address)
-        return TarSource.open([join(folder, key) for _, key, _ in tars])
+        return kind.open([join(folder, key) for _, key, _ in files])
 
 
 def _none_found(path: str, first: str, count: int) -> FileNotFoundError:

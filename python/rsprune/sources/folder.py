@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 
 from rsprune.errors import EmptyInputError, SourceError
 from rsprune.sources.base import SkippedFilesWarning, Source, describe_skipped
+from rsprune.sources.container import ContainerSource
+from rsprune.sources.containers import container_of
 from rsprune.sources.filesystem import join, read_head
 from rsprune.sources.formats import HEAD, IMAGE_EXTENSIONS, OTHER_EXTENSIONS, is_image
 from rsprune.sources.image_files import FileSource, NamedFile
-from rsprune.sources.webdataset import TarSource
 from rsprune.storage import address_of, is_remote, list_objects
 
 __all__ = ["FolderSource"]
@@ -57,40 +58,32 @@ class FolderSource(FileSource):
 
     @classmethod
     def open(cls, spec: Any) -> Source:
-        """Open a folder: its images, or the tar files in it where it has no images.
+        """Open a folder: its images, or, where it has none, the tar files, tables or stacks of images in it.
 
         Raises
         ------
         EmptyInputError
-            If there are neither images nor tar files.
+            If there are neither images nor files that hold some.
         SourceError
-            For a name that is not UTF-8, and where there are as many tar files as images, or more: either may be meant.
+            For a name that is not UTF-8, and where either of two things may be meant: files of several kinds that hold
+            images, or as many of them beside images, or more. Arrays beside images may be anything, and do not count.
         PermissionError
             If a folder cannot be read.
         """
         root = address_of(spec) or Path(spec)
         source = cls(root)
-        tars, images = source.skipped[".tar"], sum(map(source.count, source.shards))
-        if 0 < images <= tars:
-            message = (
-                f"{root} holds {images} images and {tars} .tar files: give '{root}/**/*.tar' for the images in the tar "
-                "files, or a list of the others"
-            )
-            raise SourceError(message)
-        if not images:
-            if tars:
-                del source.skipped[".tar"]
-                if source.skipped:
-                    warnings.warn(describe_skipped(root, source.skipped), SkippedFilesWarning, stacklevel=3)
-                found = TarSource([join(os.fspath(root), path) for path, _ in walk(root, _is_tar)])
-                found.folders = [root]
-                return found
-            seen = f": {describe_skipped(root, source.skipped)}" if source.skipped else ""
-            message = f"no images and no .tar files in {root}{seen}"
-            raise EmptyInputError(message)
+        images = sum(map(source.count, source.shards))
+        for extension in (".tar", ".arrow", ".parquet"):
+            if 0 < images <= source.skipped[extension]:
+                message = (
+                    f"{root} holds {images} images and {source.skipped[extension]} {extension} files: give "
+                    f"'{root}/**/*{extension}' for the images in these files, or a list of the others"
+                )
+                raise SourceError(message)
+        found: Source = source if images else _open_containers(os.fspath(root), source.skipped)
         if source.skipped:
             warnings.warn(describe_skipped(root, source.skipped), SkippedFilesWarning, stacklevel=3)
-        return source
+        return found
 
     def _accept(self, path: str) -> bool:
         extension = _extension(path)
@@ -105,8 +98,32 @@ def _extension(path: str) -> str:
     return os.path.splitext(path)[1].lower()  # noqa: PTH122 (a path for each of millions is slow)
 
 
-def _is_tar(path: str) -> bool:
-    return _extension(path) == ".tar"
+def _open_containers(root: str, skipped: Counter[str]) -> Source:
+    """Open the files below a folder that hold images, and take them out of those that are ``skipped``."""
+    kinds: dict[type[ContainerSource], list[str]] = {}
+    for path, _ in walk(root, lambda path: container_of(path) is not None):
+        kind = container_of(path)
+        assert kind is not None
+        kinds.setdefault(kind, []).append(path)
+    if len(kinds) > 1:
+        counts = ", ".join(f"{len(paths)} {_extension(paths[0])}" for paths in kinds.values())
+        first = next(iter(kinds.values()))[0]
+        message = f"{root} holds files of several kinds: {counts}. Give one of them: '{root}/**/*{_extension(first)}'"
+        raise SourceError(message)
+    if not kinds:
+        seen = f": {describe_skipped(root, skipped)}" if skipped else ""
+        message = f"no images in {root}, and no files that hold images{seen}"
+        raise EmptyInputError(message)
+    ((kind, paths),) = kinds.items()
+    for path in paths:
+        skipped[_extension(path)] -= 1
+    if kind.beside:
+        skipped[kind.beside] = 0
+    for extension in [one for one, count in skipped.items() if not count]:
+        del skipped[extension]
+    found = kind.open_folder(root, [join(root, path) for path in paths])
+    found.folders = [root]
+    return found
 
 
 def _begins_as_image(path: str) -> bool:

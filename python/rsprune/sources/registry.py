@@ -19,9 +19,12 @@ SOURCES: Registry[type[Source]] = Registry(
     "source",
     "rsprune.sources",
     {
+        "arrow": "rsprune.sources.arrow:ArrowSource",
         "folder": "rsprune.sources.folder:FolderSource",
         "list": "rsprune.sources.file_list:ListSource",
         "webdataset": "rsprune.sources.webdataset:TarSource",
+        "parquet": "rsprune.sources.parquet:ParquetSource",
+        "stack": "rsprune.sources.stack:StackSource",
         "concat": "rsprune.sources.concat:ConcatSource",
     },
     check=lambda member: isinstance(member, type) and issubclass(member, Source),
