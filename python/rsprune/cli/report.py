@@ -25,7 +25,5 @@ def command(
 ) -> None:
     """Write report.html again: what was kept, what was dropped, and why."""
     from rsprune.report import write_report
-    from rsprune.sources import open_source
 
-    images = open_source(common.one_or_many(source)) if source else None
-    typer.echo(write_report(run, images))
+    typer.echo(write_report(run, common.one_or_many(source) if source else None))

@@ -18,7 +18,7 @@ from rsprune.errors import UnknownKeyError, shown
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.reader import NOT_CHOSEN, PHASES, RunReader
 from rsprune.runs.schema import SELECTION_SCHEMA, manifest_schema
-from rsprune.sources import Shard, Source, SourceLike, open_source
+from rsprune.sources import Shard, Source, SourceLike
 from rsprune.sources.key_lines import line_of_key
 
 __all__ = ["Explanation", "explain"]
@@ -167,7 +167,7 @@ def explain(
         The collection is not the one that the run was made from, or was not between the stages of the run.
     """
     finished = RunReader(run, finished=True)
-    opened = None if source is None else open_source(source)
+    opened = None if source is None else finished.open_source(source)
     if opened is not None:
         finished.check_source(opened)
     keys = [keys] if isinstance(keys, str) else list(keys)

@@ -18,7 +18,7 @@ from rsprune.report.sections import stage_one_section, stage_two_section
 from rsprune.report.statistics import RunStatistics, run_statistics
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.reader import RunReader
-from rsprune.sources import Source
+from rsprune.sources import SourceLike
 
 __all__ = ["write_report"]
 
@@ -35,7 +35,7 @@ HEAD = """<!DOCTYPE html>
 """
 
 
-def write_report(folder: RunFolder | str | Path, source: Source | None = None) -> Path:
+def write_report(folder: RunFolder | str | Path, source: SourceLike | None = None) -> Path:
     """Write ``report.html`` into a finished run folder.
 
     The same run folder and images give the same bytes.
@@ -57,10 +57,11 @@ def write_report(folder: RunFolder | str | Path, source: Source | None = None) -
         The collection is not the one that the run was made from, or was not between the stages of the run.
     """
     run = RunReader(folder, finished=True)
-    if source is not None:
-        run.check_source(source)
+    images = None if source is None else run.open_source(source)
+    if images is not None:
+        run.check_source(images)
     counts = run_statistics(run)
-    gallery = Gallery(run, counts, source)
+    gallery = Gallery(run, counts, images)
     title = escape(headline(run.summary))
     style = files("rsprune.report").joinpath("page.css").read_text(encoding="utf-8")
     parts = [

@@ -30,7 +30,7 @@ NUMBER = (int, float)
 COUNTS = [int]
 #: What values are: a type, several, a list of values of one type, or an object.
 CONFIG: dict[str, Any] = {
-    "source": {"images": int, "kind": str, "left_out": [str]},
+    "source": {"images": int, "kind": str, "left_out": [str], "options": {}},
     "entropy": {},
     "encoder": {"batch_size": int, "name": str, "dim": int, "weights": (dict, type(None))},
     "centroids": (dict, str, type(None)),

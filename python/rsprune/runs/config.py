@@ -38,7 +38,7 @@ __all__ = [
     "ReferenceOptions",
     "RunContext",
     "SelectRunOptions",
-    "ShardOptions",
+    "SourceOptions",
     "StrategyOptions",
     "encoder_config",
     "source_config",
@@ -234,8 +234,8 @@ class ExecutionOptions(Options):
 
 
 @dataclass(frozen=True)
-class ShardOptions(Options):
-    """What becomes of damaged shards."""
+class SourceOptions(Options):
+    """How a collection is opened. An option of a layout that is not given is left to the layout."""
 
     on_damaged_shard: Literal["raise", "skip"] = option(
         "raise",
@@ -243,10 +243,28 @@ class ShardOptions(Options):
         "shards are named in summary.json and in the quarantine.",
     )
 
+    tile: int | None = option(
+        None, help="Scenes: the side of the windows that they are cut into, in pixels. Default: 256.", minimum=1
+    )
+    stride: int | None = option(
+        None, help="Scenes: the pixels from one window to the next. Default: the side of a window.", minimum=1
+    )
+    min_valid: float | None = option(
+        None,
+        help="Scenes: leave out windows of which less than this fraction holds data. Default: 0.9.",
+        minimum=0,
+        maximum=1,
+    )
+
     def open(self, source: SourceLike) -> Source:
         """Open a collection."""
-        opened = open_source(source)
+        layout = {name: value for name, value in vars(self).items() if name != "on_damaged_shard" and value is not None}
+        opened = open_source(source, **layout)
         return without_damaged(opened) if self.on_damaged_shard == "skip" else opened
+
+    def of_reference(self) -> SourceOptions:
+        """Return what holds for the reference, too, whose layout is its own: what becomes of damaged shards."""
+        return SourceOptions(self.on_damaged_shard)
 
 
 @dataclass(frozen=True)
@@ -254,7 +272,7 @@ class EntropyOptions:
     """The options of `rsprune entropy`."""
 
     gray: GrayOptions = field(default_factory=GrayOptions)
-    damaged: ShardOptions = field(default_factory=ShardOptions)
+    source: SourceOptions = field(default_factory=SourceOptions)
     execution: ExecutionOptions = field(default_factory=ExecutionOptions)
 
 
@@ -264,7 +282,7 @@ class EmbedOptions:
 
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
     decode: DecodeOptions = field(default_factory=DecodeOptions)
-    damaged: ShardOptions = field(default_factory=ShardOptions)
+    source: SourceOptions = field(default_factory=SourceOptions)
     execution: ExecutionOptions = field(default_factory=ExecutionOptions)
 
 
@@ -275,7 +293,7 @@ class CentroidOptions(Options):
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
     reference: ReferenceOptions = field(default_factory=ReferenceOptions)
     seed: int = option(0, help="Seed for k-means++ and for the draw of reference images.", minimum=0)
-    damaged: ShardOptions = field(default_factory=ShardOptions)
+    source: SourceOptions = field(default_factory=SourceOptions)
     execution: ExecutionOptions = field(default_factory=ExecutionOptions)
 
 
@@ -301,7 +319,7 @@ class PruneOptions(Options):
     )
     reference: ReferenceOptions = field(default_factory=ReferenceOptions)
     gray: GrayOptions = field(default_factory=GrayOptions)
-    damaged: ShardOptions = field(default_factory=ShardOptions)
+    source: SourceOptions = field(default_factory=SourceOptions)
     execution: ExecutionOptions = field(default_factory=ExecutionOptions)
 
     def __post_init__(self) -> None:
@@ -352,4 +370,6 @@ def source_config(source: Source) -> dict[str, Any]:
     """Return what identifies a collection, in a few words: every artefact carries it."""
     fingerprint = source.fingerprint()
     config = {"kind": fingerprint["kind"], "images": source.total(), "digest": digest(fingerprint)}
+    if source.options:
+        config["options"] = dict(source.options)
     return config | ({"left_out": sorted(left_out(source))} if left_out(source) else {})

@@ -84,10 +84,11 @@ def plan(source: SourceLike, *, reference: ReferenceLike, options: PruneOptions,
         is this process's, the encoder in it, and what batches of its images take.
     """
     reset_peak()
-    images, encoder, threads = options.damaged.open(source), options.encoder.model, options.execution.threads
+    images, encoder, threads = options.source.open(source), options.encoder.model, options.execution.threads
     total = images.total()
     budget = budget_rows(options.choice.strategy.keep, total)
-    opened = open_reference(reference, options.reference, options.damaged, seed=options.choice.strategy.seed)
+    seed = options.choice.strategy.seed
+    opened = open_reference(reference, options.reference, options.source.of_reference(), seed=seed)
     opened.check(encoder)
     survivors = max(fraction_of(options.entropy_keep, total), budget)
     to_embed = survivors + opened.images

@@ -149,7 +149,7 @@ def prune(
     EncoderMismatchError
         The centroids were fitted on embeddings of another encoder.
     """
-    images, encoder = options.damaged.open(source), options.encoder
+    images, encoder = options.source.open(source), options.encoder
     check_outside(out, images)
     choice, rule = options.choice, options.choice.strategy
     total = images.total()
@@ -157,7 +157,7 @@ def prune(
     if budget > total:
         message = f"a budget of {budget} images is more than the collection has: {total}"
         raise BudgetError(message)
-    opened = open_reference(reference, options.reference, options.damaged, seed=rule.seed)
+    opened = open_reference(reference, options.reference, options.source.of_reference(), seed=rule.seed)
     if isinstance(opened, ImageReference):
         check_outside(out, opened.source)
     opened.check(encoder.model)

@@ -24,10 +24,11 @@ from rsprune.runs.folder import RunFolder
 from rsprune.runs.schema import EMBEDDING_SCHEMA, SELECTION_SCHEMA
 from rsprune.runs.summary import KeyForm, key_form
 from rsprune.selection import COUNTS, Selection
-from rsprune.sources import Source
+from rsprune.sources import Source, SourceLike, open_source
+from rsprune.sources.damaged import without_shards
 from rsprune.sources.keys import check_keys, compare_keys
 
-__all__ = ["NOT_CHOSEN", "PHASES", "RunIndex", "RunReader", "ShardRows", "positions_of", "start_run"]
+__all__ = ["NOT_CHOSEN", "PHASES", "RunIndex", "RunReader", "ShardRows", "open_as_run", "positions_of", "start_run"]
 
 #: The phases, as ``selection.parquet`` numbers them.
 PHASES = ("quota", "fill", "preselected")
@@ -344,6 +345,12 @@ class RunReader:
         parts = [self.entropy(one)[self.assignments(one, ["row"])["row"].to_numpy()] for one in self.shards]
         return np.concatenate(parts)
 
+    def open_source(self, source: SourceLike) -> Source:
+        """Open the collection of the run as the run did: with the same options, without the shards that it left out."""
+        config = self.config.get("source", {})
+        opened = source if isinstance(source, Source) else open_source(source, **config.get("options", {}))
+        return without_shards(opened, config.get("left_out", []))
+
     def check_source(self, source: Source) -> None:
         """Compare the keys of a collection with those that it had when the shards that are done were read.
 
@@ -418,6 +425,11 @@ class RunReader:
             total=summary["images"],
             outside=np.concatenate(outside),
         )
+
+
+def open_as_run(source: SourceLike, run: RunFolder | str | Path | None) -> Source:
+    """Open a collection as ``run`` did, or by its form alone where there is no run."""
+    return open_source(source) if run is None else RunReader(run).open_source(source)
 
 
 def start_run(folder: RunFolder, config: Mapping[str, Any], source: Source) -> None:

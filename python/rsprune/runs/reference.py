@@ -21,7 +21,7 @@ from rsprune.embeddings import Embeddings, as_rows
 from rsprune.encoders import Encoder
 from rsprune.errors import ArgumentError, EncoderMismatchError, naming
 from rsprune.io import canonical_json
-from rsprune.runs.config import ReferenceOptions, RunContext, ShardOptions, source_config
+from rsprune.runs.config import ReferenceOptions, RunContext, SourceOptions, source_config
 from rsprune.runs.reader import RunReader
 from rsprune.sources import Source, SourceLike
 from rsprune.sources.concat import ConcatSource
@@ -56,10 +56,10 @@ class Reference(ABC):
 
 
 def open_reference(
-    reference: ReferenceLike, options: ReferenceOptions, damaged: ShardOptions | None = None, *, seed: int
+    reference: ReferenceLike, options: ReferenceOptions, opening: SourceOptions | None = None, *, seed: int
 ) -> Reference:
     """Tell what ``reference`` is: fitted centroids, embeddings, or images, of which a balanced draw may be taken."""
-    opened = _open(reference, options, damaged, seed)
+    opened = _open(reference, options, opening, seed)
     for name in ("reference_max_per_class", "reference_max_images"):
         if getattr(options, name) is not None and not isinstance(opened, ImageReference):
             message = f"{name} is for reference images; the reference is embeddings or fitted centroids"
@@ -67,14 +67,14 @@ def open_reference(
     return opened
 
 
-def _open(reference: ReferenceLike, options: ReferenceOptions, damaged: ShardOptions | None, seed: int) -> Reference:
+def _open(reference: ReferenceLike, options: ReferenceOptions, opening: SourceOptions | None, seed: int) -> Reference:
     if isinstance(reference, Centroids):
         return FittedReference(reference)
     if isinstance(reference, (str, Path)) and Path(reference).suffix == ".safetensors":
         return FittedReference(Centroids.load(reference))
     if isinstance(reference, np.ndarray) or (isinstance(reference, (str, Path)) and Path(reference).suffix == ".npy"):
         return EmbeddedReference.open(reference, options.k, seed)
-    source = (damaged or ShardOptions()).open(reference)
+    source = (opening or SourceOptions()).open(reference)
     source.total()  # names all damaged shards
     return ImageReference(source, options, seed)
 

@@ -113,6 +113,13 @@ class Source(ABC):
     #: The folders that are read whole: a file that is written there would become part of the collection.
     folders: Sequence[str | Path] = ()
 
+    #: The names of the options of :meth:`open`; None if it hands any on. Only the sources that have the options given
+    #: are asked.
+    takes: ClassVar[Sequence[str] | None] = ()
+
+    #: The options that the collection was opened with, by name: those that were given.
+    options: Mapping[str, Any] = {}
+
     @classmethod
     def matches(cls, spec: str | Sequence[Any]) -> bool:
         """Return whether :meth:`open` is for ``spec``. It need not be there, and is not read for the answer."""
@@ -121,6 +128,8 @@ class Source(ABC):
     @classmethod
     def open(cls, spec: Any) -> Source:
         """Open the collection that ``spec`` names; see :func:`rsprune.sources.open_source` for the errors.
+
+        The options that the class :attr:`takes` are keywords.
 
         A class that matches nothing need not have it: its sources are made by their constructor.
         """

@@ -24,6 +24,7 @@ class ConcatSource(Source):
     """
 
     reads: ClassVar[str] = "a sequence of these"
+    takes: ClassVar[Sequence[str] | None] = None
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = list(sources)
@@ -45,12 +46,12 @@ class ConcatSource(Source):
         return isinstance(spec, Sequence) and not isinstance(spec, (str, bytes, bytearray))
 
     @classmethod
-    def open(cls, spec: Any) -> Source:
-        """Open each part and concatenate them; a single one stands for itself."""
+    def open(cls, spec: Any, **options: Any) -> Source:
+        """Open each part with the same options and concatenate them; a single one stands for itself."""
         if not spec:
             message = "an empty sequence is no collection of images"
             raise EmptyInputError(message)
-        sources = [open_source(part) for part in spec]
+        sources = [open_source(part, **options) for part in spec]
         return sources[0] if len(sources) == 1 else cls(sources)
 
     @property

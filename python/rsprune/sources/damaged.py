@@ -28,6 +28,7 @@ class IntactShards(Source):
 
     def __init__(self, source: Source, left_out: Mapping[str, str]) -> None:
         self._source, self.folders = source, source.folders
+        self.options = source.options
         self.left_out = dict(left_out)
         self._shards = tuple(shard for shard in source.shards if shard.name not in self.left_out)
 

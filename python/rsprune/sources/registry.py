@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from rsprune.errors import SourceError
+from rsprune.errors import ArgumentError, SourceError
 from rsprune.registry import Registry
 from rsprune.sources.base import Source, SourceLike
 from rsprune.storage import is_remote
@@ -40,7 +40,7 @@ def source_forms(names: Iterable[str] = SOURCES) -> str:
     return f"{', '.join(others)}, or {last}" if others else last
 
 
-def open_source(spec: SourceLike) -> Source:
+def open_source(spec: SourceLike, **options: Any) -> Source:
     """Open a collection of images.
 
     Parameters
@@ -51,6 +51,9 @@ def open_source(spec: SourceLike) -> Source:
         brace range. Each of them on the local disk, or at an address: ``s3://``, ``gs://``, ``az://``, ``https://`` or
         ``hf://``. A sequence of tar files is one collection; any other sequence concatenates its collections in
         their order. Sources of other packages are asked after these: see :data:`SOURCES`.
+    **options
+        Options of the layout: :class:`rsprune.runs.config.SourceOptions` explains each. A source that is open already
+        takes none.
 
     Returns
     -------
@@ -74,17 +77,28 @@ def open_source(spec: SourceLike) -> Source:
         If a folder holds files that are no images; their number by extension.
     """
     if isinstance(spec, Source):
+        if options:
+            message = f"{', '.join(options)}: give options where a collection is opened; this one is open already"
+            raise ArgumentError(message)
         return spec
     if isinstance(spec, os.PathLike):
         spec = os.fspath(spec)
     for name in SOURCES:
         source = SOURCES.get(name)
-        if source.matches(spec):
-            return source.open(spec)
-    raise _not_understood(spec)
+        if _takes(source, options) and source.matches(spec):
+            opener: Any = source.open  # a class that takes no options has no parameters for them
+            opened: Source = opener(spec, **options)
+            if options:
+                opened.options = options
+            return opened
+    raise _not_understood(spec, options)
 
 
-def _not_understood(spec: Any) -> Exception:
+def _takes(source: type[Source], options: Iterable[str]) -> bool:
+    return source.takes is None or set(options) <= set(source.takes)
+
+
+def _not_understood(spec: Any, options: Collection[str]) -> Exception:
     forms = source_forms()
     if not isinstance(spec, str):
         return SourceError(f"expected {forms}, got {type(spec).__name__} {reprlib.repr(spec)}")
@@ -92,4 +106,7 @@ def _not_understood(spec: Any) -> Exception:
         return FileNotFoundError(f"no such file or folder: {spec!r}. Expected {forms}")
     if spec.lower().endswith(COMPRESSED):
         return SourceError(f"{spec!r} is compressed: its images cannot be read one by one. Unpack it to a .tar file")
+    if options:
+        forms = source_forms(name for name in SOURCES if _takes(SOURCES.get(name), options))
+        return ArgumentError(f"{spec!r} is none of what has the options {', '.join(options)}: {forms}")
     return SourceError(f"cannot read {spec!r} as a collection of images: expected {forms}")

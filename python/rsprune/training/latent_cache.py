@@ -39,10 +39,9 @@ from rsprune.runners import Progress, show_progress
 from rsprune.runs.checks import REMEDY
 from rsprune.runs.config import source_config
 from rsprune.runs.folder import RunFolder
-from rsprune.runs.reader import RunReader, positions_of
+from rsprune.runs.reader import RunReader, open_as_run, positions_of
 from rsprune.runs.summary import key_form
-from rsprune.sources import Item, Shard, Source, SourceLike, check_outside, open_source
-from rsprune.sources.damaged import without_shards
+from rsprune.sources import Item, Shard, Source, SourceLike, check_outside
 from rsprune.sources.keys import check_keys, read_known
 from rsprune.training.autoencoder import Autoencoder, expected_moments, sample_posterior
 from rsprune.training.transforms import Transform
@@ -166,10 +165,8 @@ def cache_latents(
     if transform.channels != autoencoder.channels:
         message = f"the autoencoder takes {autoencoder.channels} channels, the images have {transform.channels}"
         raise ArgumentError(message)
-    images = open_source(source)
+    images = open_as_run(source, run)
     check_outside(out, images)
-    if run is not None:
-        images = without_shards(images, RunReader(run).config.get("source", {}).get("left_out", []))
     identity = source_config(images)
     selection = selected_rows(images, run)
     config = provenance_header() | {

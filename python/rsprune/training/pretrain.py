@@ -21,7 +21,8 @@ from rsprune.io import check_output_folder, digest, provenance_header
 from rsprune.options import keywords, to_config
 from rsprune.runners import Progress, show_progress
 from rsprune.runs.folder import RunFolder
-from rsprune.sources import SourceLike, check_outside, open_source
+from rsprune.runs.reader import open_as_run
+from rsprune.sources import SourceLike, check_outside
 from rsprune.training.autoencoder import Autoencoder, load_autoencoder
 from rsprune.training.checkpoint import TrainingFolder, check_state, initial_weights, read_checkpoint
 from rsprune.training.config import ModelConfig, OptimizerConfig, PretrainOptions, TrainConfig
@@ -116,7 +117,7 @@ def pretrain(
     # Impossible options are refused before images are encoded, which may take hours.
     check_model(options.network.model)
     check_output_folder(out, *TrainingFolder.CONTENTS)
-    images = open_source(source)
+    images = open_as_run(source, options.run)
     check_outside(out, images)
     codec = load_autoencoder(options.autoencoder, options.images.channels)
     if options.init_from is not None:

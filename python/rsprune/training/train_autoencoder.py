@@ -23,7 +23,8 @@ from rsprune.io import check_output_folder, digest, provenance_header, remove_te
 from rsprune.options import keywords, to_config
 from rsprune.runners import Progress, show_progress
 from rsprune.runs.folder import RunFolder
-from rsprune.sources import SourceLike, check_outside, open_source
+from rsprune.runs.reader import open_as_run
+from rsprune.sources import SourceLike, check_outside
 from rsprune.training.autoencoder import LOG_VARIANCE, expected_moments, load_autoencoder, sample_posterior
 from rsprune.training.checkpoint import resume_checkpoint, save_checkpoint
 from rsprune.training.config import AutoencoderConfig, AutoencoderOptions
@@ -123,7 +124,7 @@ def train_autoencoder(
     if options.images.size % config.factor:
         message = f"size={options.images.size} must divide by {config.factor}"
         raise ArgumentError(message)
-    folder, images = check_output_folder(out, "pixels"), open_source(source)
+    folder, images = check_output_folder(out, "pixels"), open_as_run(source, options.run)
     check_outside(out, images)
     transform = ImageTransform.from_options(options.images)
     with join_processes(options.device) as dist, show_progress(progress) as shown:

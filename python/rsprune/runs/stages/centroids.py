@@ -112,7 +112,7 @@ def centroids_run(
     EmptyInputError
         Fewer reference images could be read than there are centroids.
     """
-    opened = open_reference(reference, options.reference, options.damaged, seed=options.seed)
+    opened = open_reference(reference, options.reference, options.source, seed=options.seed)
     folder = RunFolder(out)
     config = provenance_header() | {"centroids": opened.fingerprint()}
     if isinstance(opened, ImageReference):

@@ -233,7 +233,7 @@ def embed_run(
     EncoderMismatchError
         The centroids were fitted on embeddings of another encoder.
     """
-    images = options.damaged.open(source)
+    images = options.source.open(source)
     check_outside(out, images)
     fitted = Centroids.load(centroids) if isinstance(centroids, (str, Path)) else centroids
     if fitted is not None:

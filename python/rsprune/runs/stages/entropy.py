@@ -244,7 +244,7 @@ def entropy_run(
     EmptyInputError
         None of the images could be read.
     """
-    images = options.damaged.open(source)
+    images = options.source.open(source)
     check_outside(out, images)
     config = provenance_header() | {"source": source_config(images), "entropy": options.gray.config()}
     folder = RunFolder(out)
