@@ -1,6 +1,9 @@
 """Collections as they are published: each is pruned to the images that it is pruned to as a folder."""
 
+import bz2
+import gzip
 import json
+import lzma
 import shutil
 import subprocess
 import sys
@@ -17,6 +20,7 @@ from PIL import Image
 from failures import raises
 from rsprune.errors import DtypeError, EmptyInputError, FormatError, ShapeError, SourceError
 from rsprune.sources import open_source
+from rsprune.sources.compressed import Unpacked
 from small_runs import picture, small_prune, write_tar
 
 COUNT = 40
@@ -121,6 +125,24 @@ def by_webdataset(root, images):
     return f"{root}/written-{{000000..000002}}.tar"
 
 
+def rs5m(root, images):
+    """Numbers as keys, and the names of the images beside them."""
+    for part in range(2):
+        with webdataset.TarWriter(f"{root}/pub11-train-{part:04d}.tar") as sink:
+            for i, name in list(enumerate(NAMES))[part * 20 : part * 20 + 20]:
+                data = (images / f"{name}.jpg").read_bytes()
+                named = {"img_name": f"{name}.jpg".encode(), "caption": f"scene {i}".encode()}
+                sink.write({"__key__": f"{i % 20:06d}", "img_content": data, **named})
+    return f"{root}/pub11-train-*.tar"
+
+
+def compressed(root, images):
+    with webdataset.ShardWriter(f"{root}/packed-%06d.tar.gz", maxcount=16, verbose=0) as sink:
+        for i, name in enumerate(NAMES):
+            sink.write({"__key__": name, "jpg": (images / f"{name}.jpg").read_bytes(), "cls": i % 2})
+    return f"{root}/packed-*.tar.gz"
+
+
 def stack(root, images):
     np.save(root / "stack.npy", pixels(images))
     return root / "stack.npy"
@@ -151,6 +173,8 @@ LAYOUTS = [
     path_column,
     by_webdataset,
     listed,
+    rs5m,
+    compressed,
     stack,
     archive,
 ]
@@ -180,6 +204,60 @@ def test_classes_are_those_of_the_data_set(images, tmp_path):
         source = open_source(layout(tmp_path, images / "folder"))
         assert [item.label for shard in source.shards for item in source.read(shard)] == expected
     assert [item.label for item in items(archive(tmp_path, images / "folder"))] == [str(i % 2) for i in range(COUNT)]
+
+
+def test_texts_beside_an_image_are_columns_of_the_manifest(images, tmp_path):
+    run = small_prune(by_webdataset(tmp_path, images / "folder"), images / "reference.tar", tmp_path / "run")
+    assert run.metadata.schema.names == ["cls", "json", "txt"]
+    for key, row in zip(run.keys, run.metadata.to_pylist(), strict=True):
+        assert row["txt"] == f"scene {int(key)}"
+        assert row["cls"] == str(int(key) % 2)
+        assert json.loads(row["json"]) == {"scene": int(key)}
+    assert {item.label for item in items(f"{tmp_path}/written-000000.tar")} == {"0", "1"}
+
+
+def test_names_of_rs5m_are_keys_where_they_are_names(tmp_path):
+    names = {"a": b"one.jpg\n", "b": b"twice.jpg", "c": b"twice.jpg", "d": b"", "e": "\u00e9t\u00e9".encode()}
+    members = {}
+    for i, (key, name) in enumerate(names.items()):
+        members |= {f"{key}.img_content": picture(i), f"{key}.img_name": name, f"{key}.caption": b"c"}
+    write_tar(tmp_path / "x.tar", members)
+    source = open_source(tmp_path / "x.tar")
+    assert keys(tmp_path / "x.tar") == source.read_keys(source.shards[0]) == ["one.jpg", "b", "c", "d", "\u00e9t\u00e9"]
+    assert source.metadata_schema.names == ["caption"]
+
+
+@pytest.mark.parametrize(("extension", "pack"), [("tar.gz", gzip), ("tgz", gzip), ("tar.bz2", bz2), ("tar.xz", lzma)])
+def test_a_compressed_tar_is_unpacked_once_for_each_reading(extension, pack, tmp_path, monkeypatch):
+    members = {}
+    for i in range(12):
+        members |= {f"{i:03d}.cls": b"1", f"{i:03d}.img": picture(i) + bytes(40_000), f"{i:03d}.json": b"{}"}
+    write_tar(tmp_path / "x.tar", members)
+    place = tmp_path / f"x.{extension}"
+    place.write_bytes(pack.compress((tmp_path / "x.tar").read_bytes()))
+    plain, source = open_source(tmp_path / "x.tar"), open_source(place)
+    begun = []
+    read = Unpacked._read
+    monkeypatch.setattr(Unpacked, "_read", lambda self, size: begun.append(self.file.tell() == 0) or read(self, size))
+    (shard,) = source.shards
+    assert source.total() == 12
+    assert sum(begun) == 1
+    expected = [(item.key, item.data, item.label) for item in plain.read(plain.shards[0])]
+    assert [(item.key, item.data, item.label) for item in source.read(shard)] == expected
+    assert sum(begun) == 2
+    assert [item.key for item in source.read(shard, [3, 7])] == ["003", "007"]
+    assert source.read_keys(shard) == [key for key, *_ in expected]
+    assert sum(begun) == 3
+    assert source.read_metadata(shard, [0, 5]).to_pylist() == [{"cls": "1", "json": "{}"}] * 2
+    assert sum(begun) == 4
+    whole = place.read_bytes()
+    for cut in (30, len(whole) // 2, len(whole) - 4):
+        place.write_bytes(whole[:cut])
+        with raises(FormatError, place):
+            open_source(place).total()
+    place.write_bytes(pack.compress((tmp_path / "x.tar").read_bytes()[:150_000]))
+    with raises(FormatError, place):
+        open_source(place).total()
 
 
 def items(spec):

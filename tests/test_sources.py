@@ -641,13 +641,13 @@ def test_open_source_returns_a_source_as_it_is(tmp_path):
         ("nowhere", FileNotFoundError, ("nowhere",)),
         ("nowhere.txt", FileNotFoundError, ("nowhere.txt",)),
         ("ftp://bucket/x.tar.gz", errors.SourceError, ("ftp://bucket/x.tar.gz",)),
-        ("x.tar.gz", errors.SourceError, ("x.tar.gz",)),
+        ("x.tar.zst", errors.SourceError, ("x.tar.zst",)),
         ("x.jpg", errors.SourceError, ("x.jpg",)),
     ],
 )
 def test_open_source_refuses(tmp_path, monkeypatch, spec, error, values):
     monkeypatch.chdir(tmp_path)
-    touch(tmp_path, "x.tar.gz", "x.jpg")
+    touch(tmp_path, "x.tar.zst", "x.jpg")
     with raises(error, *values):
         open_source(spec)
 

@@ -31,7 +31,7 @@ SOURCES: Registry[type[Source]] = Registry(
     expected="a subclass of rsprune.sources.Source",
 )
 
-COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+COMPRESSED = (".tar.zst", ".tzst", ".tar.lz4", ".zip", ".7z", ".rar")
 
 
 def source_forms(names: Iterable[str] = SOURCES) -> str:
@@ -105,7 +105,7 @@ def _not_understood(spec: Any, options: Collection[str]) -> Exception:
     if not is_remote(spec) and not Path(spec).exists():
         return FileNotFoundError(f"no such file or folder: {spec!r}. Expected {forms}")
     if spec.lower().endswith(COMPRESSED):
-        return SourceError(f"{spec!r} is compressed: its images cannot be read one by one. Unpack it to a .tar file")
+        return SourceError(f"{spec!r} is an archive that is not read: unpack it to a folder, or to a .tar file")
     if options:
         forms = source_forms(name for name in SOURCES if _takes(SOURCES.get(name), options))
         return ArgumentError(f"{spec!r} is none of what has the options {', '.join(options)}: {forms}")

@@ -11,10 +11,12 @@ import os
 import posixpath
 import tarfile
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from rsprune.errors import FormatError
+from rsprune.sources.compressed import Unpacked
 from rsprune.sources.filesystem import read_at
 
 __all__ = ["Member", "members", "read_member"]
@@ -49,6 +51,8 @@ class Member(NamedTuple):
         on; zeros are between them.
     problem : str
         Why it cannot be read; empty for a file that can.
+    head : bytes
+        Its first bytes, as many as were asked for.
     """
 
     path: str
@@ -56,32 +60,37 @@ class Member(NamedTuple):
     size: int
     pieces: tuple[tuple[int, int], ...] = ()
     problem: str = ""
+    head: bytes = b""
 
 
 @dataclass(slots=True)
 class _Window:
     """The file, read in pieces of at least ``WINDOW`` bytes."""
 
-    fd: int
+    file: int | Unpacked
     start: int = 0
     data: bytes = b""
 
     def read(self, offset: int, size: int) -> bytes:
         at = offset - self.start
         if at < 0 or at + size > len(self.data):
-            self.data = read_at(self.fd, max(size, WINDOW), offset)
+            self.data = _read_at(self.file, max(size, WINDOW), offset)
             self.start = offset
             at = 0
         return self.data[at : at + size]
 
 
-def read_member(fd: int, member: Member) -> bytes:
+def _read_at(file: int | Unpacked, size: int, offset: int) -> bytes:
+    return read_at(file, size, offset) if isinstance(file, int) else file.read_at(size, offset)
+
+
+def read_member(file: int | Unpacked, member: Member) -> bytes:
     """Read the bytes of a member; fewer than its size only if the file ends before."""
     if not member.pieces:
-        return read_at(fd, member.size, member.offset)
+        return _read_at(file, member.size, member.offset)
     data, offset = bytearray(member.size), member.offset
     for start, size in member.pieces:
-        piece = read_at(fd, size, offset)
+        piece = _read_at(file, size, offset)
         if len(piece) < size:
             return b""
         data[start : start + size] = piece
@@ -89,22 +98,23 @@ def read_member(fd: int, member: Member) -> bytes:
     return bytes(data)
 
 
-def members(fd: int, name: str) -> list[Member]:
-    """List the files of the tar file open at ``fd``, in their order. A file of no bytes has none.
+def members(file: int | Unpacked, name: str, head: Callable[[str], int] | None = None) -> list[Member]:
+    """List the files of an open tar file, in their order. A file of no bytes has none.
 
-    What follows the mark of the end is read on where it is another tar file.
+    What follows the mark of the end is read on where it is another tar file. ``head`` says how many bytes of the file
+    of a path are kept: of a compressed file they are not to be had later without reading it again.
 
     Raises
     ------
     FormatError
         If it is cut short, or is no tar file; the message has ``name`` and the offset.
     """
-    length = os.fstat(fd).st_size
-    window = _Window(fd)
+    length = os.fstat(file).st_size if isinstance(file, int) else file.length
+    window = _Window(file)
     found: list[Member] = []
     links: dict[int, tuple[bytes, str]] = {}
     offset = first = 0
-    ended = length == 0
+    ended = not window.read(0, BLOCK)
     long: dict[bytes, str] = {}
     pax: dict[str, str] = {}
     common: dict[str, str] = {}
@@ -119,14 +129,15 @@ def members(fd: int, name: str) -> list[Member]:
             return found
         try:
             if len(header) < BLOCK:
-                message = f"{name} ends at byte {length} without the mark of its end: it is not complete"
+                end = min(offset + len(header), length)
+                message = f"{name} ends at byte {end} without the mark of its end: it is not complete"
                 raise FormatError(message)
             _check(header, name, offset)
         except FormatError:
             if not ended:
                 raise
             problem = "piece of data behind the end of the tar file"
-            return [*found, Member("", offset, length - offset, problem=problem)]
+            return [*found, Member("", offset, 0, problem=problem)]
         ended = False
         kind = header[156:157]
         if not (long or pax):
@@ -139,7 +150,7 @@ def members(fd: int, name: str) -> list[Member]:
         if size < 0:
             message = f"{name} is damaged: its member at byte {offset} has the size {size}"
             raise FormatError(message)
-        sparse = _sparse(fd, first) if kind == b"S" or "sparse" in pax else None
+        sparse = _sparse(file, first) if kind == b"S" or "sparse" in pax else None
         if sparse is not None and kind == b"S":
             end = max(start, sparse.offset) + size  # its map may go on behind the header
         if end > length:
@@ -169,7 +180,8 @@ def members(fd: int, name: str) -> list[Member]:
             found.append(Member(path, start, 0, problem=KINDS[kind]))
         elif kind not in FOLDERS and not path.endswith("/"):  # how the oldest format marks a folder
             problem = "" if kind in (b"0", b"\0", b"7") else f"member of the type {kind!r}"
-            found.append(Member(path, start, size, problem=problem))
+            first_bytes = window.read(start, min(size, head(path))) if head and size else b""
+            found.append(Member(path, start, size, (), problem, first_bytes))
         long, pax = {}, {}
 
 
@@ -211,8 +223,10 @@ def _follow(found: list[Member], links: dict[int, tuple[bytes, str]]) -> None:
     links.clear()
 
 
-def _sparse(fd: int, offset: int) -> Member:
+def _sparse(fd: int | Unpacked, offset: int) -> Member:
     """Read the map of the sparse file whose headers begin at ``offset``."""
+    if not isinstance(fd, int):
+        return Member("", offset, 0, problem="sparse file in a compressed tar file")
     with os.fdopen(os.dup(fd), "rb") as file:
         file.seek(offset)
         try:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import ClassVar, NamedTuple
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from rsprune.errors import FormatError, SourceError
 from rsprune.io import check_pointer
@@ -20,10 +21,14 @@ from rsprune.sources.base import (
     check_rows,
     describe_skipped,
 )
+from rsprune.sources.compressed import UNPACK, Unpacked, open_unpacked
 from rsprune.sources.container import ContainerSource
 from rsprune.sources.filesystem import join, local_path, open_regular, read_ahead
 from rsprune.sources.formats import HEAD, IMAGE_EXTENSIONS, OTHER_EXTENSIONS, is_image
 from rsprune.sources.tar import Member, members, read_member
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["TarSource"]
 
@@ -41,28 +46,45 @@ MEMBER = re.compile(r"(?s)((?:.*/)?[^./][^/]*?)((?:\.[A-Za-z_][\w-]*)*\.(?!\d+\Z
 #: memory than its pixels do on their way to an encoder.
 PART_BYTES = 1 << 16
 
+#: The last words of the fields that hold text.
+TEXTS = frozenset(["json", "jsn", "geojson", "txt", "text", "transcript", "caption", "cap", "cls", "url", "lat", "lon"])
+#: The field that names an image in RS5M, and how long a name may be.
+NAME_FIELD, LONGEST_NAME = ".img_name", 4096
+#: Of how many images of compressed files the places are kept.
+KEPT_IMAGES = 200_000
+
 #: The members of a sample: their numbers in the tar file, their fields, and where they lie.
 _Sample = list[tuple[int, str, Member]]
 
 
-class _Content(NamedTuple):
-    """The images of a tar file by key, in the order of its members, and how many members are left out by extension."""
+class _Image(NamedTuple):
+    """An image, and by field the texts that its sample holds beside it."""
 
-    images: list[tuple[str, Member]]
+    key: str
+    member: Member
+    texts: dict[str, Member]
+
+
+class _Content(NamedTuple):
+    """The images of a tar file in the order of its members, and how many members are left out by extension."""
+
+    images: list[_Image]
     skipped: Counter[str]
 
 
 class TarSource(ContainerSource):
     """Tar files with images.
 
-    The members with the same key are a sample: its image, and what is known of it (captions, metadata, masks), which is
-    passed over. The image is the member whose whole field is an image's extension (``x.jpg`` before ``x.seg.png``),
-    or else the only one that ends in one, unless such a field stands beside the image in other samples, or else the
-    only one that begins as an image. If all images of a tar file lie in folders then those of the first level are the
-    classes. Links stand for the members that they name. A tar file without an image is a shard of no rows.
+    The members with the same key are a sample: its image, and what is known of it. Texts are metadata, each a column
+    with the name of its field (``json``, ``txt``, ``caption``, ``cls``); masks and the like are passed over. The image
+    is the member whose whole field is an image's extension (``x.jpg`` before ``x.seg.png``), or else the only one that
+    ends in one, unless such a field stands beside the image in other samples, or else the only one that begins as an
+    image. If all images of a tar file lie in folders then those of the first level are the classes, and otherwise
+    ``cls``. Where samples have an ``img_name``, as those of RS5M do, it is the key of those that no other has. Links
+    stand for the members that they name. A tar file without an image is a shard of no rows.
 
     Nothing is read before :meth:`read`; that reads the headers of one tar file, and then the images asked for, each
-    from its place.
+    from its place. A compressed file is unpacked from its beginning to its end for each of these steps.
 
     The part is the field of the images where samples hold several: ``"jpg"``, ``"rgb.png"``; or several fields, of
     which a sample's image has the first that is there: ``"jpg;png"``.
@@ -72,25 +94,39 @@ class TarSource(ContainerSource):
 
     kind: ClassVar[str] = "webdataset"
     part_kind: ClassVar[str] = "field"
-    extensions: ClassVar[tuple[str, ...]] = (".tar",)
+    extensions: ClassVar[tuple[str, ...]] = (".tar", *UNPACK)
+
+    def __init__(self, paths: Sequence[str | os.PathLike[str]], part: str | None = None) -> None:
+        super().__init__(paths, part)
+        self._fields: dict[str, set[str]] = {}  # of the texts of each shard
+        self._unpacked: OrderedDict[str, _Content] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_unpacked": OrderedDict()}
 
     def read(self, shard: Shard, rows: Sequence[int] | None = None) -> Iterator[Item]:
         """Yield the images of a shard: small ones read from their places in the file, large ones as their places."""
         path = self._paths[shard.name]
         if rows is None and (later := self._shards[self._shards.index(shard) + 1 :]):
             read_ahead(self._paths[later[0].name])
-        with open_regular(path) as fd:
-            images = self._content(fd, path).images
-            labelled = all(_folder(member.path) for _, member in images)
+        with _opened(path) as file:
+            images = self._content(file, path).images
+            labelled = all(_folder(image.member.path) for image in images)
             for row in check_rows(shard, rows, len(images)):
-                key, member = images[row]
-                yield Item(key, _data(fd, path, member), _folder(member.path) if labelled else None)
+                key, member, texts = images[row]
+                label = _folder(member.path) if labelled else None
+                if not labelled and "cls" in texts and texts["cls"].offset < member.offset:  # in the order of the file
+                    label = _text(file, texts["cls"]).strip()
+                data = _data(file, path, member)
+                if not labelled and "cls" in texts and label is None:
+                    label = _text(file, texts["cls"]).strip()
+                yield Item(key, data, label)
 
     def read_keys(self, shard: Shard) -> list[str]:
         """Return the keys of a shard: reads the headers of its file."""
         path = self._paths[shard.name]
-        with open_regular(path) as fd:
-            return [key for key, _ in self._content(fd, path).images]
+        with _opened(path) as file:
+            return [image.key for image in self._content(file, path).images]
 
     def count(self, shard: Shard) -> int:
         """Count the images of a shard: reads the headers of its file, once.
@@ -102,20 +138,55 @@ class TarSource(ContainerSource):
         """
         if shard.name not in self._counts:
             path = self._paths[shard.name]
-            with open_regular(path) as fd:
-                images, skipped = self._content(fd, path)
+            with _opened(path) as file:
+                images, skipped = self._content(file, path)
             self._counts[shard.name] = len(images)
+            self._fields[shard.name] = {field for image in images for field in image.texts}
             message = describe_skipped(path, skipped) if skipped else f"{path} is empty"
             if skipped or not images:
                 none = "" if images else ". It has no images, and counts as a shard of no rows"
                 warnings.warn(message + none, SkippedFilesWarning, stacklevel=2)
         return self._counts[shard.name]
 
-    def _content(self, fd: int, path: str) -> _Content:
+    @property
+    def metadata_schema(self) -> pa.Schema:
+        """The fields of the texts beside the images, as strings."""
+        import pyarrow as pa
+
+        for shard in self._shards:
+            self.count(shard)
+        return pa.schema([(field, pa.string()) for field in sorted(set().union(*self._fields.values()))])
+
+    def read_metadata(self, shard: Shard, rows: Sequence[int]) -> pa.Table:
+        """Read the texts beside some images of a shard, and none of the images."""
+        import pyarrow as pa
+
+        schema, path = self.metadata_schema, self._paths[shard.name]
+        values: dict[str, list[str | None]] = {name: [] for name in schema.names}
+        with _opened(path) as file:
+            images = self._content(file, path).images
+            for row in check_rows(shard, rows, len(images)):
+                texts = sorted(images[row].texts.items(), key=lambda one: one[1].offset)
+                found = {field: _text(file, member) for field, member in texts}
+                for field, column in values.items():
+                    column.append(found.get(field))
+        return pa.Table.from_pydict(values, schema=schema)
+
+    def _content(self, file: int | Unpacked, path: str) -> _Content:
+        """Read the headers of a file. Those of compressed ones are kept, as long as they are few."""
+        if isinstance(file, int):
+            return self._read_content(file, path)
+        if path not in self._unpacked:
+            self._unpacked[path] = self._read_content(file, path)
+            while len(self._unpacked) > 1 and sum(len(one.images) for one in self._unpacked.values()) > KEPT_IMAGES:
+                self._unpacked.popitem(last=False)
+        return self._unpacked[path]
+
+    def _read_content(self, file: int | Unpacked, path: str) -> _Content:
         check_pointer(local_path(path))
         samples: dict[str, _Sample] = {}
         skipped: Counter[str] = Counter()
-        for number, member in enumerate(members(fd, path)):
+        for number, member in enumerate(members(file, path, _head_size)):
             name = member.path.rpartition("/")[2]
             if member.problem:
                 skipped[f"{_extension(name)} ({member.problem})" if "." in name else member.problem] += 1
@@ -126,9 +197,10 @@ class TarSource(ContainerSource):
             elif _is_image(name) and not name.startswith("._"):  # what macOS keeps beside each file is no image
                 skipped[f"hidden {_extension(name)}"] += 1
         beside = set() if self._part else _fields_beside(samples.values())
-        images: list[tuple[int, str, Member]] = []
+        images: list[tuple[int, _Image, str]] = []
+        named: Counter[str] = Counter()
         for key, sample in samples.items():
-            found = _images(fd, sample, self._part, beside)
+            found = _images(file, sample, self._part, beside)
             if len({member.path for _, _, member in found}) > 1:
                 names = ", ".join(member.path for _, _, member in found)
                 tars = path if len(self._paths) == 1 else join(os.path.dirname(path), "*.tar")  # noqa: PTH120
@@ -137,7 +209,10 @@ class TarSource(ContainerSource):
                     f"the tar files: '{tars}#{found[0][1].lstrip('.')}'"
                 )
                 raise SourceError(message)
-            images += [(number, key, member) for number, _, member in found]
+            texts = {field[1:]: member for _, field, member in sample if _extension(field.lower()).lstrip(".") in TEXTS}
+            name = _name(sample)
+            named[name] += 1
+            images += [(number, _Image(key, member, texts), name) for number, _, member in found]
             if not found:
                 skipped.update(_extension(field.lower()) for _, field, _ in sample)
             elif not self._part:
@@ -145,14 +220,44 @@ class TarSource(ContainerSource):
                 image = _extension(found[0][1])
                 beside_it = (one[1] for one in sample if one not in found)
                 skipped.update(f"{field} beside {image}" for field in beside_it if _extension(field) == image)
-        return _Content([(key, member) for _, key, member in sorted(images)], skipped)
+        images.sort(key=lambda one: one[0])
+        ordered = [image._replace(key=name) if name and named[name] == 1 else image for _, image, name in images]
+        return _Content(ordered, skipped)
 
 
-def _data(fd: int, path: str, member: Member) -> ImageData:
+def _head_size(path: str) -> int:
+    """Return how much of a member is read with its header: a name, or the head of what may be an image."""
+    extension = _extension(path.rpartition("/")[2].lower())
+    if extension == NAME_FIELD:
+        return LONGEST_NAME
+    return 0 if extension in TAR_IMAGE_EXTENSIONS or extension in OTHER_EXTENSIONS else HEAD
+
+
+def _name(sample: _Sample) -> str:
+    """Return the name that a sample gives its image; empty if it gives none."""
+    names = (member.head for _, field, member in sample if field == NAME_FIELD)
+    return next(names, b"").decode("utf-8", "backslashreplace").strip()
+
+
+def _text(file: int | Unpacked, member: Member) -> str:
+    return read_member(file, member).decode("utf-8", "backslashreplace")
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[int | Unpacked]:
+    if path.lower().endswith(tuple(UNPACK)):
+        with open_unpacked(path) as unpacked:
+            yield unpacked
+    else:
+        with open_regular(path) as fd:
+            yield fd
+
+
+def _data(file: int | Unpacked, path: str, member: Member) -> ImageData:
     """Read a small image, or say where a large one lies."""
-    if member.size > PART_BYTES and not member.pieces:
+    if member.size > PART_BYTES and not member.pieces and isinstance(file, int):
         return FilePart(local_path(path), member.offset, member.size)
-    data = read_member(fd, member)
+    data = read_member(file, member)
     if len(data) < member.size:
         message = f"{path} was cut short while it was read: {member.path} ends too early"
         raise FormatError(message)
@@ -169,7 +274,7 @@ def _fields_beside(samples: Iterable[_Sample]) -> set[str]:
     return beside
 
 
-def _images(fd: int, sample: _Sample, wanted: str | None, beside: set[str]) -> _Sample:
+def _images(file: int | Unpacked, sample: _Sample, wanted: str | None, beside: set[str]) -> _Sample:
     """Find the images among the members of a sample."""
     for name in wanted.split(";") if wanted else ():
         exact = [one for one in sample if one[1] == f".{name}"]
@@ -180,11 +285,12 @@ def _images(fd: int, sample: _Sample, wanted: str | None, beside: set[str]) -> _
     whole = [one for one in sample if one[1].lower() in TAR_IMAGE_EXTENSIONS]
     if ending := whole or [one for one in sample if _is_image(one[1])]:
         return [one for one in ending if one[1].lower() not in beside]
-    return [one for one in sample if _extension(one[1].lower()) not in OTHER_EXTENSIONS and is_image(_head(fd, one[2]))]
+    unknown = [one for one in sample if _extension(one[1].lower()) not in OTHER_EXTENSIONS]
+    return [one for one in unknown if is_image(_head(file, one[2]))]
 
 
-def _head(fd: int, member: Member) -> bytes:
-    return read_member(fd, member if member.pieces else member._replace(size=min(HEAD, member.size)))[:HEAD]
+def _head(file: int | Unpacked, member: Member) -> bytes:
+    return read_member(file, member)[:HEAD] if member.pieces else member.head
 
 
 def _is_image(field: str) -> bool:
