@@ -51,6 +51,7 @@ SUITES = {
     "dit": Suite("dit", {"OMP_WAIT_POLICY": "passive"}),
     "strategies": Suite("strategies", by_name_only=True),  # takes minutes
     "disk": Suite("disk", by_name_only=True),  # needs 22 GB of disk
+    "storage": Suite("storage"),
     "gpu": Suite("gpu", by_name_only=True),
     "embed-gpu": Suite("embed", {"RSPRUNE_BENCH_DEVICE": "cuda"}, by_name_only=True),
     "dit-gpu": Suite("dit", {"RSPRUNE_BENCH_DEVICE": "cuda"}, by_name_only=True),

@@ -239,3 +239,20 @@ def test_paths_that_lost_a_slash_are_addresses():
 def test_the_hub_is_only_read():
     with raises(OutputError, "hf://datasets/me/mine/x.txt"):
         storage.upload(Path(__file__), "hf://datasets/me/mine/x.txt")
+
+
+def test_a_few_images_of_a_known_tar_are_read_by_themselves(buckets, serve, monkeypatch):
+    monkeypatch.setenv("RSPRUNE_CACHE_BYTES", "1")
+    proxy = serve()
+    source, local = open_source("s3://pool"), open_source(str(buckets[0] / "pool"))
+    shard = source.shards[1]
+    source.read_keys(shard)
+    proxy.requests.clear()
+    assert [(item.key, item.data) for item in source.read(shard, [4])] == [
+        (item.key, item.data) for item in local.read(shard, [4])
+    ]
+    size = source.size(shard)
+    asked = [part for method, _, part, _ in proxy.requests if method == "GET"]
+    assert len(asked) == 1
+    first, last = map(int, asked[0].removeprefix("bytes=").split("-"))
+    assert last - first < size / 8

@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO, Literal, TextIO
+from typing import Any, BinaryIO, Literal, Protocol, TextIO
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from rsprune.io import check_pointer
 from rsprune.storage import fetch, fetch_ahead, find, is_remote, read_range
 
 __all__ = [
+    "Ranges",
+    "Readable",
     "check_regular",
     "file_size",
     "join",
@@ -38,6 +40,27 @@ __all__ = [
 FLAGS = ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
 
 Path = str | os.PathLike[str]
+
+
+class Readable(Protocol):
+    """A file that has no descriptor."""
+
+    length: float
+
+    def read_at(self, size: int, offset: int) -> bytes:
+        """Read up to ``size`` bytes at ``offset``: fewer only at the end of the file."""
+
+
+class Ranges:
+    """What is at an address, of which each part is read when it is asked for."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.length: float = find(uri).size
+
+    def read_at(self, size: int, offset: int) -> bytes:
+        """Read up to ``size`` bytes at ``offset``: fewer only at the end."""
+        return read_range(self.uri, offset, max(0, min(size, int(self.length) - offset)))
 
 
 @contextmanager

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from rsprune.errors import FormatError
-from rsprune.sources.compressed import Unpacked
-from rsprune.sources.filesystem import read_at
+from rsprune.sources.filesystem import Readable, read_at
 
 __all__ = ["Member", "members", "read_member"]
 
@@ -67,7 +66,7 @@ class Member(NamedTuple):
 class _Window:
     """The file, read in pieces of at least ``WINDOW`` bytes."""
 
-    file: int | Unpacked
+    file: int | Readable
     start: int = 0
     data: bytes = b""
 
@@ -80,11 +79,11 @@ class _Window:
         return self.data[at : at + size]
 
 
-def _read_at(file: int | Unpacked, size: int, offset: int) -> bytes:
+def _read_at(file: int | Readable, size: int, offset: int) -> bytes:
     return read_at(file, size, offset) if isinstance(file, int) else file.read_at(size, offset)
 
 
-def read_member(file: int | Unpacked, member: Member) -> bytes:
+def read_member(file: int | Readable, member: Member) -> bytes:
     """Read the bytes of a member; fewer than its size only if the file ends before."""
     if not member.pieces:
         return _read_at(file, member.size, member.offset)
@@ -98,7 +97,7 @@ def read_member(file: int | Unpacked, member: Member) -> bytes:
     return bytes(data)
 
 
-def members(file: int | Unpacked, name: str, head: Callable[[str], int] | None = None) -> list[Member]:
+def members(file: int | Readable, name: str, head: Callable[[str], int] | None = None) -> list[Member]:
     """List the files of an open tar file, in their order. A file of no bytes has none.
 
     What follows the mark of the end is read on where it is another tar file. ``head`` says how many bytes of the file
@@ -223,7 +222,7 @@ def _follow(found: list[Member], links: dict[int, tuple[bytes, str]]) -> None:
     links.clear()
 
 
-def _sparse(fd: int | Unpacked, offset: int) -> Member:
+def _sparse(fd: int | Readable, offset: int) -> Member:
     """Read the map of the sparse file whose headers begin at ``offset``."""
     if not isinstance(fd, int):
         return Member("", offset, 0, problem="sparse file in a compressed tar file")

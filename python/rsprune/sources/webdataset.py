@@ -21,11 +21,12 @@ from rsprune.sources.base import (
     check_rows,
     describe_skipped,
 )
-from rsprune.sources.compressed import UNPACK, Unpacked, open_unpacked
+from rsprune.sources.compressed import UNPACK, open_unpacked
 from rsprune.sources.container import ContainerSource
-from rsprune.sources.filesystem import join, local_path, open_regular, read_ahead
+from rsprune.sources.filesystem import Ranges, Readable, join, local_path, open_regular, read_ahead
 from rsprune.sources.formats import HEAD, IMAGE_EXTENSIONS, OTHER_EXTENSIONS, is_image
 from rsprune.sources.tar import Member, members, read_member
+from rsprune.storage import is_remote
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,8 +51,10 @@ PART_BYTES = 1 << 16
 TEXTS = frozenset(["json", "jsn", "geojson", "txt", "text", "transcript", "caption", "cap", "cls", "url", "lat", "lon"])
 #: The field that names an image in RS5M, and how long a name may be.
 NAME_FIELD, LONGEST_NAME = ".img_name", 4096
-#: Of how many images of compressed files the places are kept.
+#: Of how many images the places are kept, in files whose headers cost more to read than those of local ones.
 KEPT_IMAGES = 200_000
+#: One of so many images of a file at an address is read by itself, and more of them from a copy of the file.
+FEW = 8
 
 #: The members of a sample: their numbers in the tar file, their fields, and where they lie.
 _Sample = list[tuple[int, str, Member]]
@@ -99,17 +102,19 @@ class TarSource(ContainerSource):
     def __init__(self, paths: Sequence[str | os.PathLike[str]], part: str | None = None) -> None:
         super().__init__(paths, part)
         self._fields: dict[str, set[str]] = {}  # of the texts of each shard
-        self._unpacked: OrderedDict[str, _Content] = OrderedDict()
+        self._known: OrderedDict[str, _Content] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_unpacked": OrderedDict()}
+        return self.__dict__ | {"_known": OrderedDict()}
 
     def read(self, shard: Shard, rows: Sequence[int] | None = None) -> Iterator[Item]:
         """Yield the images of a shard: small ones read from their places in the file, large ones as their places."""
         path = self._paths[shard.name]
         if rows is None and (later := self._shards[self._shards.index(shard) + 1 :]):
             read_ahead(self._paths[later[0].name])
-        with _opened(path) as file:
+        known = self._known.get(path)
+        few = known is not None and rows is not None and FEW * len(rows) < len(known.images)
+        with _opened(path, few) as file:
             images = self._content(file, path).images
             labelled = all(_folder(image.member.path) for image in images)
             for row in check_rows(shard, rows, len(images)):
@@ -172,17 +177,17 @@ class TarSource(ContainerSource):
                     column.append(found.get(field))
         return pa.Table.from_pydict(values, schema=schema)
 
-    def _content(self, file: int | Unpacked, path: str) -> _Content:
-        """Read the headers of a file. Those of compressed ones are kept, as long as they are few."""
-        if isinstance(file, int):
+    def _content(self, file: int | Readable, path: str) -> _Content:
+        """Read the headers of a file. Those of compressed and of remote ones are kept, as long as they are few."""
+        if isinstance(file, int) and not is_remote(path):
             return self._read_content(file, path)
-        if path not in self._unpacked:
-            self._unpacked[path] = self._read_content(file, path)
-            while len(self._unpacked) > 1 and sum(len(one.images) for one in self._unpacked.values()) > KEPT_IMAGES:
-                self._unpacked.popitem(last=False)
-        return self._unpacked[path]
+        if path not in self._known:
+            self._known[path] = self._read_content(file, path)
+            while len(self._known) > 1 and sum(len(one.images) for one in self._known.values()) > KEPT_IMAGES:
+                self._known.popitem(last=False)
+        return self._known[path]
 
-    def _read_content(self, file: int | Unpacked, path: str) -> _Content:
+    def _read_content(self, file: int | Readable, path: str) -> _Content:
         check_pointer(local_path(path))
         samples: dict[str, _Sample] = {}
         skipped: Counter[str] = Counter()
@@ -239,13 +244,16 @@ def _name(sample: _Sample) -> str:
     return next(names, b"").decode("utf-8", "backslashreplace").strip()
 
 
-def _text(file: int | Unpacked, member: Member) -> str:
+def _text(file: int | Readable, member: Member) -> str:
     return read_member(file, member).decode("utf-8", "backslashreplace")
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[int | Unpacked]:
-    if path.lower().endswith(tuple(UNPACK)):
+def _opened(path: str, few: bool = False) -> Iterator[int | Readable]:
+    """Open a file, for all that it holds or, at an address, for a ``few`` parts of it."""
+    if few and is_remote(path) and not path.lower().endswith(tuple(UNPACK)):
+        yield Ranges(path)
+    elif path.lower().endswith(tuple(UNPACK)):
         with open_unpacked(path) as unpacked:
             yield unpacked
     else:
@@ -253,7 +261,7 @@ def _opened(path: str) -> Iterator[int | Unpacked]:
             yield fd
 
 
-def _data(file: int | Unpacked, path: str, member: Member) -> ImageData:
+def _data(file: int | Readable, path: str, member: Member) -> ImageData:
     """Read a small image, or say where a large one lies."""
     if member.size > PART_BYTES and not member.pieces and isinstance(file, int):
         return FilePart(local_path(path), member.offset, member.size)
@@ -274,7 +282,7 @@ def _fields_beside(samples: Iterable[_Sample]) -> set[str]:
     return beside
 
 
-def _images(file: int | Unpacked, sample: _Sample, wanted: str | None, beside: set[str]) -> _Sample:
+def _images(file: int | Readable, sample: _Sample, wanted: str | None, beside: set[str]) -> _Sample:
     """Find the images among the members of a sample."""
     for name in wanted.split(";") if wanted else ():
         exact = [one for one in sample if one[1] == f".{name}"]
@@ -289,7 +297,7 @@ def _images(file: int | Unpacked, sample: _Sample, wanted: str | None, beside: s
     return [one for one in unknown if is_image(_head(file, one[2]))]
 
 
-def _head(file: int | Unpacked, member: Member) -> bytes:
+def _head(file: int | Readable, member: Member) -> bytes:
     return read_member(file, member)[:HEAD] if member.pieces else member.head
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from rsprune.encoders.checkpoints import raise_mismatch, state_dict_mismatches
 from rsprune.errors import ConfigMismatchError, DamagedFileError, WeightsError
 from rsprune.io import atomic_write, check_pointer, config_diff
+from rsprune.storage import localize
 from rsprune.training.config import Which
 from rsprune.training.dit import SIZES, DiT
 
@@ -49,7 +50,7 @@ class TrainingFolder:
     CONTENTS = ("latents", "conditions", "checkpoints")
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = localize(path)
         self.last = self.path / "checkpoints" / "last.pt"
         self.losses = self.path / "losses.csv"
         self.curve = self.path / "losses.svg"
