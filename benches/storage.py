@@ -23,7 +23,7 @@ from rsprune import storage
 from rsprune.sources import Item, open_source
 
 IMAGES, IMAGE_BYTES = 2000, 20_000
-TARS, TAR_IMAGES = 8, 1000
+TARS, TAR_IMAGES = 8, 250
 KEYS = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench-secret", "AWS_REGION": "us-east-1"}
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from failures import raises
+from hub_server import HubServer
 from object_server import KEYS, FaultyProxy, object_server
 from rsprune import storage
 from rsprune.errors import EmptyInputError, OutputError, SourceError, UnreadShardError
@@ -256,3 +257,23 @@ def test_a_few_images_of_a_known_tar_are_read_by_themselves(buckets, serve, monk
     assert len(asked) == 1
     first, last = map(int, asked[0].removeprefix("bytes=").split("-"))
     assert last - first < size / 8
+
+
+def test_the_hub_is_read_as_a_folder_is(buckets, monkeypatch):
+    folder = buckets[0] / "scenes" / "aid"
+    files = {f"train/{path.relative_to(folder)}": path.read_bytes() for path in folder.rglob("*.jpg")}
+    files["pool/00.tar"] = (buckets[0] / "pool" / "00.tar").read_bytes()
+    with HubServer(files) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        forget()
+        remote, local = open_source("hf://datasets/me/mine/train"), open_source(str(folder))
+        assert remote.fingerprint() == local.fingerprint()
+        assert [item.data for item in remote.read(remote.shards[0])] == [
+            Path(item.data).read_bytes() for item in local.read(local.shards[0])
+        ]
+        tars = open_source("hf://datasets/me/mine/pool/*.tar")
+        assert tars.fingerprint() == open_source(str(buckets[0] / "pool" / "00.tar")).fingerprint()
+        for missing in ("hf://datasets/me/mine/none.tar", "hf://datasets/you/yours/x.tar"):
+            with raises(FileNotFoundError, missing):
+                open_source(missing)
+    forget()

@@ -99,7 +99,7 @@ class _Hub:
     """The repositories of the Hugging Face Hub."""
 
     def __init__(self, root: str) -> None:
-        self._files: Any = _import("huggingface_hub", "buckets").HfFileSystem()
+        self._files: Any = _import("huggingface_hub", "buckets").HfFileSystem(endpoint=os.environ.get("HF_ENDPOINT"))
         self._root = root.removeprefix("hf://")
 
     def find(self, uri: str, key: str) -> StoredObject:
