@@ -166,7 +166,7 @@ def test_the_command_trains_and_says_where(command, images, whole, tmp_path):
     [
         (["--held-out", 20], "20 images with 20 held out leave none to train on"),
         (["--widths", "8,0"], "widths must be positive"),
-        (["--lr", -1], "lr must be positive"),
+        (["--lr", -1], "lr is -1.0; expected a number above 0"),
         (["--size", 15], "size=15 must divide by 2"),
     ],
 )

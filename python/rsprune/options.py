@@ -12,14 +12,10 @@ import dataclasses
 import functools
 import inspect
 import textwrap
-import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
-import numpy as np
-
-from rsprune.errors import ArgumentError
-from rsprune.validation import check_choice, check_integer, check_number
+from rsprune.validation import check_annotated
 
 __all__ = [
     "Option",
@@ -36,6 +32,9 @@ __all__ = [
 
 T = TypeVar("T")
 
+#: The fields of :class:`Option` that bound a number.
+BOUNDS = ("minimum", "maximum", "above", "below")
+
 # The evaluated annotations of the dataclasses seen so far.
 _HINTS: dict[Any, dict[str, Any]] = {}
 
@@ -50,6 +49,8 @@ class Option:
     parser: Callable[[Any], Any] | None = None  # how it reads the value from text; None for that of the type
     minimum: float | None = None  # inclusive bounds of a number
     maximum: float | None = None
+    above: float | None = None  # exclusive bounds
+    below: float | None = None
     hidden: bool = False  # whether it exists in Python alone
     repeated: bool = False  # whether the command line may give it several times; the parser gets the list of texts
     name: str = ""  # of the field, unique in the dataclass and its groups
@@ -109,36 +110,16 @@ def _build(cls: type[T], values: Mapping[str, Any]) -> T:
 def check_options(options: Any) -> None:
     """Check the values of a dataclass against the types and bounds of its options; for ``__post_init__``.
 
-    ``Literal`` types are checked against their values, ``int`` and ``float`` against their bounds; None passes where
-    the type has it. Other types are left to the dataclass.
-
-    Raises
-    ------
-    ArgumentError
-        A value is none of these.
+    See :func:`~rsprune.validation.check_annotated`; types that it does not check are left to the dataclass.
     """
     hints = _hints(type(options))
     for field in dataclasses.fields(options):
-        if (details := field.metadata.get("option")) is None:
-            continue
-        value, kinds = getattr(options, field.name), _alternatives(hints[field.name])
-        if value is None and type(None) in kinds:
-            continue
-        bounds = {"minimum": details.minimum, "maximum": details.maximum}
-        bounds = {name: bound for name, bound in bounds.items() if bound is not None}
-        literals = [kind for kind in kinds if get_origin(kind) is Literal]
-        numbers = [kind for kind in kinds if kind in (int, float)]
-        if literals and len(kinds) - kinds.count(type(None)) == 1:
-            check_choice(field.name, value, literals[0])
-        elif numbers == [int] and len(kinds) - kinds.count(type(None)) == 1:
-            check_integer(field.name, value, **({"minimum": 0} | bounds))
-        elif float in numbers and not literals and set(kinds) <= {int, float, type(None)}:
-            number = check_number(field.name, value, **bounds)
-            if isinstance(value, np.floating):
-                object.__setattr__(options, field.name, number)
-        elif kinds == [bool] and not isinstance(value, bool):
-            message = f"{field.name} is {value!r}; expected True or False"
-            raise ArgumentError(message)
+        if (details := field.metadata.get("option")) is not None:
+            bounds = {name: bound for name in BOUNDS if (bound := getattr(details, name)) is not None}
+            value = check_annotated(
+                field.name, getattr(options, field.name), hints[field.name], from_zero=True, **bounds
+            )
+            object.__setattr__(options, field.name, value)
 
 
 class Options:
@@ -232,10 +213,6 @@ def _with_parameters(doc: str, options: list[Option]) -> str:
     while end and not lines[end - 1].strip():
         end -= 1
     return "\n".join([*lines[:end], *entries, *lines[end:]])
-
-
-def _alternatives(kind: Any) -> list[Any]:
-    return list(get_args(kind)) if get_origin(kind) in (Union, types.UnionType) else [kind]
 
 
 def _hints(cls: Any) -> dict[str, Any]:

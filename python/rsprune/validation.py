@@ -112,28 +112,33 @@ def check_choice(name: str, value: Any, choices: Any) -> Any:
     return value
 
 
-def check_annotated(name: str, value: Any, annotation: Any) -> None:
-    """Check a value against the annotation of its parameter, as far as that is of words, one type of number and None.
+def check_annotated(name: str, value: Any, annotation: Any, *, from_zero: bool = False, **bounds: Any) -> Any:
+    """Check a value against its annotation, as far as that is of words, numbers and None; other types pass.
+
+    Integers start at 1, or at 0 where they do so (``from_zero``) and beside words, where they are the number of a row.
+    Other ``bounds`` are those of :func:`check_integer` and :func:`check_number`.
 
     Raises
     ------
     ArgumentError
-        Another type or word, or an integer below 1 (below 0 beside words, where it is the number of a row).
+        Another type or word, or a number out of bounds.
     """
     kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     literal: Any = Literal
     words = literal[tuple(word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind))]
-    others = [kind for kind in kinds if get_origin(kind) is not Literal and kind is not type(None)]
+    others = {kind for kind in kinds if get_origin(kind) is not Literal and kind is not type(None)}
     if value is None and type(None) in kinds:
-        return
-    if not others or (isinstance(value, str) and get_args(words)):
-        check_choice(name, value, words)
-    elif others == [bool]:
-        check_choice(name, value, Literal[True, False])
-    elif others == [int]:
-        check_integer(name, value, minimum=0 if get_args(words) else 1)
-    elif others == [float]:
-        check_number(name, value)
+        return None
+    if not others or (isinstance(value, str) and get_args(words) and others <= {int, float}):
+        return check_choice(name, value, words)
+    if others == {bool}:
+        return check_choice(name, value, Literal[True, False])
+    if others == {int}:
+        return check_integer(name, value, **{"minimum": 0 if from_zero or get_args(words) else 1} | bounds)
+    if others <= {int, float}:
+        number = check_number(name, value, **bounds)
+        return number if isinstance(value, np.floating) else value
+    return value
 
 
 def check_threads(threads: int | None) -> int | None:

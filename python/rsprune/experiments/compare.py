@@ -24,7 +24,6 @@ from rsprune.options import Options, keywords, option
 from rsprune.runners import Progress, show_progress
 from rsprune.runs.config import parse_budget, parse_settings
 from rsprune.selection import budget_rows
-from rsprune.validation import check_number
 
 __all__ = ["CompareOptions", "Comparison", "Entry", "compare", "parse"]
 
@@ -141,13 +140,11 @@ class CompareOptions(Options):
         0.5,
         help="The share of the reference images that no method sees, the target of the measures. The centroids of "
         "rsprune are fitted on the others. 0: all serve both, with the run's own centroids.",
+        minimum=0,
+        below=1,
     )
     seed: int = option(0, help="The seed of every random draw.", minimum=0)
     threads: int | None = option(None, help="Threads. Default: all cores.", flags=("--threads", "-j"), minimum=1)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number("holdout", self.holdout, minimum=0, below=1)
 
 
 @keywords(CompareOptions)

@@ -61,7 +61,6 @@ class Scale(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("lr", self.lr, above=0)
         for name in ("model", "autoencoder", "encoder"):
             if not isinstance(value := getattr(self, name), str | None):
                 message = f"{name} is {value!r}; expected text"

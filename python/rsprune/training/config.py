@@ -82,15 +82,11 @@ class OptimizerConfig(Options):
     """Optimizer settings, which decide the weights. The defaults are the published recipe of DiT."""
 
     batch: int = option(256, help="Samples per step, over all devices.", minimum=1)
-    lr: float = option(1e-4, help="Learning rate of AdamW, constant.")
+    lr: float = option(1e-4, help="Learning rate of AdamW, constant.", above=0)
     weight_decay: float = option(0.0, help="Weight decay of AdamW.", minimum=0)
     ema: float = option(0.9999, help="Decay of the averaged weights per step.", minimum=0, maximum=1)
     precision: Precision = option("auto", help=PRECISION)
     seed: int = option(0, help="Seed of the initial weights and of every random number.", minimum=0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_positive("lr", self.lr)
 
 
 @dataclass(frozen=True)
@@ -228,7 +224,7 @@ class AutoencoderConfig(Options):
         parser=integers,
     )
     batch: int = option(16, help="Images per step.", minimum=1)
-    lr: float = option(1e-4, help="Learning rate of AdamW.")
+    lr: float = option(1e-4, help="Learning rate of AdamW.", above=0)
     kl: float = option(1e-6, help="Weight of the divergence from the standard normal.", minimum=0)
     seed: int = option(0, help="Seed of every random number.", minimum=0)
     held_out: int = option(256, help="Images that are not trained on, and choose the weights.", minimum=1)
@@ -236,7 +232,6 @@ class AutoencoderConfig(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_positive("lr", self.lr)
         if not self.widths or min(self.widths) < 1:
             message = f"widths must be positive, one per level, got {self.widths}"
             raise ArgumentError(message)
@@ -266,9 +261,3 @@ class AutoencoderOptions(Options):
     images: FourBandOptions
     config: AutoencoderConfig
     device: str | None = option(None, help=DEVICE)
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not value > 0:
-        message = f"{name} must be positive, got {value}"
-        raise ArgumentError(message)
