@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import rasterio
 from PIL import Image
 
 import rsprune
@@ -79,6 +80,16 @@ def rows_of(images):
     return pa.table({"image": cells, "caption": [f"scene {i}" for i in range(len(images))]})
 
 
+def scenes(root, images):
+    place = {"crs": "EPSG:32632", "transform": rasterio.Affine(10, 0, 500_000, 0, -10, 5_400_000)}
+    for i, image in enumerate(images):
+        height, width, count = image.shape
+        extent = {"height": height, "width": width, "count": count, "dtype": image.dtype}
+        with rasterio.open(root / f"{i}.tif", "w", driver="GTiff", **extent, **place) as file:
+            file.write(np.moveaxis(image, -1, 0))
+    return f"{root}/*.tif"
+
+
 def arrow(root, images):
     files = []
     for start in range(0, len(images), SHARD):
@@ -99,6 +110,7 @@ def parquet(root, images):
 
 
 EXAMPLES = {
+    "scenes": scenes,
     "arrow": arrow,
     "folder": folder,
     "list": file_list,

@@ -21,17 +21,17 @@ from rsprune.sources.image_files import FileSource, NamedFile
 class Thinned(FileSource):
     """A folder of which an image in every ``stride`` is read."""
 
-    reads = "a folder of too many images"
+    reads = "too many images (.thin)"
     takes = ("stride", "min_valid")
 
     @classmethod
     def matches(cls, spec):
-        return isinstance(spec, str) and Path(spec).is_dir()
+        return isinstance(spec, str) and spec.endswith(".thin")
 
     @classmethod
     def open(cls, spec, *, stride=1, min_valid=None):
-        names = sorted(path.name for path in Path(spec).iterdir())
-        return cls("thinned", Path(spec), [NamedFile(name, "") for name in names[::stride]])
+        names = sorted(path.name for path in Path(spec).parent.glob("*.jpg"))
+        return cls("thinned", Path(spec).parent, [NamedFile(name, "") for name in names[::stride]])
 '''
 
 
@@ -41,7 +41,8 @@ def pool(tmp_path, plugin_package):
     (tmp_path / "pool").mkdir()
     for i in range(24):
         (tmp_path / "pool" / f"{i:02d}.jpg").write_bytes(picture(i))
-    return tmp_path / "pool"
+    (tmp_path / "pool" / "all.thin").touch()
+    return tmp_path / "pool" / "all.thin"
 
 
 @pytest.fixture

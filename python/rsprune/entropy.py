@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypedDict
 
 import numpy as np
@@ -22,7 +23,7 @@ from rsprune.sources import FilePart
 from rsprune.sources.batches import batched
 from rsprune.validation import as_array
 
-__all__ = ["Gray", "entropy", "top_entropies"]
+__all__ = ["Gray", "entropy", "mean_band_entropies", "top_entropies"]
 
 Gray = Literal["bt601", "luma", "mean"]
 _Item = str | bytes | FilePart | NDArray[np.uint8] | NDArray[np.uint16]
@@ -143,6 +144,45 @@ def entropy(
             return _of_stack(array, options, raises=on_error == "raise")
         images = array.ravel().tolist()
     return _of_items(images, options, max_pixels, max_bytes, raises=on_error == "raise")
+
+
+def mean_band_entropies(
+    images: Sequence[Any], entropy_bands: Sequence[int] | Literal["all"], **options: Any
+) -> tuple[NDArray[np.float64], list[tuple[int, str, str]]]:
+    """Measure the entropy of each band by itself, and return the mean of an image's bands.
+
+    Parameters
+    ----------
+    images
+        As the core takes them.
+    entropy_bands
+        The bands, counted from 0; ``"all"`` stands for as many as an image has.
+    **options
+        Of the core.
+
+    Returns
+    -------
+    entropies : ndarray
+        float64 (n,), bits; NaN for images that failed.
+    failures : list of (int, str, str)
+        Number, kind and message of each.
+    """
+    total, measured = np.zeros(len(images)), np.zeros(len(images), np.int64)
+    failures: dict[int, tuple[int, str, str]] = {}
+    left = list(range(len(images)))
+    for band in itertools.count() if entropy_bands == "all" else entropy_bands:
+        if not left:
+            break
+        values, failed = _core.entropy_images([images[i] for i in left], **{**options, "bands": [int(band)]})
+        ended = {left[i]: (left[i], kind, message) for i, kind, message in failed}
+        at = [i for i in left if i not in ended]
+        total[at] += values[[i not in ended for i in left]]
+        measured[at] += 1
+        past_the_last = {i for i, (_, kind, _) in ended.items() if entropy_bands == "all" and band and kind == "bands"}
+        failures |= {i: failure for i, failure in ended.items() if i not in past_the_last}
+        left = at
+    total[list(failures)] = np.nan
+    return total / np.maximum(measured, 1), [failures[i] for i in sorted(failures)]
 
 
 def _of_items(

@@ -15,6 +15,7 @@ from rsprune.concurrency import prefetch_map
 from rsprune.encoders.base import NOT_FINITE, Encoder
 from rsprune.errors import EncoderError
 from rsprune.sources import Item
+from rsprune.sources.base import with_reasons
 from rsprune.sources.passing import read_again
 from rsprune.validation import check_integer
 
@@ -140,7 +141,7 @@ def embed_items(
         if failed:
             numbers = [number for number, _, _ in failed]
             positions, pixels = np.delete(positions, numbers), np.delete(pixels, numbers, axis=0)
-        failures = [Failure(start + number, kind, message) for number, kind, message in failed]
+        failures = [Failure(start + number, kind, message) for number, kind, message in with_reasons(images, failed)]
         return _Ready(positions, pixels.transpose(0, 3, 1, 2), failures)
 
     def forward(ready: _Ready) -> Embedded:

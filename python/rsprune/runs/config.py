@@ -11,10 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rsprune import _core
 from rsprune.encoders import DeviceOptions, Encoder, load_encoder
 from rsprune.encoders.loader import check_finite
-from rsprune.entropy import Gray
+from rsprune.entropy import Gray, mean_band_entropies
 from rsprune.errors import ArgumentError, DamagedFileError
 from rsprune.io import digest, provenance_header
 from rsprune.options import Options, integers, option, same_option, to_config
@@ -106,11 +109,34 @@ class GrayOptions(Options):
 
     gray: Gray = option("bt601", help="Grayscale: Pillow's L, a JPEG's own Y (faster), or the mean.")
     nodata: int | None = option(None, help="Leave pixels of this value out of the histogram.", minimum=0, maximum=65535)
+    entropy_bands: Sequence[int] | Literal["all"] | None = option(
+        None,
+        help="Take the mean of the entropies of these bands, counted from 0, or of all, instead of that of one gray "
+        "image.",
+        metavar="all|B,B,B",
+        parser=lambda text: text if text == "all" else integers(text),
+    )
     decode: DecodeOptions = field(default_factory=DecodeOptions)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.entropy_bands is not None and self.entropy_bands != "all":
+            bands = tuple(check_integer("entropy_bands", one, minimum=0, maximum=65535) for one in self.entropy_bands)
+            object.__setattr__(self, "entropy_bands", bands)
+            if not bands:
+                message = "entropy_bands is (); expected the numbers of bands, or 'all'"
+                raise ArgumentError(message)
         _core.entropy_images([], threads=1, **self.settings())  # refuses what does not go together
+
+    def measure(self, images: list[Any], threads: int | None) -> tuple[NDArray[np.float64], list[tuple[int, str, str]]]:
+        """Return the entropy of each image in bits, NaN where it failed, and number, kind and message of each failure.
+
+        Images are as the core takes them.
+        """
+        settings = self.settings() | {"threads": threads}
+        if self.entropy_bands is None:
+            return _core.entropy_images(images, **settings)
+        return mean_band_entropies(images, self.entropy_bands, **settings)
 
     def settings(self) -> dict[str, Any]:
         """Return the options side by side, as the core takes them."""
@@ -119,6 +145,8 @@ class GrayOptions(Options):
     def config(self) -> dict[str, Any]:
         """Return the options side by side, as JSON values."""
         config: dict[str, Any] = to_config(self)
+        if config["entropy_bands"] is None:
+            del config["entropy_bands"]
         return {**config.pop("decode"), **config}
 
 
@@ -341,11 +369,13 @@ class RunContext:
     config: dict[str, Any]
     threads: int | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def skipped(self) -> dict[str, list[str]]:
-        """The names of the shards that are left out, for ``summary.json``; empty if there are none."""
-        return {"left_out": sorted(self.left_out)} if self.left_out else {}
+    def skipped(self) -> dict[str, Any]:
+        """The names of the shards that are left out, and what is passed over, for ``summary.json``; each if any is."""
+        shards = {"left_out": sorted(self.left_out)} if self.left_out else {}
+        return shards | ({"passed_over": dict(self.passed_over)} if self.passed_over else {})
 
     @property
     def provenance(self) -> dict[str, Any]:

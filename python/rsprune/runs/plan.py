@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rsprune import _core
 from rsprune.concurrency import WRITER_DEPTH
 from rsprune.encoders.loader import embed_items
 from rsprune.options import keywords
@@ -124,7 +123,7 @@ def entropy_rate(images: Source, options: GrayOptions, threads: int | None) -> f
     """Measure Stage I on the first images of the collection, in images a second."""
     measured, begun = 0, time.perf_counter()
     for items in batched(itertools.islice(first_items(images), ENTROPY_SAMPLE), ENTROPY_SAMPLE):
-        _core.entropy_images([item.data for item in items], threads=threads, **options.settings())
+        options.measure([item.data for item in items], threads)
         measured += len(items)
         del items
     return measured / (time.perf_counter() - begun)

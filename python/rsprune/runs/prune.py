@@ -92,6 +92,7 @@ class Run:
                 f"Stage II  {rule}",
                 f"manifest  {folder.selection}",
                 *([f"left out  damaged shards: {', '.join(metrics['left_out'])}"] if "left_out" in metrics else []),
+                *(f"left out  {count:,} {what}" for what, count in metrics.get("passed_over", {}).items()),
                 *([f"unread    {folder.quarantine}"] if metrics["quarantined"] or "left_out" in metrics else []),
                 f"keys      {folder.selected}",
                 *self.reader.keys_note(),
@@ -179,7 +180,7 @@ def prune(
     runner = options.execution.open_runner()
     with folder.lock(), show_progress(progress) as shown:
         start_run(folder, config, images)
-        context = RunContext(folder, config, options.execution.threads, left_out(images))
+        context = RunContext(folder, config, options.execution.threads, left_out(images), images.passed_over)
         decode, batch_size = options.gray.decode, making["batch_size"]
 
         def fit() -> Centroids:

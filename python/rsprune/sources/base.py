@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Self
 
-from rsprune.errors import ArgumentError, DtypeError, EmptyInputError, FormatError, OutputError, SourceError
+from rsprune.errors import ArgumentError, DtypeError, EmptyInputError, FormatError, ImageError, OutputError, SourceError
 from rsprune.sources.passing import is_gone
 from rsprune.storage import address_of, is_remote
 
@@ -27,9 +28,11 @@ __all__ = [
     "SkippedFilesWarning",
     "Source",
     "SourceLike",
+    "UnreadableImage",
     "check_outside",
     "check_rows",
     "describe_skipped",
+    "with_reasons",
 ]
 
 
@@ -100,6 +103,28 @@ class Item:
             raise ArgumentError(message)
 
 
+class UnreadableImage(bytes):
+    """Stands for an image that its source could not read: no bytes, and why there are none."""
+
+    error: ImageError
+
+    def __new__(cls, error: ImageError) -> Self:
+        """Make one of an error, which need not be raised."""
+        one = super().__new__(cls)
+        one.error = error
+        return one
+
+
+def with_reasons(images: Sequence[Any], failures: Iterable[tuple[int, str, str]]) -> list[tuple[int, str, str]]:
+    """Say of the images that the core failed to read why their source could not read them."""
+    found = []
+    for number, kind, message in failures:
+        image = images[number]
+        known = isinstance(image, UnreadableImage)
+        found.append((number, image.error.kind, str(image.error)) if known else (number, kind, message))
+    return found
+
+
 class Source(ABC):
     """A collection of images, cut into shards.
 
@@ -124,6 +149,11 @@ class Source(ABC):
     def matches(cls, spec: str | Sequence[Any]) -> bool:
         """Return whether :meth:`open` is for ``spec``. It need not be there, and is not read for the answer."""
         return False
+
+    @classmethod
+    def matches_with_options(cls, spec: str | Sequence[Any]) -> bool:
+        """Return whether :meth:`open` is for ``spec`` where options are given that the class :attr:`takes`."""
+        return cls.matches(spec)
 
     @classmethod
     def open(cls, spec: Any) -> Source:
@@ -210,6 +240,11 @@ class Source(ABC):
         folder that holds others. ``kind`` is how reading it failed: see :func:`rsprune.errors.failure`.
         """
         return kind == "not_found" and is_gone(next(iter(self.read(shard, [row]))).data)
+
+    @property
+    def passed_over(self) -> Mapping[str, int]:
+        """What of the collection is passed over, by what it is; known once the images have been counted."""
+        return {}
 
     @abstractmethod
     def count(self, shard: Shard) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -103,6 +104,11 @@ class ConcatSource(Source):
         """Return whether there was no file for an image."""
         _, source, inner = self._places[shard.name]
         return source.was_missing(inner, row, kind)
+
+    @property
+    def passed_over(self) -> Mapping[str, int]:
+        """What of the collections is passed over, added up."""
+        return sum((Counter(source.passed_over) for source in self._sources), Counter())
 
     def count(self, shard: Shard) -> int:
         """Count the images of a shard."""

@@ -48,7 +48,7 @@ class ContainerSource(Source):
         # resolve() would follow links
         absolute = [path if is_remote(path) else os.path.abspath(path) for path in paths]  # noqa: PTH100
         for path in absolute:
-            regular_size(path)  # a missing file is an error now, not hours later
+            self._check(path)
         twice = {path for path in absolute if absolute.count(path) > 1} if len(set(absolute)) < len(absolute) else None
         if twice:
             message = f"given more than once: {', '.join(sorted(twice))}"
@@ -103,6 +103,10 @@ class ContainerSource(Source):
         """Identify the files by their names and sizes."""
         shards = [{"name": shard.name, "bytes": self.size(shard)} for shard in self._shards]
         return {"kind": self.kind, "shards": shards} | ({self.part_kind: self._part} if self._part else {})
+
+    @classmethod
+    def _check(cls, path: str) -> None:
+        regular_size(path)  # a missing file is an error now, not hours later
 
     @classmethod
     def _split_part(cls, spec: str | os.PathLike[str]) -> tuple[str, str | None]:

@@ -58,6 +58,11 @@ class IntactShards(Source):
         """Return whether there was no file for an image."""
         return self._source.was_missing(shard, row, kind)
 
+    @property
+    def passed_over(self) -> Mapping[str, int]:
+        """What of the collection is passed over."""
+        return self._source.passed_over
+
     def count(self, shard: Shard) -> int:
         """Count the images of a shard."""
         return self._source.count(shard)

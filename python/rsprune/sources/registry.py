@@ -19,6 +19,7 @@ SOURCES: Registry[type[Source]] = Registry(
     "source",
     "rsprune.sources",
     {
+        "scenes": "rsprune.sources.scenes:ScenesSource",
         "arrow": "rsprune.sources.arrow:ArrowSource",
         "folder": "rsprune.sources.folder:FolderSource",
         "list": "rsprune.sources.file_list:ListSource",
@@ -85,7 +86,7 @@ def open_source(spec: SourceLike, **options: Any) -> Source:
         spec = os.fspath(spec)
     for name in SOURCES:
         source = SOURCES.get(name)
-        if _takes(source, options) and source.matches(spec):
+        if _takes(source, options) and (source.matches_with_options(spec) if options else source.matches(spec)):
             opener: Any = source.open  # a class that takes no options has no parameters for them
             opened: Source = opener(spec, **options)
             if options:

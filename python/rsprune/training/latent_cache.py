@@ -42,6 +42,7 @@ from rsprune.runs.folder import RunFolder
 from rsprune.runs.reader import RunReader, open_as_run, positions_of
 from rsprune.runs.summary import key_form
 from rsprune.sources import Item, Shard, Source, SourceLike, check_outside
+from rsprune.sources.base import with_reasons
 from rsprune.sources.keys import check_keys, read_known
 from rsprune.training.autoencoder import Autoencoder, expected_moments, sample_posterior
 from rsprune.training.transforms import Transform
@@ -237,8 +238,9 @@ class ShardEncoder:
         entries: list[dict[str, Any]] = []
 
         def read(start: int, items: list[Item]) -> NDArray[np.uint8]:
-            pixels, failures = self.transform([item.data for item in items])
-            causes = {number: (kind, shown(message)) for number, kind, message in failures}
+            images = [item.data for item in items]
+            pixels, failures = self.transform(images)
+            causes = {number: (kind, shown(message)) for number, kind, message in with_reasons(images, failures)}
             for i, item in enumerate(items):
                 kind, message = causes.get(i, (None, None))
                 row = int(rows[start + i])

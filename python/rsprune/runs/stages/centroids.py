@@ -76,7 +76,8 @@ def make_centroids(
     """
     if isinstance(reference, ImageReference):
         folder = context.folder.reference()
-        inside = replace(context, folder=folder, left_out=left_out(reference.source))
+        source = reference.source
+        inside = replace(context, folder=folder, left_out=left_out(source), passed_over=source.passed_over)
         start_run(folder, context.config, reference.source)
         batch_size = context.config["encoder"]["batch_size"]
         subset = SomeRows(reference.rows)

@@ -251,7 +251,7 @@ def embed_run(
     runner = options.execution.open_runner()
     with folder.lock(), show_progress(progress) as shown:
         start_run(folder, config, images)
-        context = RunContext(folder, config, options.execution.threads, left_out(images))
+        context = RunContext(folder, config, options.execution.threads, left_out(images), images.passed_over)
         stage = EmbedStage(
             context,
             images,

@@ -12,7 +12,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from rsprune import _core
 from rsprune.errors import BudgetError, EmptyInputError, UnreadShardError
 from rsprune.io import provenance_header
 from rsprune.options import keywords
@@ -25,6 +24,7 @@ from rsprune.runs.schema import ENTROPY_SCHEMA
 from rsprune.runs.stages.base import REPEATED, RunStage, StageResult, failure_columns, repeated_names, require_read
 from rsprune.runs.summary import ENTROPY_BINS, ShardSummary, entropy_bin
 from rsprune.sources import Shard, Source, SourceLike, check_outside
+from rsprune.sources.base import with_reasons
 from rsprune.sources.batches import batched
 from rsprune.sources.damaged import left_out
 from rsprune.sources.passing import read_again, reading
@@ -69,12 +69,12 @@ class EntropyStage(RunStage):
         keys: list[str] = []
         entropies: list[NDArray[np.float64]] = [np.empty(0)]
         failures: dict[int, tuple[str, str]] = {}
-        options = self.options.settings()
-        measure = partial(_core.entropy_images, threads=self.context.threads, **options)
+        measure = partial(self.options.measure, threads=self.context.threads)
         for items in batched(reading(self.source.read(shard)), BATCH):
             images = [item.data for item in items]
             values, failed = measure(images)
-            failed = [(len(keys) + i, kind, why) for i, kind, why in read_again(measure, images, values, failed)]
+            failed = with_reasons(images, read_again(measure, images, values, failed))
+            failed = [(len(keys) + i, kind, why) for i, kind, why in failed]
             require_read(self.source, shard, failed)
             failures |= {row: (kind, message) for row, kind, message in failed}
             keys += [item.key for item in items]
@@ -251,7 +251,7 @@ def entropy_run(
     runner = options.execution.open_runner()
     with folder.lock(), show_progress(progress) as shown:
         start_run(folder, config, images)
-        context = RunContext(folder, config, options.execution.threads, left_out(images))
+        context = RunContext(folder, config, options.execution.threads, left_out(images), images.passed_over)
         summary = runner.map_merge(EntropyStage(context, images, options.gray), shown)
         reader = RunReader(folder)
         ranking = EntropyRanking(reader, summary)
