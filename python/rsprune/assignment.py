@@ -115,19 +115,9 @@ def _assign_parts(
 def read_assignment(labels: Any, similarity: Any, k: int) -> Assignment:
     """Read clusters and similarities that are known already.
 
-    Parameters
-    ----------
-    labels
-        Integers (N,) of any integer type, 0 to ``k - 1``, or -1 for an invalid row.
-    similarity
-        Floating numbers (N,), rounded to float32; NaN marks an invalid row.
-
-    Raises
-    ------
-    ShapeError, DtypeError
-        They are not one-dimensional, or not of these types.
-    ArgumentError
-        A label that int32 does not hold.
+    ``labels`` are integers (N,) of any integer type, 0 to ``k - 1``, or -1 for an invalid row; ``similarity`` floating
+    numbers (N,), rounded to float32, NaN for an invalid row. Other shapes and types are a ``ShapeError`` and a
+    ``DtypeError``, a label that int32 does not hold is an ``ArgumentError``.
     """
     array = check_column("labels", labels, kinds="iu", expected="integers")
     if not np.can_cast(array.dtype, np.int32):

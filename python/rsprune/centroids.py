@@ -69,10 +69,7 @@ class Centroids:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write vectors and meta as one safetensors file, beside ``path`` and then renamed.
 
-        Raises
-        ------
-        ArgumentError
-            ``meta`` holds something that JSON cannot express.
+        ``meta`` that JSON cannot express is an :class:`ArgumentError`.
         """
         write_tensors(path, "centroids", {"centroids": self.vectors}, dict(self.meta))
 
@@ -196,19 +193,9 @@ def fit_centroids(
 def as_core(centroids: Any, rows: int | None = None) -> _core.Centroids:
     """Read centroids for the core: :class:`Centroids`, a (K, D) array, or the path of a file of either.
 
-    Vectors that are not of unit length (by more than 0.001) are normalized, with a warning.
-
-    Parameters
-    ----------
-    rows
-        Number of rows that are to be assigned to them. More centroids than rows of which some are not of unit length
-        are taken for embeddings, and refused: the two arguments must have been swapped. (Whoever wants such centroids
-        can normalize them.)
-
-    Raises
-    ------
-    ArgumentError
-        The centroids are embeddings.
+    Vectors that are not of unit length (by more than 0.001) are normalized, with a warning. But more of them than the
+    ``rows`` that are to be assigned to them are taken for embeddings, and are an :class:`ArgumentError`: the two
+    arguments must have been swapped. (Whoever wants such centroids can normalize them.)
     """
     if isinstance(centroids, _core.Centroids):
         return centroids

@@ -86,31 +86,14 @@ def columns(
     mark: tuple[float, str] | None = None,
     level: tuple[int, str] | None = None,
 ) -> str:
-    """Draw stacked columns: a histogram, or bars.
+    """Draw stacked columns, a histogram or bars, as an ``<svg>`` element.
 
-    Parameters
-    ----------
-    name
-        An identifier that no other chart of the page has.
-    title, description
-        Read aloud by screen readers.
-    series
-        The colors, from the bottom of the stack up; their values are one number of images for each column.
-    labels
-        The name of each column, shown when the pointer is on it.
-    ticks
-        Positions along the width, as fractions of it, and their labels.
-    axis
-        The label of the horizontal axis, with its unit.
-    mark
-        The position of a vertical line, as a fraction of the width, and its label.
-    level
-        The height of a horizontal line, as a number of images, and its label.
-
-    Returns
-    -------
-    str
-        An ``<svg>`` element.
+    ``name`` is an identifier that no other chart of the page has; ``title`` and ``description`` are read aloud by
+    screen readers. The ``series`` are the colors, from the bottom of the stack up, each with a number of images for
+    each column; ``labels`` are the names of the columns, shown when the pointer is on one. ``ticks`` are positions
+    along the width, as fractions of it, with their labels, and ``axis`` is the label of the axis, with its unit.
+    ``mark`` is a vertical line at a fraction of the width, ``level`` a horizontal one at a number of images, each with
+    its label.
     """
     stacks = [list(values) for values in zip(*(one.values for one in series), strict=True)]
     highest = max([1, *map(sum, stacks), level[0] if level else 0])

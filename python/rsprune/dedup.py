@@ -68,29 +68,14 @@ def near_duplicates(
     excluded: NDArray[np.int64],
     threads: int | None = None,
 ) -> NDArray[np.int64]:
-    """Find the rows that have a near-duplicate in their cluster which comes before them and stays.
+    """Find the rows that have a near-duplicate in their cluster which comes before them and stays: int64, ascending.
 
     SemDeDup (Abbas et al., 2023), except that rows are compared with those that stay: each row found is within a cosine
-    distance of ``eps`` of a row that stays, and no two that stay are. Rows come in descending order of similarity to
-    their centroid, ties to the lower row.
+    distance of ``eps`` (0 to 1) of a row that stays, and no two that stay are. Rows come in descending order of
+    similarity to their centroid, ties to the lower row.
 
-    Parameters
-    ----------
-    embeds, labels, similarity
-        (N, D) rows, the cluster of each (-1 for none), and its similarity to the centroid.
-    eps
-        Cosine distance, from 0 to 1.
-    preselected
-        Rows that come before all others, and stay whatever they resemble.
-    excluded
-        Rows that count as absent.
-    threads
-        Number of threads, None for all cores.
-
-    Returns
-    -------
-    numpy.ndarray
-        int64: row numbers, ascending.
+    ``labels`` and ``similarity`` are the cluster of each row (-1 for none) and the similarity to its centroid.
+    ``preselected`` rows come before all others, and stay whatever they resemble; ``excluded`` ones count as absent.
     """
     present = labels >= 0
     present[excluded] = False

@@ -30,17 +30,10 @@ _DEVICE_BLOCK_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Embeddings:
-    """(N, D) rows where they are stored; made by :func:`as_rows`.
+    """(N, D) rows where they are stored; made by :func:`as_rows`."""
 
-    Attributes
-    ----------
-    shape
-        Number of rows N, and of dimensions D.
-    parts
-        All rows in order: consecutive parts on the host are one Rows; between them stand tensors on other devices.
-    """
-
-    shape: tuple[int, int]
+    shape: tuple[int, int]  # (N, D)
+    #: All rows in order: consecutive parts on the host are one Rows; between them stand tensors on other devices.
     parts: list[Rows | torch.Tensor]
 
     def blocks(self) -> Iterator[Rows]:

@@ -82,12 +82,7 @@ def options_of(cls: type) -> Iterator[Option]:
 def build(cls: type[T], values: Mapping[str, Any]) -> T:
     """Make a dataclass, groups included, of options side by side.
 
-    Raises
-    ------
-    TypeError
-        A name that is no option, or a missing value, as for any call.
-    ArgumentError
-        A value that its option cannot have.
+    A name that is no option, or a missing value, is a ``TypeError``, as for any call.
     """
     known = {one.name for one in options_of(cls)}
     if unknown := sorted(set(values) - known):
@@ -130,13 +125,7 @@ class Options:
 
 
 def integers(text: str, count: int | None = None) -> tuple[int, ...]:
-    """Parse integers such as ``3,2,1``, as many as ``count`` if given; a parser of options.
-
-    Raises
-    ------
-    ValueError
-        The text is anything else.
-    """
+    """Parse integers such as ``3,2,1``, as many as ``count`` if given; any other text is a ``ValueError``."""
     try:
         values = tuple(int(part) for part in text.split(","))
     except ValueError:

@@ -84,19 +84,10 @@ def select_in_groups(
 ) -> tuple[dict[Any, GroupCounts], list[_core.Selection]]:
     """Share a budget out among groups, and select from each of them by itself.
 
-    Parameters
-    ----------
-    run
-        ``run(labels, budget, preselected)`` selects; rows of label -1 are invalid.
-    groups, labels, pool
-        The group of each row, its cluster, and whether it can be selected.
-    preselected, quotas, budget, strict
-        See :func:`rsprune.select_assigned`.
-
-    Returns
-    -------
-    tuple
-        The counts of each group by its name, and the selections from the groups that have a budget.
+    ``run(labels, budget, preselected)`` selects; rows of label -1 are invalid. ``groups``, ``labels`` and ``pool`` are
+    the group of each row, its cluster, and whether it can be selected; the others are those of
+    :func:`rsprune.select_assigned`. Returns the counts of each group by its name, and the selections from the groups
+    that have a budget.
     """
     names, of = groups
     pools = np.bincount(of[pool], minlength=len(names)).tolist()
@@ -119,20 +110,12 @@ def select_in_groups(
 def group_budgets(
     quotas: Quotas | None, budget: int, names: list[Any], pools: list[int], held: list[int], *, strict: bool
 ) -> list[int]:
-    """Share a budget out among groups.
+    """Share a budget of rows out among groups.
 
-    Parameters
-    ----------
-    quotas
-        None: in proportion to ``pools``. ``"even"``: alike, as far as the pools reach. Or a mapping of names to rows
-        (ints) or fractions of the budget (floats); groups that it leaves out share the rest in proportion.
-    budget
-        Rows in all.
-    names, pools, held
-        Of each group: its name, the rows to select from, and how many of them are in the selection already, whatever
-        its share.
-    strict
-        Fail when a group has fewer rows than its share; with False it gives all that it has.
+    Of each group, ``names``, ``pools`` and ``held`` are its name, the rows to select from, and how many of them are in
+    the selection already. ``quotas`` are None (in proportion to ``pools``), ``"even"`` (alike, as far as the pools
+    reach), or a mapping of names to rows (ints) or fractions of the budget (floats); groups that it leaves out share
+    the rest in proportion. A group of fewer rows than its share gives all that it has, unless ``strict``.
 
     Raises
     ------

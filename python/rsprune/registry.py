@@ -24,18 +24,10 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """The members of one kind, by name.
 
-    Parameters
-    ----------
-    kind
-        What a member is, in the singular, as messages call it: ``"strategy"``.
-    group
-        The entry-point group of other packages: ``"rsprune.strategies"``.
-    built_in
-        ``"module:attribute"`` of each member of rsprune, by name, in the order of the documentation.
-    check
-        Returns whether an object is a member: a third-party entry point may load anything.
-    expected
-        What ``check`` asks for, in words, for the message.
+    ``kind`` is what a member is, in the singular, as messages call it (``"strategy"``); ``group`` the entry-point group
+    of other packages (``"rsprune.strategies"``); ``built_in`` the ``"module:attribute"`` of each member of rsprune, by
+    name, in the order of the documentation. ``check`` tells whether an object is a member, since an entry point may
+    load anything, and ``expected`` says in words what it asks for.
     """
 
     def __init__(
@@ -62,10 +54,7 @@ class Registry(Generic[T]):
     def get(self, name: str) -> T:
         """Import the member called ``name``. Another package cannot replace a built-in member.
 
-        Raises
-        ------
-        ArgumentError
-            There is no such member, or the entry point of that name cannot be loaded or is something else.
+        It is an :class:`ArgumentError` if there is none, or an entry point cannot be loaded or is something else.
         """
         if name in self.built_in:
             module, _, attribute = self.built_in[name].partition(":")

@@ -30,13 +30,7 @@ __all__ = [
 
 
 def check_integer(name: str, value: Any, *, minimum: int = 1, maximum: int = 2**63 - 1) -> int:
-    """Check an integer of any integer type, ``bool`` excepted.
-
-    Raises
-    ------
-    ArgumentError
-        Another type, or a value outside ``minimum`` to ``maximum``.
-    """
+    """Check an integer of any integer type, ``bool`` excepted; any other value is an :class:`ArgumentError`."""
     is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not is_integer or not minimum <= value <= maximum:
         bounds = f"of at least {minimum}" if maximum == 2**63 - 1 else f"from {minimum} to {maximum}"
@@ -54,24 +48,10 @@ def check_number(
     above: float | None = None,
     below: float | None = None,
 ) -> float:
-    """Check a number of any real type, ``bool`` excepted. NaN is refused.
+    """Check a number of any real type, ``bool`` excepted, and return the one that it prints as: see :func:`decimal`.
 
-    Parameters
-    ----------
-    minimum, maximum
-        Inclusive bounds.
-    above, below
-        Exclusive bounds, which are checked as well.
-
-    Returns
-    -------
-    float
-        The number that ``value`` prints as: see :func:`decimal`.
-
-    Raises
-    ------
-    ArgumentError
-        Another type, or a value out of bounds.
+    ``minimum`` and ``maximum`` are inclusive bounds; ``above`` and ``below`` are exclusive ones, which are checked as
+    well. NaN, another type or a value out of bounds is an :class:`ArgumentError`.
     """
     is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     is_within = (
@@ -97,13 +77,7 @@ def decimal(value: float | np.floating[Any]) -> float:
 
 
 def check_choice(name: str, value: Any, choices: Any) -> Any:
-    """Check one of the values of a ``Literal`` type.
-
-    Raises
-    ------
-    ArgumentError
-        Any other value.
-    """
+    """Check one of the values of a ``Literal`` type; any other is an :class:`ArgumentError`."""
     allowed = get_args(choices)
     # A mutable value has no hash, and an array no single truth value: compare by type as well.
     if not any(type(value) is type(choice) and value == choice for choice in allowed):
@@ -116,12 +90,7 @@ def check_annotated(name: str, value: Any, annotation: Any, *, from_zero: bool =
     """Check a value against its annotation, as far as that is of words, numbers and None; other types pass.
 
     Integers start at 1, or at 0 where they do so (``from_zero``) and beside words, where they are the number of a row.
-    Other ``bounds`` are those of :func:`check_integer` and :func:`check_number`.
-
-    Raises
-    ------
-    ArgumentError
-        Another type or word, or a number out of bounds.
+    Other ``bounds`` are those of :func:`check_integer` and :func:`check_number`, which also say what is raised.
     """
     kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     literal: Any = Literal
@@ -171,10 +140,7 @@ def budget_rows(budget: Any, n: int) -> int:
 def as_array(name: str, values: Any) -> NDArray[Any]:
     """View values as an array.
 
-    Raises
-    ------
-    ArgumentError
-        Some are masked: NumPy drops the mask, and what lies under it would count.
+    Masked ones are an :class:`ArgumentError`: NumPy drops the mask, and what lies under it would count.
     """
     parts = values if isinstance(values, list | tuple) else (values,)
     masked = sum(int(np.ma.getmaskarray(part).sum()) for part in parts if isinstance(part, np.ma.MaskedArray))
@@ -189,14 +155,8 @@ def check_column(
 ) -> NDArray[Any]:
     """Check an array of one value a row, of dtypes whose ``kind`` is among ``kinds``. An empty list has any dtype.
 
-    Raises
-    ------
-    ShapeError
-        It is not one-dimensional, or not of ``n`` rows.
-    DtypeError
-        It is of another kind; ``expected`` says in words what was.
-    ArgumentError
-        It is masked.
+    Another shape than (rows,), or (n,), is a :class:`ShapeError`, another kind than the ``expected`` a
+    :class:`DtypeError`, and a masked array an :class:`ArgumentError`.
     """
     array = as_array(name, values)
     if array.ndim != 1 or (n is not None and len(array) != n):
@@ -214,12 +174,7 @@ def check_column(
 def check_row_numbers(name: str, rows: Any, n: int) -> NDArray[np.int64]:
     """Check a list of row numbers, or a boolean mask of ``n`` rows; None stands for none.
 
-    Raises
-    ------
-    ShapeError
-        It is not one-dimensional, or a mask of another number of rows.
-    DtypeError
-        It holds neither integers nor booleans.
+    Another shape is a :class:`ShapeError`, another dtype a :class:`DtypeError`.
     """
     array = check_column(name, () if rows is None else rows, kinds="biu", expected="row numbers, or a boolean mask")
     if array.dtype.kind == "b":

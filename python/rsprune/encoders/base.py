@@ -38,33 +38,15 @@ NOT_FINITE = ("not_finite", "the encoder gives numbers for it that are not finit
 
 
 class Encoder(ABC):
-    """Maps images to unit vectors.
+    """Maps images to unit vectors."""
 
-    Attributes
-    ----------
-    name : str
-        The name that :func:`rsprune.encoders.load_encoder` knows it by.
-    dim : int
-        D, the number of dimensions of an embedding.
-    device : str
-        ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``.
-    batch_size : int
-        How many images go through the network at once, unless the caller says otherwise.
-    preprocessing : Preprocessing
-        What is done to an image before.
-    concurrency : int
-        How many batches :meth:`forward` takes at once, each from a thread of its own.
-    one_batch_per_core : bool
-        Whether each of them runs on one core of the CPU.
-    """
-
-    name: str
-    dim: int
-    device: str
-    batch_size: int
-    preprocessing: Preprocessing
-    concurrency: int = 1
-    one_batch_per_core: bool = False
+    name: str  # that :func:`rsprune.encoders.load_encoder` knows it by
+    dim: int  # D, the number of dimensions of an embedding
+    device: str  # "cpu", "cuda" or "cuda:<n>"
+    batch_size: int  # how many images go through the network at once, unless the caller says otherwise
+    preprocessing: Preprocessing  # what is done to an image before
+    concurrency: int = 1  # how many batches :meth:`forward` takes at once, each from a thread of its own
+    one_batch_per_core: bool = False  # whether each of them runs on one core of the CPU
 
     @property
     def size(self) -> int:
@@ -91,25 +73,10 @@ class Encoder(ABC):
         """
 
     def preprocess(self, images: Sequence[ImageLike], *, threads: int | None = None) -> NDArray[np.uint8]:
-        """Bring images to the size of the network.
+        """Bring images to the size of the network: uint8 (n, 3, S, S), with the channels last in memory.
 
-        Parameters
-        ----------
-        images : sequence
-            uint8 pixels, each (H, W, 3), (H, W, 1) or (H, W), encoded bytes, paths or Pillow images, of any sizes.
-        threads : int, optional
-            Threads that decode and resize; all cores if not given. It does not show in the result.
-
-        Returns
-        -------
-        ndarray
-            uint8 (n, 3, S, S), with the channels last in memory. The values are scaled on the device, in
-            :meth:`forward`.
-
-        Raises
-        ------
-        ImageError, OSError, ShapeError, DtypeError
-            For the first image that is none.
+        The values are scaled on the device, in :meth:`forward`. For ``images``, and what is raised, see :meth:`encode`.
+        ``threads`` decode and resize, all cores by default; the result does not depend on them.
         """
         items = [core_image(image) for image in images]
         pixels, failures = self.preprocessing.apply(items, threads=threads)

@@ -67,12 +67,8 @@ def find(name: str, repository: str, file: str) -> Path | None:
 def fetch(name: str, repository: str, file: str) -> Path:
     """Find a published file here, or fetch it from the Hugging Face hub with a progress bar, resumably.
 
-    Raises
-    ------
-    WeightsError
-        If it is not here and cannot be fetched: says which file, from where, and where to put it.
-    MissingDependencyError
-        If it is not here and ``huggingface_hub`` is not installed.
+    If it cannot be fetched, a :class:`WeightsError` says which file, from where, and where to put it; without
+    ``huggingface_hub`` a :class:`MissingDependencyError` does.
     """
     if path := find(name, repository, file):
         return path
@@ -138,10 +134,7 @@ def weights_provenance(*paths: Path) -> dict[str, str]:
 def weights_files(path: Path, *names: str) -> list[Path]:
     """List the files of weights: of a folder the first that is there of some names, of an index all its shards.
 
-    Raises
-    ------
-    WeightsError
-        If the folder holds none of them, or the index names a file that is not there.
+    A folder without any of them, or an index of a file that is not there, is a :class:`WeightsError`.
     """
     if path.is_dir():
         among = [file for name in names for file in (name, name + INDEX)]
@@ -175,12 +168,8 @@ def read_config(path: Path) -> dict[str, Any]:
 def read_state(*paths: Path) -> State:
     """Read the tensors of a PyTorch, TorchScript or safetensors file, or of all shards. Code in it is not run.
 
-    Wrappings (``{"state_dict": ...}``) and prefixes (``module.``) of training scripts are taken off.
-
-    Raises
-    ------
-    WeightsError
-        If a file is not there, or holds anything but named tensors.
+    Wrappings (``{"state_dict": ...}``) and prefixes (``module.``) of training scripts are taken off. A file that is not
+    there, or holds anything but named tensors, is a :class:`WeightsError`.
     """
     state: State = {}
     for path in paths:
@@ -260,12 +249,8 @@ def raise_mismatch(path: Path, reasons: list[str]) -> None:
 def load_into(build: Callable[[], Module], state: Mapping[str, Tensor], path: Path) -> Module:
     """Build a module and give it its weights, in float32, by its own names; ``path`` is named in the messages.
 
-    Each tensor must have its place, and each place its tensor.
-
-    Raises
-    ------
-    WeightsError
-        Naming the keys that are missing or unexpected, or the first shape that differs.
+    Each tensor must have its place, and each place its tensor: a :class:`WeightsError` names the keys that are missing
+    or unexpected, or the first shape that differs.
     """
     import torch
 

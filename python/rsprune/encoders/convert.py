@@ -52,17 +52,10 @@ Without the loop the embeddings are off by about 7e-4. rsprune reads the folder 
 
 
 def convert(name: str, out: Path, *, weights: Path | None = None) -> Path:
-    """Write the folder of an encoder for open_clip, and return its path.
+    """Write the folder ``out`` of an encoder, one of :data:`CONVERTIBLE`, for open_clip, and return its path.
 
-    Parameters
-    ----------
-    name : str
-        One of :data:`CONVERTIBLE`.
-    out : Path
-        The folder to write: ``open_clip_model.safetensors`` in float32, ``open_clip_config.json``, ``README.md``, and
-        the tokenizer if it lies beside the weights.
-    weights : Path, optional
-        The folder or file as published; found or fetched if not given.
+    It holds ``open_clip_model.safetensors`` in float32, ``open_clip_config.json``, ``README.md``, and the tokenizer if
+    it lies beside the ``weights``: the folder or file as published, by default found or fetched.
 
     Raises
     ------

@@ -54,10 +54,7 @@ def not_finite(encoder: Encoder) -> str:
 def check_finite(encoder: Encoder) -> None:
     """Pass one made-up image through an encoder, before any work.
 
-    Raises
-    ------
-    EncoderError
-        It gives an embedding of another shape than it says, or one that is not finite.
+    An embedding of another shape than the encoder says, or one that is not finite, is an :class:`EncoderError`.
     """
     ramp = np.linspace(0, 255, encoder.size).astype(np.uint8)
     pixels = np.broadcast_to(ramp[:, None], (1, 3, encoder.size, encoder.size))
@@ -81,33 +78,16 @@ def embed_items(
     threads: int | None = None,
     prefetch: int | None = None,
 ) -> Generator[Embedded, None, None]:
-    """Embed items in their order.
+    """Embed items in their order, a batch at a time; every item is in exactly one.
 
     Each batch holds the next ``batch_size`` items less those that fail, so that what goes through the network together
     never depends on threads or timing. Closing the iterator, or an exception in its consumer, stops the threads.
 
-    Parameters
-    ----------
-    encoder : Encoder
-        Runs in the threads that decode if :attr:`~Encoder.one_batch_per_core`, else in :attr:`~Encoder.concurrency`
-        others.
-    items : iterable of Item
-        Read in a thread of its own; closed there at the end if it is a generator.
-    batch_size : int, optional
-        The encoder's own if not given.
-    bands, valid_range, max_pixels, max_bytes : optional
-        As for :func:`rsprune.entropy`.
-    threads : int, optional
-        Threads that decode and resize; all cores if not given.
-    prefetch : int, optional
-        How many batches may be ready or in the making before the encoder asks for them; two more than ``threads`` if
-        not given. Memory: ``prefetch * batch_size * 3 * S * S`` bytes, and for each thread one image as it is decoded:
-        a few rows of a JPEG.
-
-    Yields
-    ------
-    Embedded
-        One a batch; every item is in exactly one.
+    ``items`` are read in a thread of its own, which closes them at the end if they are a generator. ``threads``, all
+    cores by default, decode and resize; the encoder runs in them if :attr:`~Encoder.one_batch_per_core`, else in
+    :attr:`~Encoder.concurrency` others. ``prefetch`` batches, two more than ``threads`` by default, may be ready or in
+    the making before the encoder asks for them: they take ``prefetch * batch_size * 3 * S * S`` bytes, and each thread
+    one image as it is decoded, a few rows of a JPEG. The other options are those of :func:`rsprune.entropy`.
 
     Raises
     ------

@@ -36,39 +36,22 @@ class Preprocessing:
     """The preprocessing of an encoder: RGB images of one size.
 
     Images become RGB before they are resized: gray is repeated, palettes are looked up, alpha is dropped without
-    blending, as with Pillow's ``convert("RGB")``.
-
-    Attributes
-    ----------
-    size : int
-        S, width and height, in pixels.
-    mean, std : tuple of float
-        Subtracted from each channel, and its divisor then, in units of the 8-bit values.
-    interpolation : str
-        Pillow's filter, ``"bicubic"`` or ``"bilinear"``.
-    mode : str
-        ``"squash"``: the whole image becomes a square, whatever its sides' ratio. Scenes from above have no subject
-        in their middle that a crop would keep, and what lies at the border counts as much. ``"crop"``: the shorter side
-        is brought to the square's, and the longer one in proportion.
-    resize_to : int, optional
-        The side of that square, at least ``size``, which is the default: S x S pixels are cut from the middle (timm's
-        ``crop_pct`` is ``size / resize_to``).
-    middle : str
-        Where the middle begins if the margin is odd: at the ``"even"`` one of the two places, as in torchvision's
-        ``CenterCrop``, or at the ``"first"``, as in the transformers library.
-
-    Raises
-    ------
-    ArgumentError
-        If a setting has a value that it cannot have.
+    blending, as with Pillow's ``convert("RGB")``. A setting that cannot be is an :class:`ArgumentError`.
     """
 
-    size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: Interpolation = "bicubic"
+    size: int  # S, width and height, in pixels
+    mean: tuple[float, float, float]  # subtracted from each channel, in units of the 8-bit values
+    std: tuple[float, float, float]  # each channel's divisor then, in the same units
+    interpolation: Interpolation = "bicubic"  # Pillow's filter
+    #: ``"squash"``: the whole image becomes a square, whatever its sides' ratio. Scenes from above have no subject in
+    #: their middle that a crop would keep, and what lies at the border counts as much. ``"crop"``: the shorter side is
+    #: brought to the square's, and the longer one in proportion.
     mode: Mode = "squash"
+    #: The side of that square, at least ``size``, which is the default: S x S pixels are cut from the middle (timm's
+    #: ``crop_pct`` is ``size / resize_to``).
     resize_to: int | None = None
+    #: Where the middle begins if the margin is odd: at the ``"even"`` one of the two places, as in torchvision's
+    #: ``CenterCrop``, or at the ``"first"``, as in the transformers library.
     middle: Middle = "even"
 
     def __post_init__(self) -> None:
@@ -99,23 +82,12 @@ class Preprocessing:
     ) -> tuple[NDArray[np.uint8], list[tuple[int, str, str]]]:
         """Decode and resize images, without the GIL: the pixels of Pillow 13's ``resize``, to the bit.
 
-        Parameters
-        ----------
-        images : sequence
-            Encoded files, paths, or what :func:`core_image` makes of others.
-        bands, valid_range, max_pixels, max_bytes : optional
-            As for :func:`rsprune.entropy`.
-        threads : int, optional
-            All cores if not given. It does not show in the result.
-        out : ndarray, optional
-            uint8 (n, S, S, 3), contiguous: memory to write to, such as a pinned buffer.
+        ``images`` are encoded files, paths, or what :func:`core_image` makes of others. ``bands`` to ``max_bytes`` are
+        as for :func:`rsprune.entropy`; ``threads`` are all cores by default, and do not show in the result. ``out``,
+        uint8 (n, S, S, 3), contiguous, is memory to write to, such as a pinned buffer.
 
-        Returns
-        -------
-        pixels : ndarray
-            uint8 (n, S, S, 3), zero where an image failed.
-        failures : list of (int, str, str)
-            Number, kind and message of each image that failed, as :func:`rsprune.errors.failure` takes them.
+        Returns the pixels, uint8 (n, S, S, 3), zero where an image failed, and number, kind and message of each image
+        that failed, as :func:`rsprune.errors.failure` takes them.
         """
         pixels = np.empty((len(images), self.size, self.size, 3), np.uint8) if out is None else out
         failures = _core.preprocess_images(
@@ -144,16 +116,9 @@ class Preprocessing:
 def core_image(image: ImageLike) -> ImageData:
     """Return the image as the core reads it; its pixels are copied only if they do not lie as the core takes them.
 
-    Raises
-    ------
-    ShapeError
-        For an array that is not (H, W), (H, W, 1) or (H, W, 3).
-    DtypeError
-        For an array that is neither uint8 nor uint16, a Pillow image of other samples, or an object that is no image.
-    ArgumentError
-        For a masked array.
-    ImageError
-        For an image that Pillow cannot read.
+    An array that is not (H, W), (H, W, 1) or (H, W, 3) is a :class:`ShapeError`; one that is neither uint8 nor uint16,
+    a Pillow image of other samples and an object that is no image are a :class:`DtypeError`; a masked array is an
+    :class:`ArgumentError`, and an image that Pillow cannot read an ``ImageError``.
     """
     if isinstance(image, (str, bytes)):
         return image

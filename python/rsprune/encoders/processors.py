@@ -56,21 +56,10 @@ NEUTRAL = {
 
 
 def preprocessing(config: Mapping[str, Any], path: Path, kind: str) -> Preprocessing:
-    """Read what is done to images from the configuration of an image processor.
+    """Read what is done to images from the configuration of an image processor, which is in the file ``path``.
 
-    Parameters
-    ----------
-    config : mapping
-        The configuration; a setting that it lacks is that of the class.
-    path : Path
-        The file that holds it.
-    kind : str
-        The model's type, for a configuration that does not name its class.
-
-    Raises
-    ------
-    WeightsError
-        For a class, a step or a value that is not followed here, naming it and the file.
+    A setting that it lacks is that of its class; one without a class is read by that of the model's type, ``kind``. A
+    class, a step or a value that is not followed here is a :class:`WeightsError`, which names it and the file.
     """
     name = str(config.get("image_processor_type") or config.get("feature_extractor_type") or OF_MODEL[kind])
     for suffix in ("Pil", "Fast", "ImageProcessor", "FeatureExtractor"):

@@ -48,10 +48,7 @@ def clip_blocks(depth: int) -> Iterator[Rename]:
 def remap_state_dict(state: Mapping[str, Tensor], table: Iterable[Rename], path: Path) -> dict[str, Tensor]:
     """Rename tensors; those with the same target are concatenated in the order of the table.
 
-    Raises
-    ------
-    WeightsError
-        If a tensor is missing, unexpected or of another shape, by its name in the checkpoint at ``path``.
+    A tensor that is missing, unexpected or of another shape is a ``WeightsError``, by its name in the file at ``path``.
     """
     import torch
 

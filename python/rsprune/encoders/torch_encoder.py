@@ -75,24 +75,9 @@ class TorchEncoder(Encoder):
 
     When a device runs out of memory the batch is computed in halves, and so are those that follow.
 
-    Parameters
-    ----------
-    name, architecture : str
-        What it is known by here, and what its module is.
-    model : torch.nn.Module
-        With its weights in float32, in evaluation mode.
-    dim : int, optional
-        D, if it is known before the first image is embedded.
-    preprocessing : Preprocessing
-        What its weights were trained with.
-    weights : dict
-        Where they came from: see :func:`~rsprune.encoders.checkpoints.weights_provenance`.
-    options : DeviceOptions
-        Where and how to run.
-    versions : dict
-        Versions of the libraries that define the module.
-    half : bool
-        Whether ``precision="auto"`` may mean bfloat16.
+    The ``model``, called ``architecture``, has its weights in float32 and is in evaluation mode; ``dim`` is D, where it
+    is known before the first image; ``weights`` are :func:`~rsprune.encoders.checkpoints.weights_provenance`, and
+    ``versions`` those of the libraries that define the module. ``half`` lets ``precision="auto"`` mean bfloat16.
     """
 
     def __init__(

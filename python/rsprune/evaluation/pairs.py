@@ -23,17 +23,10 @@ def pair_rows(made: Images, found: Images) -> tuple[list[str], NDArray[np.int64]
 
     By their keys below the folder of all and without the ending, or without any folders, whatever their order; where
     one set is an array, its rows belong to the images of the other in natural order (``2.png`` before ``10.png``).
+    Returns the names of the generated images, and the row of each one's real image, int64 (N,).
 
-    Returns
-    -------
-    tuple of list of str and ndarray
-        The names of the generated images, and the row of each one's real image, int64 (N,).
-
-    Raises
-    ------
-    ArgumentError
-        The sets have different numbers or names, or the images that are paired with an array are listed in another
-        order than the natural one.
+    Sets of different numbers or names, or images beside an array that are listed in another order than the natural one,
+    are an :class:`ArgumentError`.
     """
     if len(made) != len(found):
         message = f"{len(made)} generated and {len(found)} real images; expected pairs"

@@ -127,13 +127,7 @@ class Pool:
         return cls(method.name, n, requested, **read, seed=seed, threads=threads)
 
     def require(self, name: str) -> Any:
-        """Return the input of this name.
-
-        Raises
-        ------
-        MissingInputError
-            It was not given.
-        """
+        """Return the input of this name; a :class:`MissingInputError` if it was not given."""
         value = getattr(self, name)
         if value is None:
             raise MissingInputError(self.method, name)
@@ -143,12 +137,7 @@ class Pool:
     def budget(self) -> int:
         """The number of rows to pick, at most as many as are valid.
 
-        Raises
-        ------
-        MissingInputError
-            There is no budget.
-        BudgetError
-            There are fewer valid rows.
+        None given is a :class:`MissingInputError`, fewer valid rows are a :class:`BudgetError`.
         """
         if self.requested is None:
             raise MissingInputError(self.method, "budget")
@@ -179,13 +168,7 @@ class Pool:
 
     @cached_property
     def candidates(self) -> NDArray[np.int64]:
-        """The valid rows, ascending.
-
-        Raises
-        ------
-        BudgetError
-            There are fewer than the budget.
-        """
+        """The valid rows, ascending; fewer than the budget are a :class:`BudgetError`."""
         rows = np.flatnonzero(self.valid).astype(np.int64)
         if self.requested is not None and self.requested > len(rows):
             message = (
@@ -205,17 +188,9 @@ class Pool:
     ) -> Clustering:
         """Cluster the pool: around the centroids that were given, or else around fitted ones.
 
-        Parameters
-        ----------
-        k
-            Fit this many clusters on the pool, even where centroids were given.
-        default_k
-            How many to fit where neither ``k`` nor centroids were given; never more than half the valid rows.
-        n_init, max_iter, tol
-            See :func:`rsprune.fit_centroids`.
+        With ``k`` so many clusters are fitted even where centroids were given; with neither ``default_k``, never more
+        than half the valid rows. For the other options see :func:`rsprune.fit_centroids`.
 
-        Notes
-        -----
         Spherical K-means with k-means++ starts. On unit rows the order within a cluster is that of Euclidean distance:
         ``|x - m|^2 = 1 + |m|^2 - 2 <x, m>``. A pool of more than 200,000 rows (32 for each cluster, if that is more) is
         fitted on a random sample of that size; every row is then assigned.
@@ -273,29 +248,18 @@ class _NoPool:
 
 @dataclass(frozen=True)
 class Strategy:
-    """A selection method as the registry knows it; made by :func:`strategy`.
+    """A selection method as the registry knows it; made by :func:`strategy`."""
 
-    Attributes
-    ----------
-    run
-        ``run(pool, **options)`` returns what it picked, or a whole :class:`rsprune.Selection`. Its keyword-only
-        parameters are the options of the method.
-    needs
-        The inputs without which it cannot work, from :data:`INPUTS`. An option may need more.
-    uses
-        The inputs that it uses where they are given. Any other input is refused, except ``embeds``, which say what rows
-        there are and which of them are valid.
-    budget
-        Whether it needs a budget, can do without one, or picks as many rows as its own rule says.
-    quotas
-        Whether it selects by quota and fill from an assignment to reference centroids. Such a method can be given the
-        assignment instead of the embeddings, and its Selection tells where the quota of each cluster and the fill end.
-    """
-
+    #: ``run(pool, **options)`` returns what it picked, or a whole :class:`rsprune.Selection`. Its keyword-only
+    #: parameters are the options of the method.
     run: Callable[..., Picked | Selection]
-    needs: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()  # the inputs, from INPUTS, without which it cannot work; an option may need more
+    #: The inputs that it uses where they are given. Any other input is refused, except ``embeds``, which say what rows
+    #: there are and which of them are valid.
     uses: tuple[str, ...] = ()
-    budget: Budget = "required"
+    budget: Budget = "required"  # whether it needs one, can do without, or picks as many rows as its own rule says
+    #: Whether it selects by quota and fill from an assignment to reference centroids. Such a method can be given the
+    #: assignment instead of the embeddings, and its Selection tells where the quota of each cluster and the fill end.
     quotas: bool = False
 
     @property
@@ -344,15 +308,7 @@ class Strategy:
         return get_type_hints(self.run)
 
     def check_inputs(self, given: Mapping[str, Any]) -> None:
-        """Fail when an input is missing, or when one is given that the method does not use.
-
-        Raises
-        ------
-        MissingInputError
-            The method needs an input that was not given.
-        ArgumentError
-            The method does not use an input that was given.
-        """
+        """Raise an error when an input is missing, or when one is given that the method does not use."""
         known = {"embeds", *self.needs, *self.uses} | ({"assignment"} if self.quotas else set())
         if unused := [name for name in given if name not in known]:
             message = f"the strategy {self.name!r} does not use {unused[0]}=: leave it out"

@@ -86,12 +86,8 @@ def share_down(
 ) -> NDArray[np.int64]:
     """Return how many rows each cluster of level 1 gets: int64 (K,).
 
-    Parameters
-    ----------
-    held
-        int64 (K,): rows in each cluster of level 1.
-    parents
-        For each level but the top, the cluster of the next level that each of its clusters is in.
+    ``held``, int64 (K,), are the rows in each of them; ``parents``, for each level but the top, the cluster of the next
+    level that each of its clusters is in.
     """
     sizes = [held]
     for labels in parents:

@@ -197,10 +197,7 @@ def tiny_decoder(state: dict[str, Tensor]) -> nn.Sequential:
 class TinyAutoencoder(Autoencoder):
     """A tiny autoencoder (TAESD, TAESDXL, TAESD3, TAEF1, TAEF2) from its two files. Its latents are deterministic.
 
-    Raises
-    ------
-    WeightsError
-        A file is missing, or holds no autoencoder of this family with a factor of 8.
+    A file that is missing, or holds no autoencoder of this family with a factor of 8, is a :class:`WeightsError`.
     """
 
     def __init__(self, encoder: Path, decoder: Path) -> None:

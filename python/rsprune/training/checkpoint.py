@@ -93,12 +93,8 @@ def keep_checkpoint(path: Path, name: Path) -> None:
 def read_checkpoint(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
     """Read a checkpoint to the CPU. It may hold tensors, plain values and a ``Namespace``; no code in it is run.
 
-    Raises
-    ------
-    DamagedFileError
-        A part of it does not have the checksum that it was written with.
-    WeightsError
-        It does not exist, or is no such file.
+    A part of it without the checksum that it was written with is a :class:`DamagedFileError`; a file that is not there,
+    or no checkpoint, is a :class:`WeightsError`.
     """
     path = Path(path)
     if not path.is_file():
@@ -225,12 +221,8 @@ def load_dit(path: str | Path, which: Which = "ema") -> DiT:
 def initial_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Read the weights that a new training begins with: the last ones, and the averaged ones.
 
-    A file of the tensors alone has them for both.
-
-    Raises
-    ------
-    WeightsError
-        It has not both, or some are not finite.
+    A file of the tensors alone has them for both. One without both, or with some that are not finite, is a
+    :class:`WeightsError`.
     """
     content = read_checkpoint(path)
     both = tensors_of(content, "model", path), tensors_of(content, "ema", path)
@@ -258,12 +250,8 @@ def start_from(model: DiT, path: str | Path, which: Which = "ema") -> None:
     """Initialize a network with channels for a condition from one without.
 
     Both predict the same, to the bit, because the columns of the new channels are zero. An unconditional network may
-    start from a class-conditional one: the embedding of "no class" is added to the bias of its time embedding.
-
-    Raises
-    ------
-    WeightsError
-        Anything else differs.
+    start from a class-conditional one: the embedding of "no class" is added to the bias of its time embedding. If
+    anything else differs, it is a :class:`WeightsError`.
     """
     path = Path(path)
     state = tensors_of(read_checkpoint(path), which, path)

@@ -75,12 +75,8 @@ def open_conditioning(
     """Open the images of a task and their conditions.
 
     ``source`` has images of high resolution for the task ``"sr"``, and is the folder of the data set for ``"sis"``;
-    ``options`` are ``factor``, or ``dataset`` and ``encoding``; ``codec`` is the autoencoder of the network.
-
-    Raises
-    ------
-    ArgumentError
-        Unknown task, or a source that the task cannot take.
+    ``options`` are ``factor``, or ``dataset`` and ``encoding``; ``codec`` is the autoencoder of the network. An unknown
+    task, or a source that the task cannot take, is an :class:`ArgumentError`.
     """
     transform = ImageTransform(size, codec.channels, bands, valid_range)
     if task == "sr":

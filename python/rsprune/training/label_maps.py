@@ -75,16 +75,11 @@ LAYOUTS: dict[Dataset, tuple[tuple[str, str], ...]] = {
 
 
 def open_pairs(dataset: Dataset, root: str | Path) -> tuple[FileSource, FileSource]:
-    """Open the images of a data set and their label maps as two sources of the same rows.
+    """Open the images of a data set, whose folder is ``root``, and their label maps as two sources of the same rows.
 
-    Parameters
-    ----------
-    dataset : str
-        ``"second"``: ``im1``, ``im2``, ``label1``, ``label2`` with PNG files of the same names. ``"openearthmap"``:
-        ``<region>/images/*.tif`` and ``<region>/labels/*.tif``. Labels without an image (those of xBD are distributed
-        elsewhere) and images without labels are skipped.
-    root : path
-        The folder of the data set. One without such files is a :class:`~rsprune.errors.SourceError`.
+    ``"second"`` has ``im1``, ``im2``, ``label1``, ``label2`` with PNG files of the same names, ``"openearthmap"``
+    ``<region>/images/*.tif`` and ``<region>/labels/*.tif``. Labels without an image (those of xBD are distributed
+    elsewhere) and images without labels are skipped; a folder without such files is a :class:`SourceError`.
     """
     check_choice("dataset", dataset, Dataset)
     root = Path(root)

@@ -65,24 +65,12 @@ LATENT_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class SelectedRows:
-    """Rows of a collection that are encoded.
+    """Rows of a collection that are encoded."""
 
-    Attributes
-    ----------
-    rows
-        By shard, their positions within it, int64 (n,), ascending.
-    keys
-        By shard, the names that they had in it when the run read them; empty if all rows of the collection are taken.
-    run
-        The run; None if all rows of the collection are taken.
-    digest
-        The digest of the run's manifest.
-    """
-
-    rows: dict[str, NDArray[np.int64]]
-    keys: dict[str, list[str]]
-    run: RunReader | None = None
-    digest: str | None = None
+    rows: dict[str, NDArray[np.int64]]  # by shard: their positions within it, (n,), ascending
+    keys: dict[str, list[str]]  # by shard: the names that they had in it when the run read them; empty without a run
+    run: RunReader | None = None  # None if all rows of the collection are taken
+    digest: str | None = None  # of the run's manifest
 
     def read(self, source: Source, shard: Shard) -> Iterator[Item]:
         """Read the rows of a shard."""
@@ -124,28 +112,11 @@ def cache_latents(
     device: str = "cpu",
     progress: bool | Progress = True,
 ) -> LatentCache:
-    """Encode a collection, resumably: an input shard is the unit of work and of restart.
+    """Encode a collection into the folder ``out``, resumably: an input shard is the unit of work and of restart.
 
-    Parameters
-    ----------
-    source
-        As for :func:`rsprune.prune`.
-    autoencoder : Autoencoder
-        See :func:`~rsprune.training.autoencoder.load_autoencoder`.
-    transform : Transform
-        Makes pixels of the images, with as many channels as the autoencoder takes.
-    out : path
-        The folder of the cache.
-    run : path, optional
-        The run folder of :func:`rsprune.prune` whose selection is encoded. By default all images are.
-    mirror : bool
-        Whether to encode the mirror images, too.
-    batch_size : int
-        Images per forward pass. The last bits of latents may depend on it.
-    device : str
-        Where to encode.
-    progress : bool or Progress
-        As for :func:`rsprune.prune`.
+    ``transform`` makes pixels of the images, with as many channels as the ``autoencoder`` takes; with ``mirror`` the
+    mirror images are encoded, too. ``run`` is the folder of a run whose selection is encoded; by default all images
+    are. The last bits of latents may depend on ``batch_size``, the number of images per forward pass.
 
     Raises
     ------
@@ -291,21 +262,9 @@ class ShardEncoder:
 class LatentCache:
     """A complete latent cache, memory-mapped. Samples are numbered across shards; images that failed are left out.
 
-    Parameters
-    ----------
-    path : path
-        The folder.
-
-    Attributes
-    ----------
-    config : dict
-        What the latents depend on.
-    latents, side : int
-        Number of latent channels L, and height and width of the latents.
-    views : int
-        2 if there are mirror images, else 1.
-    scale, shift : float
-        Those of the autoencoder; :meth:`measured` returns those of this cache.
+    ``config`` says what the latents depend on. They have ``latents`` channels L, and ``side`` is their height and
+    width; ``views`` is 2 if there are mirror images, else 1. ``scale`` and ``shift`` are those of the autoencoder;
+    :meth:`measured` returns those of this cache.
 
     Raises
     ------

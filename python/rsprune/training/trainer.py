@@ -121,26 +121,11 @@ def train(
 ) -> tuple[int, NDArray[np.float64]]:
     """Train a network, or resume from the last checkpoint in the folder.
 
-    Parameters
-    ----------
-    model : DiT
-        The network with its initial weights.
-    loader : callable
-        Makes the samples at some positions of a step's batch: ``loader(step, positions)``. Called in threads, ahead.
-    folder : TrainingFolder or None
-        Where checkpoints, losses and samples go. If None, nothing is read or written.
-    recipe : dict
-        Everything that decides the weights, JSON-serializable; stored in each checkpoint.
-    optimizer, config
-        Optimizer settings, with a precision other than "auto", and schedule.
-    dist : DistributedContext
-        This process among those that share each batch. The main process writes.
-    progress : Progress
-        Counts the images of each step.
-    draw_samples : callable
-        Writes a grid of samples: ``draw_samples(ema, path)``.
-    init_from : Path, optional
-        A checkpoint whose weights replace the initial ones, unless the training resumes from its own.
+    ``loader(step, positions)`` makes the samples at some positions of a step's batch; it is called in threads, ahead.
+    ``recipe`` is everything that decides the weights, JSON-serializable, and is stored in each checkpoint;
+    ``optimizer`` has a precision other than "auto". The main process of ``dist`` writes checkpoints, losses and samples
+    to ``folder``, the latter by ``draw_samples(ema, path)``; with None nothing is read or written. The weights of a
+    checkpoint ``init_from`` replace the initial ones of ``model``, unless the training resumes from its own.
 
     Returns
     -------
