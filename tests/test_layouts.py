@@ -18,7 +18,7 @@ import webdataset
 from PIL import Image
 
 from failures import raises
-from rsprune.errors import DtypeError, EmptyInputError, FormatError, ShapeError, SourceError
+from rsprune.errors import ArgumentError, DtypeError, EmptyInputError, FormatError, ShapeError, SourceError
 from rsprune.sources import open_source
 from rsprune.sources.compressed import Unpacked
 from small_runs import picture, small_prune, write_tar
@@ -374,6 +374,17 @@ def test_tables_without_images_or_with_several(tmp_path):
     assert [item.data for item in source.read(source.shards[0])] == both["radar"]
     assert source.metadata_schema.names == ["caption", "scale"]
     assert source.fingerprint()["column"] == "radar"
+    for place in (tmp_path / "both.parquet", tmp_path):
+        (tmp_path / "words.parquet").unlink(missing_ok=True)
+        named = open_source(place, image_column="radar")
+        assert named.fingerprint() == source.fingerprint()
+        assert [item.data for item in named.read(named.shards[0])] == both["radar"]
+    saved = open_source(save_arrow(tmp_path / "saved" / "x", pa.table(words | both)), image_column="optical")
+    assert [item.data for item in saved.read(saved.shards[0])] == both["optical"]
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.jpg").write_bytes(picture(0))
+    with raises(ArgumentError, "image_column", tmp_path / "folder"):
+        open_source(tmp_path / "folder", image_column="optical")
     for column in ("caption", "thermal"):
         spec = f"{tmp_path}/both.parquet#{column}"
         if column == "thermal":

@@ -284,6 +284,10 @@ class SourceOptions(Options):
         maximum=1,
     )
 
+    image_column: str | None = option(
+        None, help="Tables: the column that holds the images. Default: the only one that may."
+    )
+
     def open(self, source: SourceLike) -> Source:
         """Open a collection."""
         layout = {name: value for name, value in vars(self).items() if name != "on_damaged_shard" and value is not None}

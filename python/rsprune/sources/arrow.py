@@ -48,9 +48,11 @@ class ArrowSource(TableSource):
         return super().matches(spec) or (isinstance(spec, str) and is_remote(spec) and bool(_split(spec)[1]))
 
     @classmethod
-    def open(cls, spec: Any) -> Self:
+    def open(cls, spec: Any, image_column: str | None = None) -> Self:
         """Open a folder, or the files that ``spec`` stands for."""
-        return super().open(spec) if super().matches(spec) else cls(data_set_files(*_split(spec)))
+        if super().matches(spec):
+            return super().open(spec, image_column)
+        return cls(data_set_files(*_split(spec))).with_column(image_column)
 
     @classmethod
     def open_folder(cls, root: str, paths: Sequence[str]) -> Self:

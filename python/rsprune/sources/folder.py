@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from rsprune.errors import EmptyInputError, SourceError
+from rsprune.errors import ArgumentError, EmptyInputError, SourceError
 from rsprune.sources.base import SkippedFilesWarning, Source, describe_skipped
 from rsprune.sources.container import ContainerSource
 from rsprune.sources.containers import container_of
 from rsprune.sources.filesystem import join, read_head
 from rsprune.sources.formats import HEAD, IMAGE_EXTENSIONS, OTHER_EXTENSIONS, is_image
 from rsprune.sources.image_files import FileSource, NamedFile
+from rsprune.sources.table import TableSource
 from rsprune.storage import address_of, is_remote, list_objects
 
 __all__ = ["FolderSource"]
@@ -56,8 +57,10 @@ class FolderSource(FileSource):
             return spec.endswith("/") or not PurePosixPath(spec).suffix
         return isinstance(spec, str) and Path(spec).is_dir()
 
+    takes: ClassVar[Sequence[str] | None] = ("image_column",)
+
     @classmethod
-    def open(cls, spec: Any) -> Source:
+    def open(cls, spec: Any, image_column: str | None = None) -> Source:
         """Open a folder: its images, or, where it has none, the tar files, tables or stacks of images in it.
 
         Raises
@@ -81,6 +84,11 @@ class FolderSource(FileSource):
                 )
                 raise SourceError(message)
         found: Source = source if images else _open_containers(os.fspath(root), source.skipped)
+        if isinstance(found, TableSource):
+            found.with_column(image_column)
+        elif image_column is not None:
+            message = f"image_column is {image_column!r}: it is for Arrow and Parquet files, and {root} holds others"
+            raise ArgumentError(message)
         if source.skipped:
             warnings.warn(describe_skipped(root, source.skipped), SkippedFilesWarning, stacklevel=3)
         return found

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from typing_extensions import Self
+
 from rsprune.errors import FormatError, SourceError
 from rsprune.sources.base import ImageData, Item, Shard, check_rows
 from rsprune.sources.container import ContainerSource
@@ -55,6 +57,17 @@ class TableSource(ContainerSource):
     """
 
     part_kind: ClassVar[str] = "column"
+    takes: ClassVar[Sequence[str] | None] = ("image_column",)
+
+    @classmethod
+    def open(cls, spec: Any, image_column: str | None = None) -> Self:
+        """Open the files that ``spec`` stands for, whose images are in the column of this name."""
+        return super().open(spec).with_column(image_column)
+
+    def with_column(self, image_column: str | None) -> Self:
+        """Take the images from a column of this name, before anything is read; None leaves it at what is known."""
+        self._part = image_column or self._part
+        return self
 
     @abstractmethod
     def read_schema(self, path: str) -> pa.Schema:
