@@ -53,6 +53,7 @@ __all__ = [
     "WeightsError",
     "WorkerError",
     "failure",
+    "first_line",
     "naming",
     "printable",
     "shown",
@@ -61,6 +62,11 @@ __all__ = [
 
 #: Longer messages are cut, so that no file, name or value can fill a report.
 LONGEST_MESSAGE = 500
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error of a library says, or else its name."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 class RspruneError(Exception):

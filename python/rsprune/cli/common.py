@@ -30,9 +30,12 @@ SourceArgument = Annotated[
     typer.Argument(help=f"The images: {source_forms(SOURCES.built_in)}."),
 ]
 ReferenceOption = Annotated[
-    str,
+    list[str],
     typer.Option(
-        "--reference", "-r", help="Labelled scene images, their embeddings (.npy), or centroids (.safetensors)."
+        "--reference",
+        "-r",
+        help="Labelled scene images, one set or several; published ones by name (resisc45, ucmerced, aid, whu-rs19, "
+        "rsd46-whu); their embeddings (.npy), or centroids (.safetensors); or self, a sample of the collection.",
     ),
 ]
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="The run folder. An interrupted run goes on from it.")]

@@ -30,5 +30,6 @@ def command(
     """Say what [bold]rsprune prune[/bold] with the same options would read, write, hold in memory and roughly take."""
     from rsprune.runs.plan import plan
 
-    planned = plan(common.one_or_many(source), reference=reference, options=options, measure=measure)
+    images, scenes = common.one_or_many(source), common.one_or_many(reference)
+    planned = plan(images, reference=scenes, options=options, measure=measure)
     common.conclude(asdict(planned), planned.describe(), quiet=False, json=json)

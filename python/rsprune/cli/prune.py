@@ -33,6 +33,7 @@ def command(
     """
     from rsprune.runs.prune import prune
 
+    images, scenes = common.one_or_many(source), common.one_or_many(reference)
     with common.watch(quiet, json) as progress:
-        run = prune(common.one_or_many(source), reference=reference, out=out, options=options, progress=progress)
+        run = prune(images, reference=scenes, out=out, options=options, progress=progress)
     common.conclude(run.summary, run.describe(), quiet, json)

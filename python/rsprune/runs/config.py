@@ -26,7 +26,7 @@ from rsprune.runs.folder import RunFolder
 from rsprune.selection import Fill, SelectOptions, Within, check_min_similarity
 from rsprune.sources import Source, SourceLike, open_source
 from rsprune.sources.damaged import left_out, without_damaged
-from rsprune.validation import check_integer
+from rsprune.validation import check_integer, check_number
 
 __all__ = [
     "CentroidOptions",
@@ -196,6 +196,22 @@ class ReferenceOptions(Options):
         "folders is one class.",
         minimum=1,
     )
+    reference_weight: Sequence[float] | None = option(
+        None,
+        help="How much each set of the reference weighs in the K-means, in their order: images are drawn of each in "
+        "this ratio, balanced over its classes.",
+        flags=("--reference-weight", "--weight"),
+        metavar="W",
+        parser=lambda words: [float(word) for word in words],
+        repeated=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for weight in self.reference_weight or ():
+            if check_number("reference_weight", weight) <= 0:
+                message = f"reference_weight is {list(self.reference_weight or ())}; expected numbers above 0"
+                raise ArgumentError(message)
 
 
 @dataclass(frozen=True)

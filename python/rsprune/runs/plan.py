@@ -87,7 +87,7 @@ def plan(source: SourceLike, *, reference: ReferenceLike, options: PruneOptions,
     total = images.total()
     budget = budget_rows(options.choice.strategy.keep, total)
     seed = options.choice.strategy.seed
-    opened = open_reference(reference, options.reference, options.source.of_reference(), seed=seed)
+    opened = open_reference(reference, options.reference, options.source.of_reference(), seed=seed, pool=images)
     opened.check(encoder)
     survivors = max(fraction_of(options.entropy_keep, total), budget)
     to_embed = survivors + opened.images

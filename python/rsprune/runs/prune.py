@@ -32,6 +32,9 @@ from rsprune.sources.damaged import left_out
 
 __all__ = ["Run", "open_run", "prune"]
 
+#: What is said of centroids that were fitted on the pool.
+SECOND_BEST = "the centroids are those of a sample of the collection itself, second best to labelled scenes"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -82,6 +85,8 @@ class Run:
         else:
             by_quota = f"{metrics['phases']['quota']:,} by quota, {metrics['phases']['fill']:,} from the remainder"
             rule = f"{metrics['quota']:,} nearest to each of {len(metrics['clusters']['pool'])} centroids: {by_quota}"
+        if self.reader.config["centroids"].get("self"):
+            rule += f"; {SECOND_BEST}"
         if metrics["outside"]:
             rule += f"; {metrics['outside']:,} are out of the domain"
         return "\n".join(
@@ -124,8 +129,10 @@ def prune(
         The collection: a folder of images, a list file (``.txt``, ``.csv``), WebDataset tars (a file, a glob, a brace
         range, a list), or a :class:`rsprune.sources.Source`.
     reference
-        What the centroids are fitted on: labelled scene images (anything that ``source`` can be), their embeddings (an
-        array or a ``.npy`` file), or fitted centroids (:class:`Centroids` or a ``.safetensors`` file).
+        What the centroids are fitted on: labelled scene images (anything that ``source`` can be, or the name of a
+        published set: ``"resisc45"``, ``"ucmerced"``, ``"aid"``, ``"whu-rs19"``, ``"rsd46-whu"``), their embeddings (an
+        array or a ``.npy`` file), or fitted centroids (:class:`Centroids` or a ``.safetensors`` file). ``"self"`` is a
+        sample of the collection, for want of anything better.
     out
         The run folder.
     progress
@@ -158,7 +165,7 @@ def prune(
     if budget > total:
         message = f"a budget of {budget} images is more than the collection has: {total}"
         raise BudgetError(message)
-    opened = open_reference(reference, options.reference, options.source.of_reference(), seed=rule.seed)
+    opened = open_reference(reference, options.reference, options.source.of_reference(), seed=rule.seed, pool=images)
     if isinstance(opened, ImageReference):
         check_outside(out, opened.source)
     opened.check(encoder.model)
@@ -169,7 +176,7 @@ def prune(
     making = encoder_config(encoder, folder)
     # A strategy that selects by quota works from clusters and similarities; the others need the embeddings themselves.
     keep = options.keep_embeddings or not strategies.get(rule.strategy).quotas
-    config = provenance_header() | {
+    config: dict[str, Any] = provenance_header() | {
         "source": source_config(images),
         "entropy": options.gray.config() | options.stage_one(),
         "encoder": making,
@@ -180,6 +187,8 @@ def prune(
     runner = options.execution.open_runner()
     with folder.lock(), show_progress(progress) as shown:
         start_run(folder, config, images)
+        if config["centroids"].get("self"):
+            shown.note(SECOND_BEST)
         context = RunContext(folder, config, options.execution.threads, left_out(images), images.passed_over)
         decode, batch_size = options.gray.decode, making["batch_size"]
 

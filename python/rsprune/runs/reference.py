@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,13 +26,18 @@ from rsprune.errors import ArgumentError, EncoderMismatchError, naming
 from rsprune.io import canonical_json
 from rsprune.runs.config import ReferenceOptions, RunContext, SourceOptions, source_config
 from rsprune.runs.reader import RunReader
-from rsprune.sources import Source, SourceLike
+from rsprune.sources import Source, SourceLike, open_source
 from rsprune.sources.concat import ConcatSource
+from rsprune.sources.damaged import whole
 from rsprune.sources.filesystem import load_array
+from rsprune.sources.published import PUBLISHED, fetch_published
 
 __all__ = ["FittedReference", "ImageReference", "Reference", "ReferenceLike", "open_reference"]
 
 ReferenceLike = SourceLike | Centroids | NDArray[Any]
+
+#: The reference that is a sample of the pool itself, and how many images that has unless another number is given.
+SELF, SELF_IMAGES = "self", 50_000
 
 
 class Reference(ABC):
@@ -56,27 +64,66 @@ class Reference(ABC):
 
 
 def open_reference(
-    reference: ReferenceLike, options: ReferenceOptions, opening: SourceOptions | None = None, *, seed: int
+    reference: ReferenceLike,
+    options: ReferenceOptions,
+    opening: SourceOptions | None = None,
+    *,
+    seed: int,
+    pool: Source | None = None,
 ) -> Reference:
-    """Tell what ``reference`` is: fitted centroids, embeddings, or images, of which a balanced draw may be taken."""
-    opened = _open(reference, options, opening, seed)
-    for name in ("reference_max_per_class", "reference_max_images"):
+    """Tell what ``reference`` is: fitted centroids, embeddings, or images, of which a balanced draw may be taken.
+
+    ``"self"`` stands for a sample of the ``pool`` that is pruned, and the name of a published scene set for this set.
+    """
+    opened = _open(reference, options, opening or SourceOptions(), seed, pool)
+    for name in ("reference_max_per_class", "reference_max_images", "reference_weight"):
         if getattr(options, name) is not None and not isinstance(opened, ImageReference):
             message = f"{name} is for reference images; the reference is embeddings or fitted centroids"
             raise ArgumentError(message)
     return opened
 
 
-def _open(reference: ReferenceLike, options: ReferenceOptions, opening: SourceOptions | None, seed: int) -> Reference:
+def _open(
+    reference: ReferenceLike, options: ReferenceOptions, opening: SourceOptions, seed: int, pool: Source | None
+) -> Reference:
+    if isinstance(reference, (list, tuple)) and len(reference) == 1:
+        (reference,) = reference
+    if isinstance(reference, str) and reference == SELF and not Path(SELF).exists():
+        if pool is None or options.reference_weight or options.reference_max_per_class:
+            what = "there is none here" if pool is None else "it has neither sets nor classes"
+            message = f"the reference {SELF!r} is a sample of the collection that is pruned: {what}"
+            raise ArgumentError(message)
+        return ImageReference(pool, options, seed, of_pool=True)
     if isinstance(reference, Centroids):
         return FittedReference(reference)
     if isinstance(reference, (str, Path)) and Path(reference).suffix == ".safetensors":
         return FittedReference(Centroids.load(reference))
-    if isinstance(reference, np.ndarray) or (isinstance(reference, (str, Path)) and Path(reference).suffix == ".npy"):
-        return EmbeddedReference.open(reference, options.k, seed)
-    source = (opening or SourceOptions()).open(reference)
+    is_file = isinstance(reference, (str, Path)) and Path(reference).suffix == ".npy"
+    if isinstance(reference, np.ndarray) or (is_file and not _is_stack(reference)):
+        rows: Any = reference
+        return EmbeddedReference.open(rows, options.k, seed)
+    parts = [_published(part) for part in (reference if isinstance(reference, (list, tuple)) else [reference])]
+    if weights := options.reference_weight:
+        if len(weights) != len(parts):
+            message = f"reference_weight has {len(weights)} numbers, and the reference {len(parts)} sets: give one each"
+            raise ArgumentError(message)
+        source = opening.open(ConcatSource([open_source(part) for part in parts]))
+    else:
+        source = opening.open(parts if len(parts) > 1 else parts[0])
     source.total()  # names all damaged shards
     return ImageReference(source, options, seed)
+
+
+def _is_stack(path: Any) -> bool:
+    """Whether a file holds images, and no embeddings: these are a table."""
+    with naming(path):
+        return bool(load_array(path, mmap_mode="r").ndim > 2)
+
+
+def _published(part: Any) -> Any:
+    """Return the folder of a published set that is named, and anything else as it is."""
+    named = isinstance(part, str) and part.lower() in PUBLISHED and not Path(part).exists()
+    return fetch_published(part.lower()) if named else part
 
 
 @dataclass(frozen=True)
@@ -154,6 +201,7 @@ class ImageReference(Reference):
     source: Source
     options: ReferenceOptions
     seed: int
+    of_pool: bool = False  # whether the source is the collection that is pruned, of which a sample is taken
 
     @property
     def k(self) -> int:  # type: ignore[override]
@@ -169,22 +217,35 @@ class ImageReference(Reference):
     def limits(self) -> dict[str, int]:
         """The limits of the draw that are given."""
         options = self.options
-        given = {"max_per_class": options.reference_max_per_class, "max_images": options.reference_max_images}
+        most = options.reference_max_images or (SELF_IMAGES if self.of_pool else None)
+        given = {"max_per_class": options.reference_max_per_class, "max_images": most}
         return {name: limit for name, limit in given.items() if limit is not None}
+
+    @property
+    def weights(self) -> list[float]:
+        """The weights of the sets; none if no draw is made for them."""
+        return list(self.options.reference_weight or ())
 
     @cached_property
     def rows(self) -> dict[str, NDArray[np.int64]]:
         """For each shard's name the positions within it that are taken, ascending."""
         counts = [self.source.count(shard) for shard in self.source.shards]
-        if not self.limits:
+        if not self.limits and not self.weights:
             return {shard.name: np.arange(count) for shard, count in zip(self.source.shards, counts, strict=True)}
-        taken = balanced_draw(classes_of(self.source), seed=self.seed, **self.limits)
+        classes = [""] * sum(counts) if self.of_pool else classes_of(self.source)
+        if self.weights:
+            taken = weighted_draw(classes, self.weights, seed=self.seed, **self.limits)
+        else:
+            taken = balanced_draw(classes, seed=self.seed, **self.limits)
         parts = np.split(taken, np.cumsum(counts)[:-1])
         return {shard.name: np.flatnonzero(part) for shard, part in zip(self.source.shards, parts, strict=True)}
 
     @override
     def fingerprint(self) -> dict[str, Any]:
-        return {"images": source_config(self.source), "k": self.k, "seed": self.seed, **self.limits}
+        own: dict[str, Any] = {"self": True} if self.of_pool else {}
+        if self.weights:
+            own["weights"] = self.weights
+        return {"images": source_config(self.source), "k": self.k, "seed": self.seed, **self.limits, **own}
 
     @override
     def check(self, encoder: Encoder) -> None:
@@ -202,7 +263,7 @@ class ImageReference(Reference):
 
 def classes_of(source: Source) -> list[str]:
     """Return the class of every image in the order of the rows: its label, after the number of its set if joined."""
-    joined = isinstance(source, ConcatSource)
+    joined = isinstance(whole(source), ConcatSource)
     return [
         f"{shard.name.partition('-')[0] if joined else ''}/{item.label or ''}"
         for shard in source.shards
@@ -234,6 +295,48 @@ def balanced_draw(
     rank[order] = np.arange(len(class_of)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     taken: NDArray[np.bool_] = rank < np.asarray(shares)[class_of]
     return taken
+
+
+def weighted_draw(
+    classes: Sequence[str],
+    weights: Sequence[float],
+    *,
+    seed: int,
+    max_per_class: int | None = None,
+    max_images: int | None = None,
+) -> NDArray[np.bool_]:
+    """Draw images of several sets in the ratio of their ``weights``: as many as that allows, or ``max_images``.
+
+    The number of the set stands before each of ``classes``, which are in the order of the sets. Within a set the draw
+    is that of :func:`balanced_draw`.
+
+    Returns
+    -------
+    NDArray
+        bool (N,).
+
+    Raises
+    ------
+    ArgumentError
+        A weight leaves no image of its set.
+    """
+    numbers = [int(name.partition("/")[0]) for name in classes]
+    bounds = np.searchsorted(numbers, np.arange(len(weights) + 1)).tolist()
+    sets = [classes[start:end] for start, end in itertools.pairwise(bounds)]
+    exact = [Fraction(str(weight)) for weight in weights]
+    there = [sum(min(count, max_per_class or count) for count in Counter(names).values()) for names in sets]
+    unit = min(count / weight for count, weight in zip(there, exact, strict=True))
+    if max_images is not None:
+        unit = min(unit, Fraction(max_images) / sum(exact))
+    shares = [int(unit * weight) for weight in exact]
+    if 0 in shares:
+        message = f"reference_weight is {list(weights)}, which leaves no image of a set; the sets have {there} images"
+        raise ArgumentError(message)
+    draws = [
+        balanced_draw(names, seed=seed, max_per_class=max_per_class, max_images=share)
+        for names, share in zip(sets, shares, strict=True)
+    ]
+    return np.concatenate(draws)
 
 
 def check_enough(rows: int, k: int) -> None:

@@ -12,7 +12,7 @@ from rsprune.sources.base import Item, Shard, SkippedFilesWarning, Source, descr
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["IntactShards", "left_out", "without_damaged", "without_shards"]
+__all__ = ["IntactShards", "left_out", "whole", "without_damaged", "without_shards"]
 
 
 class IntactShards(Source):
@@ -74,6 +74,11 @@ class IntactShards(Source):
     def fingerprint(self) -> dict[str, Any]:
         """Identify the collection, and what is left out of it."""
         return self._source.fingerprint() | {"left_out": sorted(self.left_out)}
+
+
+def whole(source: Source) -> Source:
+    """Return a collection with the shards that are left out of it."""
+    return source._source if isinstance(source, IntactShards) else source
 
 
 def left_out(source: Source) -> Mapping[str, str]:

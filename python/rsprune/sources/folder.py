@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from rsprune.errors import ArgumentError, EmptyInputError, SourceError
 from rsprune.sources.base import SkippedFilesWarning, Source, describe_skipped
+from rsprune.sources.classes import ClassFolders
 from rsprune.sources.container import ContainerSource
 from rsprune.sources.containers import container_of
 from rsprune.sources.filesystem import join, read_head
@@ -25,8 +26,8 @@ __all__ = ["FolderSource"]
 class FolderSource(FileSource):
     """The images below a folder, ordered by their paths relative to it, compared by code point.
 
-    If all of them lie in sub-folders then those of the first level are the classes. Hidden files and folders are left
-    out, links are followed. A file whose extension is unknown is an image if it begins as one.
+    If all of them lie in sub-folders then those are the classes, of the first level at which they differ. Hidden files
+    and folders are left out, links are followed. A file whose extension is unknown is an image if it begins as one.
 
     Parameters
     ----------
@@ -44,11 +45,17 @@ class FolderSource(FileSource):
     def __init__(self, root: str | Path) -> None:
         self.folders = [root]
         self.skipped: Counter[str] = Counter()
-        # A path without a folder has no label.
-        files = (
-            NamedFile(path, path.rpartition("/")[0].partition("/")[0], size) for path, size in walk(root, self._accept)
-        )
-        super().__init__("folder", root, files)
+        self._classes = ClassFolders()
+
+        def files() -> Iterator[NamedFile]:
+            for path, size in walk(root, self._accept):
+                self._classes.add(path)
+                yield NamedFile(path, "", size)
+
+        super().__init__("folder", root, files())
+
+    def _read_labels(self, packed: Any, keys: Sequence[str]) -> Sequence[str | None]:
+        return list(map(self._classes.of, keys))
 
     @classmethod
     def matches(cls, spec: str | Sequence[Any]) -> bool:

@@ -99,7 +99,7 @@ class FileSource(Source):
         """Yield the images of a shard: local files as paths, unopened; what lies at addresses as bytes."""
         packed = self._packed[shard.name]
         keys = self.read_keys(shard)
-        labels = packed.unpack(packed.labels)
+        labels = self._read_labels(packed, keys)
         rows = check_rows(shard, rows, len(keys))
         missing = self._missing.get(shard.name, {})
         paths = {row: join(self._root, keys[row]) for row in rows}
@@ -108,7 +108,11 @@ class FileSource(Source):
         read = read_many(StoredObject(path, int(sizes[row]), None) for row, path in remote.items())
         for row, path in paths.items():
             data = next(read) if row in remote else path
-            yield Item(keys[row], data, labels[row] if self._labelled else None)
+            yield Item(keys[row], data, labels[row])
+
+    def _read_labels(self, packed: _Packed, keys: Sequence[str]) -> Sequence[str | None]:
+        """Return the classes of a shard's images."""
+        return packed.unpack(packed.labels) if self._labelled else [None] * len(keys)
 
     def read_keys(self, shard: Shard) -> list[str]:
         """Return the keys of a shard."""

@@ -21,6 +21,7 @@ from rsprune.sources.base import (
     check_rows,
     describe_skipped,
 )
+from rsprune.sources.classes import ClassFolders
 from rsprune.sources.compressed import UNPACK, open_unpacked
 from rsprune.sources.container import ContainerSource
 from rsprune.sources.filesystem import Ranges, Readable, join, local_path, open_regular, read_ahead
@@ -82,9 +83,9 @@ class TarSource(ContainerSource):
     with the name of its field (``json``, ``txt``, ``caption``, ``cls``); masks and the like are passed over. The image
     is the member whose whole field is an image's extension (``x.jpg`` before ``x.seg.png``), or else the only one that
     ends in one, unless such a field stands beside the image in other samples, or else the only one that begins as an
-    image. If all images of a tar file lie in folders then those of the first level are the classes, and otherwise
-    ``cls``. Where samples have an ``img_name``, as those of RS5M do, it is the key of those that no other has. Links
-    stand for the members that they name. A tar file without an image is a shard of no rows.
+    image. If all images of a tar file lie in folders then those are the classes, of the first level at which they
+    differ, and otherwise ``cls``. Where samples have an ``img_name``, as those of RS5M do, it is the key of those that
+    no other has. Links stand for the members that they name. A tar file without an image is a shard of no rows.
 
     Nothing is read before :meth:`read`; that reads the headers of one tar file, and then the images asked for, each
     from its place. A compressed file is unpacked from its beginning to its end for each of these steps.
@@ -116,14 +117,16 @@ class TarSource(ContainerSource):
         few = known is not None and rows is not None and FEW * len(rows) < len(known.images)
         with _opened(path, few) as file:
             images = self._content(file, path).images
-            labelled = all(_folder(image.member.path) for image in images)
+            classes = ClassFolders()
+            for image in images:
+                classes.add(image.member.path)
             for row in check_rows(shard, rows, len(images)):
                 key, member, texts = images[row]
-                label = _folder(member.path) if labelled else None
-                if not labelled and "cls" in texts and texts["cls"].offset < member.offset:  # in the order of the file
+                label = classes.of(member.path)
+                if label is None and "cls" in texts and texts["cls"].offset < member.offset:  # in the order of the file
                     label = _text(file, texts["cls"]).strip()
                 data = _data(file, path, member)
-                if not labelled and "cls" in texts and label is None:
+                if label is None and "cls" in texts:
                     label = _text(file, texts["cls"]).strip()
                 yield Item(key, data, label)
 
@@ -307,9 +310,3 @@ def _is_image(field: str) -> bool:
 
 def _extension(field: str) -> str:
     return field[field.rfind(".") :] if field else ""
-
-
-def _folder(path: str) -> str | None:
-    """Return the first folder of a path in a tar file."""
-    folder, slash, _ = path.removeprefix("./").partition("/")
-    return folder if slash else None
