@@ -42,7 +42,8 @@ class FaultyProxy(ThreadingHTTPServer):
     """Passes requests on to a port; each that ``fault(number, method, path)`` names a fault for fails in that way.
 
     Faults: "500", "503", "reset" (before an answer), "cut" (half of the body, then the end), "short" (half of the body,
-    as if it were all), "slow" (bytes in drops), "403", "404".
+    as if it were all), "slow" (bytes in drops), "silent" (no answer), "stalled" (half of the body, and nothing more),
+    "403", "404".
     """
 
     daemon_threads = True
@@ -53,6 +54,7 @@ class FaultyProxy(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.upstream, self.fault = upstream, fault
         self.numbers = itertools.count()
+        self.over = threading.Event()
         self.requests = []  # (method, path, range, fault)
         self.port = self.server_address[1]
 
@@ -61,6 +63,7 @@ class FaultyProxy(ThreadingHTTPServer):
         return self
 
     def __exit__(self, *_):
+        self.over.set()
         self.shutdown()
         self.server_close()
 
@@ -79,6 +82,9 @@ class _Handler(BaseHTTPRequestHandler):
         fault = server.fault(next(server.numbers), method, self.path)
         server.requests.append((method, self.path, self.headers.get("Range"), fault))
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if fault == "silent":
+            server.over.wait()
+            return
         if fault == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             self.connection.close()
@@ -117,6 +123,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
+        elif fault == "stalled":
+            self.wfile.write(data[: len(data) // 2])
+            self.wfile.flush()
+            server.over.wait()
         elif fault == "slow":
             for start in range(0, len(data), max(1, len(data) // 5)):
                 self.wfile.write(data[start : start + max(1, len(data) // 5)])

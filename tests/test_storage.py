@@ -1,10 +1,15 @@
 """Collections, references and runs at addresses: the same bytes as on the local disk, whatever the network does."""
 
+import io
 import pickle
+import tarfile
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from failures import raises
@@ -277,3 +282,59 @@ def test_the_hub_is_read_as_a_folder_is(buckets, monkeypatch):
             with raises(FileNotFoundError, missing):
                 open_source(missing)
     forget()
+
+
+def parquet(folder):
+    table = pa.table({"image": [picture(i) for i in range(12)], "caption": [f"scene {i}" for i in range(12)]})
+    pq.write_table(table, folder / "data.parquet", row_group_size=5)
+    return "data.parquet"
+
+
+def arrow(folder):
+    table = pa.table({"image": [picture(i) for i in range(12)]})
+    with pa.OSFile(str(folder / "data.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=5)
+    return "data.arrow"
+
+
+def stack(folder):
+    np.save(folder / "data.npy", np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3)).astype(np.uint8))
+    return "data.npy"
+
+
+def compressed(folder):
+    with tarfile.open(folder / "data.tar.gz", "w:gz") as tar:
+        for i in range(12):
+            info = tarfile.TarInfo(f"{i:02d}.jpg")
+            info.size = len(picture(i))
+            tar.addfile(info, io.BytesIO(picture(i)))
+    return "data.tar.gz"
+
+
+@pytest.mark.parametrize("write", [parquet, arrow, stack, compressed])
+def test_every_layout_is_read_at_an_address(write, buckets, serve):
+    folder = buckets[0] / write.__name__
+    folder.mkdir()
+    name = write(folder)
+    serve(every_third)
+    local = open_source(str(folder / name))
+    for spec in (f"s3://{write.__name__}/{name}", f"s3://{write.__name__}"):
+        remote = pickle.loads(pickle.dumps(open_source(spec)))
+        assert remote.fingerprint() == local.fingerprint()
+        assert remote.total() == local.total() == 12
+        for shard in local.shards:
+            for rows in (None, [1, 7]):
+                for got, want in zip(remote.read(shard, rows), local.read(shard, rows), strict=True):
+                    assert (got.key, got.label) == (want.key, want.label)
+                    assert np.array_equal(got.data, want.data)
+            assert remote.read_metadata(shard, [0, 2]) == local.read_metadata(shard, [0, 2])
+
+
+@pytest.mark.parametrize("fault", ["silent", "stalled"])
+def test_a_connection_that_gives_nothing_is_given_up(fault, serve, monkeypatch):
+    monkeypatch.setattr("rsprune.storage.clients.PATIENCE", timedelta(seconds=0.3))
+    proxy = serve(lambda number, method, path: fault if number < 2 else None)
+    found = storage.list_objects("s3://pool")
+    data = [storage.read_range(one.uri, 0, one.size, one.etag) for one in found]
+    assert [len(one) for one in data] == [one.size for one in found]
+    assert len(proxy.requests) > 4

@@ -27,8 +27,8 @@ T = TypeVar("T")
 SCHEMES = ("s3", "gs", "az", "abfs", "abfss", "https", "http", "hf")
 #: Seconds before each further attempt. The client has tried a few times before each of them.
 DELAYS = (0.5, 2.0, 5.0, 15.0)
-#: Seconds without a byte after which a connection is given up.
-PATIENCE = 30
+#: What a request may take, which asks for 8 MiB at most, and how long a connection may give no byte.
+REQUEST, PATIENCE = timedelta(minutes=5), timedelta(seconds=30)
 
 
 class StoredObject(NamedTuple):
@@ -69,8 +69,7 @@ class _ObjectStore:
     def __init__(self, root: str) -> None:
         obstore = _import("obstore", "buckets")
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or root
-        # No limit for a whole request: ranges of a slow connection take what they take, as long as bytes come.
-        client = {"allow_http": endpoint.startswith("http://"), "timeout": "1h", "read_timeout": f"{PATIENCE}s"}
+        client = {"allow_http": endpoint.startswith("http://"), "timeout": REQUEST, "read_timeout": PATIENCE}
         retries = {"max_retries": 3, "retry_timeout": timedelta(seconds=60)}
         importlib.import_module("obstore.store")
         self._store = obstore.store.from_url(root, client_options=client, retry_config=retries)
