@@ -188,9 +188,6 @@ def test_entropy_over_bands_is_the_mean_of_each(tmp_path):
     for bands in ((), (-1,), "some"):
         with raises(ArgumentError, "entropy_bands"):
             entropy_run(path, out=tmp_path / "no", entropy_bands=bands)
-    out = tmp_path / "missing"
-    with raises(EmptyInputError, "bands"):
-        entropy_run(path, out=out, tile=24, entropy_bands=(0, 4), progress=False)
 
 
 def test_entropy_of_all_bands_of_encoded_images(tmp_path):

@@ -18,7 +18,7 @@ from rsprune import _core
 from rsprune.encoders import DeviceOptions, Encoder, load_encoder
 from rsprune.encoders.loader import check_finite
 from rsprune.entropy import Gray, mean_band_entropies
-from rsprune.errors import ArgumentError, DamagedFileError
+from rsprune.errors import ArgumentError, BandsError, DamagedFileError
 from rsprune.io import digest, provenance_header
 from rsprune.options import Options, integers, option, same_option, to_config
 from rsprune.runners import RUNNERS, Runner
@@ -43,6 +43,7 @@ __all__ = [
     "SelectRunOptions",
     "SourceOptions",
     "StrategyOptions",
+    "check_bands",
     "encoder_config",
     "source_config",
 ]
@@ -401,6 +402,26 @@ class RunContext:
     def provenance(self) -> dict[str, Any]:
         """The provenance that every artefact of the run carries."""
         return {**provenance_header(), "run": digest(self.config), "config": self.config}
+
+
+def check_bands(source: Source, *, gray: GrayOptions | None = None, decode: DecodeOptions | None = None) -> None:
+    """Fail where a collection whose bands are known lacks those that Stage I (``gray``) or an encoder is to read.
+
+    Raises
+    ------
+    BandsError
+        It names a file.
+    """
+    for count, name in source.band_counts.items():
+        image = np.zeros((8, 8, count), np.uint8)
+        failures = [] if gray is None else gray.measure([image], 1)[1]
+        if decode is not None:
+            out = np.empty((1, 8, 8, 3), np.uint8)
+            failures += _core.preprocess_images([image], out, interpolation="bicubic", **vars(decode))
+        for _, kind, message in failures:
+            if kind == "bands":
+                message = f"{name}: {message}"
+                raise BandsError(message)
 
 
 def encoder_config(options: EncoderOptions, folder: RunFolder) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from rsprune.options import keywords
 from rsprune.report import write_report
 from rsprune.runners import Progress, show_progress
 from rsprune.runners.local import LocalRunner
-from rsprune.runs.config import PruneOptions, RunContext, encoder_config, source_config
+from rsprune.runs.config import PruneOptions, RunContext, check_bands, encoder_config, source_config
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.reader import RunReader, start_run
 from rsprune.runs.reference import FittedReference, ImageReference, ReferenceLike, open_reference
@@ -159,6 +159,7 @@ def prune(
     """
     images, encoder = options.source.open(source), options.encoder
     check_outside(out, images)
+    check_bands(images, gray=options.gray, decode=options.gray.decode)
     choice, rule = options.choice, options.choice.strategy
     total = images.total()
     budget = budget_rows(rule.keep, total)
@@ -168,6 +169,7 @@ def prune(
     opened = open_reference(reference, options.reference, options.source.of_reference(), seed=rule.seed, pool=images)
     if isinstance(opened, ImageReference):
         check_outside(out, opened.source)
+        check_bands(opened.source, decode=options.gray.decode)
     opened.check(encoder.model)
     selection: dict[str, Any] = {"images": total, "budget": budget, "seed": rule.seed}
     selection |= {"fill": choice.fill, "within": choice.within, "min_similarity": choice.min_similarity}

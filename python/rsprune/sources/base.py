@@ -246,6 +246,11 @@ class Source(ABC):
         """What of the collection is passed over, by what it is; known once the images have been counted."""
         return {}
 
+    @property
+    def band_counts(self) -> Mapping[int, str]:
+        """The numbers of bands of its arrays, where they are known, and an image or a file of each."""
+        return {}
+
     @abstractmethod
     def count(self, shard: Shard) -> int:
         """Count the images of a shard, reading none of them."""

@@ -106,6 +106,11 @@ class ConcatSource(Source):
         return source.was_missing(inner, row, kind)
 
     @property
+    def band_counts(self) -> Mapping[int, str]:
+        """The numbers of bands of all collections."""
+        return {count: name for source in self._sources for count, name in source.band_counts.items()}
+
+    @property
     def passed_over(self) -> Mapping[str, int]:
         """What of the collections is passed over, added up."""
         return sum((Counter(source.passed_over) for source in self._sources), Counter())

@@ -59,6 +59,11 @@ class IntactShards(Source):
         return self._source.was_missing(shard, row, kind)
 
     @property
+    def band_counts(self) -> Mapping[int, str]:
+        """The numbers of bands, and a file of each."""
+        return self._source.band_counts
+
+    @property
     def passed_over(self) -> Mapping[str, int]:
         """What of the collection is passed over."""
         return self._source.passed_over

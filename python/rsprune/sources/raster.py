@@ -149,8 +149,8 @@ def open_raster(path: str) -> Raster:
     files = _sentinel_files(path) if safe else (path,)
     with opened(files) as datasets:
         first = datasets[0]
-        if first.subdatasets and not first.count:
-            message = f"{path} holds {len(first.subdatasets)} rasters: save them as files of their own"
+        if first.subdatasets:
+            message = f"{path} holds {len(first.subdatasets)} images, and one is read: save each as a file of its own"
             raise FormatError(message)
         shapes = {(one.height, one.width) for one in datasets}
         types = {dtype for one in datasets for dtype in one.dtypes}
@@ -325,7 +325,9 @@ def _palette(dataset: Any) -> NDArray[np.uint8] | None:
     return palette
 
 
-def _virtual_parts(path: str, local: str, seen: dict[str, None] | None = None) -> dict[str, None]:
+def _virtual_parts(
+    path: str, local: str, seen: dict[str, None] | None = None, above: tuple[str, ...] = ()
+) -> dict[str, None]:
     """List what a virtual raster is made of, at any depth: files on the local disk, that are there.
 
     GDAL itself would follow it to any address, and find a missing file only with the first window of it.
@@ -341,6 +343,7 @@ def _virtual_parts(path: str, local: str, seen: dict[str, None] | None = None) -
     if root.tag != "VRTDataset":
         message = f"{path} is no virtual raster: its XML is a {root.tag}"
         raise FormatError(message)
+    above = (*above, os.path.realpath(local))
     sources = [one for one in root.iter() if one.tag in ("SourceFilename", "SourceDataset")]
     for element in sources:
         name = (element.text or "").strip()
@@ -352,10 +355,13 @@ def _virtual_parts(path: str, local: str, seen: dict[str, None] | None = None) -
         if not os.path.isfile(place):  # noqa: PTH113
             message = f"{path} is made of {name}, which is not there: restore it, or make the virtual raster anew"
             raise FileNotFoundError(message)
+        if os.path.realpath(place) in above:
+            message = f"{path} is made of itself, by way of {name}"
+            raise FormatError(message)
         check_regular(place)
         if place not in seen:
             seen[place] = None
-            _virtual_parts(place, place, seen)
+            _virtual_parts(place, place, seen, above)
     return seen
 
 

@@ -31,6 +31,7 @@ from rsprune.sources.filesystem import join, regular_size
 from rsprune.sources.folder import FolderSource, walk
 from rsprune.sources.raster import CACHE_BYTES, Raster, RasterReader, open_raster, reading_raster
 from rsprune.storage import address_of, is_remote
+from rsprune.validation import check_integer, check_number
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,6 +82,9 @@ class ScenesSource(ContainerSource):
         stride: int | None = None,
         min_valid: float = MIN_VALID,
     ) -> None:
+        check_integer("tile", tile)
+        check_integer("stride", stride or tile)
+        check_number("min_valid", min_valid, minimum=0, maximum=1)
         super().__init__(paths, part)
         if part is not None:
             message = f"'#{part}' chooses nothing in a scene: leave it out"
@@ -195,6 +199,11 @@ class ScenesSource(ContainerSource):
     def size(self, shard: Shard) -> int:
         """Return the size of a scene's files."""
         return self._rasters[shard.name].size
+
+    @property
+    def band_counts(self) -> Mapping[int, str]:
+        """The numbers of bands, and the first scene of each."""
+        return {one.bands: one.path for one in reversed(self._rasters.values())}
 
     @property
     def passed_over(self) -> Mapping[str, int]:

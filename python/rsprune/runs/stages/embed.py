@@ -22,7 +22,15 @@ from rsprune.errors import UnreadShardError
 from rsprune.io import provenance_header
 from rsprune.options import keywords, to_config
 from rsprune.runners import Advance, Progress, show_progress
-from rsprune.runs.config import DecodeOptions, EmbedOptions, EncoderOptions, RunContext, encoder_config, source_config
+from rsprune.runs.config import (
+    DecodeOptions,
+    EmbedOptions,
+    EncoderOptions,
+    RunContext,
+    check_bands,
+    encoder_config,
+    source_config,
+)
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.quarantine import write_quarantine
 from rsprune.runs.reader import RunReader, start_run
@@ -235,6 +243,7 @@ def embed_run(
     """
     images = options.source.open(source)
     check_outside(out, images)
+    check_bands(images, decode=options.decode)
     fitted = Centroids.load(centroids) if isinstance(centroids, (str, Path)) else centroids
     if fitted is not None:
         check_same_encoder(fitted, options.encoder.model)

@@ -16,7 +16,7 @@ from rsprune.errors import BudgetError, EmptyInputError, UnreadShardError
 from rsprune.io import provenance_header
 from rsprune.options import keywords
 from rsprune.runners import Advance, Progress, show_progress
-from rsprune.runs.config import EntropyOptions, GrayOptions, RunContext, source_config
+from rsprune.runs.config import EntropyOptions, GrayOptions, RunContext, check_bands, source_config
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.quarantine import write_quarantine
 from rsprune.runs.reader import RunReader, start_run
@@ -246,6 +246,7 @@ def entropy_run(
     """
     images = options.source.open(source)
     check_outside(out, images)
+    check_bands(images, gray=options.gray)
     config = provenance_header() | {"source": source_config(images), "entropy": options.gray.config()}
     folder = RunFolder(out)
     runner = options.execution.open_runner()
