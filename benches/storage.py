@@ -81,6 +81,7 @@ def comparisons() -> Iterator[Comparison]:
 def read(spec: str) -> int:
     """All bytes of a collection, without a copy from before."""
     storage.cache._cache_of.cache_clear()
+    storage.objects._recalled.cache_clear()
     source = open_source(spec)
     return sum(held(item) for shard in source.shards for item in source.read(shard))
 

@@ -69,6 +69,7 @@ def forget():
     """Begin as a new process does."""
     storage.clients._store.cache_clear()
     storage.cache._cache_of.cache_clear()
+    storage.objects._recalled.cache_clear()
     storage.outputs._local.clear()
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from rsprune.errors import FormatError, NotRegularFileError
 from rsprune.io import check_pointer
-from rsprune.storage import fetch, fetch_ahead, find, is_remote, read_range
+from rsprune.storage import fetch, fetch_ahead, find, is_remote, read_range, recall
 
 __all__ = [
     "Ranges",
@@ -56,7 +56,7 @@ class Ranges:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self.length: float = find(uri).size
+        self.length: float = recall(uri).size
 
     def read_at(self, size: int, offset: int) -> bytes:
         """Read up to ``size`` bytes at ``offset``: fewer only at the end."""
@@ -155,7 +155,7 @@ def file_size(path: Path) -> int:
 def regular_size(path: Path) -> int:
     """Return the size of a file in bytes without opening it; the errors are those of :func:`open_regular`."""
     if is_remote(path):
-        return find(path).size
+        return recall(path).size
     found = os.stat(path)  # noqa: PTH116
     _check(path, found.st_mode)
     return found.st_size
@@ -177,7 +177,7 @@ def read_at(fd: int, size: int, offset: int) -> bytes:
 def read_head(path: Path, size: int) -> bytes:
     """Read the first ``size`` bytes of a file, or fewer if it has no more."""
     if is_remote(path):
-        return read_range(path, 0, min(size, find(path).size))
+        return read_range(path, 0, min(size, recall(path).size))
     with open_regular(path) as fd:
         return read_at(fd, size, 0)
 

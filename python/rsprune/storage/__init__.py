@@ -2,7 +2,7 @@
 
 from rsprune.storage.cache import fetch, fetch_ahead, read_many
 from rsprune.storage.clients import StoredObject
-from rsprune.storage.objects import find, glob_objects, is_remote, list_objects, read_range, upload
+from rsprune.storage.objects import find, glob_objects, is_remote, list_objects, read_range, recall, upload
 from rsprune.storage.outputs import address_of, localize, stand_for, with_addresses, written
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "localize",
     "read_many",
     "read_range",
+    "recall",
     "stand_for",
     "upload",
     "with_addresses",

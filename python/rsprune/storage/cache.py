@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from rsprune.storage.clients import StoredObject
-from rsprune.storage.objects import find, read_range
+from rsprune.storage.objects import find, read_range, recall
 
 __all__ = ["download", "fetch", "fetch_ahead", "read_many"]
 
@@ -108,7 +108,7 @@ class _Cache:
 
     def _fill(self, uri: str, copy: Future[tuple[Path, int]]) -> None:
         try:
-            found = find(uri)
+            found = recall(uri)
             self._make_room(found.size)
             path = Path(tempfile.mkdtemp(dir=self._folder), re.sub(r"[^\w.-]", "_", uri.rpartition("/")[2])[-80:])
             download(found, path)

@@ -6,13 +6,15 @@ Every request is tried again, with back-off, until it has been answered in full.
 from __future__ import annotations
 
 import errno
+import os
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeGuard
 
 from rsprune.storage.clients import CutShortError, StoredObject, attempt, open_store
 
-__all__ = ["find", "glob_objects", "is_remote", "list_objects", "read_range", "upload"]
+__all__ = ["find", "glob_objects", "is_remote", "list_objects", "read_range", "recall", "upload"]
 
 #: How an address begins.
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -35,6 +37,16 @@ def find(uri: str) -> StoredObject:
     """
     store, key = open_store(uri)
     return attempt(uri, lambda: store.find(uri, key))
+
+
+def recall(uri: str) -> StoredObject:
+    """Look an object up once in a process: whoever reads it later is told if it is another one by then."""
+    return _recalled(os.getpid(), uri)
+
+
+@lru_cache(maxsize=1 << 16)
+def _recalled(process: int, uri: str) -> StoredObject:
+    return find(uri)
 
 
 def list_objects(folder: str) -> list[StoredObject]:
