@@ -3,14 +3,16 @@
 import json
 from datetime import date
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from failures import raises
-from rsprune.errors import UnreadShardError
+from rsprune.errors import ArgumentError, KeyMismatchError, UnreadShardError
 from rsprune.report import explain
 from rsprune.runs.schema import SELECTION_SCHEMA, manifest_schema
+from rsprune.runs.stages import select_run
 from rsprune.sources import Item, Shard, Source, open_source
 from rsprune.sources.concat import ConcatSource
 from rsprune.sources.damaged import IntactShards
@@ -140,3 +142,29 @@ def test_a_failure_while_they_are_read_says_that_the_collection_is_to_blame(tmp_
 
     with raises(UnreadShardError, "/mnt/a"):
         small_prune(Unplugged(), reference, tmp_path / "run", keep=0.5, entropy_keep=0.8)
+
+
+def test_choosing_again_keeps_them_if_the_collection_is_given(tmp_path, reference):
+    small_prune(Captioned(), reference, tmp_path / "run", keep=0.5, entropy_keep=0.8)
+    again = {"centroids": tmp_path / "run" / "centroids.safetensors", "keep": 8}
+    plain = select_run(tmp_path / "run", out=tmp_path / "plain.parquet", **again)
+    assert all(name in plain.text for name in ("caption", "scale", "meta_row", "taken", "--source"))
+    result = select_run(tmp_path / "run", out=tmp_path / "s.parquet", source=Captioned(), **again)
+    assert "--source" not in result.text
+    table = pq.read_table(tmp_path / "s.parquet")
+    assert table.schema.names[-4:] == ["caption", "scale", "meta_row", "taken"]
+    assert table.select(pq.read_schema(tmp_path / "plain.parquet").names) == pq.read_table(tmp_path / "plain.parquet")
+    for row in table.to_pylist():
+        assert row["caption"] == said(row["shard"], row["row"]).get("caption")
+    with raises(KeyMismatchError, "a"):
+        select_run(tmp_path / "run", out=tmp_path / "s.parquet", source=Renamed(), **again)
+    np.save(tmp_path / "rows.npy", np.eye(12, dtype=np.float32))
+    with raises(ArgumentError, tmp_path / "rows.npy"):
+        select_run(tmp_path / "rows.npy", out=tmp_path / "s.parquet", source=Captioned(), **again)
+
+
+class Renamed(Captioned):
+    """The same images under other keys."""
+
+    def read_keys(self, shard):
+        return [f"other{row}" for row in range(self.count(shard))]

@@ -37,6 +37,10 @@ def command(
     entropy: Annotated[Path | None, typer.Option(help="An entropy for each row (.npy).")] = None,
     score: Annotated[Path | None, typer.Option(help="A score for each row, more is better (.npy).")] = None,
     labels: Annotated[Path | None, typer.Option(help="A class for each row (.npy).")] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option("--source", "-s", help="The images of the run, whose metadata the manifest then has."),
+    ] = None,
     quiet: common.Quiet = False,
     json: common.Json = False,
 ) -> None:
@@ -54,6 +58,7 @@ def command(
         entropy=entropy,
         score=score,
         labels=labels,
+        source=common.one_or_many(source) if source else None,
         options=options,
     )
     common.conclude(result.metrics, result.text, quiet, json)

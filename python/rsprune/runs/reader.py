@@ -256,11 +256,16 @@ class RunReader:
                 raise DamagedFileError(message)
         return table
 
+    def metadata_names(self) -> list[str]:
+        """Return the columns of the manifest that the collection gave; none if there is no manifest."""
+        there = pq.read_schema(self.folder.selection).names if self.folder.selection.is_file() else []
+        return [name for name in there if name not in SELECTION_SCHEMA.names]
+
     def metadata(self, places: Collection[tuple[str, int]]) -> dict[tuple[str, int], dict[str, Any]]:
         """Read what the collection said of images that were chosen, by shard and row; empty if it said nothing."""
         wanted = pa.array(sorted({row for _, row in places}), pa.int64())
+        names = self.metadata_names()
         with pq.ParquetFile(self.folder.verify(self.folder.selection)) as file:
-            names = [name for name in file.schema_arrow.names if name not in SELECTION_SCHEMA.names]
             batches = file.iter_batches(columns=["shard", "row", *names]) if names and places else ()
             rows = [row for batch in batches for row in batch.filter(pc.is_in(batch["row"], wanted)).to_pylist()]
         found = {(row.pop("shard"), row.pop("row")): row for row in rows}

@@ -35,7 +35,7 @@ from rsprune.runs.stages.base import RunStage, StageResult
 from rsprune.runs.stages.entropy import EntropyCut
 from rsprune.runs.summary import ShardSummary
 from rsprune.selection import COUNTS, FILL, PRESELECTED, QUOTA, Selection, SelectOptions, budget_rows
-from rsprune.sources import Shard, Source
+from rsprune.sources import Shard, Source, SourceLike
 from rsprune.sources.filesystem import load_array
 from rsprune.sources.key_lines import line_of_key
 from rsprune.sources.passing import reading
@@ -258,6 +258,7 @@ def select_run(
     entropy: str | Path | None = None,
     score: str | Path | None = None,
     labels: str | Path | None = None,
+    source: SourceLike | None = None,
     options: SelectRunOptions,
 ) -> StageResult:
     """Choose rows of embeddings that are on the disk, and write the manifest ``out`` (Parquet).
@@ -275,9 +276,13 @@ def select_run(
         Embeddings of the reference images.
     entropy, score, labels
         ``.npy`` files of a number a row.
+    source
+        The collection of the folder ``embeds``, whose metadata the manifest then has.
 
     Raises
     ------
+    KeyMismatchError
+        ``source`` is another collection.
     EncoderMismatchError
         The folder's embeddings were made with another encoder than the centroids.
     OutputError
@@ -298,6 +303,13 @@ def select_run(
         n = rows.shape[0]
     else:
         rows, n = None, len(reader.embedded_index)
+    opened = None
+    if source is not None:
+        if reader is None:
+            message = f"{embeds} is no folder of a run: a collection is given for the metadata of its images"
+            raise ArgumentError(message)
+        opened = reader.open_source(source)
+        reader.check_source(opened)
     inputs: dict[str, Any] = {name: path and load_column(name, path, n) for name, path in columns.items()}
     note: list[str] = []
     inputs |= {"reference": reference, "centroids": centroids, "seed": rule.seed, "threads": options.threads}
@@ -323,14 +335,23 @@ def select_run(
             [("key", pa.string()), ("shard", pa.string()), SELECTION_SCHEMA.field("row"), *numbers.items()]
         )
 
+        if opened is not None:
+            named = manifest_schema(SELECTION_SCHEMA, opened.metadata_schema)
+            schema = pa.schema([*schema, *list(named)[len(SELECTION_SCHEMA) :]])
+
         def manifest() -> Iterator[pa.Table]:
             for table, places in reader.embedded_at(chosen.indices):
                 columns = [pa.array(getattr(chosen, name)[places]) for name in numbers]
-                yield pa.Table.from_arrays([*table.columns, *columns], schema=schema)
+                extra = [] if opened is None else metadata_of(opened, table)
+                yield pa.Table.from_arrays([*table.columns, *columns, *extra], schema=schema)
 
         provenance = {**provenance_header(), "embeddings": digest(reader.config), **about}
         write_tables(out, schema, manifest(), provenance)
         note = reader.keys_note()
+        if opened is None and (missing := reader.metadata_names()):
+            note.append(
+                f"without {', '.join(missing)}: these are read from the collection, give it as source (--source)"
+            )
     metrics = {"selected": len(chosen), "k": chosen.k, "invalid": len(chosen.invalid), "outside": len(chosen.outside)}
     return StageResult(out, metrics, "\n".join([chosen.summary(), *note, f"written to {out}"]))
 
