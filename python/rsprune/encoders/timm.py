@@ -31,14 +31,8 @@ def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncod
     every other size.
 
     Without a file the weights are those that timm publishes for the architecture (``resnet50.a1_in1k``). ``weights`` is
-    a checkpoint in timm's names, or one that timm itself converts (DINOv2's own).
-
-    Raises
-    ------
-    EncoderError
-        For an architecture that timm does not know.
-    WeightsError
-        For a file that is not this architecture's.
+    a checkpoint in timm's names, or one that timm itself converts (DINOv2's own). An architecture that timm does not
+    know is an :class:`EncoderError`, a file that is not its own a :class:`WeightsError`.
     """
     known = ZOO.get(name)
     architecture, _, file = (known.architecture, "", "") if known else name.partition(":")[2].partition(":")

@@ -51,10 +51,7 @@ def is_torchscript(path: Path) -> bool:
 def read_torchscript(path: Path) -> dict[str, Tensor]:
     """Read the parameters and buffers of a scripted or traced module.
 
-    Raises
-    ------
-    pickle.UnpicklingError
-        The archive holds what no module needs.
+    An archive that holds what no module needs is a ``pickle.UnpicklingError``.
     """
     import torch
 

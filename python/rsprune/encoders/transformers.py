@@ -6,7 +6,6 @@ remote-sensing encoders are published in.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 
 import open_clip
 import timm
-import torch
 from open_clip.transformer import QuickGELU
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -56,12 +54,7 @@ def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncod
     """Build ``hf:<folder or id>``: a SigLIP, CLIP or DINOv2 model as the transformers library publishes it.
 
     ``weights`` is a local folder instead of the one in the name, or of the repository of that id on the Hugging Face
-    hub.
-
-    Raises
-    ------
-    WeightsError
-        For a folder that lacks a file, or describes or holds another network than these.
+    hub. One that lacks a file, or describes or holds another network than these, is a :class:`WeightsError`.
     """
     rest = name.partition(":")[2]
     folder = weights or Path(rest)
@@ -212,19 +205,9 @@ def dinov2(config: Mapping[str, Any], paths: list[Path], size: int) -> tuple[nn.
         )
 
     state = read_tower(paths, dinov2_renames(depth, gated), dropped=("embeddings.mask_token",))
-    state["pos_embed"] = resampled(state["pos_embed"].float(), size // patch)
+    grid = [size // patch] * 2
+    state["pos_embed"] = timm.layers.resample_abs_pos_embed(state["pos_embed"].float(), grid, antialias=False)
     return load_into(network, state, paths[0]), width
-
-
-def resampled(positions: Tensor, grid: int) -> Tensor:
-    """Interpolate positions (1, 1 + n, D) to a square grid: bicubic, without a filter against aliasing."""
-    token, patches = positions[:, :1], positions[:, 1:]
-    side = math.isqrt(patches.shape[1])
-    if side == grid:
-        return positions
-    square = patches.reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    square = nn.functional.interpolate(square, size=(grid, grid), mode="bicubic", align_corners=False)
-    return torch.cat([token, square.permute(0, 2, 3, 1).reshape(1, grid * grid, -1)], dim=1)
 
 
 MODELS: dict[str, Callable[[Mapping[str, Any], list[Path], int], tuple[nn.Module, int]]] = {

@@ -16,10 +16,10 @@ from rsprune.assignment import assign
 from rsprune.centroids import fit_centroids
 from rsprune.embeddings import as_rows
 from rsprune.errors import ArgumentError
-from rsprune.evaluation.features import sample_rows
+from rsprune.evaluation.features import sample_rows, split_rows
 from rsprune.evaluation.subset import distance
 from rsprune.selection import FILL, budget_rows, select_assigned
-from rsprune.validation import check_integer, check_number, check_threads, fraction_of
+from rsprune.validation import check_integer, check_number, check_threads
 
 __all__ = ["Redundancy", "Trial", "redundancy", "same_partition", "sweep"]
 
@@ -77,9 +77,8 @@ def sweep(
         message = f"ks {list(ks)!r} and seeds {list(seeds)!r}; expected at least one of each"
         raise ArgumentError(message)
     known, rows = as_rows(reference), as_rows(pool)
-    valid = np.flatnonzero(known.valid(threads))
-    out = sample_rows(max(fraction_of(holdout, len(valid)), 1), len(valid), check_integer("seed", seeds[0], minimum=0))
-    fitted_on, held_out = known.take(np.delete(valid, out)), known.take(valid[out])
+    parts = split_rows(known, holdout, check_integer("seed", seeds[0], minimum=0), threads)
+    fitted_on, held_out = map(known.take, parts)
     budget = budget_rows(keep, rows.shape[0])
     trials = []
     for k in ks:

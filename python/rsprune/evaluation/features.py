@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune import _core
-from rsprune.embeddings import as_rows
+from rsprune.embeddings import Embeddings, as_rows
 from rsprune.errors import InvalidRowError, ShapeError
-from rsprune.validation import check_integer
+from rsprune.validation import check_integer, fraction_of
 
-__all__ = ["as_pair", "blocks", "check_same_dim", "row_blocks", "sample_rows"]
+__all__ = ["as_pair", "blocks", "check_same_dim", "row_blocks", "sample_rows", "split_rows"]
 
 # Rows summed at a time. Fixed: the last bits of a sum depend on it.
 BLOCK_ROWS = 1024
@@ -61,6 +61,15 @@ def row_blocks(rows: int, columns: int) -> Iterator[slice]:
     step = max(1, _PAIRS_BYTES // (8 * max(columns, 1)))
     for start in range(0, rows, step):
         yield slice(start, min(rows, start + step))
+
+
+def split_rows(
+    rows: Embeddings, share: float, seed: int, threads: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split the valid rows by seed: those that remain, and a ``share`` of at least one row that is held out."""
+    valid = np.flatnonzero(rows.valid(threads))
+    out = sample_rows(max(fraction_of(share, len(valid)), 1), len(valid), seed)
+    return np.delete(valid, out), valid[out]
 
 
 def sample_rows(count: int, rows: int, seed: int, turn: int = 0) -> NDArray[np.int64]:

@@ -18,12 +18,11 @@ from rsprune import strategies
 from rsprune.centroids import Centroids
 from rsprune.embeddings import Embeddings, as_rows
 from rsprune.errors import ArgumentError, FormatError, UnfinishedRunError
-from rsprune.evaluation.features import sample_rows
+from rsprune.evaluation.features import split_rows
 from rsprune.runs.reader import RunReader
 from rsprune.sources import Item, Shard, Source
 from rsprune.sources.filesystem import open_text
 from rsprune.sources.keys import read_known
-from rsprune.validation import fraction_of
 
 __all__ = ["EmbeddedPool", "EmbeddedSet", "read_classes"]
 
@@ -63,9 +62,7 @@ class EmbeddedSet:
 
     def split(self, seed: int, holdout: float = 0.5) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the valid rows in two parts, drawn by seed: for the methods, and the share ``holdout``."""
-        valid = np.flatnonzero(self.embeds.valid())
-        out = sample_rows(max(fraction_of(holdout, len(valid)), 1), len(valid), seed)
-        return np.delete(valid, out), valid[out]
+        return split_rows(self.embeds, holdout, seed)
 
     def of_classes(self, numbers: NDArray[np.int64], share: int) -> NDArray[np.int64]:
         """Return those of some rows whose class folder is among the first 1/share of all class folders."""

@@ -39,7 +39,7 @@ def a2mae_like(pool: Pool, *, k: int | None = None, prior: Any = None, within: W
     clusters = pool.cluster(k)
     rows = pool.candidates
     labels = clusters.labels[rows]
-    sizes = np.bincount(labels, minlength=clusters.k)
+    sizes = pool.sizes(clusters)
     weights = np.ones(clusters.k)
     if prior is not None:
         prior = as_array("prior", prior).astype(np.float64)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune import _core
+from rsprune._core import Rows
 from rsprune.assignment import Assignment, assign, read_assignment
 from rsprune.centroids import Centroids, as_core, fit_centroids
 from rsprune.embeddings import Embeddings, as_rows
@@ -197,18 +198,22 @@ class Pool:
         """
         key = (k, default_k, n_init, max_iter, tol)
         if key not in self._clusterings:
-            embeds = self.require("embeds")
+            self.require("embeds")
             if k is None and self.centroids is not None:
                 fitted = self.centroids
             else:
                 wanted = max(1, min(default_k, len(self.candidates) // 2)) if k is None else k
                 fitted = self.fit(wanted, n_init=n_init, max_iter=max_iter, tol=tol)
-            labels, similarity = assign(embeds, fitted, threads=self.threads)
-            # A row may be invalid for another reason than its embedding.
-            labels[~self.valid] = -1
-            similarity[~self.valid] = np.nan
-            self._clusterings[key] = Clustering(labels, fitted.k, similarity, fitted.vectors)
+            self._clusterings[key] = self.around(fitted)
         return self._clusterings[key]
+
+    def around(self, centroids: Centroids) -> Clustering:
+        """Assign the rows of the pool to centroids."""
+        labels, similarity = assign(self.require("embeds"), centroids, threads=self.threads)
+        # A row may be invalid for another reason than its embedding.
+        labels[~self.valid] = -1
+        similarity[~self.valid] = np.nan
+        return Clustering(labels, centroids.k, similarity, centroids.vectors)
 
     def partition(self, k: int | None = None, *, default_k: int = 200) -> Partition:
         """Partition the pool by class where labels were given and ``k`` was not, or else :meth:`cluster` it."""
@@ -216,6 +221,22 @@ class Pool:
             labels = np.where(self.valid, self.labels, -1).astype(np.int32)
             return Partition(labels, int(self.labels.max()) + 1)
         return self.cluster(k, default_k=default_k)
+
+    def searchable_rows(self, rows: NDArray[np.int64] | None = None) -> tuple[Rows, NDArray[np.int64]]:
+        """Return the candidates, or the given ones of them, to be searched for neighbors, and the number of each.
+
+        Rows without a direction are never found, so they may stay where that saves a copy.
+        """
+        embeds = self.require("embeds")
+        if rows is None and np.array_equal(embeds.valid(self.threads), self.valid):
+            return embeds.on_host(), np.arange(self.n)
+        wanted = self.candidates if rows is None else rows
+        return Rows([embeds.take(wanted)]), wanted
+
+    def sizes(self, partition: Partition) -> NDArray[np.int64]:
+        """Count the valid rows of each group: int64 (K,)."""
+        labels = partition.labels[self.candidates]
+        return np.bincount(labels[labels >= 0], minlength=partition.k)
 
     def whole(self) -> Partition:
         """Return all valid rows as one group."""

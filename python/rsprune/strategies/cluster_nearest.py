@@ -45,11 +45,11 @@ def cluster_nearest(
     clusters = pool.cluster(k)
     rows = pool.candidates
     labels, n = clusters.labels[rows], len(rows)
-    sizes = np.bincount(labels, minlength=clusters.k)
+    sizes = pool.sizes(clusters)
     if shares == "even" and pool.requested is None:
         counts = np.minimum(sizes[sizes > 0].min(initial=n), sizes)
     elif shares == "even":
-        counts = share_budget("even", sizes, pool)
+        counts = share_budget("even", clusters, pool)
     else:
         counts = sizes * pool.budget // n
     key: Key = clusters.similarity if within == "mid" else within_key(within, clusters, pool)

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from rsprune import _core
 from rsprune.strategies.base import Picked, Pool, strategy
-from rsprune.strategies.neighbors import searchable_rows
 from rsprune.validation import check_number
 
 __all__ = ["d2"]
@@ -51,7 +50,7 @@ def d2(
         ``"absolute"`` subtracts ``u_i`` itself, as ``gamma=0`` does.
     """
     check_number("gamma", gamma, minimum=0, below=np.inf)
-    rows, numbers = searchable_rows(pool)
+    rows, numbers = pool.searchable_rows()
     count = min(n_neighbors, max(len(pool.candidates) - 1, 1))
     graph = _core.knn(rows, rows, k=count, exclude_self=True, threads=pool.threads)
     picked = _core.pass_messages(

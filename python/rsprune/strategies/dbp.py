@@ -57,7 +57,7 @@ def dbp(
     clusters = pool.cluster(k, default_k=500)
     rows, budget = pool.candidates, pool.budget
     labels = clusters.labels[rows]
-    sizes = np.bincount(labels, minlength=clusters.k)
+    sizes = pool.sizes(clusters)
     distances = 1.0 - clusters.similarity[rows].astype(np.float64)
     # Sums run in the order of the rows. A cluster without rows has the mean complexity of the others.
     width = np.bincount(labels, weights=distances, minlength=clusters.k) / np.maximum(sizes, 1)

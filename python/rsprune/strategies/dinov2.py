@@ -20,7 +20,6 @@ from rsprune.strategies.grouping import (
     top_rows,
     top_up_to_budget,
 )
-from rsprune.strategies.neighbors import searchable_rows
 from rsprune.validation import check_number
 
 __all__ = ["dinov2"]
@@ -119,17 +118,16 @@ def dinov2(
     labels = np.full(pool.n, -1, np.int32)
     for number, found in reversed(list(enumerate(retrieved))):
         labels[found] = number
-    by_set = Partition(labels, len(sources))
-    sizes = np.bincount(labels[labels >= 0], minlength=by_set.k)
+    by_set, found = Partition(labels, len(sources)), np.flatnonzero(labels >= 0)
     if pool.requested is None:
-        return Picked(np.flatnonzero(labels >= 0), clusters or by_set)
-    _check_left(pool, int(sizes.sum()), "are retrieved: raise n_retrieved, rows_per_cluster or cap, or lower min_hits")
-    counts = share_budget("even", sizes, pool)
+        return Picked(found, clusters or by_set)
+    _check_left(pool, len(found), "are retrieved: raise n_retrieved, rows_per_cluster or cap, or lower min_hits")
+    counts = share_budget("even", by_set, pool)
     return Picked(top_per_group(pool.random_keys, by_set, counts, pool), clusters or by_set)
 
 
 def _deduplicated(pool: Pool, rows: NDArray[np.int64], eps: float, n_neighbors: int) -> NDArray[np.int64]:
-    searched, numbers = searchable_rows(pool)
+    searched, numbers = pool.searchable_rows()
     roots = _components(searched, eps, n_neighbors, pool)
     key = np.zeros(pool.n) if pool.score is None else -pool.score
     valid = np.flatnonzero(pool.valid[numbers])

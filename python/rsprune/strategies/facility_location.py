@@ -7,7 +7,6 @@ import numpy as np
 from rsprune import _core
 from rsprune.strategies.base import Picked, Pool, strategy
 from rsprune.strategies.grouping import Shares, group_order, share_budget
-from rsprune.strategies.neighbors import searchable_rows
 
 __all__ = ["facility_location"]
 
@@ -38,11 +37,11 @@ def facility_location(
     if n_neighbors is not None:
         # A row is one of its own neighbors.
         count = min(n_neighbors, len(pool.candidates) - 1) + 1
-        rows, numbers = searchable_rows(pool)
+        rows, numbers = pool.searchable_rows()
         graph = _core.knn(rows, rows, k=count, exclude_self=False, threads=pool.threads)
         return Picked(numbers[_core.facility_location_on_graph(*graph, budget=pool.budget)[0]])
     groups = pool.partition(k)
     order, starts = group_order(np.zeros(pool.n), groups, pool)
-    counts = share_budget(shares, np.diff(starts), pool)
+    counts = share_budget(shares, groups, pool)
     embeds = pool.require("embeds").on_host()
     return Picked(_core.facility_location(embeds, order, starts, counts, threads=pool.threads)[0], groups)

@@ -109,16 +109,17 @@ def within_key(within: Within, clustering: Clustering, pool: Pool) -> Key:
     if within == "mid":
         rank = rank_in_group(-clustering.similarity, clustering, pool)
         rows = labeled_rows(clustering, pool)
-        sizes = np.bincount(clustering.labels[rows], minlength=clustering.k)[clustering.labels[rows]]
+        sizes = pool.sizes(clustering)[clustering.labels[rows]]
         key = np.full(pool.n, np.inf)
         key[rows] = np.abs(2 * rank[rows] - (sizes - 1)) / sizes
         return key
     return clustering.similarity if within == "far" else -clustering.similarity
 
 
-def share_budget(shares: Shares, sizes: NDArray[np.int64], pool: Pool) -> NDArray[np.int64]:
+def share_budget(shares: Shares, partition: Partition, pool: Pool) -> NDArray[np.int64]:
     """Apportion the budget to groups, evenly or in proportion to their sizes, as far as these reach."""
     check_choice("shares", shares, Shares)
+    sizes = pool.sizes(partition)
     return apportion(pool.budget, 1 if shares == "even" else sizes, upper=sizes)
 
 

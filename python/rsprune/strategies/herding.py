@@ -35,8 +35,7 @@ def herding(pool: Pool, *, shares: Shares | None = None, k: int | None = None) -
     rows, budget = pool.require("embeds").on_host(), pool.budget
     if shares is not None:
         groups = pool.partition(k)
-        sizes = np.bincount(groups.labels[pool.candidates], minlength=groups.k)
-        counts = share_budget(shares, sizes, pool)
+        counts = share_budget(shares, groups, pool)
     else:
         groups = pool.whole()
         counts = np.array([budget], np.int64)

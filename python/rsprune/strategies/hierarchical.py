@@ -76,8 +76,7 @@ def hierarchical(
             labels, similarity = assign(centroids, fitted, threads=pool.threads)
         parents.append(labels)
         centroids = fitted.vectors
-    held = np.bincount(first.labels[pool.candidates], minlength=first.k)
-    counts = share_down(pool.budget, held, parents, pool.seed)
+    counts = share_down(pool.budget, pool.sizes(first), parents, pool.seed)
     return Picked(top_per_group(within_key(within, first, pool), first, counts, pool), first)
 
 
@@ -135,11 +134,7 @@ def _first_level(pool: Pool, k: int, fit: bool, sample: int, rounds: int) -> Clu
     embeds = pool.require("embeds")
     for _ in range(rounds if sample > 1 else 0):
         subset = _nearest(clusters.labels, clusters.similarity, sample)
-        fitted = _fit(pool, embeds.take(subset), k)
-        labels, similarity = assign(embeds, fitted, threads=pool.threads)
-        labels[~pool.valid] = -1
-        similarity[~pool.valid] = np.nan
-        clusters = Clustering(labels, k, similarity, fitted.vectors)
+        clusters = pool.around(_fit(pool, embeds.take(subset), k))
     return clusters
 
 

@@ -15,7 +15,6 @@ from rsprune.embeddings import Embeddings
 from rsprune.errors import ArgumentError, BudgetError
 from rsprune.strategies.base import Picked, Pool, strategy
 from rsprune.strategies.grouping import Shares, labeled_rows, share_budget
-from rsprune.strategies.neighbors import searchable_rows
 from rsprune.validation import check_number
 
 __all__ = ["kcenter"]
@@ -58,7 +57,7 @@ def kcenter(
     # At distance 0 equal rows would end the search below the budget.
     stop = min_distance if min_distance > 0 else -1.0
     if shares is None:
-        rows, numbers = searchable_rows(pool)
+        rows, numbers = pool.searchable_rows()
         budget = len(pool.candidates) if pool.requested is None else pool.budget
         return Picked(numbers[_picked(rows, numbers, first, budget, stop, pool)])
     if first not in ("center", "random"):
@@ -66,11 +65,10 @@ def kcenter(
         raise ArgumentError(message)
     groups = pool.partition(k)
     members = labeled_rows(groups, pool)
-    sizes = np.bincount(groups.labels[members], minlength=groups.k)
-    counts = sizes if pool.requested is None else share_budget(shares, sizes, pool)
+    counts = pool.sizes(groups) if pool.requested is None else share_budget(shares, groups, pool)
     picked = []
     for group in np.flatnonzero(counts):
-        rows, numbers = searchable_rows(pool, members[groups.labels[members] == group])
+        rows, numbers = pool.searchable_rows(members[groups.labels[members] == group])
         picked.append(numbers[_picked(rows, numbers, first, int(counts[group]), stop, pool)])
     return Picked(np.concatenate(picked), groups)
 

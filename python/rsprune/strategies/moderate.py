@@ -42,10 +42,8 @@ def moderate(pool: Pool, *, k: int | None = None, shares: Shares | None = None) 
         kept[top_rows(distance, rows, start + budget)] = True
         kept[top_rows(distance, rows, start)] = False
         return Picked(np.flatnonzero(kept), groups)
-    labels = groups.labels[rows]
-    sizes = np.bincount(labels, minlength=groups.k)
-    counts = share_budget(shares, sizes, pool)
+    labels, counts = groups.labels[rows], share_budget(shares, groups, pool)
     # np.rint rounds half to even.
-    starts = np.rint((sizes - counts) / 2).astype(np.int64)
+    starts = np.rint((pool.sizes(groups) - counts) / 2).astype(np.int64)
     rank = rank_in_group(distance, groups, pool)[rows]
     return Picked(rows[(rank >= starts[labels]) & (rank < (starts + counts)[labels])], groups)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from rsprune.strategies.base import Picked, Pool, strategy
 from rsprune.strategies.grouping import Shares, share_budget, top_per_group, top_rows
 
@@ -29,6 +27,5 @@ def random(pool: Pool, *, shares: Shares | None = None, k: int | None = None) ->
     if shares is None:
         return Picked(top_rows(pool.random_keys, pool.candidates, pool.budget))
     groups = pool.partition(k)
-    sizes = np.bincount(groups.labels[pool.candidates], minlength=groups.k)
-    counts = share_budget(shares, sizes, pool)
+    counts = share_budget(shares, groups, pool)
     return Picked(top_per_group(pool.random_keys, groups, counts, pool), groups)

@@ -55,7 +55,7 @@ def vjepa2(
     weight = np.zeros(clusters.k)
     for name, counts in reference_hits(clusters, pool).items():
         weight += of_set[name] * counts / max(int(counts.sum()), 1)
-    sizes = np.bincount(clusters.labels[pool.candidates], minlength=clusters.k)
+    sizes = pool.sizes(clusters)
     require_reachable(int(sizes[weight > 0].sum()), pool)
     counts = apportion(pool.budget, weight, upper=sizes)
     return Picked(top_per_group(within_key(within, clusters, pool), clusters, counts, pool), clusters)

@@ -15,10 +15,7 @@ __all__ = ["check_installed"]
 def check_installed() -> None:
     """Check that the packages that training needs are installed.
 
-    Raises
-    ------
-    MissingDependencyError
-        A package is missing. The message names it and the extra that brings it.
+    A :class:`MissingDependencyError` names those that are missing, and the extra that brings them.
     """
     if missing := [name for name in ("torch", "diffusers") if find_spec(name) is None]:
         message = f'{" and ".join(missing)} not installed, which training needs: pip install "rsprune[train]"'

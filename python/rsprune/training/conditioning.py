@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsprune.errors import ArgumentError, EmptyInputError
-from rsprune.runners import Progress
 from rsprune.sources import Source, SourceLike, open_source
 from rsprune.training.autoencoder import Autoencoder
 from rsprune.training.label_maps import DATASETS, OneHot, open_pairs
-from rsprune.training.latent_cache import LatentCache, cache_latents
+from rsprune.training.latent_cache import LatentCache
 from rsprune.training.transforms import ImageTransform, LabelTransform, Transform
 
 __all__ = ["Conditioning", "open_conditioning", "pair_samples"]
@@ -37,10 +36,10 @@ class Conditioning:
     condition_transform: Transform
     codec: Autoencoder  # makes channels of the pixels of a condition
 
-    def cache(self, out: Path, *, mirror: bool, device: str, progress: Progress) -> LatentCache:
-        """Encode the conditions into a folder."""
-        source, codec, transform = self.conditions, self.codec, self.condition_transform
-        return cache_latents(source, codec, transform, out=out, mirror=mirror, device=device, progress=progress)
+    @property
+    def encoding(self) -> tuple[Source, Autoencoder, Transform]:
+        """What :func:`~rsprune.training.latent_cache.cache_latents` encodes of the conditions, by what, and how."""
+        return self.conditions, self.codec, self.condition_transform
 
     def channels(self, cache: LatentCache, ids: NDArray[np.int64], mirrored: NDArray[np.bool_] | None = None) -> Tensor:
         """Return the channels of the conditions with numbers ``ids`` in their cache: float32 (n, cond_channels, h, w).
@@ -67,17 +66,17 @@ def open_conditioning(
     source: SourceLike,
     codec: Autoencoder,
     options: Mapping[str, Any],
-    *,
     size: int,
-    bands: tuple[int, ...] | None = None,
-    valid_range: tuple[int, int] | None = None,
+    data: Mapping[str, Any],
 ) -> Conditioning:
     """Open the images of a task and their conditions.
 
     ``source`` has images of high resolution for the task ``"sr"``, and is the folder of the data set for ``"sis"``;
-    ``options`` are ``factor``, or ``dataset`` and ``encoding``; ``codec`` is the autoencoder of the network. An unknown
-    task, or a source that the task cannot take, is an :class:`ArgumentError`.
+    ``options`` are ``factor``, or ``dataset`` and ``encoding``; ``codec`` is the autoencoder of the network, whose
+    recipe names ``bands`` and ``valid_range`` in its ``data``. An unknown task, or a source that the task cannot take,
+    is an :class:`ArgumentError`.
     """
+    bands, valid_range = (tuple(data[name]) if data.get(name) else None for name in ("bands", "valid_range"))
     transform = ImageTransform(size, codec.channels, bands, valid_range)
     if task == "sr":
         images = open_source(source)

@@ -27,9 +27,8 @@ from rsprune.training.conditioning import Conditioning, open_conditioning, pair_
 from rsprune.training.config import FinetuneOptions, SisOptions, SrOptions, Which
 from rsprune.training.distributed import join_processes
 from rsprune.training.dit import DiT
-from rsprune.training.latent_cache import cache_latents
 from rsprune.training.latent_loader import LatentLoader
-from rsprune.training.pretrain import Trained, run_training, sample_grid, wait_for_cache
+from rsprune.training.pretrain import Trained, run_training, shared_cache
 from rsprune.training.sample import recipe_autoencoder
 from rsprune.training.trainer import resolve_precision
 
@@ -68,12 +67,8 @@ def finetune_sr(
         As for :func:`rsprune.prune`.
     """
     recipe, codec, size = open_base(checkpoint, options.tuning)
-    data = recipe.get("data", {})
-    bands, valid_range = (
-        tuple(value) if value else None for value in (options.bands or data.get("bands"), data.get("valid_range"))
-    )
-    task = {"factor": options.factor}
-    pairs = open_conditioning("sr", source, codec, task, size=size, bands=bands, valid_range=valid_range)
+    data = recipe.get("data", {}) | ({"bands": options.bands} if options.bands else {})
+    pairs = open_conditioning("sr", source, codec, {"factor": options.factor}, size, data)
     return finetune(pairs, checkpoint, codec, Path(out), options.tuning, progress)
 
 
@@ -97,7 +92,7 @@ def finetune_sis(
     """
     _, codec, size = open_base(checkpoint, options.tuning)
     task = {"dataset": options.dataset, "encoding": options.encoding}
-    pairs = open_conditioning("sis", root, codec, task, size=size)
+    pairs = open_conditioning("sis", root, codec, task, size, {})
     return finetune(pairs, checkpoint, codec, Path(out), options.tuning, progress)
 
 
@@ -124,14 +119,8 @@ def finetune(
     check_outside(out, pairs.images, pairs.conditions)
     warn_of_slow_average(options.optimizer.ema, options.schedule.iterations)
     with join_processes(options.device) as dist, show_progress(progress if dist.is_main else False) as shown:
-        if dist.is_main:
-            device = str(dist.device)
-            latents = cache_latents(
-                pairs.images, codec, pairs.transform, out=out / "latents", device=device, progress=shown
-            )
-            conditions = pairs.cache(out / "conditions", mirror=True, device=device, progress=shown)
-        else:
-            latents, conditions = wait_for_cache(out / "latents"), wait_for_cache(out / "conditions")
+        latents = shared_cache(dist, out / "latents", pairs.images, codec, pairs.transform, progress=shown)
+        conditions = shared_cache(dist, out / "conditions", *pairs.encoding, progress=shown)
         numbers, partner = pair_samples(latents, conditions)
 
         def condition(ids: NDArray[np.int64], mirrored: NDArray[np.bool_] | None = None) -> Tensor:
@@ -148,10 +137,9 @@ def finetune(
             "classes": None,
         }
         loader = LatentLoader(latents, codec, model, optimizer, mirror=True, numbers=numbers, condition=condition)
-        some = numbers[: options.schedule.samples]
-        draw_samples = sample_grid(codec, model, optimizer, dist.device, len(some), condition(some))
         schedule = options.schedule
-        return run_training(out, recipe, codec, model, loader, optimizer, schedule, dist, shown, draw_samples)
+        cond = condition(numbers[: schedule.samples])
+        return run_training(out, recipe, codec, model, loader, optimizer, schedule, dist, shown, cond=cond)
 
 
 def widened(path: Path, weights: Which, channels: int) -> DiT:

@@ -22,7 +22,7 @@ from rsprune.options import keywords, to_config
 from rsprune.runners import Progress, show_progress
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.reader import open_as_run
-from rsprune.sources import SourceLike, check_outside
+from rsprune.sources import Source, SourceLike, check_outside
 from rsprune.training.autoencoder import Autoencoder, load_autoencoder
 from rsprune.training.checkpoint import TrainingFolder, check_state, initial_weights, read_checkpoint
 from rsprune.training.config import ModelConfig, OptimizerConfig, PretrainOptions, TrainConfig
@@ -34,9 +34,9 @@ from rsprune.training.latent_cache import LatentCache, cache_latents
 from rsprune.training.latent_loader import LatentLoader, Loader
 from rsprune.training.rng import initial_noise
 from rsprune.training.trainer import autocast, resolve_precision, train
-from rsprune.training.transforms import ImageTransform
+from rsprune.training.transforms import ImageTransform, Transform
 
-__all__ = ["Trained", "build_network", "pretrain", "run_training", "sample_grid", "train_on", "wait_for_cache"]
+__all__ = ["Trained", "build_network", "pretrain", "run_training", "shared_cache", "train_on"]
 
 #: Sampler steps of the grids that are drawn during training.
 GRID_STEPS = 50
@@ -125,13 +125,8 @@ def pretrain(
     transform = ImageTransform.from_options(options.images)
     folder = Path(out) / "latents" if options.latents is None else Path(options.latents)
     with join_processes(options.device) as dist, show_progress(progress if dist.is_main else False) as shown:
-        if dist.is_main:
-            mirror, device = options.network.mirror, str(dist.device)
-            cache = cache_latents(
-                images, codec, transform, out=folder, run=options.run, mirror=mirror, device=device, progress=shown
-            )
-        else:
-            cache = wait_for_cache(folder)
+        mirror = options.network.mirror
+        cache = shared_cache(dist, folder, images, codec, transform, run=options.run, mirror=mirror, progress=shown)
         network, optimizer, schedule = options.network, options.optimizer, options.schedule
         return train_on(cache, codec, dist, shown, out, network, optimizer, schedule, init_from=options.init_from)
 
@@ -147,8 +142,12 @@ def check_initial(path: Path, network: ModelConfig, input_size: int, in_channels
         check_state(model, state, path)
 
 
-def wait_for_cache(folder: Path) -> LatentCache:
-    """Open a latent cache as soon as the main process has completed it."""
+def shared_cache(
+    dist: DistributedContext, folder: Path, source: Source, codec: Autoencoder, transform: Transform, **options: Any
+) -> LatentCache:
+    """Encode a collection in the main process, for which the others wait; for ``options`` see :func:`cache_latents`."""
+    if dist.is_main:
+        return cache_latents(source, codec, transform, out=folder, device=str(dist.device), **options)
     while not RunFolder(folder).summary.exists():
         time.sleep(0.2)
     return LatentCache(folder)
@@ -190,9 +189,8 @@ def train_on(
             raise ArgumentError(message)
         recipe["init_from"] = weights_provenance(init_from)
     loader = LatentLoader(cache, codec, model, optimizer, mirror=network.mirror, classes=classes, numbers=numbers)
-    draw_samples = sample_grid(codec, model, optimizer, dist.device, schedule.samples, None)
     return run_training(
-        Path(out), recipe, codec, model, loader, optimizer, schedule, dist, progress, draw_samples, init_from
+        Path(out), recipe, codec, model, loader, optimizer, schedule, dist, progress, init_from=init_from
     )
 
 
@@ -206,12 +204,14 @@ def run_training(
     schedule: TrainConfig,
     dist: DistributedContext,
     progress: Progress,
-    draw_samples: Callable[[DiT, Path], None],
+    *,
+    cond: Tensor | None = None,
     init_from: Path | None = None,
 ) -> Trained:
     """Train in a folder that no other training works in, and summarize the result.
 
-    ``recipe`` says what the training is of; how it is trained is added to it.
+    ``recipe`` says what the training is of; how it is trained is added to it. ``cond`` are the conditions of a grid of
+    samples, (n, cond_channels, h, w).
     """
     recipe = provenance_header() | {
         **recipe,
@@ -221,6 +221,7 @@ def run_training(
         "shift": codec.shift,
     }
     folder = TrainingFolder(out)
+    draw_samples = sample_grid(codec, model, optimizer, dist.device, schedule.samples, cond)
     begun = time.perf_counter()
     codec.to(dist.device)
     with RunFolder(out).lock() if dist.is_main else nullcontext():
@@ -254,8 +255,9 @@ def sample_grid(
 ) -> Callable[[DiT, Path], None]:
     """Return a function that writes ``count`` samples of a network as one image.
 
-    The samples start from the same noise each time, under the same conditions if there are any.
+    The samples start from the same noise each time, under the same conditions ``cond``, one each, if there are any.
     """
+    count = count if cond is None else len(cond)
     shape = (model.in_channels, model.input_size, model.input_size)
     noise = torch.stack([initial_noise(optimizer.seed, number, shape) for number in range(count)])
     y = None if model.num_classes is None else torch.arange(count, device=device) % model.num_classes

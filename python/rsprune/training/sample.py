@@ -29,7 +29,7 @@ from rsprune.training.distributed import join_processes
 from rsprune.training.dit import DiT
 from rsprune.training.gaussian_diffusion import Denoiser, p_sample_loop, with_guidance
 from rsprune.training.image_grid import to_pixels, write_grid, write_image
-from rsprune.training.latent_cache import LatentCache
+from rsprune.training.latent_cache import LatentCache, cache_latents
 from rsprune.training.rng import initial_noise, sampler_seed
 from rsprune.training.trainer import autocast, resolve_precision
 
@@ -141,12 +141,12 @@ def sample_run(
 
         pairs: Conditioning | None = None
         if condition is not None:
-            pairs = recipe_conditioning(recipe, condition, codec)
+            task, data = str(recipe.get("task")), recipe.get("data", {})  # as they were opened in fine-tuning
+            pairs = open_conditioning(task, condition, codec, recipe.get("options", {}), data.get("size", 0), data)
             check_outside(folder.path, pairs.images, pairs.conditions)
             place = folder.path.resolve()  # the folder may be "."
-            cache = pairs.cache(
-                place.with_name(f"{place.name}-conditions"), mirror=False, device=str(device), progress=shown
-            )
+            kept = place.with_name(f"{place.name}-conditions")
+            cache = cache_latents(*pairs.encoding, out=kept, mirror=False, device=str(device), progress=shown)
             if options.images > len(cache):
                 message = f"images is {options.images}; expected at most the number of conditions, {len(cache)}"
                 raise ArgumentError(message)
@@ -172,15 +172,6 @@ def sample_run(
                 write_originals(folder.path, pairs, cache, options.images, shown)
             sample_images(folder.path, options.images, network, codec, denoiser, sampling, shown)
     return Sampled(folder.path, {"images": options.images, "folder": str(folder.path)})
-
-
-def recipe_conditioning(recipe: dict[str, Any], source: SourceLike, codec: Autoencoder) -> Conditioning:
-    """Open the conditions to sample from as they were opened in fine-tuning."""
-    data = recipe.get("data", {})
-    bands, valid_range = (tuple(data[name]) if data.get(name) else None for name in ("bands", "valid_range"))
-    task, options = str(recipe.get("task")), recipe.get("options", {})
-    size = data.get("size", 0)
-    return open_conditioning(task, source, codec, options, size=size, bands=bands, valid_range=valid_range)
 
 
 def image_path(folder: Path, number: int, kind: str = "images") -> Path:
