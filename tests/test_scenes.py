@@ -1,9 +1,12 @@
 """Scenes: windows of rasters are the same images as files, with their places on earth, whatever holds no data."""
 
 import json
+import os
 import pickle
+import re
 import warnings
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,9 +20,9 @@ from rasterio.warp import transform_bounds
 import rsprune
 from failures import raises, warns
 from rsprune.errors import ArgumentError, EmptyInputError, FormatError
-from rsprune.report import explain
+from rsprune.report import explain, write_report
 from rsprune.runs.stages import entropy_run
-from rsprune.sources import SkippedFilesWarning, open_source, scenes
+from rsprune.sources import Shard, SkippedFilesWarning, open_source, scenes
 from rsprune.sources.scenes import _runs
 from small_runs import artefacts, picture, small_prune, write_tar
 
@@ -82,11 +85,44 @@ def test_scenes_are_pruned_to_the_keys_of_the_same_windows_as_images(tmp_path, r
     bounds = (west, north - 240, west + 240, north)
     assert (row["minx"], row["miny"], row["maxx"], row["maxy"]) == bounds
     degrees = transform_bounds("EPSG:32632", "EPSG:4326", *bounds)
-    assert (row["west"], row["south"], row["east"], row["north"]) == pytest.approx(degrees, abs=1e-12)
+    assert (row["west"], row["south"], row["east"], row["north"]) == pytest.approx(degrees, abs=1e-9)
     assert "EPSG:32632" in explain(run.path, run.keys[0])[0].text()
+    dropped = next(key for key in windows(open_source(tmp_path / "pool", tile=24)) if key not in run.keys)
+    assert "EPSG:32632" in explain(run.path, dropped, tmp_path / "pool")[0].text()
     before = artefacts(run.path)
     small_prune(tmp_path / "pool", reference, run.path, tile=24)
     assert artefacts(run.path) == before
+
+
+def test_the_page_has_a_map_of_what_was_kept_and_what_was_dropped(tmp_path, reference):
+    for i in range(2):
+        scene(tmp_path / "pool" / f"s{i}.tif", pixels(i))
+    scene(tmp_path / "pool" / "t.tif", pixels(2), transform=Affine(10, 0, 500_000, 0, -10, 5_400_000 - 1440))
+    run = small_prune(tmp_path / "pool", reference, tmp_path / "run", tile=24)
+    squares = [
+        (int(kept), int(total)) for kept, total in re.findall(r"<title>(\d+) of (\d+) kept", run.report.read_text())
+    ]
+    assert sorted(total for _, total in squares) == [1] * 12 + [2] * 12  # the scenes s0 and s1 are of one place
+    assert sum(kept for kept, _ in squares) == len(run.keys) == 9
+    assert all(place in run.report.read_text() for place in ("9.00° E", "48.75° N", "<strong>9 of 36</strong>"))
+    write_report(run.path)  # without the collection only what was kept is known
+    squares = re.findall(r"<title>(\d+) of (\d+) kept", run.report.read_text())
+    assert all(kept == total for kept, total in squares)
+    assert sum(int(kept) for kept, _ in squares) == 9
+
+
+def test_bounds_in_degrees_across_the_antimeridian(tmp_path):
+    path = scene(
+        tmp_path / "a.tif", pixels(0), crs="EPSG:32601", transform=Affine(1000, 0, 270_000, 0, -1000, 7_000_000)
+    )
+    source = open_source(path, tile=24)
+    rows = source.read_metadata(source.shards[0], range(source.total())).to_pylist()
+    crossing = [row for row in rows if row["east"] < row["west"]]
+    assert crossing
+    for row in rows:
+        bounds = [row[name] for name in ("minx", "miny", "maxx", "maxy")]
+        degrees = transform_bounds("EPSG:32601", "EPSG:4326", *bounds)
+        assert [row[name] for name in ("west", "south", "east", "north")] == pytest.approx(degrees, abs=1e-3)  # of 0.2
 
 
 def test_windows_begin_at_every_stride_and_end_within_the_scene(tmp_path):
@@ -297,3 +333,26 @@ def test_a_folder_of_states_and_years_is_read_at_any_depth(tmp_path):
     (tmp_path / "empty").mkdir()
     with raises(EmptyInputError, tmp_path / "empty"):
         open_source(tmp_path / "empty", tile=24)
+
+
+@pytest.mark.skipif("RSPRUNE_DATA" not in os.environ, reason="RSPRUNE_DATA names no folder of real images")
+def test_scenes_of_naip_over_three_bands_and_over_four(tmp_path, reference):
+    pool = Path(os.environ["RSPRUNE_DATA"]) / "naip4"
+    kept = []
+    for name, bands in (("three", None), ("four", "all")):
+        run = small_prune(pool, reference, tmp_path / name, tile=256, entropy_bands=bands, k=4)
+        assert run.summary["images"] == 8 * 6
+        kept.append(run.keys)
+        images = {item.key: item.data for item in open_source(pool, tile=256).read(Shard("m_4709963_se_14_1_20120731"))}
+        found = pq.read_table(run.path / "entropy" / "m_4709963_se_14_1_20120731.parquet")["entropy"].to_numpy()
+        stack = np.stack(list(images.values()))
+        each = [rsprune.entropy(stack[..., band]) for band in range(4)]
+        expected = np.mean(each, 0) if bands else rsprune.entropy(stack[..., :3])
+        np.testing.assert_allclose(found, expected, rtol=1e-15)
+    table = pq.read_table(tmp_path / "four" / "selection.parquet")
+    assert set(table["crs"].to_pylist()) == {"EPSG:26914"}
+    assert set(table["sensor"].to_pylist()) == {"NAIP"}
+    assert (
+        "2012-07-31" in explain(tmp_path / "four", "m_4709963_se_14_1_20120731/y00256_x00000_256x256", pool)[0].text()
+    )
+    assert len(kept[0]) == len(kept[1]) == 12

@@ -53,7 +53,8 @@ def test_scenes_without_a_reference_system_are_read_and_named_once(tmp_path):
     scene(tmp_path / "a.tif", noise(), crs=None, transform=None)
     scene(tmp_path / "b.tif", noise(), crs=None)
     scene(tmp_path / "c.tif", noise())
-    with warnings.catch_warnings(record=True, action="always") as record:
+    with warnings.catch_warnings(record=True) as record:
+        warnings.simplefilter("always")
         source = open_source(f"{tmp_path}/*.tif", tile=16)
         assert source.total() == 18
     (message,) = [str(one.message) for one in record]

@@ -1,9 +1,9 @@
 """Charts as SVG text: pure functions of their numbers.
 
-:func:`columns` and :func:`funnel` are parts of an HTML page and take their colors from the classes of its style sheet,
-``report/page.css``. Their horizontal lengths are percentages and their vertical ones pixels, so that a chart fills any
-width while its text keeps its size; the shapes lie in a nested SVG that is stretched to the plot. :func:`dots` and
-:func:`lines` are documents of their own, with colors and a fixed size.
+:func:`columns`, :func:`cells` and :func:`funnel` are parts of an HTML page and take their colors from the classes of
+its style sheet, ``report/page.css``. Their horizontal lengths are percentages and their vertical ones pixels, so that a
+chart fills any width while its text keeps its size; the shapes lie in a nested SVG that is stretched to the plot.
+:func:`dots` and :func:`lines` are documents of their own, with colors and a fixed size.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from html import escape
 
 __all__ = [
+    "Cell",
     "Line",
     "Panel",
     "Series",
+    "cells",
     "columns",
     "dots",
     "funnel",
@@ -30,6 +32,7 @@ UNITS = 1000  # of height in the stretched SVG
 THINNEST = 4  # units: a bar of one image among a million can still be seen
 GAPS_UP_TO = 100  # columns; more of them touch, or the gaps would show as stripes
 FUNNEL_HEIGHT = 96
+MAP_HEIGHT, MAP_CELL = 420, 40  # pixels: of a map, and of its squares at most
 
 # Shades of one hue from dark to light, distinct in print and for the color-blind.
 SHADES = ("#08306b", "#2878b8", "#8fc1e3", "#c9c9c9")
@@ -51,6 +54,16 @@ class Series:
     style: str
     name: str
     values: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A square of a map: its place, counted from the left and from the top, and how many of its images were kept."""
+
+    column: int
+    row: int
+    kept: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -119,6 +132,31 @@ def columns(
             mark_line(*mark) if mark else "",
             *(tick(at, text, minor=(len(ticks) - i) % 2 == 0) for i, (at, text) in enumerate(ticks)),
             f'<text class="unit" x="50%" y="{PLOT_HEIGHT + 40}" text-anchor="middle">{escape(axis)}</text>',
+            "</svg>",
+        ]
+    )
+
+
+def cells(name: str, title: str, description: str, places: Sequence[Cell]) -> str:
+    """Draw a map of squares, of each of which is filled what was kept of its images; see :func:`columns`."""
+    width = 1 + max(place.column for place in places)
+    height = 1 + max(place.row for place in places)
+    shapes = []
+    for place in places:
+        side = 0.92 * math.sqrt(place.kept / place.total)
+        x, y = place.column + 0.5 - side / 2, place.row + 0.5 - side / 2
+        shapes.append(
+            f'<rect class="rest" x="{place.column + 0.04:.2f}" y="{place.row + 0.04:.2f}" width=".92" height=".92">'
+        )
+        shapes.append(f"<title>{place.kept:,} of {place.total:,} kept</title></rect>")
+        if place.kept:
+            shapes.append(f'<rect class="kept" x="{x:.3f}" y="{y:.3f}" width="{side:.3f}" height="{side:.3f}"/>')
+    return "".join(
+        [
+            f'<svg class="map" role="img" aria-labelledby="{name}-title {name}-desc" viewBox="0 0 {width} {height}" ',
+            f'width="100%" height="{min(MAP_HEIGHT, MAP_CELL * height)}">',
+            f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-desc">{escape(description)}</desc>',
+            *shapes,
             "</svg>",
         ]
     )

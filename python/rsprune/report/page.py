@@ -14,6 +14,7 @@ from rsprune import charts
 from rsprune.io import write_text
 from rsprune.report.gallery import Gallery
 from rsprune.report.html import percent, plural, table
+from rsprune.report.places import places_section
 from rsprune.report.sections import stage_one_section, stage_two_section
 from rsprune.report.statistics import RunStatistics, run_statistics
 from rsprune.runs.folder import RunFolder
@@ -70,6 +71,7 @@ def write_report(folder: RunFolder | str | Path, source: SourceLike | None = Non
         kept_section(counts, gallery),
         stage_one_section(run, counts, gallery),
         stage_two_section(run, counts, gallery),
+        *filter(None, [places_section(run, images)]),
         quarantine_section(run),
         provenance_section(run),
         "</main>\n</body>\n</html>\n",

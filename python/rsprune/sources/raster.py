@@ -47,6 +47,11 @@ LONGEST_CAUSE = 200
 #: Bytes of a file that are read at a time to see whether the system gives them.
 CHUNK = 1 << 24
 
+#: The points of a window whose degrees are taken, as fractions of its width and height: its corners and more between.
+_SIDE = np.linspace(0, 1, 5)
+ALONG_X = np.concatenate([_SIDE, _SIDE, np.zeros(5), np.ones(5)])
+ALONG_Y = np.concatenate([np.zeros(5), np.ones(5), _SIDE, _SIDE])
+
 #: The filters of warnings are those of the process.
 _OPENING = threading.Lock()
 
@@ -120,14 +125,24 @@ class Raster:
         """Return bounds in degrees: west, south, east and north. West lies beyond east across the antimeridian."""
         from rasterio.crs import CRS
         from rasterio.errors import CRSError
-        from rasterio.warp import transform_bounds
+        from rasterio.warp import transform
 
+        if not bounds:
+            return []
+        minx, miny, maxx, maxy = np.array(bounds).T[..., None]
+        xs, ys = minx + (maxx - minx) * ALONG_X, miny + (maxy - miny) * ALONG_Y
         try:
             with _gdal():
-                source, target = CRS.from_string(self.crs), CRS.from_epsg(4326)
-                return [transform_bounds(source, target, *one) for one in bounds]
-        except (CRSError, ValueError, OSError):  # coordinates of no place on earth, or a system without a transform
+                found = transform(CRS.from_string(self.crs), CRS.from_epsg(4326), xs.ravel(), ys.ravel())
+        except (CRSError, ValueError, OSError):  # a system without a way to degrees
             return [None] * len(bounds)
+        longitude, latitude = (np.reshape(values, xs.shape) for values in found)
+        across = np.ptp(longitude, axis=1) > 180
+        longitude[across] %= 360
+        west, east = longitude.min(1), longitude.max(1)
+        east[across] -= 360
+        places = np.column_stack([west, latitude.min(1), east, latitude.max(1)])
+        return [tuple(one) if np.isfinite(one).all() else None for one in places.tolist()]
 
 
 def open_raster(path: str) -> Raster:

@@ -1,0 +1,88 @@
+"""The map of the page: where the images lie, of collections that say it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from rsprune import charts
+from rsprune.report.html import figure, plural
+from rsprune.runs.reader import RunReader
+from rsprune.sources import Source
+
+__all__ = ["places_section"]
+
+#: The columns of metadata with an image's bounds in degrees.
+DEGREES = ("west", "south", "east", "north")
+CELLS = 72  # along the longer side, at most
+
+
+@dataclass(frozen=True)
+class Places:
+    """The middles of images in degrees, float64 (n,), the degrees that they span, and whether each was kept."""
+
+    longitude: NDArray[np.float64]
+    latitude: NDArray[np.float64]
+    span: NDArray[np.float64]
+    kept: NDArray[np.bool_]
+
+
+def places_section(run: RunReader, source: Source | None) -> str:
+    """Render the map of all images, or only of those that were kept if the collection is not at hand; "" for none."""
+    parts = [one for one in _tables(run, source) if len(one.kept)]
+    if not parts:
+        return ""
+    columns = zip(*(vars(one).values() for one in parts), strict=True)
+    places = Places(*map(np.concatenate, columns))
+    middle = np.cos(np.radians(places.latitude.mean()))
+    x, y = places.longitude * max(middle, 0.01), places.latitude
+    # Cells are as large as an image, or, where the map would have too many of these, larger.
+    side = max(float(np.median(places.span)), max(np.ptp(x), np.ptp(y)) / (CELLS - 1), 1e-9)
+    column, row = np.floor((x - x.min()) / side + 0.5), np.floor((y.max() - y) / side + 0.5)
+    cells, of_place = np.unique(np.column_stack([column, row]).astype(np.int64), axis=0, return_inverse=True)
+    total = np.bincount(of_place.ravel(), minlength=len(cells))
+    kept = np.bincount(of_place.ravel()[places.kept], minlength=len(cells))
+    found = [charts.Cell(*map(int, values)) for values in zip(*cells.T, kept, total, strict=True)]
+    corners = f"""{degrees(places.longitude.min(), "EW")} to {degrees(places.longitude.max(), "EW")},
+{degrees(places.latitude.min(), "NS")} to {degrees(places.latitude.max(), "NS")}"""
+    svg = charts.cells("places", "Where the images lie", f"From {corners}.", found)
+    count = int(places.kept.sum())
+    legend = [("kept", "kept")]
+    caption = f"The {plural(count, 'image', 'images')} that were kept, from {corners}."
+    if source is not None:
+        legend.append(("rest", "dropped"))
+        caption = f"""Each square holds the images that lie there; what is filled of it is the share that was kept:
+<strong>{count:,} of {len(places.kept):,}</strong> in all, from {corners}."""
+    return f"<section>\n<h2>Where they lie</h2>\n{figure(svg, caption, legend)}\n</section>"
+
+
+def degrees(value: float, letters: str) -> str:
+    """Write a longitude or a latitude: ``99.19° W``."""
+    value = (value + 180) % 360 - 180 if letters == "EW" else value
+    return f"{abs(value):.2f}° {letters[int(value < 0)]}"
+
+
+def _tables(run: RunReader, source: Source | None) -> Iterator[Places]:
+    if source is None:
+        if set(DEGREES) <= set(run.selected().column_names):
+            table = run.selected(DEGREES)
+            yield _places(table, np.ones(len(table), np.bool_))
+    elif set(DEGREES) <= set(source.metadata_schema.names):
+        for shard in source.shards:
+            table = source.read_metadata(shard, range(source.count(shard)))
+            kept = np.zeros(len(table), np.bool_)
+            if shard.name in run.chosen:
+                kept[run.chosen[shard.name][0]] = True
+            yield _places(table, kept)
+
+
+def _places(table: pa.Table, kept: NDArray[np.bool_]) -> Places:
+    west, south, east, north = (table[name].to_numpy().astype(np.float64) for name in DEGREES)
+    width = np.where(east < west, east - west + 360, east - west)  # across the antimeridian
+    known = np.isfinite(west + south + east + north)
+    latitude = (south + north) / 2
+    return Places((west + width / 2)[known], latitude[known], (north - south)[known], kept[known])
