@@ -471,6 +471,8 @@ def test_archives_of_arrays(tmp_path):
     file.write_bytes(whole[: len(whole) // 2])
     with raises(FormatError, file):
         open_source(f"{file}#x_train")
+    np.savez(file, images=test[..., None], labels=np.array([{}, 1, 2, 3, 4], object))
+    assert {item.label for item in items(file)} == {None}
     np.savez(file, labels=np.arange(3))
     with raises(SourceError, file, "labels"):
         open_source(file)

@@ -24,7 +24,7 @@ PATH = {
     "centroids.py",
 }
 # ... and what every command and every check goes through.
-GROUND_FLOOR = {"errors", "validation", "options", "io", "registry", "cli", "runs", "runners", "sources"}
+GROUND_FLOOR = {"errors", "validation", "options", "io", "registry", "cli", "runs", "runners", "sources", "storage"}
 
 
 @pytest.fixture

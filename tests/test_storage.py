@@ -1,5 +1,6 @@
 """Collections, references and runs at addresses: the same bytes as on the local disk, whatever the network does."""
 
+import gzip
 import io
 import pickle
 import tarfile
@@ -339,3 +340,39 @@ def test_a_connection_that_gives_nothing_is_given_up(fault, serve, monkeypatch):
     data = [storage.read_range(one.uri, 0, one.size, one.etag) for one in found]
     assert [len(one) for one in data] == [one.size for one in found]
     assert len(proxy.requests) > 4
+
+
+def test_tables_and_stacks_in_a_bucket_are_those_on_the_disk(buckets, serve):
+    folder, images = buckets[0] / "tables", [picture(i) for i in range(20)]
+    rows = pa.table({"image": [{"bytes": one, "path": f"{i}.jpg"} for i, one in enumerate(images)], "n": range(20)})
+    (folder / "saved" / "train").mkdir(parents=True)
+    (folder / "saved" / "dataset_dict.json").write_text('{"splits": ["train"]}')
+    (folder / "saved" / "train" / "state.json").write_text('{"_data_files": [{"filename": "data.arrow"}]}')
+    with pa.OSFile(f"{folder}/saved/train/data.arrow", "w") as file, pa.ipc.new_stream(file, rows.schema) as writer:
+        writer.write_table(rows, max_chunksize=6)
+    (folder / "hub" / "data").mkdir(parents=True)
+    for i in range(2):
+        part = rows.slice(10 * i, 10).append_column("noise", [[bytes(1000)] * 10])
+        pq.write_table(part, folder / "hub" / "data" / f"train-{i:05d}-of-00002.parquet", compression="none")
+    np.save(folder / "stack.npy", np.zeros((3, 8, 9, 3), np.uint8))
+    (folder / "packed.tar.gz").write_bytes(gzip.compress((buckets[0] / "pool" / "00.tar").read_bytes()))
+    for place in ("saved", "saved#train", "hub", "hub/data/train-*.parquet", "stack.npy", "packed.tar.gz"):
+        serve(every_third)
+        here, there = open_source(f"{folder}/{place}"), open_source(f"s3://tables/{place}")
+        assert there.fingerprint() == here.fingerprint()
+        assert there.total() == here.total()
+        for shard in here.shards:
+            assert [str(item) for item in there.read(shard)] == [str(item) for item in here.read(shard)]
+            assert there.read_metadata(shard, [0, 2]) == here.read_metadata(shard, [0, 2])
+
+
+def test_of_a_parquet_file_that_is_counted_the_end_alone_is_fetched(buckets, serve, monkeypatch):
+    folder = buckets[0] / "counted"
+    folder.mkdir()
+    rows = pa.table({"image": [picture(i) + bytes(50_000) for i in range(20)]})
+    pq.write_table(rows, folder / "x.parquet", compression="none", use_dictionary=False)
+    serve()
+    monkeypatch.delattr("rsprune.sources.filesystem.fetch")
+    source = open_source("s3://counted/x.parquet")
+    assert source.total() == 20
+    assert source.metadata_schema.names == []

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from typing_extensions import Self
 
 from rsprune.errors import SourceError
-from rsprune.sources.filesystem import local_path
+from rsprune.sources.filesystem import Ranges, local_path
 from rsprune.sources.table import BATCH_BYTES, BATCH_ROWS, TableSource
+from rsprune.storage import is_remote
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,6 +24,8 @@ __all__ = ["ParquetSource"]
 SPLIT = re.compile(r"/(train|validation|valid|val|dev|test)(?=[-/.][^/]*\.parquet$)")
 #: What is read of a column at a time.
 BUFFER_BYTES = 1 << 20
+#: What is read at first of the end of a remote file, which says how long its footer is.
+FOOTER_BYTES = 1 << 16
 
 
 class ParquetSource(TableSource):
@@ -60,12 +63,12 @@ class ParquetSource(TableSource):
 
     def read_schema(self, path: str) -> pa.Schema:
         """Read the columns of a file."""
-        with _opened(path) as file:
+        with _opened(path, footer=True) as file:
             return file.schema_arrow
 
     def count_rows(self, path: str) -> int:
         """Count the rows of a file."""
-        with _opened(path) as file:
+        with _opened(path, footer=True) as file:
             return int(file.metadata.num_rows)
 
     def batches(self, path: str, columns: Sequence[str], rows: Sequence[int]) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -91,10 +94,21 @@ class ParquetSource(TableSource):
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[pq.ParquetFile]:
+def _opened(path: str, *, footer: bool = False) -> Iterator[pq.ParquetFile]:
+    """Open a file, or its ``footer`` alone, for which a remote one is not fetched."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if footer and is_remote(path):
+        remote = Ranges(path)
+        size = int(remote.length)
+        tail = remote.read_at(FOOTER_BYTES, max(0, size - FOOTER_BYTES))
+        length = int.from_bytes(tail[-8:-4], "little") + 8
+        if len(tail) < length <= size:
+            tail = remote.read_at(length, size - length)
+        with pq.ParquetFile(pa.BufferReader(tail)) as opened:
+            yield opened
+        return
     # A file of Arrow's own: one of Python's is let go of in Arrow's threads, which abort the process when it is ending.
     with pa.OSFile(local_path(path)) as file, pq.ParquetFile(file, buffer_size=BUFFER_BYTES) as opened:
         yield opened

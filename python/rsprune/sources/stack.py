@@ -7,7 +7,7 @@ import os
 import struct
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -199,8 +199,12 @@ def _read_labels(path: str, stack: _Stack) -> list[str] | None:
     with _damage(path), load_array(path) as archive:
         others = [name.replace(old, new) for old, new in RENAMED if old in name]
         for other in [*others, *LABELS]:
-            if other != name and other in archive.files and (values := archive[other]).size == stack.shape[0]:
-                return [value.decode() if isinstance(value, bytes) else str(value) for value in values.ravel().tolist()]
+            if other == name or other not in archive.files:
+                continue
+            with suppress(ValueError):  # Python objects are not unpickled
+                values = archive[other]
+                if values.size == stack.shape[0]:
+                    return [one.decode() if isinstance(one, bytes) else str(one) for one in values.ravel().tolist()]
     return None
 
 

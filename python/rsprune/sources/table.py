@@ -116,7 +116,7 @@ class TableSource(ContainerSource):
         if shard.name not in self._counts:
             path = self._paths[shard.name]
             with self._damage(path):
-                check_regular(path)
+                _check_local(path)
                 self._check_columns(path)
                 self._counts[shard.name] = self.count_rows(path)
         return self._counts[shard.name]
@@ -154,7 +154,7 @@ class TableSource(ContainerSource):
 
         path = next(iter(self._paths.values()))
         with self._damage(path):
-            check_regular(path)
+            _check_local(path)
             schema = self.read_schema(path)
         features = _features(schema)
         image = self._image_column(path, schema, features)
@@ -284,6 +284,11 @@ class TableSource(ContainerSource):
                 raise
             message = f"{path} is cut short or damaged, or no {self.kind} file: {error}"
             raise FormatError(message) from error
+
+
+def _check_local(path: str) -> None:
+    if not is_remote(path):
+        check_regular(path)
 
 
 def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
