@@ -29,35 +29,24 @@ __all__ = ["CompareOptions", "Comparison", "Entry", "compare", "parse"]
 
 COLUMNS = (
     Column("rows", "rows", 0),
-    Column("coverage", "coverage", 3),
+    Column("coverage", "coverage", 3, better="higher: like the pool"),
     Column("density", "density", 2),
     Column("mmd", "MMD 1e3", 2, 1e3),
     Column("frechet", "FD", 4),
     Column("mean_nn_distance", "mean NN distance", 3),
     Column("covering_radius", "covering radius", 3),
-    Column("target_coverage", "target coverage", 3),
+    Column("target_coverage", "target coverage", 3, better="higher"),
     Column("target_density", "target density", 2),
     Column("target_mmd", "target MMD 1e3", 2, 1e3),
-    Column("target_frechet", "target FD", 4),
+    Column("target_frechet", "target FD", 4, better="lower"),
     Column("knn_radius", "k-NN radius", 3),
-    Column("vendi", "Vendi", 1),
-    Column("balance", "balance", 3),
-    Column("duplicates", "duplicates", 3),
-    Column("class_balance", "class balance", 3),
+    Column("vendi", "Vendi", 1, better="higher: more varied"),
+    Column("balance", "balance", 3, better="higher"),
+    Column("duplicates", "duplicates", 3, better="lower"),
+    Column("class_balance", "class balance", 3, better="higher"),
     Column("class_coverage", "class coverage", 3),
-    Column("low_entropy", "low entropy", 3),
+    Column("low_entropy", "low entropy", 3, better="lower"),
     Column("seconds", "seconds", 2),
-)
-
-PANELS = (
-    ("coverage", "higher: like the pool"),
-    ("target_coverage", "higher"),
-    ("target_frechet", "lower"),
-    ("vendi", "higher: more varied"),
-    ("balance", "higher"),
-    ("duplicates", "lower"),
-    ("class_balance", "higher"),
-    ("low_entropy", "lower"),
 )
 
 
@@ -102,16 +91,20 @@ class Comparison:
         keeps = list(dict.fromkeys(one.keep for one in self.entries))
         found = {(one.strategy, one.keep): one.metrics for one in self.entries}
         panels = [
-            Panel(column.head, better, [[found.get((name, keep), {}).get(measure) for name in names] for keep in keeps])
-            for measure, better in PANELS
-            for column in COLUMNS
-            if column.name == measure and any(one.metrics.get(measure) is not None for one in self.entries)
+            Panel(
+                one.head, one.better, [[found.get((name, keep), {}).get(one.name) for name in names] for keep in keeps]
+            )
+            for one in self._used_columns()
+            if one.better is not None
         ]
         return dots(self.head[0], names, [f"keep {keep:g}" for keep in keeps], panels)
 
+    def _used_columns(self) -> list[Column]:
+        return [one for one in COLUMNS if any(entry.metrics.get(one.name) is not None for entry in self.entries)]
+
     def _tables(self, table: Any) -> list[str]:
         lines: list[str] = []
-        used = [c for c in COLUMNS if any(one.metrics.get(c.name) is not None for one in self.entries)]
+        used = self._used_columns()
         for keep in dict.fromkeys(one.keep for one in self.entries):
             mine = [one for one in self.entries if one.keep == keep]
             lines += [

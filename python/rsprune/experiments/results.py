@@ -11,28 +11,26 @@ from rsprune.charts import Line, Panel, dots, lines
 from rsprune.experiments.tables import Column, Mean, csv_table, markdown_table, text_table, write_results
 from rsprune.experiments.tables_and_figures import Arm, Grid
 
-__all__ = ["COLUMNS", "PANELS", "Experiment"]
+__all__ = ["COLUMNS", "Experiment"]
 
 COLUMNS = (
     Column("rows", "images", 0),
-    Column("target_frechet", "target FD", 4),
+    Column("target_frechet", "target FD", 4, better="lower"),
     Column("target_change", "change", 4),
-    Column("target_kernel", "target KD 1e3", 3, 1e3),
+    Column("target_kernel", "target KD 1e3", 3, 1e3, better="lower"),
     Column("target_precision", "target precision", 3),
     Column("target_recall", "target recall", 3),
-    Column("target_coverage", "target coverage", 3),
-    Column("pool_frechet", "pool FD", 4),
-    Column("pool_kernel", "pool KD 1e3", 3, 1e3),
+    Column("target_coverage", "target coverage", 3, better="higher"),
+    Column("pool_frechet", "pool FD", 4, better="lower"),
+    Column("pool_kernel", "pool KD 1e3", 3, 1e3, better="lower"),
     Column("pool_precision", "pool precision", 3),
     Column("pool_recall", "pool recall", 3),
-    Column("pool_coverage", "pool coverage", 3),
+    Column("pool_coverage", "pool coverage", 3, better="higher"),
     Column("loss", "loss", 4),
     Column("seconds", "seconds to choose", 2),
     Column("paper", "paper's FID", 2),
 )
-PANELS = ("target_frechet", "target_kernel", "target_coverage", "pool_frechet", "pool_kernel", "pool_coverage")
 PLOTS = ("target_frechet", "target_kernel", "pool_frechet", "pool_kernel")
-BETTER = {"frechet": "lower", "kernel": "lower", "coverage": "higher"}
 
 
 @dataclass(frozen=True)
@@ -115,18 +113,20 @@ class Experiment:
         title = f"{self.name}: {self.grid.title}"
         heads = {column.name: column.head for column in COLUMNS}
         if self.grid.axis is not None:
-            found = dict(self.summary())
-            swept = [(arm.at, found[arm.name]) for arm in self.arms if arm.at is not None and arm.name in found]
+            means = dict(self.summary())
+            swept = [(arm.at, means[arm.name]) for arm in self.arms if arm.at is not None and arm.name in means]
             return lines(title, [self._line(name, heads[name], swept) for name in PLOTS if swept])
         names = [arm.name for arm in self.arms]
         seeds = sorted({seed for trials in self.trials.values() for seed in trials})
+        found = self.trials
         panels = [
             Panel(
-                heads[measure],
-                BETTER[measure.partition("_")[2]],
-                [[self.trials.get(name, {}).get(seed, {}).get(measure) for name in names] for seed in seeds],
+                one.head,
+                one.better,
+                [[found.get(arm, {}).get(seed, {}).get(one.name) for arm in names] for seed in seeds],
             )
-            for measure in PANELS
+            for one in COLUMNS
+            if one.better is not None
         ]
         return dots(title, names, [f"seed {seed}" for seed in seeds], panels)
 

@@ -33,12 +33,13 @@ class Mean:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: its metric, its head, its number of decimals, and the factor of the values shown."""
+    """A column of a table, and perhaps a panel of its figure."""
 
-    name: str
+    name: str  # of the metric
     head: str
-    digits: int
-    scale: float = 1.0
+    digits: int  # decimals
+    scale: float = 1.0  # factor of the values shown
+    better: str | None = None  # which values are better, in words; None for a metric without a panel
 
     def show(self, value: Any) -> str:
         """Format a value."""
