@@ -23,7 +23,7 @@ def apportion(
     offsets: ArrayLike | None = None,
     priority: ArrayLike | None = None,
 ) -> NDArray[np.int64]:
-    """Share ``total`` out in proportion to ``weights``, as far as everybody's bounds allow.
+    """Share ``total`` out in proportion to ``weights``, as far as everybody's bounds allow: int64 (K,).
 
     Party i gets ``clip(offset_i + level * weight_i, lower_i, upper_i)`` for the one level at which the sum is
     ``total`` (water-filling), rounded down. What rounding leaves goes, one each, to the largest remainders (Hamilton's
@@ -32,7 +32,8 @@ def apportion(
     Parameters
     ----------
     total
-        Units to share out: between the sums of ``lower`` and of ``upper`` over the parties of a weight above 0.
+        Units to share out: between the sums of ``lower`` and of ``upper`` over the parties of a weight above 0. Bounds
+        or weights that contradict each other or cannot add up to it are an ``ArgumentError``.
     weights
         Integers, floats or Fractions (K,) of at least 0, or one for all.
     lower, upper
@@ -41,16 +42,6 @@ def apportion(
         Floats (K,): shares at level 0, which may be negative. None for 0.
     priority
         uint64 (K,): ties go to the larger priority instead of the larger ``upper``, then to the first.
-
-    Returns
-    -------
-    numpy.ndarray
-        int64 (K,), of sum ``total``.
-
-    Raises
-    ------
-    ArgumentError
-        Bounds or weights contradict each other or cannot add up to ``total``.
     """
     most = np.ascontiguousarray(upper, np.int64)
     least = np.ascontiguousarray(np.broadcast_to(np.asarray(lower, np.int64), most.shape))

@@ -98,15 +98,7 @@ class ArgumentError(RspruneError, ValueError):
 
 
 class MissingInputError(ArgumentError):
-    """A selection method that lacks an input; the message names both.
-
-    Parameters
-    ----------
-    method
-        The name of the method.
-    name
-        The input: a key of :attr:`WHAT`.
-    """
+    """A selection method that lacks an input, a key of :attr:`WHAT`; the message names both."""
 
     # What each input of a method is, in words.
     WHAT: ClassVar[dict[str, str]] = {
@@ -191,14 +183,9 @@ class UnreadShardError(RspruneError, OSError):
 
 
 class UnknownKeyError(RspruneError, KeyError):
-    """Keys that no image of the run has.
+    """Keys that no image of the run has: ``keys``.
 
-    Attributes
-    ----------
-    keys
-        The unknown keys.
-    explanations
-        A :class:`rsprune.report.Explanation` of each of the other keys that were asked for, in their order.
+    ``explanations`` has a :class:`rsprune.report.Explanation` of each of the other keys that were asked for, in order.
     """
 
     def __init__(self, message: str, keys: Sequence[str] = (), explanations: Sequence[Any] = ()) -> None:
@@ -326,21 +313,12 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def failure(kind: str, message: str, name: str) -> Exception:
-    """Return the exception for an image that the core reports as failed.
+    """Return the exception, to be raised, for an image that the core reports as failed.
 
-    Parameters
-    ----------
-    kind, message
-        Of the core's list of failures, or of the quarantine table: the ``kind`` of a subclass of :class:`ImageError`,
-        one of :attr:`NotRegularFileError.KINDS`, or ``"not_found"``, ``"permission"``, ``"is_directory"`` or ``"io"``
-        of a file that could not be read.
-    name
-        The image: its path or its place in the input.
-
-    Returns
-    -------
-    Exception
-        A subclass of :class:`ImageError` or of :class:`OSError`, to be raised.
+    ``kind`` and ``message`` are of the core's list of failures, or of the quarantine table: the ``kind`` of a subclass
+    of :class:`ImageError`, one of :attr:`NotRegularFileError.KINDS`, or ``"not_found"``, ``"permission"``,
+    ``"is_directory"`` or ``"io"`` of a file that could not be read, which make an :class:`OSError`. ``name`` is the
+    image: its path or its place in the input.
     """
     if kind in _IMAGE_ERRORS:
         return _IMAGE_ERRORS[kind](f"{name}: {message}")

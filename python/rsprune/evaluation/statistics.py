@@ -24,10 +24,8 @@ __all__ = ["Statistics", "frechet_distance"]
 class Statistics:
     """Mean and covariance of N features of D dimensions, in float64.
 
-    Raises
-    ------
-    EmptyInputError, ShapeError
-        Fewer than two rows have no covariance; mean and covariance do not fit together.
+    Fewer than two rows have no covariance, which is an :class:`EmptyInputError`; mean and covariance that do not fit
+    together are a :class:`ShapeError`.
     """
 
     n: int  # number of rows, at least 2

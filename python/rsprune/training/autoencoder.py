@@ -239,16 +239,11 @@ def load_tiny(build: Any, path: Path) -> nn.Sequential:
 
 
 def load_autoencoder(spec: str | Path, channels: int = 3) -> Autoencoder:
-    """Load an autoencoder in float32, in evaluation mode.
+    """Load an autoencoder for images of some channels in float32, in evaluation mode.
 
-    Parameters
-    ----------
-    spec : str or path
-        ``"identity"`` for the pixels themselves; a folder of diffusers' ``AutoencoderKL`` or ``AutoencoderTiny`` (or of
-        a pipeline that has one in ``vae/``, or of `rsprune autoencoder`), also with the old names of its attention; a
-        folder with ``*_encoder.pth`` and ``*_decoder.pth`` of the TAESD family.
-    channels : int
-        Channels of the images.
+    ``spec`` is ``"identity"`` for the pixels themselves; a folder of diffusers' ``AutoencoderKL`` or
+    ``AutoencoderTiny`` (or of a pipeline that has one in ``vae/``, or of `rsprune autoencoder`), also with the old
+    names of its attention; or a folder with ``*_encoder.pth`` and ``*_decoder.pth`` of the TAESD family.
 
     Raises
     ------

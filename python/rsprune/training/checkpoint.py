@@ -195,12 +195,8 @@ def load_dit(path: str | Path, which: Which = "ema") -> DiT:
     """Load a network from a published checkpoint or one of `rsprune train`, in float32 and evaluation mode.
 
     ``which`` is ``"ema"`` for the averaged weights, which sample better, or ``"model"`` for the last ones. It is
-    ignored for a file of the tensors alone.
-
-    Raises
-    ------
-    WeightsError
-        The file is no such checkpoint. The message lists the first names or shapes that differ.
+    ignored for a file of the tensors alone. Another file is a :class:`WeightsError`, which lists the first names or
+    shapes that differ.
     """
     path = Path(path)
     content = read_checkpoint(path)

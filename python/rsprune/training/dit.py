@@ -182,29 +182,15 @@ class FinalLayer(nn.Module):
 class DiT(nn.Module):
     """A diffusion transformer that predicts the noise, and where the variances lie between their bounds.
 
-    Parameters
-    ----------
-    input_size, patch_size : int
-        Height and width of the input, in latent or image pixels; side of a patch.
-    in_channels : int
-        Channels of the noisy input.
-    hidden_size, depth, num_heads, mlp_ratio
-        Width of the tokens, number of blocks, attention heads per block, hidden width of a block's MLP relative to
-        ``hidden_size``.
-    class_dropout_prob : float
-        If positive, the label table has an additional row for "no class", :attr:`null_label`, with which the data
-        loader replaces labels at this rate. The network itself drops nothing.
-    num_classes : int, optional
-        Number of classes. If None, the network is unconditional: it sees the time step only, without a label table.
-    learn_sigma : bool
-        Whether the output has a second half of channels, for the variances.
-    cond_channels : int
-        Channels of an image that conditions the output, concatenated to the noisy input. Their weights start at zero.
+    The noisy input has ``in_channels`` and ``input_size`` pixels a side, of a latent or an image, and is cut into
+    patches of ``patch_size``. Tokens of width ``hidden_size`` pass ``depth`` blocks of ``num_heads`` attention heads,
+    whose MLPs are ``mlp_ratio`` times as wide. Sizes that do not divide as they must are an :class:`ArgumentError`.
 
-    Raises
-    ------
-    ArgumentError
-        Sizes that do not divide as they must.
+    With ``num_classes`` None the network sees the time step only, without a label table. Otherwise, if
+    ``class_dropout_prob`` is positive, the table has an additional row for "no class", :attr:`null_label`, with which
+    the data loader replaces labels at this rate; the network itself drops nothing. With ``learn_sigma`` the output has
+    a second half of channels, for the variances. ``cond_channels`` are those of an image that conditions the output,
+    concatenated to the noisy input; their weights start at zero.
     """
 
     def __init__(

@@ -28,10 +28,7 @@ __all__ = ["export_pipeline", "to_diffusers"]
 def to_diffusers(model: DiT) -> DiTTransformer:
     """Convert a network to diffusers' class, with the same output to the bit in float32.
 
-    Raises
-    ------
-    ArgumentError
-        The network has channels for a condition, which that class does not support.
+    One with channels for a condition, which that class does not support, is an :class:`ArgumentError`.
     """
     config = model.config
     if model.cond_channels:
