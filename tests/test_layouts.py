@@ -7,6 +7,8 @@ import lzma
 import shutil
 import subprocess
 import sys
+from datetime import datetime, timezone
+from decimal import Decimal
 from pathlib import Path
 
 import datasets
@@ -16,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 from PIL import Image
+from pyarrow import feather
 
 from failures import raises
 from rsprune.errors import ArgumentError, DtypeError, EmptyInputError, FormatError, ShapeError, SourceError
@@ -392,6 +395,51 @@ def test_tables_without_images_or_with_several(tmp_path):
                 open_source(spec).total()
         else:
             assert open_source(spec).total() == 2  # a column of paths, whatever they are
+
+
+@pytest.mark.parametrize("form", ["stream", "lz4", "feather", "parquet"])
+def test_columns_of_every_type_end_in_the_manifest(form, images, tmp_path):
+    cells = [{"bytes": picture(i), "path": f"{i}.jpg"} for i in range(COUNT)]
+    moment = datetime(2020, 1, 1, tzinfo=timezone.utc)
+    others = {
+        "moment": (pa.timestamp("us", "UTC"), moment),
+        "price": (pa.decimal128(4, 2), Decimal("1.50")),
+        "bounds": (pa.list_(pa.float64()), [1.0, 2.0]),
+        "sensor": (pa.struct([("name", pa.string()), ("bands", pa.int8())]), {"name": "S2", "bands": 13}),
+        "season": (pa.dictionary(pa.int32(), pa.string()), "dry"),
+        "view": (pa.string_view(), "near"),
+        "large": (pa.large_string(), "far"),
+        "half": (pa.float16(), 0.5),
+        "nothing": (pa.null(), None),
+        "clear": (pa.bool_(), True),
+    }
+    table = pa.table({"image": cells, **{name: pa.array([v] * COUNT, t) for name, (t, v) in others.items()}})
+    mask = pa.array([b"no image"] * COUNT)
+    names = [*table.column_names, "mask", "twice", "twice"]
+    table = pa.Table.from_arrays([*table.columns, mask, mask, mask], names=names)
+    place = tmp_path / f"x.{'parquet' if form == 'parquet' else 'arrow'}"
+    if form == "parquet":
+        pq.write_table(table, place)
+    elif form == "feather":
+        feather.write_feather(table, place, compression="zstd", chunksize=7)
+    else:
+        options = pa.ipc.IpcWriteOptions(compression="lz4" if form == "lz4" else None)
+        with pa.OSFile(str(place), "w") as file, pa.ipc.new_stream(file, table.schema, options=options) as writer:
+            writer.write_table(table, max_chunksize=7)
+    run = small_prune(place, images / "reference.tar", tmp_path / "run")
+    assert [Path(key).stem for key in run.keys][:1]
+    assert run.metadata.to_pylist() == [{name: value for name, (_, value) in others.items()}] * len(run.keys)
+
+
+def test_encoded_images_in_a_dictionary_and_dots_in_names(tmp_path):
+    files = [picture(i % 3) for i in range(9)]
+    table = pa.table({"the.image": pa.array(files).dictionary_encode(), "of.what": ["x"] * 9})
+    (source,) = (open_source(save_arrow(tmp_path / "saved", table)),)
+    assert [item.data for item in source.read(source.shards[0])] == files
+    pq.write_table(table, tmp_path / "x.parquet")
+    source = open_source(tmp_path / "x.parquet")
+    assert [item.data for item in source.read(source.shards[0])] == files
+    assert source.read_metadata(source.shards[0], [1]).to_pylist() == [{"of.what": "x"}]
 
 
 def test_splits_are_read_one_at_a_time(images, tmp_path):

@@ -139,9 +139,10 @@ class TableSource(ContainerSource):
                 for first, batch in self.batches(path, there, rows):
                     start, end = (bisect_left(rows, row) for row in (first, first + batch.num_rows))
                     inside = pa.array([row - first for row in rows[start:end]], pa.int64())
-                    table = pa.Table.from_batches([batch]).take(inside)
                     columns = [
-                        table[field.name].cast(field.type) if field.name in there else pa.nulls(len(table), field.type)
+                        batch.column(field.name).cast(field.type).take(inside)
+                        if field.name in there
+                        else pa.nulls(len(inside), field.type)
                         for field in schema
                     ]
                     parts.append(pa.Table.from_arrays(columns, schema=schema))
@@ -156,6 +157,9 @@ class TableSource(ContainerSource):
         with self._damage(path):
             _check_local(path)
             schema = self.read_schema(path)
+        # Which of several columns of one name is meant cannot be said.
+        once = [field for field in schema if schema.names.count(field.name) == 1]
+        schema = pa.schema(once, schema.metadata)
         features = _features(schema)
         image = self._image_column(path, schema, features)
         metadata = [
@@ -308,19 +312,21 @@ def _plain(type: pa.DataType) -> pa.DataType:
         return _plain(type.storage_type)
     if pa.types.is_dictionary(type):
         return _plain(type.value_type)
-    return pa.string() if _is_text(type) else type
+    if pa.types.is_large_string(type) or pa.types.is_string_view(type):
+        return pa.string()
+    return pa.binary() if pa.types.is_large_binary(type) or pa.types.is_binary_view(type) else type
 
 
 def _is_text(type: pa.DataType) -> bool:
     import pyarrow as pa
 
-    return bool(pa.types.is_string(type) or pa.types.is_large_string(type) or pa.types.is_string_view(type))
+    return bool(pa.types.is_string(_plain(type)))
 
 
 def _is_bytes(type: pa.DataType) -> bool:
     import pyarrow as pa
 
-    return bool(pa.types.is_binary(type) or pa.types.is_large_binary(type) or pa.types.is_binary_view(type))
+    return bool(pa.types.is_binary(_plain(type)))
 
 
 def _may_be_images(type: pa.DataType) -> bool:
