@@ -31,6 +31,7 @@ __all__ = [
     "raise_mismatch",
     "read_config",
     "read_state",
+    "read_tower",
     "state_dict_mismatches",
     "weights_files",
     "weights_folder",
@@ -303,6 +304,11 @@ def image_tower(state: dict[str, Tensor], path: Path) -> Tower:
     unexpected = [key for key in outside if not re.match(NOT_THE_IMAGE[layout], key)]
     raise_mismatch(path, [_count_keys("unexpected", unexpected)] if unexpected else [])
     return Tower(layout, inside)
+
+
+def read_tower(*paths: Path) -> Tower:
+    """Read the image tower of a checkpoint, which may be in shards."""
+    return image_tower(read_state(*paths), paths[0])
 
 
 def detect_layout(state: Mapping[str, Tensor]) -> tuple[Layout, str]:

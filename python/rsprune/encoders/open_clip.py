@@ -13,15 +13,7 @@ import torch
 from torch import nn
 
 from rsprune.encoders.base import DeviceOptions
-from rsprune.encoders.checkpoints import (
-    fetch,
-    image_tower,
-    load_into,
-    read_config,
-    read_state,
-    weights_files,
-    weights_provenance,
-)
+from rsprune.encoders.checkpoints import fetch, load_into, read_config, read_tower, weights_files, weights_provenance
 from rsprune.encoders.preprocess import Interpolation, Mode, Preprocessing
 from rsprune.encoders.registry import ZOO
 from rsprune.encoders.torch_encoder import TorchEncoder
@@ -59,7 +51,7 @@ def build(name: str, weights: Path | None, options: DeviceOptions) -> TorchEncod
     model = _tower(architecture)
     settings: dict[str, Any] = dict(model.preprocess_cfg)
     settings |= {key: tag[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in tag}
-    layout, state = image_tower(read_state(*paths), paths[0])
+    layout, state = read_tower(*paths)
     if layout == "trunk":
         state = {f"trunk.{key}": value for key, value in state.items()}
     visual = load_into(lambda: _tower(architecture), state, paths[0])

@@ -17,15 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from rsprune.encoders.base import DeviceOptions
-from rsprune.encoders.checkpoints import (
-    fetch,
-    image_tower,
-    load_into,
-    read_config,
-    read_state,
-    weights_files,
-    weights_provenance,
-)
+from rsprune.encoders.checkpoints import fetch, load_into, read_config, read_tower, weights_files, weights_provenance
 from rsprune.encoders.preprocess import Preprocessing
 from rsprune.encoders.registry import ZOO
 from rsprune.encoders.remap import Rename, layer, remap_state_dict
@@ -133,7 +125,7 @@ def check_config(folder: Path, shape: SiglipShape) -> None:
 
 def load_tower(shape: SiglipShape, *paths: Path) -> VisionTransformer:
     """Load the image tower of any of the layouts it is found in."""
-    layout, state = image_tower(read_state(*paths), paths[0])
+    layout, state = read_tower(*paths)
     if layout == "transformers":
         state = to_timm(shape, state, paths[0])
     return load_into(shape.build, state, paths[0])

@@ -18,15 +18,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from rsprune.encoders.base import DeviceOptions
-from rsprune.encoders.checkpoints import (
-    fetch,
-    image_tower,
-    load_into,
-    read_config,
-    read_state,
-    weights_files,
-    weights_provenance,
-)
+from rsprune.encoders.checkpoints import fetch, load_into, read_config, read_tower, weights_files, weights_provenance
 from rsprune.encoders.processors import preprocessing
 from rsprune.encoders.remap import Rename, clip_blocks, layer, remap_state_dict
 from rsprune.encoders.siglip import SiglipShape, load_tower
@@ -143,7 +135,7 @@ def clip(config: Mapping[str, Any], paths: list[Path], size: int) -> tuple[nn.Mo
             norm_layer=partial(nn.LayerNorm, eps=vision.get("layer_norm_eps", 1e-5)),
         )
 
-    state = read_tower(paths, clip_renames(depth))
+    state = renamed_tower(paths, clip_renames(depth))
     state["proj"] = state["proj"].T.contiguous()
     return load_into(tower, state, paths[0]), dim
 
@@ -204,7 +196,7 @@ def dinov2(config: Mapping[str, Any], paths: list[Path], size: int) -> tuple[nn.
             **({"mlp_layer": timm.layers.SwiGLUPacked, "act_layer": nn.SiLU} if gated else {}),
         )
 
-    state = read_tower(paths, dinov2_renames(depth, gated), dropped=("embeddings.mask_token",))
+    state = renamed_tower(paths, dinov2_renames(depth, gated), dropped=("embeddings.mask_token",))
     grid = [size // patch] * 2
     state["pos_embed"] = timm.layers.resample_abs_pos_embed(state["pos_embed"].float(), grid, antialias=False)
     return load_into(network, state, paths[0]), width
@@ -217,9 +209,9 @@ MODELS: dict[str, Callable[[Mapping[str, Any], list[Path], int], tuple[nn.Module
 }
 
 
-def read_tower(paths: list[Path], table: Iterable[Rename], dropped: tuple[str, ...] = ()) -> dict[str, Tensor]:
+def renamed_tower(paths: list[Path], table: Iterable[Rename], dropped: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """Read a checkpoint, and rename its image tower's tensors; see :func:`remap_state_dict`."""
-    state = image_tower(read_state(*paths), paths[0]).state
+    state = read_tower(*paths).state
     return remap_state_dict({key: value for key, value in state.items() if key not in dropped}, table, paths[0])
 
 
