@@ -17,11 +17,6 @@ Fill = Literal["global", "waterfill", "zscore", "none"]
 Within = Literal["nearest", "far", "random", "mid"]
 
 
-def _read_quotas(text: str) -> Any:
-    """Parse ``even``, or a JSON object of groups and their rows or fractions."""
-    return json.loads(text) if text.startswith("{") else text
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class AssignedSelectOptions(Options):
     """Options of :func:`select_assigned`."""
@@ -56,7 +51,7 @@ class AssignedSelectOptions(Options):
         "even: alike, as far as the rows of each group reach. Or a mapping of groups to rows (ints) or fractions of "
         "the budget (floats); the groups that it leaves out share the rest in proportion. Ties go to the larger group, "
         "then to the first by name. No group gets less than is preselected of it.",
-        parser=_read_quotas,
+        parser=lambda text: json.loads(text) if text.startswith("{") else text,
         metavar="even|JSON",
     )
     exclude: Any = option(

@@ -125,7 +125,8 @@ class Selection:
 
     def summary(self) -> str:
         """Say in a few lines of text what was selected."""
-        pool, selected = self.counts["pool"], self._selected()
+        pool = self.counts["pool"]
+        selected = self.counts["quota"] + self.counts["fill"] + self.counts["preselected"]
         lines = [
             self._headline(),
             f"clusters: {self.k}, of which {np.count_nonzero(pool == 0)} empty and "
@@ -173,10 +174,6 @@ class Selection:
         text += f", {by['preselected']} preselected" if by["preselected"] else ""
         text += f", {len(self.invalid)} invalid" if len(self.invalid) else ""
         return text + (f", budget {self.budget}" if self.budget != len(self) else "")
-
-    def _selected(self) -> NDArray[np.int64]:
-        selected: NDArray[np.int64] = self.counts["quota"] + self.counts["fill"] + self.counts["preselected"]
-        return selected
 
 
 @keywords(SelectOptions)

@@ -104,8 +104,9 @@ class Pool:
             read["embeds"] = as_rows(given["embeds"])
             lengths["embeds"] = read["embeds"].shape[0]
         if "centroids" in given:
-            centroids = given["centroids"]
-            read["centroids"] = centroids if isinstance(centroids, Centroids) else _read_centroids(centroids, lengths)
+            read["centroids"] = given["centroids"]
+            if not isinstance(read["centroids"], Centroids):
+                read["centroids"] = Centroids(as_core(given["centroids"], rows=lengths.get("embeds")).vectors())
         if "assignment" in given:
             labels, similarity = given["assignment"]
             read["assignment"] = read_assignment(labels, similarity, read["centroids"].k)
@@ -370,10 +371,6 @@ def strategy(
             message = f"{name!r} is no input of a strategy; expected some of {', '.join(INPUTS)}"
             raise ArgumentError(message)
     return lambda run: Strategy(run, tuple(needs), tuple(uses), budget, quotas)
-
-
-def _read_centroids(centroids: Any, lengths: Mapping[str, int]) -> Centroids:
-    return Centroids(as_core(centroids, rows=lengths.get("embeds")).vectors())
 
 
 def _read_sets(reference: Any, pool: Embeddings | None) -> dict[str, Embeddings]:
