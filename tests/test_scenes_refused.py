@@ -10,7 +10,7 @@ import pytest
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 
-from failures import raises
+from failures import raises, warns
 from rsprune.errors import (
     ArgumentError,
     BandsError,
@@ -21,7 +21,7 @@ from rsprune.errors import (
     SourceError,
 )
 from rsprune.runs.stages import embed_run, entropy_run
-from rsprune.sources import open_source
+from rsprune.sources import SkippedFilesWarning, open_source
 from small_runs import Colours
 
 NORTH_UP = rasterio.Affine(10, 0, 500_000, 0, -10, 5_400_000)
@@ -142,6 +142,19 @@ def test_a_file_that_goes_away_is_no_damage(tmp_path):
     assert len(list(source.read(source.shards[0]))) == 6
 
 
+def test_damaged_scenes_are_named_together_or_left_out(tmp_path):
+    for name in "abc":
+        scene(tmp_path / f"{name}.tif", noise(), nodata=255)
+    for name in "ac":
+        (tmp_path / f"{name}.tif").write_bytes(b"II*\0 and no more")
+    for call in (entropy_run, lambda spec, **options: embed_run(spec, encoder=Colours(), **options)):
+        with raises(FormatError, tmp_path / "a.tif", tmp_path / "c.tif", "2 of 3", "--on-damaged-shard"):
+            call(f"{tmp_path}/*.tif", out=tmp_path / "run", tile=16)
+    with warns(SkippedFilesWarning, tmp_path / "a.tif"):
+        entropy_run(f"{tmp_path}/*.tif", out=tmp_path / "run", tile=16, on_damaged_shard="skip", progress=False)
+    assert pq.read_table(tmp_path / "run/quarantine.parquet")["shard"].to_pylist() == ["a", "c"]
+
+
 def virtual(path, content):
     bands = f'<VRTRasterBand dataType="Byte" band="1"><SimpleSource>{content}</SimpleSource></VRTRasterBand>'
     place = "<SRS>EPSG:32632</SRS><GeoTransform>500000, 10, 0, 5400000, 0, -10</GeoTransform>"
@@ -229,7 +242,7 @@ def test_rasterio_that_is_not_installed_is_named(tmp_path, monkeypatch):
 
 PEAK = """if True:
     import resource, sys, numpy as np
-    from rsprune.sources import open_source
+    from rsprune.sources import SkippedFilesWarning, open_source
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     source = open_source(sys.argv[1])
     (shard,) = source.shards

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -145,6 +146,8 @@ class Source(ABC):
     #: The options that the collection was opened with, by name: those that were given.
     options: Mapping[str, Any] = {}
 
+    _said = False  # what is passed over
+
     @classmethod
     def matches(cls, spec: str | Sequence[Any]) -> bool:
         """Return whether :meth:`open` is for ``spec``. It need not be there, and is not read for the answer."""
@@ -268,6 +271,11 @@ class Source(ABC):
             If shards are damaged; it names all of them.
         EmptyInputError
             If there are none.
+
+        Warns
+        -----
+        SkippedFilesWarning
+            If some are passed over, the first time.
         """
         total, damaged = 0, {}
         for shard in self.shards:
@@ -282,6 +290,10 @@ class Source(ABC):
         if not total:
             message = f"no images in any of the {len(self.shards)} shards: {', '.join(s.name for s in self.shards[:5])}"
             raise EmptyInputError(message)
+        if self.passed_over and not self._said:
+            self._said = True
+            parts = ", ".join(f"{count:,} {what}" for what, count in self.passed_over.items())
+            warnings.warn(f"left out of the collection: {parts}", SkippedFilesWarning, stacklevel=2)
         return total
 
     @abstractmethod

@@ -22,7 +22,7 @@ from rsprune.sources.image_files import SEPARATOR, FileSource, NamedFile
 from rsprune.sources.key_lines import key_of_line
 from rsprune.storage import is_remote
 
-__all__ = ["ListSource", "duplicate_candidates"]
+__all__ = ["ListSource", "duplicate_candidates", "listed_files"]
 
 LIST_EXTENSIONS = (".txt", ".lst", ".csv")
 
@@ -102,8 +102,12 @@ class ListSource(FileSource):
             if container_of(key) is not kind:
                 message = f"{path}, line {number}: {key!r} is no file of {kind.kind}, as those before; list them apart"
                 raise SourceError(message)
-        folder = os.path.dirname(path)  # noqa: PTH120 (an address)
-        return kind.open([join(folder, key) for _, key, _ in files])
+        return kind.open(listed_files(path))
+
+
+def listed_files(path: str) -> list[str]:
+    """Return where the files are that a list names."""
+    return [join(os.path.dirname(path), key) for _, key, _ in _rows_of(path)]  # noqa: PTH120 (an address)
 
 
 def _none_found(path: str, first: str, count: int) -> FileNotFoundError:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rsprune.errors import CorruptImageError, DtypeError, FormatError, MissingDependencyError, SourceError
 from rsprune.sources.base import Item
 from rsprune.sources.filesystem import check_regular, local_path, open_binary, read_head, regular_size
+from rsprune.storage import is_remote
 
 __all__ = ["CACHE_BYTES", "Bounds", "Raster", "RasterReader", "open_raster", "reading_raster"]
 
@@ -382,6 +383,9 @@ def _virtual_parts(
 
 def _sentinel_files(path: str) -> tuple[str, ...]:
     """Find the 10 m bands in a ``.SAFE`` folder."""
+    if is_remote(path):
+        message = f"{path} is not on the local disk: copy the folder"
+        raise SourceError(message)
     folder = Path(path)
     found: dict[str, list[str]] = {band: [] for band in SENTINEL_BANDS}
     for file in sorted(folder.glob("GRANULE/*/IMG_DATA/**/*")):

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from rsprune.errors import CorruptImageError, EmptyInputError, SourceError
+from rsprune.errors import CorruptImageError, EmptyInputError, FormatError, SourceError
 from rsprune.io import digest
 from rsprune.sources.base import (
     Item,
@@ -27,6 +28,7 @@ from rsprune.sources.base import (
     describe_skipped,
 )
 from rsprune.sources.container import ContainerSource, find_files
+from rsprune.sources.file_list import ListSource, listed_files
 from rsprune.sources.filesystem import join, regular_size
 from rsprune.sources.folder import FolderSource, walk
 from rsprune.sources.raster import CACHE_BYTES, Raster, RasterReader, open_raster, reading_raster
@@ -40,9 +42,10 @@ __all__ = ["ScenesSource"]
 
 BOUNDS = ("minx", "miny", "maxx", "maxy")
 DEGREES = ("west", "south", "east", "north")
-WITHOUT_DATA = "windows without data"
 TILE = 256
 MIN_VALID = 0.9
+#: Scenes in which data are looked for at a time: all of them share GDAL's cache.
+THREADS = min(4, os.cpu_count() or 1)
 #: What is read at a time, in bytes, so that few calls read many windows.
 READ_BYTES = 1 << 25
 FILES = (".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".j2k")
@@ -90,10 +93,17 @@ class ScenesSource(ContainerSource):
             message = f"'#{part}' chooses nothing in a scene: leave it out"
             raise SourceError(message)
         self._tile, self._stride, self._min_valid = tile, stride or tile, min_valid
-        self._rasters = {name: open_raster(path) for name, path in self._paths.items()}
+        self._rasters: dict[str, Raster] = {}
+        self._damaged: dict[str, str] = {}  # by shard, what is wrong with it
+        for name, path in self._paths.items():
+            try:
+                self._rasters[name] = open_raster(path)
+            except FormatError as error:
+                self._damaged[name] = str(error)
+        if not self._rasters:
+            raise FormatError("; ".join(self._damaged.values()))
         self._windows: dict[str, NDArray[np.int64]] = {}  # by shard, x, y, width and height of its windows
-        self._passed_over: Counter[str] = Counter()
-        self._said = False
+        self._left_out: dict[str, int] = {}  # by shard, how many windows hold too little data
         nowhere = [one.path for one in self._rasters.values() if one.crs is None]
         if nowhere:
             message = (
@@ -119,8 +129,8 @@ class ScenesSource(ContainerSource):
 
     @classmethod
     def matches_with_options(cls, spec: str | Sequence[Any]) -> bool:
-        """Return whether ``spec`` is scenes, or a folder, which may hold images as well."""
-        return cls.matches(spec) or FolderSource.matches(spec)
+        """Return whether ``spec`` is scenes, or a folder or a list, which may hold images as well."""
+        return cls.matches(spec) or FolderSource.matches(spec) or ListSource.matches(spec)
 
     @classmethod
     def open(cls, spec: Any, **options: Any) -> Self:
@@ -141,6 +151,9 @@ class ScenesSource(ContainerSource):
                 folders.append(address_of(one) or one)
                 paths += _scenes_below(os.fspath(folders[-1]))
                 continue
+            if ListSource.matches(os.fspath(one)):
+                paths += listed_files(os.fspath(one))
+                continue
             for pattern, part in cls._split_list(os.fspath(one).rstrip("/")):
                 parts.add(part)
                 paths += find_files(pattern)
@@ -150,7 +163,7 @@ class ScenesSource(ContainerSource):
 
     def read(self, shard: Shard, rows: Sequence[int] | None = None) -> Iterator[Item]:
         """Yield the windows of a scene as pixels. Of one that is damaged the item says why."""
-        windows, raster = self._kept(shard), self._rasters[shard.name]
+        windows, raster = self._kept(shard), self._raster(shard)
         windows = windows[np.asarray(check_rows(shard, rows, len(windows)), np.int64)]
         keys = self._keys(shard, windows)
         with reading_raster(raster) as reader:
@@ -179,7 +192,7 @@ class ScenesSource(ContainerSource):
         """Read the metadata of some windows; no pixel is read for it."""
         import pyarrow as pa
 
-        raster, windows = self._rasters[shard.name], self._kept(shard)
+        raster, windows = self._raster(shard), self._kept(shard)
         windows = windows[np.asarray(check_rows(shard, rows, len(windows)), np.int64)]
         fixed: dict[str, Any] = {"scene": PurePath(raster.path).name, "crs": raster.crs}
         fixed |= {"datetime": raster.datetime, "sensor": raster.sensor}
@@ -198,7 +211,8 @@ class ScenesSource(ContainerSource):
 
     def size(self, shard: Shard) -> int:
         """Return the size of a scene's files."""
-        return self._rasters[shard.name].size
+        raster = self._rasters.get(shard.name)
+        return super().size(shard) if raster is None else raster.size
 
     @property
     def band_counts(self) -> Mapping[int, str]:
@@ -208,31 +222,23 @@ class ScenesSource(ContainerSource):
     @property
     def passed_over(self) -> Mapping[str, int]:
         """How many windows hold too little data."""
-        return self._passed_over
+        count = sum(self._left_out.values())
+        return {f"windows of which less than {self._min_valid:.0%} holds data": count} if count else {}
 
     def total(self) -> int:
-        """Count the windows of all scenes.
-
-        Warns
-        -----
-        SkippedFilesWarning
-            If windows are left out.
-        """
-        total = super().total()
-        if self.passed_over and not self._said:
-            self._said = True
-            left_out = self.passed_over[WITHOUT_DATA]
-            message = (
-                f"{left_out:,} of {total + left_out:,} windows are left out: less than {self._min_valid:.0%} of their "
-                "pixels hold data (min_valid)"
-            )
-            warnings.warn(message, SkippedFilesWarning, stacklevel=2)
-        return total
+        """Count the windows of all scenes, of several at a time."""
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(self._kept, [shard for shard in self._shards if shard.name in self._rasters]))
+        return super().total()
 
     def fingerprint(self) -> dict[str, Any]:
         """Identify the scenes by their names and sizes, and how they are cut."""
-        shards = []
-        for name, raster in self._rasters.items():
+        shards: list[dict[str, Any]] = []
+        for name, path in self._paths.items():
+            raster = self._rasters.get(name)
+            if raster is None:
+                shards.append({"name": name, "bytes": regular_size(path)})
+                continue
             one: dict[str, Any] = {"name": name, "bytes": raster.size, "width": raster.width, "height": raster.height}
             if raster.parts:
                 one["parts"] = digest([[PurePath(part).name, regular_size(part)] for part in raster.parts])
@@ -248,15 +254,20 @@ class ScenesSource(ContainerSource):
     def _kept(self, shard: Shard) -> NDArray[np.int64]:
         """Return x, y, width and height of the windows of a scene that hold enough data, (n, 4)."""
         if shard.name not in self._windows:
-            raster = self._rasters[shard.name]
+            raster = self._raster(shard)
             windows = _grid(raster, self._tile, self._stride)
             if raster.masked and self._min_valid > 0:
                 with reading_raster(raster) as reader:
                     kept = [_is_valid(reader, window, self._min_valid) for window in windows.tolist()]
-                self._passed_over.update({WITHOUT_DATA: kept.count(False)} if not all(kept) else {})
+                self._left_out[shard.name] = kept.count(False)
                 windows = windows[np.array(kept, np.bool_)]
             self._windows[shard.name] = windows
         return self._windows[shard.name]
+
+    def _raster(self, shard: Shard) -> Raster:
+        if shard.name in self._damaged:
+            raise FormatError(self._damaged[shard.name])
+        return self._rasters[shard.name]
 
     def _keys(self, shard: Shard, windows: NDArray[np.int64]) -> list[str]:
         scene = "/".join(map(unquote, shard.name.split("+")))  # as the container makes names of paths
