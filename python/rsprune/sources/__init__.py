@@ -10,6 +10,7 @@ from rsprune.sources.base import (
     SkippedFilesWarning,
     Source,
     SourceLike,
+    UnreadableImage,
     check_outside,
     check_rows,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "SkippedFilesWarning",
     "Source",
     "SourceLike",
+    "UnreadableImage",
     "check_outside",
     "check_rows",
     "open_source",
