@@ -22,6 +22,7 @@ from pyarrow import feather
 
 from failures import raises
 from rsprune.errors import ArgumentError, DtypeError, EmptyInputError, FormatError, ShapeError, SourceError
+from rsprune.report import explain
 from rsprune.sources import open_source
 from rsprune.sources.compressed import Unpacked
 from small_runs import picture, small_prune, write_tar
@@ -440,6 +441,16 @@ def test_encoded_images_in_a_dictionary_and_dots_in_names(tmp_path):
     source = open_source(tmp_path / "x.parquet")
     assert [item.data for item in source.read(source.shards[0])] == files
     assert source.read_metadata(source.shards[0], [1]).to_pylist() == [{"of.what": "x"}]
+
+
+def test_a_run_records_the_column_and_its_readers_take_it(images, tmp_path):
+    files, others = [picture(i) for i in range(COUNT)], [picture(1000 + i) for i in range(COUNT)]
+    pq.write_table(pa.table({"radar": files, "optical": others}), tmp_path / "x.parquet")
+    run = small_prune(tmp_path / "x.parquet", images / "reference.tar", tmp_path / "run", image_column="radar")
+    assert run.reader.config["source"]["options"] == {"image_column": "radar"}
+    source = run.reader.open_source(tmp_path / "x.parquet")
+    assert [item.data for item in source.read(source.shards[0])] == files
+    assert explain(run.path, run.keys[:1], tmp_path / "x.parquet")[0].kept
 
 
 def test_splits_are_read_one_at_a_time(images, tmp_path):

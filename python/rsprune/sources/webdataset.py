@@ -217,8 +217,7 @@ class TarSource(ContainerSource):
                     f"the tar files: '{tars}#{found[0][1].lstrip('.')}'"
                 )
                 raise SourceError(message)
-            texts = {field[1:]: member for _, field, member in sample if _extension(field.lower()).lstrip(".") in TEXTS}
-            name = _name(sample)
+            texts, name = _beside(sample) if len(sample) > 1 else ({}, "")
             named[name] += 1
             images += [(number, _Image(key, member, texts), name) for number, _, member in found]
             if not found:
@@ -235,16 +234,19 @@ class TarSource(ContainerSource):
 
 def _head_size(path: str) -> int:
     """Return how much of a member is read with its header: a name, or the head of what may be an image."""
+    if path.endswith((".jpg", ".png", ".tif")):  # most of them, without further ado
+        return 0
     extension = _extension(path.rpartition("/")[2].lower())
     if extension == NAME_FIELD:
         return LONGEST_NAME
     return 0 if extension in TAR_IMAGE_EXTENSIONS or extension in OTHER_EXTENSIONS else HEAD
 
 
-def _name(sample: _Sample) -> str:
-    """Return the name that a sample gives its image; empty if it gives none."""
+def _beside(sample: _Sample) -> tuple[dict[str, Member], str]:
+    """Return the texts of a sample by field, and the name that it gives its image; empty if it gives none."""
+    texts = {field[1:]: member for _, field, member in sample if _extension(field.lower()).lstrip(".") in TEXTS}
     names = (member.head for _, field, member in sample if field == NAME_FIELD)
-    return next(names, b"").decode("utf-8", "backslashreplace").strip()
+    return texts, next(names, b"").decode("utf-8", "backslashreplace").strip()
 
 
 def _text(file: int | Readable, member: Member) -> str:
