@@ -131,10 +131,15 @@ def test_a_set_in_parquet_files_is_read_as_it_lies(hub, tmp_path):
     features = {"image": {"_type": "Image"}, "label": {"names": ["airport", "beach"], "_type": "ClassLabel"}}
     table = pa.table({"image": [{"bytes": picture(i), "path": None} for i in range(5)], "label": [0, 1, 1, 0, 1]})
     table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-    pq.write_table(table, tmp_path / "hub" / "data" / "train-00000-of-00001-0123456789abcdef.parquet")
+    pq.write_table(table[:3], tmp_path / "hub" / "data" / "train-00000-of-00001-0123456789abcdef.parquet")
+    pq.write_table(table[3:], tmp_path / "hub" / "data" / "test-00000-of-00001-0123456789abcdef.parquet")
     opened = open_reference(["whu-rs19"], ReferenceOptions(k=2, reference_max_per_class=2), seed=0)
     assert classes(opened.source) == ["airport", "airport", "beach", "beach", "beach"]
     assert opened.images == 4
+    asked = list(hub.asked)
+    assert asked == [(entry.repository, published.IMAGES, "dataset", "main", False)]  # a part may be here
+    assert fetch_published("whu-rs19") == tmp_path / "hub"
+    assert hub.asked == asked
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -126,8 +126,8 @@ def prune(
     Parameters
     ----------
     source
-        The collection: a folder of images, a list file (``.txt``, ``.csv``), WebDataset tars (a file, a glob, a brace
-        range, a list), or a :class:`rsprune.sources.Source`.
+        The collection: a folder of images, a list file (``.txt``, ``.csv``), a data set of ``datasets``, tar, Arrow,
+        Parquet or NumPy files (one, a glob, a brace range, a list), or a :class:`rsprune.sources.Source`.
     reference
         What the centroids are fitted on: labelled scene images (anything that ``source`` can be, or the name of a
         published set: ``"resisc45"``, ``"ucmerced"``, ``"aid"``, ``"whu-rs19"``, ``"rsd46-whu"``), their embeddings (an

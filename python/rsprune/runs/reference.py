@@ -121,9 +121,12 @@ def _is_stack(path: Any) -> bool:
 
 
 def _published(part: Any) -> Any:
-    """Return the folder of a published set that is named, and anything else as it is."""
-    named = isinstance(part, str) and part.lower() in PUBLISHED and not Path(part).exists()
-    return fetch_published(part.lower()) if named else part
+    """Return where a published set is that is named, and anything else as it is."""
+    if not isinstance(part, str) or part.lower() not in PUBLISHED or Path(part).exists():
+        return part
+    folder = fetch_published(part.lower())
+    # All splits of a reference are of use.
+    return f"{folder}/**/*.parquet" if any(folder.rglob("*.parquet")) else folder
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,12 @@ import shutil
 import sys
 import tempfile
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rsprune.errors import FormatError, MissingDependencyError, SourceError, first_line
+from rsprune.io import write_text
 
 __all__ = ["PUBLISHED", "PublishedSet", "fetch_published"]
 
@@ -96,6 +98,10 @@ def fetch_published(name: str) -> Path:
     folder = _cache() / f"{name}-{entry.md5}"
     if entry.archive and folder.is_dir():
         return folder
+    # Where the images lie as they are, a folder of the Hub's cache may hold a part of them: this says that it is whole.
+    whole = _cache() / f"{name}.txt"
+    if whole.is_file() and Path(whole.read_text("utf-8")).is_dir():
+        return Path(whole.read_text("utf-8"))
     command = f"hf download {entry.repository} {entry.archive} --repo-type dataset --revision {entry.revision}"
     instead = f"Where there is a network: `{' '.join(command.split())}`. Give its folder, unpacked, as the reference"
     try:
@@ -104,25 +110,25 @@ def fetch_published(name: str) -> Path:
         message = f'The set {name} is fetched by huggingface_hub: `pip install "rsprune[embed]"`. {instead}'
         raise MissingDependencyError(message) from error
     found = _fetch(huggingface_hub, name, entry, instead)
-    return _unpack(found, folder, entry) if entry.archive else found
+    if entry.archive:
+        return _unpack(found, folder, entry)
+    whole.parent.mkdir(parents=True, exist_ok=True)
+    write_text(whole, str(found))
+    return found
 
 
 def _fetch(hub: Any, name: str, entry: PublishedSet, instead: str) -> Path:
     where: dict[str, Any] = {"repo_type": "dataset", "revision": entry.revision}
 
-    def get(**settings: Any) -> Path:
+    with suppress(Exception):  # that it is not here, which each version says in its own way
         if entry.archive:
-            return Path(hub.hf_hub_download(entry.repository, entry.archive, **where, **settings))
-        return Path(hub.snapshot_download(entry.repository, allow_patterns=IMAGES, **where, **settings))
-
-    try:
-        return get(local_files_only=True)
-    except Exception:
-        pass
+            return Path(hub.hf_hub_download(entry.repository, entry.archive, local_files_only=True, **where))
     what = f"{entry.images:,} images of {entry.classes} classes, about {entry.size}; licence: {entry.licence}"
     print(f"Fetching {name} from {entry.repository} on the Hugging Face Hub: {what}", file=sys.stderr)
     try:
-        return get()
+        if entry.archive:
+            return Path(hub.hf_hub_download(entry.repository, entry.archive, **where))
+        return Path(hub.snapshot_download(entry.repository, allow_patterns=IMAGES, **where))
     except Exception as error:  # of the network, the Hub, the file system: each library's own
         cause = first_line(error.__cause__ or error.__context__ or error)
         message = f"The set {name} is not on this machine, and cannot be fetched ({cause}). {instead}"

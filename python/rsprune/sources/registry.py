@@ -47,11 +47,12 @@ def open_source(spec: SourceLike, **options: Any) -> Source:
     Parameters
     ----------
     spec : str, path, Source, or a sequence of them
-        A folder of image files, with class folders or without; a folder of tar files; a list of image files (one path a
-        line, or CSV with a column ``path``); tar files in the WebDataset layout, given as one file, a glob pattern or a
-        brace range. Each of them on the local disk, or at an address: ``s3://``, ``gs://``, ``az://``, ``https://`` or
-        ``hf://``. A sequence of tar files is one collection; any other sequence concatenates its collections in
-        their order. Sources of other packages are asked after these: see :data:`SOURCES`.
+        A folder of image files, with class folders or without, or of files that hold images; a list of such files (one
+        path a line, or CSV with a column ``path``); a data set that the library ``datasets`` has saved; tar files in
+        the WebDataset layout, Arrow, Parquet and NumPy files, given as one file, a glob pattern or a brace range. Each
+        of them on the local disk, or at an address: ``s3://``, ``gs://``, ``az://``, ``https://`` or ``hf://``. A
+        sequence of such files of one kind is one collection; any other sequence concatenates its collections in their
+        order. Sources of other packages are asked after these: see :data:`SOURCES`.
     **options
         Options of the layout: :class:`rsprune.runs.config.SourceOptions` explains each. A source that is open already
         takes none.
