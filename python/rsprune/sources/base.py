@@ -289,6 +289,7 @@ class Source(ABC):
             raise FormatError(message)
         if not total:
             message = f"no images in any of the {len(self.shards)} shards: {', '.join(s.name for s in self.shards[:5])}"
+            message += "".join(f"; {count:,} {what} are left out" for what, count in self.passed_over.items())
             raise EmptyInputError(message)
         if self.passed_over and not self._said:
             self._said = True

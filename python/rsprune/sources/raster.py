@@ -161,46 +161,57 @@ def open_raster(path: str) -> Raster:
         A file cannot be read, or a virtual raster names one that is not there.
     """
     require_rasterio(path)
-    safe = path.lower().endswith(".safe")
-    files = _sentinel_files(path) if safe else (path,)
+    from rasterio.errors import CRSError, RasterioError
+
+    files = _sentinel_files(path) if path.lower().endswith(".safe") else (path,)
     with opened(files) as datasets:
-        first = datasets[0]
-        if first.subdatasets:
-            message = f"{path} holds {len(first.subdatasets)} images, and one is read: save each as a file of its own"
-            raise FormatError(message)
-        shapes = {(one.height, one.width) for one in datasets}
-        types = {dtype for one in datasets for dtype in one.dtypes}
-        if len(shapes) > 1:
-            message = f"{path} is damaged: its bands have different sizes, {sorted(shapes)}"
-            raise FormatError(message)
-        if len(types) > 1:
-            message = f"{path} has bands of different types: {', '.join(sorted(types))}"
-            raise DtypeError(message)
-        (dtype,) = types
-        palette = _palette(first)
         try:
-            Item(path, np.empty((1, 1, 1), dtype))  # refuses what is not read
-        except (TypeError, DtypeError) as error:
-            message = f"{path} has samples of {dtype}, which are not read: {error}"
-            raise DtypeError(message) from error
-        taken, sensor = _sentinel_origin(Path(path)) if safe else _origin(path, first)
-        crs = first.crs.to_string() if first.crs and not first.transform.is_identity else None
-        return Raster(
-            path=path,
-            files=files,
-            parts=tuple(_virtual_parts(path, local_path(path))) if not safe else (),
-            height=first.height,
-            width=first.width,
-            bands=sum(one.count for one in datasets) if palette is None else 3,
-            dtype=dtype,
-            block=first.block_shapes[0],
-            masked=safe or any("all_valid" not in {flag.name for flag in flags} for flags in first.mask_flag_enums),
-            nodata=0 if safe else None,
-            crs=crs,
-            transform=tuple(first.transform)[:6],
-            datetime=taken,
-            sensor=sensor,
-        )
+            with _gdal():
+                return _read_headers(path, files, datasets)
+        except (RasterioError, CRSError) as error:
+            message = f"{path} is damaged: {_cause(error)}"
+            raise FormatError(message) from error
+
+
+def _read_headers(path: str, files: tuple[str, ...], datasets: Sequence[Any]) -> Raster:
+    safe = len(files) > 1
+    first = datasets[0]
+    if first.subdatasets:
+        message = f"{path} holds {len(first.subdatasets)} images, and one is read: save each as a file of its own"
+        raise FormatError(message)
+    shapes = {(one.height, one.width) for one in datasets}
+    types = {dtype for one in datasets for dtype in one.dtypes}
+    if len(shapes) > 1:
+        message = f"{path} is damaged: its bands have different sizes, {sorted(shapes)}"
+        raise FormatError(message)
+    if len(types) > 1:
+        message = f"{path} has bands of different types: {', '.join(sorted(types))}"
+        raise DtypeError(message)
+    (dtype,) = types
+    palette = _palette(first)
+    try:
+        Item(path, np.empty((1, 1, 1), dtype))  # refuses what is not read
+    except (TypeError, DtypeError) as error:
+        message = f"{path} has samples of {dtype}, which are not read: {error}"
+        raise DtypeError(message) from error
+    taken, sensor = _sentinel_origin(Path(path)) if safe else _origin(path, first)
+    crs = first.crs.to_string() if first.crs and not first.transform.is_identity else None
+    return Raster(
+        path=path,
+        files=files,
+        parts=tuple(_virtual_parts(path, local_path(path))) if not safe else (),
+        height=first.height,
+        width=first.width,
+        bands=sum(one.count for one in datasets) if palette is None else 3,
+        dtype=dtype,
+        block=first.block_shapes[0],
+        masked=safe or any("all_valid" not in {flag.name for flag in flags} for flags in first.mask_flag_enums),
+        nodata=0 if safe else None,
+        crs=crs,
+        transform=tuple(first.transform)[:6],
+        datetime=taken,
+        sensor=sensor,
+    )
 
 
 class RasterReader:
@@ -208,8 +219,10 @@ class RasterReader:
 
     def __init__(self, raster: Raster, datasets: Sequence[Any]) -> None:
         self._raster, self._datasets = raster, datasets
-        self._palette = _palette(datasets[0])
         self._checked = False
+        with _gdal():
+            self._palette = _palette(datasets[0])
+            self._alpha = "alpha" in {flag.name for flag in datasets[0].mask_flag_enums[0]}
 
     def read(self, x: int, y: int, width: int, height: int) -> NDArray[Any]:
         """Read the pixels of a window, (height, width, bands).
@@ -234,7 +247,7 @@ class RasterReader:
             return float((self.read(x, y, width, height) != self._raster.nodata).any(axis=2).mean())
         mask = self._of_all("dataset_mask", x, y, width, height)[0]
         # Many writers call any fourth band alpha. Near infrared has more values than a mask.
-        if "alpha" in {flag.name for flag in self._datasets[0].mask_flag_enums[0]}:
+        if self._alpha:
             values = np.unique(mask)
             if len(values) > 2 or values[0] > 0 or (len(values) == 2 and values[1] < np.iinfo(mask.dtype).max):
                 return 1.0
@@ -278,8 +291,13 @@ def opened(files: Sequence[str]) -> Iterator[list[Any]]:
         datasets = []
         for file in files:
             datasets.append(_open(file))
-            stack.callback(datasets[-1].close)
+            stack.callback(_close, datasets[-1])
         yield datasets
+
+
+def _close(dataset: Any) -> None:
+    with _gdal():
+        dataset.close()
 
 
 def _open(path: str) -> Any:
@@ -305,7 +323,7 @@ def _open(path: str) -> Any:
 
 @contextmanager
 def _gdal() -> Iterator[None]:
-    """Bound what GDAL keeps in memory and what it opens, for one call: the consumer of a generator has other rules."""
+    """Bound what GDAL keeps in memory, opens and prints, for one call: the consumer of a generator has other rules."""
     import rasterio
 
     with rasterio.Env(**SETTINGS):
