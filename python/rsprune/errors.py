@@ -55,6 +55,7 @@ __all__ = [
     "failure",
     "first_line",
     "naming",
+    "needed_by",
     "printable",
     "shown",
 ]
@@ -298,6 +299,16 @@ class NotFiniteError(ImageError):
 
 _IMAGE_ERRORS: dict[str, type[ImageError]] = {error.kind: error for error in ImageError.__subclasses__()}
 _SYSTEM_ERRORS = {"not_found": errno.ENOENT, "permission": errno.EACCES, "is_directory": errno.EISDIR}
+
+
+@contextmanager
+def needed_by(what: str, extra: str) -> Iterator[None]:
+    """Name the extra that brings a package which ``what`` needs, if it cannot be imported."""
+    try:
+        yield
+    except ImportError as error:
+        message = f'{what} needs {error.name}: `pip install "rsprune[{extra}]"`'
+        raise MissingDependencyError(message) from error
 
 
 @contextmanager

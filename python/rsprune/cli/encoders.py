@@ -118,13 +118,10 @@ def convert_encoder(
     json: common.Json = False,
 ) -> None:
     """Write an encoder as a folder for open_clip's local-dir:, both towers, in float32."""
-    from rsprune.errors import MissingDependencyError
+    from rsprune.errors import needed_by
 
-    try:
+    with needed_by("the conversion", "embed"):
         from rsprune.encoders.convert import convert
-    except ModuleNotFoundError as error:
-        message = f'the conversion needs {error.name}: `pip install "rsprune[embed]"`'
-        raise MissingDependencyError(message) from error
     folder = convert(name, out, weights=weights)
     common.conclude({"out": str(folder)}, f"written to {folder}: its README.md says how to load it", quiet, json)
 

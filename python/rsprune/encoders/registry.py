@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rsprune.encoders.base import DeviceOptions, Encoder
-from rsprune.errors import EncoderError, MissingDependencyError
+from rsprune.errors import EncoderError, needed_by
 from rsprune.options import keywords
 from rsprune.registry import Registry
 
@@ -135,9 +135,6 @@ def load_encoder(name: str, *, weights: str | os.PathLike[str] | None = None, op
         others = FAMILIES.names()[len(FAMILIES.built_in) :]
         message = f"no encoder is called {name!r}: known are {', '.join([*encoder_names(), *FORMS.values(), *others])}"
         raise EncoderError(message)
-    try:
+    with needed_by(f"the encoder {name}", "embed"):
         build = FAMILIES.get(family)
-    except ModuleNotFoundError as error:
-        message = f'the encoder {name} needs {error.name}: `pip install "rsprune[embed]"`'
-        raise MissingDependencyError(message) from error
     return build(name, None if weights is None else Path(weights), options)

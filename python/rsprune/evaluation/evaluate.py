@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune.errors import ArgumentError, MissingDependencyError, ShapeError
+from rsprune.errors import ArgumentError, ShapeError, needed_by
 from rsprune.evaluation.extractors import Extractor
 from rsprune.evaluation.images import Images, ImagesLike, open_images, some
 from rsprune.evaluation.kid import kernel_distance
@@ -207,11 +207,8 @@ def evaluate_pairs(generated: ImagesLike, real: ImagesLike, *, lpips: Lpips | No
     MissingDependencyError
         scikit-image is not installed.
     """
-    try:
+    with needed_by("SSIM", "eval"):
         from skimage.metrics import structural_similarity
-    except ImportError:
-        message = 'SSIM needs scikit-image: pip install "rsprune[eval]"'
-        raise MissingDependencyError(message) from None
     made, found = open_images(generated), open_images(real)
     values: dict[str, list[float]] = {name: [] for name in ("PSNR", "SSIM", "LPIPS") if lpips or name != "LPIPS"}
     names, rows = pair_rows(made, found)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune.encoders.checkpoints import read_state, weights_provenance
-from rsprune.errors import MissingDependencyError, WeightsError
+from rsprune.errors import WeightsError, needed_by
 from rsprune.evaluation.extractors import batches
 
 __all__ = ["Inception"]
@@ -49,11 +49,8 @@ class Inception:
     def __init__(self, weights: str | Path, *, device: str = "cpu", batch_size: int = 32) -> None:
         import torch
 
-        try:
+        with needed_by("FID", "eval"):
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-        except ImportError:
-            message = 'FID needs torch-fidelity: pip install "rsprune[eval]"'
-            raise MissingDependencyError(message) from None
         path = Path(weights)
         if not path.is_file():
             message = f"no Inception weights at {path}: download {FILE} of torch-fidelity's release v0.2.0, and name it"

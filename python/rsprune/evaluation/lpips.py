@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune.encoders.checkpoints import read_state, weights_provenance
-from rsprune.errors import MissingDependencyError, WeightsError
+from rsprune.errors import WeightsError, needed_by
 
 __all__ = ["Lpips", "Net"]
 
@@ -50,11 +50,8 @@ class Lpips:
     """
 
     def __init__(self, backbone: str | Path, *, net: Net = "alex", device: str = "cpu") -> None:
-        try:
+        with needed_by("LPIPS", "eval"):
             import lpips
-        except ImportError:
-            message = 'LPIPS needs its library: pip install "rsprune[eval]"'
-            raise MissingDependencyError(message) from None
         path = Path(backbone)
         if not path.is_file():
             message = f"no weights of {net} at {path}: download torchvision's {FILES[net]}, and name it"
