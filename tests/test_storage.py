@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import rasterio
 
 from failures import raises
 from hub_server import HubServer
@@ -376,3 +377,22 @@ def test_of_a_parquet_file_that_is_counted_the_end_alone_is_fetched(buckets, ser
     source = open_source("s3://counted/x.parquet")
     assert source.total() == 20
     assert source.metadata_schema.names == []
+
+
+def test_scenes_in_a_bucket_are_those_on_the_disk(buckets, serve):
+    place = {"driver": "GTiff", "crs": "EPSG:32632", "transform": rasterio.Affine(10, 0, 500_000, 0, -10, 5_400_000)}
+    (buckets[0] / "naip" / "nd").mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 255, (4, 40, 60), np.uint8)
+    for name in ("a.tif", "nd/b.tif"):
+        with rasterio.open(
+            buckets[0] / "naip" / name, "w", height=40, width=60, count=4, dtype="uint8", **place
+        ) as file:
+            file.write(pixels)
+    for spec, count in (("naip", 12), ("naip/*.tif", 6), ("naip/nd/b.tif", 6)):
+        serve(every_third)
+        here, there = (open_source(f"{root}{spec}", tile=20) for root in (f"{buckets[0]}/", "s3://"))
+        assert there.total() == here.total() == count
+        assert there.fingerprint() == here.fingerprint()
+        for shard in here.shards:
+            assert [str(item) for item in there.read(shard)] == [str(item) for item in here.read(shard)]
+            assert there.read_metadata(shard, [0, 2]) == here.read_metadata(shard, [0, 2])
