@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune.errors import CorruptImageError, DtypeError, FormatError, MissingDependencyError, SourceError
+from rsprune.errors import CorruptImageError, DtypeError, FormatError, SourceError, needed_by
 from rsprune.sources.base import Item
 from rsprune.sources.filesystem import check_regular, local_path, open_binary, read_head, regular_size
 from rsprune.storage import is_remote
@@ -332,11 +332,8 @@ def _gdal() -> Iterator[None]:
 
 def require_rasterio(path: str) -> None:
     """Raise a :class:`MissingDependencyError` if rasterio is not installed."""
-    try:
+    with needed_by(f"the scene {path}", "geo"):
         import rasterio  # noqa: F401
-    except ImportError as error:
-        message = f'{path} is a scene, which is read by rasterio: pip install "rsprune[geo]"'
-        raise MissingDependencyError(message) from error
 
 
 def _cause(error: BaseException) -> str:
