@@ -351,6 +351,22 @@ def test_damage_that_begins_after_whole_files_is_found_before_an_image_is_read(t
         open_source(tmp_path).total()
 
 
+@pytest.mark.filterwarnings("ignore::rsprune.sources.SkippedFilesWarning")
+@pytest.mark.parametrize("damaged", ["a", "b"])
+def test_the_other_files_are_read_without_a_damaged_one(damaged, images, tmp_path):
+    (tmp_path / "pool").mkdir()
+    for i, name in enumerate("abc"):
+        files = [picture(20 * i + j) for j in range(20)]
+        pq.write_table(pa.table({"image": files, "caption": ["x"] * 20}), tmp_path / "pool" / f"{name}.parquet")
+    place = tmp_path / "pool" / f"{damaged}.parquet"
+    place.write_bytes(place.read_bytes()[:-30])
+    with raises(FormatError, place, "--on-damaged-shard skip"):
+        open_source(tmp_path / "pool").total()
+    run = small_prune(tmp_path / "pool", images / "reference.tar", tmp_path / "run", on_damaged_shard="skip")
+    assert run.summary["left_out"] == [damaged]
+    assert run.metadata["caption"].to_pylist() == ["x"] * len(run.keys)
+
+
 def test_a_batch_with_wrong_offsets_is_damage(tmp_path):
     cells = [{"bytes": picture(i), "path": f"{i}.jpg"} for i in range(8)]
     folder = save_arrow(tmp_path / "saved", pa.table({"image": cells}), rows=8)

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -108,7 +108,10 @@ class TableSource(ContainerSource):
                 for first, batch in self.batches(path, [column], range(count)):
                     names[first : first + batch.num_rows] = self._names(batch, column)
         often = Counter(names)
-        first = sum(self.count(one) for one in self._shards[: self._shards.index(shard)])
+        first = 0
+        for before in self._shards[: self._shards.index(shard)]:
+            with suppress(FormatError):  # a damaged file, which is left out
+                first += self.count(before)
         return [one if one and often[one] == 1 else f"{first + row:08d}" for row, one in enumerate(names)]
 
     def count(self, shard: Shard) -> int:
@@ -150,13 +153,10 @@ class TableSource(ContainerSource):
 
     @cached_property
     def _columns(self) -> _Columns:
-        """The columns of the first file."""
+        """The columns of the first file that is not damaged."""
         import pyarrow as pa
 
-        path = next(iter(self._paths.values()))
-        with self._damage(path):
-            _check_local(path)
-            schema = self.read_schema(path)
+        path, schema = self._first
         # Which of several columns of one name is meant cannot be said.
         once = [field for field in schema if schema.names.count(field.name) == 1]
         schema = pa.schema(once, schema.metadata)
@@ -179,6 +179,21 @@ class TableSource(ContainerSource):
             pa.schema(metadata),
         )
 
+    @cached_property
+    def _first(self) -> tuple[str, pa.Schema]:
+        """The first file that is not damaged, and its schema."""
+        damage: FormatError | None = None
+        for path in self._paths.values():
+            try:
+                with self._damage(path):
+                    _check_local(path)
+                    self.count_rows(path)
+                    return path, self.read_schema(path)
+            except FormatError as error:
+                damage = damage or error
+        assert damage is not None
+        raise damage
+
     def _check_columns(self, path: str) -> None:
         """Fail at a file that lacks a column which the first one has."""
         import pyarrow as pa
@@ -188,7 +203,7 @@ class TableSource(ContainerSource):
             if name not in there.names or (
                 name == columns.image and columns.is_struct != pa.types.is_struct(_plain(there.field(name).type))
             ):
-                first = next(iter(self._paths.values()))
+                first, _ = self._first
                 message = f"{path} has no column {name!r} as {first} has; its columns are {', '.join(there.names)}"
                 raise SourceError(message)
 
@@ -236,8 +251,7 @@ class TableSource(ContainerSource):
     @cached_property
     def _has_paths(self) -> bool:
         """Whether the column of images holds paths, beside bytes or in place of them."""
-        path = next(iter(self._paths.values()))
-        type = self.read_schema(path).field(self._columns.image).type
+        type = self._first[1].field(self._columns.image).type
         return "path" in [field.name for field in type] if self._columns.is_struct else _is_text(type)
 
     def _names(self, batch: pa.RecordBatch, column: str) -> list[str | None]:
