@@ -24,6 +24,7 @@ COMMANDS = [
     "centroids",
     "select",
     "strategies",
+    "export",
     "explain",
     "report",
     "compare",

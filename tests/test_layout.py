@@ -40,6 +40,7 @@ ORDER = [
     "strategies",
     "runners",
     "runs",
+    "export",
     "report",
     "runs.prune",
     "training",

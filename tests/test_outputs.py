@@ -57,6 +57,9 @@ COMMANDS = {
     "autoencoder": [["pool", "--run", "run", "-o"]],
     "finetune sr": [["pool", "-c", "column.npy", "-o"]],
     "finetune sis": [["pool", "-c", "column.npy", "-o"]],
+    "export": [
+        *(["run", "-s", "pool", "--as", layout, "--to"] for layout in ("folder", "tar", "parquet", "hf", "list")),
+    ],
     "experiment": [["table3", "--pool", "pool", "-r", "reference.tar", "-o"]],
     "encoders convert": [["git-rsclip", "--weights", "open_clip", "-o"]],
     # Writes new files alone: nothing that is there is replaced.
@@ -76,7 +79,7 @@ def contents(folder):
 def with_output(app, prefix=""):
     names = set()
     for one in app.registered_commands:
-        if {"out", "npz"} & set(one.callback.__annotations__):
+        if {"out", "npz", "to"} & set(one.callback.__annotations__):
             names.add(prefix + one.name)
     for group in app.registered_groups:
         names |= with_output(group.typer_instance, f"{group.name} ")
@@ -87,7 +90,9 @@ def test_every_command_with_an_output_is_tried():
     assert set(COMMANDS) == with_output(app)
 
 
-@pytest.mark.parametrize(("name", "words"), CASES, ids=[f"{name} {words[0]}" for name, words in CASES])
+@pytest.mark.parametrize(
+    ("name", "words"), CASES, ids=[f"{name} {words[-2] if name == 'export' else words[0]}" for name, words in CASES]
+)
 def test_nothing_that_is_there_is_overwritten(name, words, place, command, monkeypatch):
     monkeypatch.chdir(place)
     before = contents(place)

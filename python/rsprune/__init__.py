@@ -15,7 +15,7 @@ from rsprune.selection import Selection, select, select_assigned
 if TYPE_CHECKING:
     from rsprune import strategies
     from rsprune.runs.plan import plan
-    from rsprune.runs.prune import prune
+    from rsprune.runs.prune import open_run, prune
 
 __all__ = [
     "Assignment",
@@ -28,6 +28,7 @@ __all__ = [
     "errors",
     "fit_centroids",
     "leaks",
+    "open_run",
     "plan",
     "prune",
     "select",
@@ -38,8 +39,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import what selecting from arrays does not need when it is asked for: runs bring pyarrow."""
-    if name in ("plan", "prune"):
-        return getattr(import_module(f"rsprune.runs.{name}"), name)
+    if name in ("open_run", "plan", "prune"):
+        return getattr(import_module(f"rsprune.runs.{'plan' if name == 'plan' else 'prune'}"), name)
     if name == "strategies":
         return import_module("rsprune.strategies")
     msg = f"module 'rsprune' has no attribute {name!r}"

@@ -21,6 +21,7 @@ COMMANDS = [
     "centroids",
     "select",
     "strategies",
+    "export",
     "explain",
     "report",
     "compare",

@@ -44,7 +44,8 @@ def command(
             threads=threads,
             progress=observer,
         )
-    common.conclude(run.summary, run.describe(), quiet, json)
+    export = f"rsprune export {out / 'run'} --source {pool} --as folder --to {out / 'subset'}"
+    common.conclude(run.summary, f"{run.describe()}\nnext      {export}", quiet, json)
 
 
 def cut_tiles(folder: Path) -> tuple[Path, Path]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from rsprune import strategies
 from rsprune.centroids import Centroids
 from rsprune.errors import BudgetError
+from rsprune.export.chosen import ChosenImages
+from rsprune.export.dataset import SelectedImages, select_webdataset
 from rsprune.io import provenance_header
 from rsprune.options import keywords
 from rsprune.report import write_report
@@ -76,6 +81,51 @@ class Run:
     def metadata(self) -> pa.Table:
         """What the collection says of the images kept, such as captions: a row each, in the order of the selection."""
         return self.reader.selected().drop_columns(SELECTION_SCHEMA.names)
+
+    @property
+    def indices(self) -> NDArray[np.int64]:
+        """The rows kept, ascending: for `torch.utils.data.Subset` and `datasets.Dataset.select`."""
+        return self.selection.indices
+
+    def dataset(self, source: SourceLike, transform: Callable[[Any], Any] | None = None) -> SelectedImages:
+        """Return the images kept as a data set for `torch.utils.data.DataLoader`, read from the collection itself.
+
+        Parameters
+        ----------
+        source
+            The images of the run, as :func:`prune` was given them.
+        transform
+            Called with each image, a :class:`PIL.Image.Image`.
+
+        Raises
+        ------
+        KeyMismatchError
+            ``source`` is not the collection of the run.
+        """
+        return SelectedImages(ChosenImages(self.reader, self.reader.open_source(source)), transform)
+
+    def webdataset(self, source: SourceLike, **options: Any) -> Any:
+        """Return the samples kept as a pipeline of the library `webdataset`, which reads the collection's tar files.
+
+        Tar files of which nothing is kept are not opened. Keys end where rsprune ends them.
+
+        Parameters
+        ----------
+        source
+            The tar files of the run, as :func:`prune` was given them.
+        **options
+            Of :class:`webdataset.WebDataset`, such as ``shardshuffle``.
+
+        Raises
+        ------
+        MissingDependencyError
+            The library is not installed.
+        SourceError
+            The images do not lie in tar files.
+        KeyMismatchError
+            ``source`` is not the collection of the run.
+        """
+        return select_webdataset(self.reader, source, **options)
 
     def describe(self) -> str:
         """Put the metrics in words: what was kept, and where it is."""

@@ -95,6 +95,10 @@ class ContainerSource(Source):
         """The shards in the order of the rows."""
         return self._shards
 
+    def path_of(self, shard: Shard) -> str:
+        """Return the path of a shard's file, or its address."""
+        return self._paths[shard.name]
+
     def size(self, shard: Shard) -> int:
         """Return the size of a shard's file."""
         return regular_size(self._paths[shard.name])

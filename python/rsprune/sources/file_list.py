@@ -29,13 +29,17 @@ LIST_EXTENSIONS = (".txt", ".lst", ".csv")
 #: A longer line is no path with a label.
 LONGEST_LINE = 1 << 16
 
+#: The number of a line, the path in it, its label, and its key; these may be empty.
+_Row = tuple[int, str, str, str]
+
 
 class ListSource(FileSource):
-    """The images that a text file lists: one path a line, or CSV with a column ``path`` and perhaps one ``label``.
+    """The images that a text file lists: one path a line, or CSV with a column ``path``.
 
-    Paths are relative to the folder of the list. The key of an image is its path as it is written; a line that is a
-    JSON string, as ``selected.txt`` has for keys with line feeds, stands for what it says. Blank lines and lines that
-    begin with ``#`` are skipped. Some of the files may be missing, which is found when they are read.
+    Paths are relative to the folder of the list. CSV may have the columns ``label`` and ``key``; where there is no key
+    it is the path as it is written. A line that is a JSON string, as ``selected.txt`` has for keys with line feeds,
+    stands for what it says. Blank lines and lines that begin with ``#`` are skipped. Some of the files may be missing,
+    which is found when they are read.
 
     Parameters
     ----------
@@ -63,16 +67,17 @@ class ListSource(FileSource):
 
         def files() -> Iterator[NamedFile]:
             nonlocal found
-            for number, key, label in _rows_of(path):
-                if SEPARATOR in key + label:
+            for number, place, label, name in _rows_of(path):
+                key = name or place
+                if SEPARATOR in place + label + name:
                     message = f"{path}, line {number}: a zero byte. Is this a text file?"
                     raise SourceError(message)
-                if container_of(key):
-                    message = f"{path}, line {number}: {key!r}, which holds images, among images; list them apart"
+                if container_of(place):
+                    message = f"{path}, line {number}: {place!r}, which holds images, among images; list them apart"
                     raise SourceError(message)
-                found = found or is_remote(key) or os.path.exists(join(root, key))  # noqa: PTH110 (millions of paths)
+                found = found or is_remote(place) or os.path.exists(join(root, place))  # noqa: PTH110 (millions of paths)
                 hashes.append(hash(key))
-                yield NamedFile(key, label)
+                yield NamedFile(key, label, path=place if name else "")
 
         super().__init__("list", root, files())
         if not self.shards:
@@ -82,7 +87,7 @@ class ListSource(FileSource):
         if suspects:
             _refuse_duplicates(path, (row for i, row in enumerate(_rows_of(path)) if i in suspects))
         if not found:
-            raise _none_found(path, next(key for _, key, _ in _rows_of(path)), len(hashes))
+            raise _none_found(path, next(place for _, place, *_ in _rows_of(path)), len(hashes))
 
     @classmethod
     def matches(cls, spec: str | Sequence[Any]) -> bool:
@@ -94,11 +99,11 @@ class ListSource(FileSource):
     def open(cls, spec: Any) -> Source:
         """Open the list at a path: its images, or those in the tar files, tables or stacks that it names."""
         path = os.fspath(spec)
-        kind = container_of(next((key for _, key, _ in _rows_of(path)), ""))
+        kind = container_of(next((place for _, place, *_ in _rows_of(path)), ""))
         if kind is None:
             return cls(path)
         files = list(_rows_of(path))
-        for number, key, _ in files:
+        for number, key, *_ in files:
             if container_of(key) is not kind:
                 message = f"{path}, line {number}: {key!r} is no file of {kind.kind}, as those before; list them apart"
                 raise SourceError(message)
@@ -107,7 +112,7 @@ class ListSource(FileSource):
 
 def listed_files(path: str) -> list[str]:
     """Return where the files are that a list names."""
-    return [join(os.path.dirname(path), key) for _, key, _ in _rows_of(path)]  # noqa: PTH120 (an address)
+    return [join(os.path.dirname(path), key) for _, key, *_ in _rows_of(path)]  # noqa: PTH120 (an address)
 
 
 def _none_found(path: str, first: str, count: int) -> FileNotFoundError:
@@ -136,8 +141,8 @@ def _is_passed_over(line: str) -> bool:
     return not line.strip() or line.lstrip().startswith("#")
 
 
-def _rows_of(path: str) -> Iterator[tuple[int, str, str]]:
-    """Yield the number of each line that lists a file, its path, and its label."""
+def _rows_of(path: str) -> Iterator[_Row]:
+    """Yield the number of each line that lists a file, its path, its label, and its key."""
     check_pointer(local_path(path))
     with open_text(path, encoding="utf-8-sig") as file:
         try:
@@ -146,7 +151,7 @@ def _rows_of(path: str) -> Iterator[tuple[int, str, str]]:
                 return
             for number, line in _lines(path, file):
                 if not _is_passed_over(line):
-                    yield number, key_of_line(line.strip()), ""
+                    yield number, key_of_line(line.strip()), "", ""
         except UnicodeDecodeError as error:
             message = f"{path} is not UTF-8 text: {error.reason} at byte {error.start} of a block"
             raise SourceError(message) from None
@@ -167,7 +172,7 @@ def _lines(path: str, file: TextIO) -> Iterator[tuple[int, str]]:
         yield number, line
 
 
-def _csv_rows(path: str, file: TextIO) -> Iterator[tuple[int, str, str]]:
+def _csv_rows(path: str, file: TextIO) -> Iterator[_Row]:
     number, begins = 0, True
 
     def lines() -> Iterator[str]:
@@ -187,20 +192,22 @@ def _csv_rows(path: str, file: TextIO) -> Iterator[tuple[int, str, str]]:
         message = f"{path} has no column 'path' in its header, only {header}"
         raise SourceError(message)
     at = header.index("path")
-    label_at = header.index("label") if "label" in header else None
+    others = [header.index(name) if name in header else None for name in ("label", "key")]
     begins = True
     for row in reader:
         if len(row) != len(header) or not row[at]:
             message = f"{path}, line {number}: expected {len(header)} fields with a path among them, got {row}"
             raise SourceError(message)
         begins = True
-        yield number, row[at], "" if label_at is None else row[label_at]
+        label, key = ("" if column is None else row[column] for column in others)
+        yield number, row[at], label, key
 
 
-def _refuse_duplicates(path: str, suspects: Iterator[tuple[int, str, str]]) -> None:
+def _refuse_duplicates(path: str, suspects: Iterator[_Row]) -> None:
     first: dict[str, int] = {}
-    for number, key, _ in suspects:
+    for number, place, _, name in suspects:
+        key = name or place
         if key in first:
-            message = f"{path}: lines {first[key]} and {number} hold the same path {key!r}"
+            message = f"{path}: lines {first[key]} and {number} hold the same {'key' if name else 'path'} {key!r}"
             raise DuplicateKeyError(message)
         first[key] = number

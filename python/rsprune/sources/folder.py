@@ -14,6 +14,7 @@ from rsprune.sources.base import SkippedFilesWarning, Source, describe_skipped
 from rsprune.sources.classes import ClassFolders
 from rsprune.sources.container import ContainerSource
 from rsprune.sources.containers import container_of
+from rsprune.sources.exported import ExportedFolder, exported_layout
 from rsprune.sources.filesystem import join, read_head
 from rsprune.sources.formats import HEAD, IMAGE_EXTENSIONS, OTHER_EXTENSIONS, is_image
 from rsprune.sources.image_files import FileSource, NamedFile
@@ -81,6 +82,9 @@ class FolderSource(FileSource):
             If a folder cannot be read.
         """
         root = address_of(spec) or Path(spec)
+        layout = None if is_remote(root) else exported_layout(root)
+        if layout in ("folder", "links"):
+            return ExportedFolder(root)
         source = cls(root)
         images = sum(map(source.count, source.shards))
         for extension in (".tar", ".arrow", ".parquet"):
@@ -96,7 +100,7 @@ class FolderSource(FileSource):
         elif image_column is not None:
             message = f"image_column is {image_column!r}: it is for Arrow and Parquet files, and {root} holds others"
             raise ArgumentError(message)
-        if source.skipped:
+        if source.skipped and layout is None:
             warnings.warn(describe_skipped(root, source.skipped), SkippedFilesWarning, stacklevel=3)
         return found
 

@@ -33,24 +33,30 @@ NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.E
 
 
 class NamedFile(NamedTuple):
-    """An image file. It lies at its key, from the source's root on; its size is -1 where it is not known."""
+    """An image file.
+
+    It lies at its key, from the source's root on, or at a path of its own; its size is -1 where it is not known.
+    """
 
     key: str
     label: str
     size: int = -1
+    path: str = ""
 
 
 class _Packed(NamedTuple):
-    """Keys, labels and sizes of a shard. Ten million paths take gigabytes as strings, and some 100 MB like this."""
+    """The files of a shard. Ten million paths take gigabytes as strings, and some 100 MB like this."""
 
     keys: bytes
     labels: bytes
     sizes: bytes
+    paths: bytes
 
     @classmethod
     def of(cls, files: Sequence[NamedFile]) -> _Packed:
-        keys, labels, sizes = zip(*files, strict=True)
-        columns = SEPARATOR.join(keys).encode(), SEPARATOR.join(labels).encode(), np.array(sizes, np.int64).tobytes()
+        keys, labels, sizes, paths = zip(*files, strict=True)
+        texts = [SEPARATOR.join(column).encode() for column in (keys, labels, paths)]
+        columns = texts[0], texts[1], np.array(sizes, np.int64).tobytes(), texts[2]
         return cls(*(zlib.compress(column, 1) for column in columns))
 
     @staticmethod
@@ -102,7 +108,8 @@ class FileSource(Source):
         labels = self._read_labels(packed, keys)
         rows = check_rows(shard, rows, len(keys))
         missing = self._missing.get(shard.name, {})
-        paths = {row: join(self._root, keys[row]) for row in rows}
+        places = self._places(shard)
+        paths = {row: places[row] for row in rows}
         remote = {row: path for row, path in paths.items() if row not in missing and is_remote(path)}
         sizes = self._sizes(shard)
         read = read_many(StoredObject(path, int(sizes[row]), None) for row, path in remote.items())
@@ -166,10 +173,16 @@ class FileSource(Source):
     def _sizes(self, shard: Shard) -> NDArray[np.int64]:
         return np.frombuffer(zlib.decompress(self._packed[shard.name].sizes), np.int64)
 
+    def _places(self, shard: Shard) -> list[str]:
+        """Return where the files of a shard lie."""
+        packed = self._packed[shard.name]
+        pairs = zip(packed.unpack(packed.paths), packed.unpack(packed.keys), strict=True)
+        return [join(self._root, path or key) for path, key in pairs]
+
     def _files(self, shard: Shard) -> Iterator[tuple[str, str, int | OSError]]:
         """Yield the path and the key of every file, and its size or what the system says of it."""
-        for key, size in zip(self.read_keys(shard), self._sizes(shard).tolist(), strict=True):
-            path = join(self._root, key)
+        places = self._places(shard)
+        for path, key, size in zip(places, self.read_keys(shard), self._sizes(shard).tolist(), strict=True):
             try:
                 yield path, key, file_size(path) if size < 0 else size
             except OSError as error:

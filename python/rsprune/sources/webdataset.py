@@ -32,7 +32,7 @@ from rsprune.storage import is_remote
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["TarSource"]
+__all__ = ["TarSource", "split_member"]
 
 #: Extensions that hold images in a tar file: those of image files, and that of RS5M.
 TAR_IMAGE_EXTENSIONS = IMAGE_EXTENSIONS | {".img_content"}
@@ -200,8 +200,7 @@ class TarSource(ContainerSource):
             if member.problem:
                 skipped[f"{_extension(name)} ({member.problem})" if "." in name else member.problem] += 1
             elif not name.startswith("."):  # as in a folder, hidden files are left out
-                match = MEMBER.fullmatch(member.path)
-                key, field = match.groups() if match else (member.path, "")
+                key, field = split_member(member.path)
                 samples.setdefault(key, []).append((number, field, member))
             elif _is_image(name) and not name.startswith("._"):  # what macOS keeps beside each file is no image
                 skipped[f"hidden {_extension(name)}"] += 1
@@ -231,6 +230,12 @@ class TarSource(ContainerSource):
         images.sort(key=lambda one: one[0])
         ordered = [image._replace(key=name) if name and named[name] == 1 else image for _, image, name in images]
         return _Content(ordered, skipped)
+
+
+def split_member(path: str) -> tuple[str, str]:
+    """Split the path of a member into the key of its sample and its field, which begins with a dot; or is empty."""
+    match = MEMBER.fullmatch(path)
+    return (match[1], match[2]) if match else (path, "")
 
 
 def _head_size(path: str) -> int:
