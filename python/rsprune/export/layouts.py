@@ -109,12 +109,12 @@ class Layout(ABC):
         What identifies the export, for the files that can carry it.
     """
 
-    #: Whether the last part of a name may hold dots.
-    dots: ClassVar[bool] = True
+    #: Whether names have neither folders nor dots.
+    flat: ClassVar[bool] = False
 
     def __init__(self, chosen: ChosenImages, provenance: Mapping[str, Any]) -> None:
         self.chosen, self.provenance = chosen, provenance
-        self._stems = file_stems(chosen.keys, dots=self.dots)
+        self._stems = file_stems(chosen.keys, flat=self.flat)
         self.labelled = chosen.has_labels and "label" not in chosen.manifest.column_names
 
     def sample(self, at: int, item: Item) -> Sample:
@@ -210,7 +210,7 @@ class LinkLayout(FolderLayout):
 class TarLayout(Layout):
     """Tar files of WebDataset: of each image its file, its row of the manifest in JSON, its class and its key."""
 
-    dots = False
+    flat = True
 
     @override
     def write(self, folder: Path, number: int, samples: Iterator[Sample]) -> list[str]:

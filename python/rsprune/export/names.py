@@ -19,7 +19,7 @@ DEVICE = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|\Z)")
 LONGEST_PART, LONGEST_PATH = 180, 900
 
 
-def file_stems(keys: Sequence[str], *, dots: bool = True) -> list[str]:
+def file_stems(keys: Sequence[str], *, flat: bool = False) -> list[str]:
     """Return a path below a folder for each key, without the extension of an image.
 
     Characters that are not safe are written as in an address: ``..`` is ``%2E.``, and an empty part is ``%``. A part
@@ -30,10 +30,11 @@ def file_stems(keys: Sequence[str], *, dots: bool = True) -> list[str]:
     ----------
     keys
         The keys, all different.
-    dots
-        Whether the last part may hold dots, which end a key in a tar file.
+    flat
+        Whether names have neither folders nor dots: in a tar file folders may be taken for classes, and a dot ends the
+        key.
     """
-    paths = [_path(split_extension(key)[0], dots) for key in keys]
+    paths = [_path(split_extension(key)[0], flat) for key in keys]
     # A file must not take the place of a folder; its extension is not known yet.
     taken = {_fold(split_extension(folder)[0]) for path in paths for folder in _folders(path)}
     found = []
@@ -53,12 +54,11 @@ def split_extension(key: str) -> tuple[str, str]:
     return (stem, f".{extension}") if is_named else (key, "")
 
 
-def _path(stem: str, dots: bool) -> str:
-    *folders, last = map(_part, stem.split("/"))
-    path = "/".join([*folders, last if dots else last.replace(".", "%2E")])
-    if len(path.encode()) > LONGEST_PATH:
-        return _marked("", stem)
-    return path
+def _path(stem: str, flat: bool) -> str:
+    path = "/".join(map(_part, stem.split("/")))
+    if flat:
+        return _cut(path.replace(".", "%2E").replace("/", "%2F"), stem)
+    return path if len(path.encode()) <= LONGEST_PATH else _marked("", stem)
 
 
 def _part(part: str) -> str:
@@ -68,9 +68,14 @@ def _part(part: str) -> str:
         escaped = _escape(escaped[0]) + escaped[1:]
     if escaped[-1:] in {".", " "}:
         escaped = escaped[:-1] + _escape(escaped[-1])
-    if len(escaped.encode()) > LONGEST_PART:
-        return _marked(escaped.encode()[: LONGEST_PART - 20].decode(errors="ignore"), part)
-    return escaped or "%"
+    return _cut(escaped or "%", part)
+
+
+def _cut(name: str, key: str) -> str:
+    """Cut a part that is too long."""
+    if len(name.encode()) <= LONGEST_PART:
+        return name
+    return _marked(name.encode()[: LONGEST_PART - 20].decode(errors="ignore"), key)
 
 
 def _escape(character: str) -> str:
