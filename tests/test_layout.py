@@ -22,6 +22,7 @@ ORDER = [
     "storage",
     "io",
     "pixels",
+    "decoding",
     "concurrency",
     "charts",
     "registry",

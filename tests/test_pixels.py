@@ -74,11 +74,10 @@ def test_a_pillow_image_is_the_same_image_as_its_file(tmp_path, mode, name):
     np.testing.assert_allclose(*rsprune.entropy([path, Image.open(path)]), atol=1e-12)
 
 
-@pytest.mark.parametrize(("mode", "dtype"), [("I", "int32"), ("F", "float32")])
-def test_a_pillow_image_of_32_bits_is_refused(mode, dtype):
-    image = Image.fromarray(DEEP.astype(np.int32)).convert(mode)
+def test_a_pillow_image_of_32_bit_integers_is_refused():
+    image = Image.fromarray(DEEP.astype(np.int32))
     for call in (core_image, lambda one: rsprune.entropy([one])):
-        with raises(errors.DtypeError, dtype):
+        with raises(errors.DtypeError, "int32"):
             call(image)
 
 

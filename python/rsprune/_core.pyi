@@ -35,6 +35,7 @@ __all__ = [
     "medians",
     "pass_messages",
     "preprocess_images",
+    "sample_values",
     "select",
     "similar_components",
     "softmax",
@@ -44,25 +45,41 @@ __all__ = [
 
 VERSION: str
 
+# What images are made of; (H, W) or (H, W, C), contiguous.
+_Samples = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.int16] | NDArray[np.float32] | NDArray[np.float64]
+
 def cpu_features() -> dict[str, bool | str | dict[str, str]]: ...
 
 # Images are paths (str), encoded images (bytes), and contiguous arrays (H, W) or (H, W, C). One that fails leaves NaN
 # or None in its place and its (number, kind, message) in the second list, for `rsprune.errors.failure`.
 def decode_images(
-    items: Sequence[str | bytes | tuple[str, int, int] | NDArray[np.uint8] | NDArray[np.uint16]],
+    items: Sequence[str | bytes | tuple[str, int, int] | _Samples],
     /,
     *,
     bands: Sequence[int] | None = None,
-    valid_range: tuple[int, int] | None = None,
+    valid_range: tuple[float, float] | None = None,
     max_pixels: int | None = None,
     max_bytes: int | None = None,
     threads: int | None = None,
 ) -> tuple[list[NDArray[np.uint8] | None], list[tuple[int, str, str]]]: ...
 
+# Of images of more than 8 bits a sample: dtype and about `count` values, all but those of nodata, NaN and infinity.
+def sample_values(
+    items: Sequence[str | bytes | tuple[str, int, int] | _Samples],
+    /,
+    *,
+    count: int,
+    bands: Sequence[int] | None = None,
+    nodata: float | None = None,
+    max_pixels: int | None = None,
+    max_bytes: int | None = None,
+    threads: int | None = None,
+) -> tuple[list[tuple[str, NDArray[np.float64]] | None], list[tuple[int, str, str]]]: ...
+
 # Into `out`, contiguous (n, S, S, 3): whole images squashed, or, with `resize_to`, squares from the middle of images
 # whose shorter side, or with `squash` each side, was brought to that. An image that fails leaves zeros.
 def preprocess_images(
-    items: Sequence[str | bytes | tuple[str, int, int] | NDArray[np.uint8] | NDArray[np.uint16]],
+    items: Sequence[str | bytes | tuple[str, int, int] | _Samples],
     out: NDArray[np.uint8],
     /,
     *,
@@ -71,29 +88,29 @@ def preprocess_images(
     squash: bool = False,
     middle: str = "even",
     bands: Sequence[int] | None = None,
-    valid_range: tuple[int, int] | None = None,
+    valid_range: tuple[float, float] | None = None,
     max_pixels: int | None = None,
     max_bytes: int | None = None,
     threads: int | None = None,
 ) -> list[tuple[int, str, str]]: ...
 def entropy_arrays(
-    array: NDArray[np.uint8] | NDArray[np.uint16],
+    array: _Samples,
     /,
     *,
     gray: str,
     bands: Sequence[int] | None = None,
-    nodata: int | None = None,
-    valid_range: tuple[int, int] | None = None,
+    nodata: float | None = None,
+    valid_range: tuple[float, float] | None = None,
     threads: int | None = None,
 ) -> tuple[NDArray[np.float64], list[tuple[int, str, str]]]: ...
 def entropy_images(
-    items: Sequence[str | bytes | tuple[str, int, int] | NDArray[np.uint8] | NDArray[np.uint16]],
+    items: Sequence[str | bytes | tuple[str, int, int] | _Samples],
     /,
     *,
     gray: str,
     bands: Sequence[int] | None = None,
-    nodata: int | None = None,
-    valid_range: tuple[int, int] | None = None,
+    nodata: float | None = None,
+    valid_range: tuple[float, float] | None = None,
     max_pixels: int | None = None,
     max_bytes: int | None = None,
     threads: int | None = None,

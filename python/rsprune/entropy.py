@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypedDict
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune import _core
+from rsprune.decoding import entropy_images
 from rsprune.errors import (
     ArgumentError,
     ImageError,
@@ -21,12 +23,12 @@ from rsprune.errors import (
 from rsprune.pixels import is_pillow, pillow_samples, samples
 from rsprune.sources import FilePart
 from rsprune.sources.batches import batched
-from rsprune.validation import as_array
+from rsprune.validation import as_array, check_number
 
 __all__ = ["Gray", "entropy", "mean_band_entropies", "top_entropies"]
 
 Gray = Literal["bt601", "luma", "mean"]
-_Item = str | bytes | FilePart | NDArray[np.uint8] | NDArray[np.uint16]
+_Item = str | bytes | FilePart | NDArray[Any]
 
 # Images handed to the core at a time, at most: enough to keep every core busy.
 _CHUNK = 4096
@@ -35,8 +37,8 @@ _CHUNK = 4096
 class _Options(TypedDict):
     gray: str
     bands: list[int] | None
-    nodata: int | None
-    valid_range: tuple[int, int] | None
+    nodata: float | None
+    valid_range: tuple[float, float] | None
     threads: int | None
 
 
@@ -45,8 +47,8 @@ def entropy(
     *,
     gray: Gray = "bt601",
     bands: Iterable[int] | None = None,
-    nodata: int | None = None,
-    valid_range: tuple[int, int] | None = None,
+    nodata: float | None = None,
+    valid_range: tuple[float, float] | None = None,
     on_error: Literal["raise", "nan"] = "raise",
     max_pixels: int | None = None,
     max_bytes: int | None = None,
@@ -62,9 +64,12 @@ def entropy(
     images
         One of
 
-        - an iterable of paths, encoded images (``bytes``; JPEG, PNG, TIFF or WebP, recognized by their content),
-          arrays (H, W) or (H, W, C), Pillow images, or any mixture of these;
-        - an array (N, H, W) or (N, H, W, C) of uint8 or uint16, which is read in place.
+        - an iterable of paths, encoded images (``bytes``, recognized by their content), arrays or tensors (H, W) or
+          (H, W, C), Pillow images, or any mixture of these;
+        - an array or tensor (N, H, W) or (N, H, W, C), which is read in place.
+
+        Samples are uint8, uint16, int16 or floating point. JPEG, PNG, TIFF, WebP and JPEG 2000 of 9 to 16 bits are read
+        by rsprune, other JPEG 2000, GIF, BMP, AVIF, PPM and rare kinds of TIFF by Pillow, one at a time.
 
         The alpha channel of a PNG, a WebP, a gray-and-alpha TIFF or a Pillow image is dropped without blending.
         Otherwise every band of a TIFF or an array is a band: a fourth one is never taken for alpha. From a TIFF file
@@ -80,15 +85,17 @@ def entropy(
         The bands to use, counted from 0. By default the only one, or the first three of three or four. Images of two
         bands, or of more than four, need a choice.
     nodata
-        Pixels whose selected bands all hold this stored value are left out (with ``"luma"``, pixels whose Y holds it).
+        Pixels whose selected bands all hold this stored value, or NaN, are left out (with ``"luma"``, pixels whose Y
+        holds it).
     valid_range
-        The lowest and highest value ``(lo, hi)`` that 16-bit samples can take. A value v becomes the level
-        ``floor((v - lo) * 256 / (hi - lo + 1))``, clipped to 0 and 255. Samples of 8 bits are levels already, and the
-        range does not apply to them; an array of uint8 that holds all images is refused with it. Without a range,
-        16-bit samples span 0 to 65535 and the level is the high byte. This is assumed only for images that show it, in
-        which at least 1 % of the samples lie in 32769 to 49151; any other raises
-        :class:`~rsprune.errors.ValueRangeError`, because 8- to 15-bit data in 16 bits would otherwise lose most of its
-        entropy. Pass ``(0, 65535)`` for dark images that do use 16 bits.
+        The lowest and highest value ``(lo, hi)`` that samples of more than 8 bits can take. A whole number v becomes
+        the level ``floor((v - lo) * 256 / (hi - lo + 1))``, one of floating point
+        ``floor((v - lo) * 256 / (hi - lo))``, clipped to 0 and 255. Samples of 8 bits are levels already, and the range
+        does not apply to them; an array of uint8 that holds all images is refused with it. Without a range, images of
+        int16 and floating point raise :class:`~rsprune.errors.ValueRangeError`, and those of uint16 span 0 to 65535:
+        the level is the high byte. This is assumed only for images that show it, in which at least 1 % of the samples
+        lie in 32769 to 49151; any other raises the error as well, because 8- to 15-bit data in 16 bits would otherwise
+        lose most of its entropy. Pass ``(0, 65535)`` for dark images that do use 16 bits.
     on_error
         What to do with an image that cannot be read or decoded, lacks the bands, needs a range or is all nodata:
         ``"raise"`` the error of the first one, or put ``"nan"`` in its place.
@@ -127,7 +134,7 @@ def entropy(
     options = _Options(
         gray=gray,
         bands=_bands(bands),
-        nodata=None if nodata is None else _integer("nodata", nodata, 0, 65535),
+        nodata=None if nodata is None or nodata != nodata else _number("nodata", nodata),  # NaN always is
         valid_range=_range(valid_range),
         threads=None if threads is None else _integer("threads", threads, 1, 65535),
     )
@@ -193,7 +200,7 @@ def _of_items(
     for items in batched((_item(image, f"images[{i}]", options) for i, image in enumerate(images)), _CHUNK):
         # A Pillow image that could not be read stands as an empty file: the core counts it among the failures.
         encoded = [b"" if isinstance(item, ImageError) else item for item in items]
-        entropies, failures = _core.entropy_images(encoded, max_pixels=max_pixels, max_bytes=max_bytes, **options)
+        entropies, failures = entropy_images(encoded, max_pixels=max_pixels, max_bytes=max_bytes, **options)
         if failures and raises:
             i, kind, message = failures[0]
             item = items[i]
@@ -214,8 +221,7 @@ def _of_stack(array: NDArray[Any], options: _Options, *, raises: bool) -> NDArra
         raise ShapeError(msg)
     first = samples(array[:0], "images")
     _check_extent(array.shape[1:], "images", options)
-    if first.dtype.itemsize == 1:
-        _check_eight_bits(first, options)
+    _check_dtype(first, options)
     done = [np.empty(0)]
     for start in range(0, len(array), _CHUNK):
         entropies, failures = _core.entropy_arrays(samples(array[start : start + _CHUNK], "images"), **options)
@@ -229,7 +235,7 @@ def _of_stack(array: NDArray[Any], options: _Options, *, raises: bool) -> NDArra
 def _failed(kind: str, message: str, name: str, options: _Options) -> Exception:
     """Return the exception for a failure that the core reports."""
     if kind == "no_valid_pixels":
-        message = f"{message} ({options['nodata']})"
+        message = f"{message} ({options['nodata'] if options['nodata'] is not None else 'NaN'})"
     return failure(kind, message, name)
 
 
@@ -247,7 +253,7 @@ def _item(image: Any, name: str, options: _Options) -> _Item | ImageError:
             image = pillow_samples(image, name, luma=options["bands"] is None and options["gray"] != "mean")
         except ImageError as error:
             return error
-    elif isinstance(image, np.ndarray):
+    elif isinstance(image, np.ndarray) or _is_tensor(image):
         image = samples(image, name)
     else:
         msg = f"{name} is a {type(image).__name__}; expected a path, bytes, an array or a Pillow image"
@@ -259,14 +265,28 @@ def _item(image: Any, name: str, options: _Options) -> _Item | ImageError:
     return np.ascontiguousarray(image)
 
 
-def _check_eight_bits(array: NDArray[Any], options: _Options) -> None:
-    """Refuse options that mean nothing to any image of an array of uint8."""
+def _is_tensor(image: Any) -> bool:
+    """Return whether it is a PyTorch tensor, without importing PyTorch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(image, torch.Tensor)
+
+
+def _check_dtype(array: NDArray[Any], options: _Options) -> None:
+    """Refuse options that mean nothing to any image of an array."""
     nodata, valid_range = options["nodata"], options["valid_range"]
-    if nodata is not None and nodata > 255:
+    if valid_range is not None and array.dtype == np.uint8:
+        msg = (
+            f"valid_range={valid_range} is for more than 8 bits, but images is an array of {array.dtype}: leave it out"
+        )
+        raise ArgumentError(msg)
+    if array.dtype.kind == "f":
+        return
+    ends = np.iinfo(array.dtype)
+    if nodata is not None and not (ends.min <= nodata <= ends.max and nodata == int(nodata)):
         msg = f"nodata={nodata} does not occur in images, an array of {array.dtype}"
         raise ArgumentError(msg)
-    if valid_range is not None:
-        msg = f"valid_range={valid_range} is for uint16, but images is an array of {array.dtype}: leave it out"
+    if valid_range is not None and not all(ends.min <= end <= ends.max for end in valid_range):
+        msg = f"valid_range={valid_range} is no range of {array.dtype}, of which images is an array"
         raise ArgumentError(msg)
 
 
@@ -289,7 +309,7 @@ def _bands(bands: Iterable[int] | None) -> list[int] | None:
     return [_integer("bands", band, 0, 65535) for band in bands]
 
 
-def _range(valid_range: tuple[int, int] | None) -> tuple[int, int] | None:
+def _range(valid_range: tuple[float, float] | None) -> tuple[float, float] | None:
     if valid_range is None:
         return None
     try:
@@ -297,7 +317,12 @@ def _range(valid_range: tuple[int, int] | None) -> tuple[int, int] | None:
     except (TypeError, ValueError):
         msg = f"valid_range={valid_range!r} is not a pair (lo, hi)"
         raise ArgumentError(msg) from None
-    return _integer("valid_range", lo, 0, 65535), _integer("valid_range", hi, 0, 65535)
+    return _number("valid_range", lo), _number("valid_range", hi)
+
+
+def _number(name: str, value: Any) -> float:
+    number = check_number(name, value, minimum=-sys.float_info.max, maximum=sys.float_info.max)
+    return int(value) if isinstance(value, (int, np.integer)) else number
 
 
 def _integer(name: str, value: Any, lowest: int, highest: int) -> int:

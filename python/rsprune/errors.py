@@ -286,7 +286,7 @@ class BandsError(ImageError):
 
 
 class ValueRangeError(ImageError):
-    """16-bit samples without ``valid_range=`` whose values do not use all 16 bits."""
+    """Samples of more than 8 bits whose range is not known, or with a ``valid_range=`` that is not theirs."""
 
     kind = "value_range"
 

@@ -18,7 +18,7 @@ _MAX_MESSAGE = 300
 
 
 def samples(array: Any, name: str) -> NDArray[Any]:
-    """View an array of uint8 or uint16 in this machine's byte order.
+    """View an array of samples in this machine's byte order; float16 becomes float32.
 
     Raises
     ------
@@ -28,10 +28,11 @@ def samples(array: Any, name: str) -> NDArray[Any]:
         It is masked.
     """
     array = as_array(name, array)
-    if array.dtype.kind != "u" or array.dtype.itemsize > 2:
-        message = f"{name} is an array of {array.dtype}; expected uint8 or uint16: scale it first"
+    if array.dtype.str[1:] not in ("u1", "u2", "i2", "f2", "f4", "f8"):
+        message = f"{name} is an array of {array.dtype}; expected uint8, uint16, int16, float32 or float64: convert it"
         raise DtypeError(message)
-    native: NDArray[Any] = array.astype(array.dtype.newbyteorder("="), copy=False)
+    dtype = np.dtype(np.float32) if array.dtype.itemsize == 2 and array.dtype.kind == "f" else array.dtype
+    native: NDArray[Any] = array.astype(dtype.newbyteorder("="), copy=False)
     return native
 
 

@@ -72,7 +72,7 @@ def embed_items(
     *,
     batch_size: int | None = None,
     bands: Sequence[int] | None = None,
-    valid_range: tuple[int, int] | None = None,
+    valid_range: tuple[float, float] | None = None,
     max_pixels: int | None = None,
     max_bytes: int | None = None,
     threads: int | None = None,

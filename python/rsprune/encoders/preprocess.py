@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune import _core
+from rsprune.decoding import preprocess_images
 from rsprune.errors import ArgumentError, DtypeError, ShapeError
 from rsprune.pixels import is_pillow, pillow_samples, samples
 from rsprune.sources import ImageData
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["ImageLike", "Interpolation", "Mode", "Preprocessing", "core_image"]
 
 #: What is taken for an image: pixels (H, W), (H, W, 1) or (H, W, 3), an encoded file or its path, Pillow's.
-ImageLike: TypeAlias = "NDArray[np.uint8] | NDArray[np.uint16] | bytes | str | os.PathLike[str] | Image"
+ImageLike: TypeAlias = "NDArray[Any] | bytes | str | os.PathLike[str] | Image"
 
 
 Interpolation = Literal["bicubic", "bilinear"]
@@ -74,7 +74,7 @@ class Preprocessing:
         images: Sequence[ImageData],
         *,
         bands: Sequence[int] | None = None,
-        valid_range: tuple[int, int] | None = None,
+        valid_range: tuple[float, float] | None = None,
         max_pixels: int | None = None,
         max_bytes: int | None = None,
         threads: int | None = None,
@@ -90,7 +90,7 @@ class Preprocessing:
         that failed, as :func:`rsprune.errors.failure` takes them.
         """
         pixels = np.empty((len(images), self.size, self.size, 3), np.uint8) if out is None else out
-        failures = _core.preprocess_images(
+        failures = preprocess_images(
             images,
             pixels,
             interpolation=self.interpolation,
@@ -116,8 +116,8 @@ class Preprocessing:
 def core_image(image: ImageLike) -> ImageData:
     """Return the image as the core reads it; its pixels are copied only if they do not lie as the core takes them.
 
-    An array that is not (H, W), (H, W, 1) or (H, W, 3) is a :class:`ShapeError`; one that is neither uint8 nor uint16,
-    a Pillow image of other samples and an object that is no image are a :class:`DtypeError`; a masked array is an
+    An array that is not (H, W), (H, W, 1) or (H, W, 3) is a :class:`ShapeError`; one of another dtype, a Pillow
+    image of other samples and an object that is no image are a :class:`DtypeError`; a masked array is an
     :class:`ArgumentError`, and an image that Pillow cannot read an ``ImageError``.
     """
     if isinstance(image, (str, bytes)):

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune import _core
+from rsprune.decoding import decode_images, preprocess_images
 from rsprune.errors import EmptyInputError, FormatError, ShapeError, failure
 from rsprune.evaluation.features import sample_rows
 from rsprune.io import digest, write_npz
@@ -154,10 +154,10 @@ class _Collection:
 def _decode(items: Sequence[Item], size: int | None) -> Iterator[NDArray[np.uint8]]:
     data = [item.data for item in items]
     if size is None:
-        pixels, failures = _core.decode_images(data)
+        pixels, failures = decode_images(data)
     else:
         brought = np.zeros((len(data), size, size, 3), np.uint8)
-        failures = _core.preprocess_images(data, brought, interpolation="bicubic", resize_to=size)
+        failures = preprocess_images(data, brought, interpolation="bicubic", resize_to=size)
         pixels = list(brought)
     for number, kind, message in failures:
         raise failure(kind, message, items[number].key)

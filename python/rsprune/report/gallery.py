@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rsprune import _core
+from rsprune.decoding import decode_images
 from rsprune.errors import KeyMismatchError, RspruneError
 from rsprune.report.statistics import Example, RunStatistics
 from rsprune.runs.reader import RunReader
@@ -116,7 +116,7 @@ def thumbnails(
 
 def decode(data: ImageData, options: Mapping[str, Any]) -> NDArray[np.uint8] | None:
     """Decode one image to uint8 (H, W, C); None where it cannot be."""
-    images, _ = _core.decode_images([data], threads=1, **options)
+    images, _ = decode_images([data], threads=1, **options)
     return images[0]
 
 

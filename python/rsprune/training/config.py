@@ -58,7 +58,7 @@ class ImageOptions(Options):
     size: int = option(256, help="Height and width of the images.", minimum=1)
     channels: int = option(3, help="Channels of the images.", minimum=1)
     bands: tuple[int, ...] | None = option(None, help=BANDS, metavar="B,B,B", parser=integers)
-    valid_range: tuple[int, int] | None = option(
+    valid_range: tuple[float, float] | None = option(
         None, help="The range of 16-bit samples: 0,10000.", metavar="LO,HI", parser=partial(integers, count=2)
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rsprune import _core
+from rsprune.decoding import decode_images, preprocess_images
 from rsprune.errors import ArgumentError
 from rsprune.sources import ImageData
 from rsprune.training.config import ImageOptions
@@ -29,7 +29,7 @@ class ImageTransform:
     size: int
     channels: int = 3
     bands: tuple[int, ...] | None = None  # counted from 0; by default RGB, or the first ones
-    valid_range: tuple[int, int] | None = None  # of 16-bit samples, as for rsprune.entropy
+    valid_range: tuple[float, float] | None = None  # of 16-bit samples, as for rsprune.entropy
     #: Factor by which the image is made smaller and then enlarged again, both by Pillow's bicubic filter: the low
     #: resolution that super-resolution starts from.
     downscale: int = 1
@@ -60,7 +60,7 @@ class ImageTransform:
         failures: dict[int, tuple[int, str, str]] = {}
         for first in range(0, self.channels, 3):  # the core reads three bands at once
             three = np.zeros((*pixels.shape[:3], 3), np.uint8)
-            failed = _core.preprocess_images(
+            failed = preprocess_images(
                 images,
                 three,
                 interpolation="bicubic",
@@ -113,7 +113,7 @@ class LabelTransform:
     def __call__(self, images: Sequence[ImageData]) -> tuple[NDArray[np.uint8], list[tuple[int, str, str]]]:
         """Decode label maps; see :meth:`ImageTransform.__call__`."""
         out = np.zeros((len(images), self.size, self.size, self.channels), np.uint8)
-        decoded, failures = _core.decode_images(images, threads=1)
+        decoded, failures = decode_images(images, threads=1)
         for i, pixels in enumerate(decoded):
             if pixels is None:
                 continue

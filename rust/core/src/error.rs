@@ -88,7 +88,7 @@ pub enum ImageError {
     #[error("the file is empty (0 bytes)")]
     Empty,
     /// The first bytes belong to no format that is read.
-    #[error("not a JPEG, PNG, TIFF or WebP image, but {name}")]
+    #[error("not an image of a format that is read, but {name}")]
     UnknownFormat {
         /// The format's name, or what kind of file it is.
         name: String,
@@ -147,17 +147,10 @@ pub enum ImageError {
     /// The bands that were asked for are not there.
     #[error("{0}")]
     Bands(String),
-    /// 16-bit samples that came without their range and do not use all 16 bits: taken for that, they would be all but black.
-    #[error(
-        "the 16-bit values seen, {lo} to {hi}, do not fill the range of 0 to 65535; give the lowest and the highest value \
-         that the data can take, valid_range=(lo, hi), which is (0, 65535) if they only happen to be dark"
-    )]
-    ValueRange {
-        /// The lowest value seen.
-        lo: u16,
-        /// The highest one.
-        hi: u16,
-    },
+    /// Samples of more than 8 bits that came without their range: taken for the whole one, they would be all but black; or with
+    /// one that they cannot be of.
+    #[error("{0}")]
+    ValueRange(String),
 }
 
 impl ImageError {
@@ -174,7 +167,7 @@ impl ImageError {
             Self::OutOfMemory { .. } => "out_of_memory",
             Self::NoValidPixels => "no_valid_pixels",
             Self::Bands(_) => "bands",
-            Self::ValueRange { .. } => "value_range",
+            Self::ValueRange(_) => "value_range",
         }
     }
 }

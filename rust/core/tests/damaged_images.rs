@@ -10,17 +10,22 @@ macro_rules! files {
     ($($name:literal),* $(,)?) => { &[$(($name, include_bytes!(concat!("images/", $name)))),*] };
 }
 
-/// 24 x 20 pixels of the Blue Marble each, by Pillow and tifffile.
+/// 24 x 20 pixels of the Blue Marble each, by Pillow and tifffile, and waves of 27 x 21 pixels, by rasterio.
 const FILES: &[(&str, &[u8])] = files![
     "alpha.webp",
     "bands.tif",
     "baseline.jpg",
     "cmyk.jpg",
+    "deep.jp2",
+    "double.tif",
     "flags.webp",
+    "float_differences.tif",
     "gray.jpg",
     "gray2.png",
     "gray_alpha.tif",
     "interlaced16.png",
+    "jpeg_bands.tif",
+    "jpeg_tables.tif",
     "lossless.webp",
     "lossy.webp",
     "lzw.tif",
@@ -34,8 +39,11 @@ const FILES: &[(&str, &[u8])] = files![
     "restart.jpg",
     "restart_ahead.jpg",
     "rgba.png",
+    "signed16.tif",
     "sparse.tif",
     "tiles.tif",
+    "twelve_bits.tif",
+    "zstd16.tif",
 ];
 
 /// What is done to a file. Places are taken modulo its length.
@@ -80,7 +88,7 @@ fn any_damage() -> impl Strategy<Value = Damage> {
 
 /// Decodes both ways, and to an entropy. Images that come out have as many samples as they say.
 fn decode_whole(file: &[u8], limits: &Limits) -> bool {
-    let options = GrayOptions::new(Gray::Bt601, None, None, None).unwrap();
+    let options = GrayOptions::new(Gray::Bt601, None, None, Some((-10.0, 4000.0))).unwrap();
     let entropy = entropy_from_input(Input::Bytes(file), &options, limits, &mut entropy::Scratch::default());
     let sound = sound(file, limits);
     if let Ok(entropy) = entropy {
@@ -95,6 +103,9 @@ fn sound(file: &[u8], limits: &Limits) -> bool {
         let samples = match &image.samples {
             Samples::U8(samples) => samples.len(),
             Samples::U16(samples) => samples.len(),
+            Samples::I16(samples) => samples.len(),
+            Samples::F32(samples) => samples.len(),
+            Samples::F64(samples) => samples.len(),
         };
         assert_eq!(samples, image.width * image.height * image.bands);
         true

@@ -16,8 +16,8 @@ static OPTIONS: LazyLock<Vec<GrayOptions>> = LazyLock::new(|| {
         new(Gray::Bt601, None, None, None),
         new(Gray::Luma, None, None, None),
         new(Gray::Mean, None, None, None),
-        new(Gray::Bt601, Some(vec![2, 0, 1]), Some(0), None),
-        new(Gray::Mean, Some(vec![0]), Some(255), Some((100, 4000))),
+        new(Gray::Bt601, Some(vec![2, 0, 1]), Some(0.0), None),
+        new(Gray::Mean, Some(vec![0]), Some(255.0), Some((-100.0, 4000.0))),
     ]
 });
 

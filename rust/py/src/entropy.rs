@@ -22,8 +22,8 @@ pub fn entropy_images<'py>(
     items: Vec<Item<'py>>,
     gray: &str,
     bands: Option<Vec<usize>>,
-    nodata: Option<u16>,
-    valid_range: Option<(u16, u16)>,
+    nodata: Option<f64>,
+    valid_range: Option<(f64, f64)>,
     max_pixels: Option<u64>,
     max_bytes: Option<u64>,
     threads: Option<usize>,
@@ -39,6 +39,9 @@ pub fn entropy_images<'py>(
 pub enum Stack<'py> {
     U8(PyReadonlyArrayDyn<'py, u8>),
     U16(PyReadonlyArrayDyn<'py, u16>),
+    I16(PyReadonlyArrayDyn<'py, i16>),
+    F32(PyReadonlyArrayDyn<'py, f32>),
+    F64(PyReadonlyArrayDyn<'py, f64>),
 }
 
 #[pyfunction]
@@ -48,20 +51,23 @@ pub fn entropy_arrays<'py>(
     array: Stack<'py>,
     gray: &str,
     bands: Option<Vec<usize>>,
-    nodata: Option<u16>,
-    valid_range: Option<(u16, u16)>,
+    nodata: Option<f64>,
+    valid_range: Option<(f64, f64)>,
     threads: Option<usize>,
 ) -> PyResult<(Entropies<'py>, Vec<Failure>)> {
     let options = &gray_options(py, gray, bands, nodata, valid_range)?;
+    macro_rules! of {
+        ($array:expr, $samples:expr) => {{
+            let stack = $array.as_array();
+            gil::detach(py, threads, |par| entropies(&stack, $samples, options, par))
+        }};
+    }
     let outcomes = match &array {
-        Stack::U8(array) => {
-            let stack = array.as_array();
-            gil::detach(py, threads, |par| entropies(&stack, |samples| SamplesRef::U8(samples), options, par))
-        }
-        Stack::U16(array) => {
-            let stack = array.as_array();
-            gil::detach(py, threads, |par| entropies(&stack, |samples| SamplesRef::U16(samples), options, par))
-        }
+        Stack::U8(array) => of!(array, |samples| SamplesRef::U8(samples)),
+        Stack::U16(array) => of!(array, |samples| SamplesRef::U16(samples)),
+        Stack::I16(array) => of!(array, |samples| SamplesRef::I16(samples)),
+        Stack::F32(array) => of!(array, |samples| SamplesRef::F32(samples)),
+        Stack::F64(array) => of!(array, |samples| SamplesRef::F64(samples)),
     };
     Ok(with_failures(py, outcomes?))
 }
@@ -99,8 +105,8 @@ fn gray_options(
     py: Python<'_>,
     gray: &str,
     bands: Option<Vec<usize>>,
-    nodata: Option<u16>,
-    valid_range: Option<(u16, u16)>,
+    nodata: Option<f64>,
+    valid_range: Option<(f64, f64)>,
 ) -> PyResult<GrayOptions> {
     let gray = Gray::from_name(gray);
     gray.and_then(|gray| GrayOptions::new(gray, bands, nodata, valid_range)).map_err(|error| to_py(py, error))

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use rsprune_core::image::gray::Gray;
 use rsprune_core::image::resize::{Filter, Fit, Middle, Target, resize_inputs};
-use rsprune_core::image::{GrayOptions, ImageRef, Input, Limits, SamplesRef, rgb_from_inputs};
+use rsprune_core::image::{GrayOptions, ImageRef, Input, Limits, SamplesRef, rgb_from_inputs, values_from_inputs};
 use rsprune_core::{Error, Result};
 
 use crate::errors::{failure_kind, to_py};
@@ -22,6 +22,9 @@ pub enum Item<'py> {
     Bytes(Bound<'py, PyBytes>),
     U8(PyReadonlyArrayDyn<'py, u8>),
     U16(PyReadonlyArrayDyn<'py, u16>),
+    I16(PyReadonlyArrayDyn<'py, i16>),
+    F32(PyReadonlyArrayDyn<'py, f32>),
+    F64(PyReadonlyArrayDyn<'py, f64>),
     Path(PathBuf),
     /// A file, where in it the image begins, and how many bytes it has.
     Part((PathBuf, u64, u64)),
@@ -39,6 +42,9 @@ impl Item<'_> {
             &Item::Part((ref path, offset, length)) => Input::Part { path, offset, length },
             Item::U8(samples) => array(samples.shape(), SamplesRef::U8(samples.as_slice()?)),
             Item::U16(samples) => array(samples.shape(), SamplesRef::U16(samples.as_slice()?)),
+            Item::I16(samples) => array(samples.shape(), SamplesRef::I16(samples.as_slice()?)),
+            Item::F32(samples) => array(samples.shape(), SamplesRef::F32(samples.as_slice()?)),
+            Item::F64(samples) => array(samples.shape(), SamplesRef::F64(samples.as_slice()?)),
         })
     }
 }
@@ -63,6 +69,29 @@ pub fn split<T>(outcomes: Vec<Result<T>>) -> (Vec<Option<T>>, Vec<Failure>) {
     (outcomes.into_iter().enumerate().map(take).collect(), failures)
 }
 
+type Values<'py> = Vec<Option<(&'static str, Bound<'py, PyArray1<f64>>)>>;
+
+#[pyfunction]
+#[pyo3(signature = (items, /, *, count, bands=None, nodata=None, max_pixels=None, max_bytes=None, threads=None))]
+#[allow(clippy::too_many_arguments, reason = "keywords in Python")]
+pub fn sample_values<'py>(
+    py: Python<'py>,
+    items: Vec<Item<'py>>,
+    count: usize,
+    bands: Option<Vec<usize>>,
+    nodata: Option<f64>,
+    max_pixels: Option<u64>,
+    max_bytes: Option<u64>,
+    threads: Option<usize>,
+) -> PyResult<(Values<'py>, Vec<Failure>)> {
+    let options = GrayOptions::new(Gray::Mean, bands, nodata, None).map_err(|error| to_py(py, error))?;
+    let (inputs, limits) = (inputs(&items)?, limits(max_pixels, max_bytes));
+    let outcomes = gil::detach(py, threads, |par| values_from_inputs(&inputs, &options, count, &limits, par))?;
+    let (values, failures) = split(outcomes);
+    let array = |(dtype, values)| (dtype, PyArray1::from_vec(py, values));
+    Ok((values.into_iter().map(|values| values.flatten().map(array)).collect(), failures))
+}
+
 type Decoded<'py> = Vec<Option<Bound<'py, PyArray3<u8>>>>;
 
 #[pyfunction]
@@ -71,7 +100,7 @@ pub fn decode_images<'py>(
     py: Python<'py>,
     items: Vec<Item<'py>>,
     bands: Option<Vec<usize>>,
-    valid_range: Option<(u16, u16)>,
+    valid_range: Option<(f64, f64)>,
     max_pixels: Option<u64>,
     max_bytes: Option<u64>,
     threads: Option<usize>,
@@ -99,7 +128,7 @@ pub fn preprocess_images<'py>(
     squash: bool,
     middle: &str,
     bands: Option<Vec<usize>>,
-    valid_range: Option<(u16, u16)>,
+    valid_range: Option<(f64, f64)>,
     max_pixels: Option<u64>,
     max_bytes: Option<u64>,
     threads: Option<usize>,

@@ -29,7 +29,7 @@ mod _core {
     #[pymodule_export]
     use super::herding::herd;
     #[pymodule_export]
-    use super::images::{decode_images, preprocess_images};
+    use super::images::{decode_images, preprocess_images, sample_values};
     #[pymodule_export]
     use super::kmeans::{Clustering, kmeans};
     #[pymodule_export]

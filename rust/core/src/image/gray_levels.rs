@@ -2,7 +2,7 @@
 
 use super::gray::{self, Gray};
 use super::memory;
-use super::quantize::{Quantizer, ValuesSeen};
+use super::quantize::{Missing, Quantizer, ValidRange, ValuesSeen, Wide};
 use super::{ImageRef, Output, Result, Rgb, SamplesRef, bands};
 use crate::error::{Error, ImageError};
 
@@ -26,15 +26,15 @@ pub trait LevelSink {
 pub struct GrayOptions {
     gray: Gray,
     bands: Option<Vec<usize>>,
-    nodata: Option<u16>,
-    /// The range of 16-bit samples. `None`: the whole range, of images that use it.
-    range: Option<Quantizer>,
+    nodata: Option<f64>,
+    /// The range of samples of more than 8 bits. `None`: the whole range of 16 bits, of images that use it.
+    range: Option<ValidRange>,
 }
 
 impl GrayOptions {
     /// Reduces `bands` by the rule of `gray`; by default the first three bands, or the only one. A pixel whose chosen bands
-    /// all hold `nodata`, as stored, is left out. The values of `valid_range` span the 256 levels of 16-bit samples;
-    /// samples of 8 bits are levels already.
+    /// all hold `nodata`, as stored, or NaN, is left out. The values of `valid_range` span the 256 levels of samples of more
+    /// than 8 bits; samples of 8 bits are levels already.
     ///
     /// # Errors
     ///
@@ -42,8 +42,8 @@ impl GrayOptions {
     pub fn new(
         gray: Gray,
         bands: Option<Vec<usize>>,
-        nodata: Option<u16>,
-        valid_range: Option<(u16, u16)>,
+        nodata: Option<f64>,
+        valid_range: Option<(f64, f64)>,
     ) -> Result<Self, Error> {
         if let Some(bands) = &bands {
             if bands.is_empty() {
@@ -51,7 +51,7 @@ impl GrayOptions {
             }
             gray.check(bands.len()).map_err(|cause| Error::Argument(cause.to_string()))?;
         }
-        let range = valid_range.map(|(lo, hi)| Quantizer::new(lo, hi)).transpose()?;
+        let range = valid_range.map(|(lo, hi)| ValidRange::new(lo, hi)).transpose()?;
         Ok(GrayOptions { gray, bands, nodata, range })
     }
 
@@ -91,25 +91,34 @@ impl GrayOptions {
         let mut blocks = Blocks { gray: self.gray, bands, chosen, planes: Vec::new(), sink };
         match image.samples {
             SamplesRef::U8(samples) => {
-                let nodata = self.nodata.and_then(|value| u8::try_from(value).ok());
+                let nodata = self.nodata.filter(|&value| f64::from(value as u8) == value).map(|value| value as u8);
                 // Samples that are levels already need no block to become them in.
                 let block = if bands == 1 { usize::MAX } else { BLOCK * bands };
                 for samples in samples.chunks(block) {
                     blocks.narrow(samples);
                     if let Some(nodata) = nodata {
-                        blocks.remove(samples, nodata, nodata);
+                        blocks.remove(samples, |sample| sample == nodata, nodata);
                     }
                 }
             }
-            SamplesRef::U16(samples) => {
-                self.check_range(image.samples, bands, chosen)?;
-                let (quantizer, mut plane) = (self.quantizer(), vec![0; BLOCK]);
-                for samples in samples.chunks(BLOCK * bands) {
-                    blocks.wide(samples, quantizer, &mut plane);
-                    if let Some(nodata) = self.nodata {
-                        blocks.remove(samples, nodata, quantizer.level(nodata));
-                    }
-                }
+            SamplesRef::U16(samples) => self.wide(samples, blocks)?,
+            SamplesRef::I16(samples) => self.wide(samples, blocks)?,
+            SamplesRef::F32(samples) => self.wide(samples, blocks)?,
+            SamplesRef::F64(samples) => self.wide(samples, blocks)?,
+        }
+        Ok(())
+    }
+
+    /// The same for samples of more than 8 bits.
+    fn wide<T: Wide>(&self, samples: &[T], mut blocks: Blocks<'_, impl LevelSink>) -> Result<()> {
+        let (bands, missing) = (blocks.bands, Missing::new(self.nodata));
+        self.check_values(samples, bands, blocks.chosen)?;
+        let (quantizer, mut plane) = (Quantizer::new(self.range, missing), vec![T::default(); BLOCK]);
+        let level = missing.nodata.map_or(0, |nodata| quantizer.level(nodata));
+        for samples in samples.chunks(BLOCK * bands) {
+            blocks.wide(samples, &quantizer, &mut plane);
+            if missing.any() {
+                blocks.remove(samples, |sample| missing.has(sample), level);
             }
         }
         Ok(())
@@ -129,19 +138,31 @@ impl GrayOptions {
         Ok(Rgb { width: image.width, height: image.height, samples })
     }
 
-    /// Fails when samples are of 16 bits, no range was given, and the chosen bands do not use the whole one.
+    /// Fails when samples are of more than 8 bits, no range was given, and the chosen bands do not use the whole one.
     ///
     /// # Errors
     ///
     /// [`ImageError::ValueRange`].
     pub(super) fn check_range(&self, samples: SamplesRef<'_>, bands: usize, chosen: &[usize]) -> Result<()> {
-        let (SamplesRef::U16(samples), None) = (samples, self.range) else { return Ok(()) };
-        let mut seen = ValuesSeen::new(self.nodata);
+        match samples {
+            SamplesRef::U8(_) => Ok(()),
+            SamplesRef::U16(samples) => self.check_values(samples, bands, chosen),
+            SamplesRef::I16(samples) => self.check_values(samples, bands, chosen),
+            SamplesRef::F32(samples) => self.check_values(samples, bands, chosen),
+            SamplesRef::F64(samples) => self.check_values(samples, bands, chosen),
+        }
+    }
+
+    fn check_values<T: Wide>(&self, samples: &[T], bands: usize, chosen: &[usize]) -> Result<()> {
+        if let Some(range) = self.range {
+            return range.check::<T>();
+        }
+        let mut seen = ValuesSeen::new(Missing::new(self.nodata));
         if bands == 1 {
             seen.add(samples);
             return seen.check();
         }
-        let mut plane = vec![0; BLOCK];
+        let mut plane = vec![T::default(); BLOCK];
         for samples in samples.chunks(BLOCK * bands) {
             for &band in chosen {
                 take(samples, bands, band, &mut plane);
@@ -149,6 +170,38 @@ impl GrayOptions {
             }
         }
         seen.check()
+    }
+
+    /// The values of the chosen bands, as stored: those of every n-th pixel, so that no more than about `count` come back.
+    /// `None` of samples of 8 bits, which are levels already.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::Bands`].
+    pub(super) fn values(&self, image: ImageRef<'_>, count: usize) -> Result<Option<(&'static str, Vec<f64>)>> {
+        let chosen = bands::select(self.bands.as_deref(), image.bands)?;
+        Ok(match image.samples {
+            SamplesRef::U8(_) => None,
+            SamplesRef::U16(samples) => Some(self.values_of(samples, image.bands, chosen, count)),
+            SamplesRef::I16(samples) => Some(self.values_of(samples, image.bands, chosen, count)),
+            SamplesRef::F32(samples) => Some(self.values_of(samples, image.bands, chosen, count)),
+            SamplesRef::F64(samples) => Some(self.values_of(samples, image.bands, chosen, count)),
+        })
+    }
+
+    fn values_of<T: Wide>(
+        &self,
+        samples: &[T],
+        bands: usize,
+        chosen: &[usize],
+        count: usize,
+    ) -> (&'static str, Vec<f64>) {
+        let missing = Missing::new(self.nodata);
+        let step = (samples.len() / bands * chosen.len()).div_ceil(count.max(1)).max(1);
+        let pixels = samples.chunks_exact(bands).step_by(step);
+        let values = pixels.flat_map(|pixel| chosen.iter().map(|&band| pixel[band]));
+        let finite = |value: &f64| value.is_finite();
+        (T::DTYPE, values.filter(|&value| !missing.has(value)).map(T::number).filter(finite).collect())
     }
 
     /// The band of each channel of [`GrayOptions::rgb`], for images of so many `bands`.
@@ -173,17 +226,17 @@ impl GrayOptions {
             SamplesRef::U8(samples) => {
                 pixels.zip(samples.chunks_exact(bands)).for_each(|(rgb, pixel)| *rgb = chosen.map(|band| pixel[band]));
             }
-            SamplesRef::U16(samples) => {
-                let level = |sample| self.quantizer().level(sample);
-                pixels
-                    .zip(samples.chunks_exact(bands))
-                    .for_each(|(rgb, pixel)| *rgb = chosen.map(|band| level(pixel[band])));
-            }
+            SamplesRef::U16(samples) => self.write_wide(samples, bands, chosen, rgb),
+            SamplesRef::I16(samples) => self.write_wide(samples, bands, chosen, rgb),
+            SamplesRef::F32(samples) => self.write_wide(samples, bands, chosen, rgb),
+            SamplesRef::F64(samples) => self.write_wide(samples, bands, chosen, rgb),
         }
     }
 
-    fn quantizer(&self) -> Quantizer {
-        self.range.unwrap_or_else(Quantizer::high_byte)
+    fn write_wide<T: Wide>(&self, samples: &[T], bands: usize, chosen: [usize; 3], rgb: &mut [u8]) {
+        let quantizer = Quantizer::new::<T>(self.range, Missing::new(self.nodata));
+        let pixels = rgb.as_chunks_mut::<3>().0.iter_mut().zip(samples.chunks_exact(bands));
+        pixels.for_each(|(rgb, pixel)| *rgb = chosen.map(|band| quantizer.level(pixel[band])));
     }
 }
 
@@ -217,8 +270,8 @@ impl<L: LevelSink> Blocks<'_, L> {
         self.sink.add_with(samples.len() / self.bands, |levels| gray::levels(self.gray, self.bands, samples, levels));
     }
 
-    /// The same for 16-bit samples. `plane` has room for a block of one band.
-    fn wide(&mut self, samples: &[u16], quantizer: Quantizer, plane: &mut [u16]) {
+    /// The same for samples of more than 8 bits. `plane` has room for a block of one band.
+    fn wide<T: Wide>(&mut self, samples: &[T], quantizer: &Quantizer, plane: &mut [T]) {
         let pixels = samples.len() / self.bands;
         self.planes.resize(pixels * self.chosen.len(), 0);
         for (levels, &band) in self.planes.chunks_exact_mut(pixels).zip(self.chosen) {
@@ -241,15 +294,15 @@ impl<L: LevelSink> Blocks<'_, L> {
         self.sink.add_with(planes.len() / self.chosen.len(), |levels| gray::levels_of_planes(gray, planes, levels));
     }
 
-    /// Takes back the pixels whose chosen bands are all `nodata`. The gray of equal levels is that `level`, by any rule.
-    fn remove<T: Copy + PartialEq>(&mut self, samples: &[T], nodata: T, level: u8) {
+    /// Takes back the pixels whose chosen bands are all `missing`. The gray of equal levels is that `level`, by any rule.
+    fn remove<T: Copy>(&mut self, samples: &[T], missing: impl Fn(T) -> bool, level: u8) {
         let pixels = samples.chunks_exact(self.bands);
         let count = match *self.chosen {
-            _ if self.bands == 1 => samples.iter().filter(|&&sample| sample == nodata).count(),
-            [a] => pixels.filter(|pixel| pixel[a] == nodata).count(),
+            _ if self.bands == 1 => samples.iter().filter(|&&sample| missing(sample)).count(),
+            [a] => pixels.filter(|pixel| missing(pixel[a])).count(),
             // Without a decision a band.
-            [a, b, c] => pixels.filter(|p| (p[a] == nodata) & (p[b] == nodata) & (p[c] == nodata)).count(),
-            _ => pixels.filter(|pixel| self.chosen.iter().all(|&band| pixel[band] == nodata)).count(),
+            [a, b, c] => pixels.filter(|p| missing(p[a]) & missing(p[b]) & missing(p[c])).count(),
+            _ => pixels.filter(|pixel| self.chosen.iter().all(|&band| missing(pixel[band]))).count(),
         };
         self.sink.remove(level, count);
     }
@@ -277,10 +330,11 @@ mod tests {
         let stored = |i| match &image.samples {
             Samples::U8(samples) => u16::from(samples[i]),
             Samples::U16(samples) => samples[i],
+            _ => unreachable!(),
         };
         let level = |sample: u16| match image.samples {
             Samples::U8(_) => u32::from(sample),
-            Samples::U16(_) => u32::from(sample >> 8),
+            _ => u32::from(sample >> 8),
         };
         (0..image.width * image.height)
             .map(|pixel| chosen.iter().map(|band| stored(pixel * image.bands + band)).collect::<Vec<_>>())
@@ -337,7 +391,7 @@ mod tests {
         ) {
             let chosen: Vec<usize> = places.iter().map(|place| place.index(image.bands)).collect();
             let gray = if matches!(chosen.len(), 1 | 3) { Gray::Bt601 } else { Gray::Mean };
-            let options = GrayOptions::new(gray, Some(chosen.clone()), nodata, Some((0, u16::MAX))).unwrap();
+            let options = GrayOptions::new(gray, Some(chosen.clone()), nodata.map(f64::from), Some((0.0, 65535.0))).unwrap();
             let mut counts = Counts([0; 256]);
             options.gray_levels(image.as_ref(), &mut counts).unwrap();
             let mut want = Counts([0; 256]);

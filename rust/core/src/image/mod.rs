@@ -6,15 +6,18 @@ pub mod gray;
 mod gray_levels;
 mod input;
 pub mod jpeg;
+mod jpeg2000;
 mod memory;
 mod png;
 pub mod quantize;
 pub mod resize;
 mod tiff;
+mod values;
 mod webp;
 
 pub use gray_levels::{GrayOptions, LevelSink};
 pub use input::{Input, Rgb, rgb_from_inputs};
+pub use values::{Values, values_from_inputs};
 pub use jpeg::Output;
 
 use crate::error::ImageError;
@@ -24,7 +27,7 @@ use memory::Memory;
 pub type Result<T, E = ImageError> = std::result::Result<T, E>;
 
 /// Decoded samples, interleaved: `samples[(y * width + x) * bands + band]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Image {
     /// Pixels in a row.
     pub width: usize,
@@ -37,12 +40,18 @@ pub struct Image {
 }
 
 /// Samples as wide as the file holds them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Samples {
     /// 8 bits a sample, or fewer, scaled to 0..=255 where the format says so.
     U8(Vec<u8>),
     /// 9 to 16 bits a sample, as stored.
     U16(Vec<u16>),
+    /// 16 bits with a sign.
+    I16(Vec<i16>),
+    /// Floating point of 16 or 32 bits.
+    F32(Vec<f32>),
+    /// Floating point of 64 bits.
+    F64(Vec<f64>),
 }
 
 /// An image's samples, borrowed from wherever they lie.
@@ -65,6 +74,25 @@ pub enum SamplesRef<'a> {
     U8(&'a [u8]),
     /// 16 bits a sample.
     U16(&'a [u16]),
+    /// 16 bits with a sign.
+    I16(&'a [i16]),
+    /// Floating point of 32 bits.
+    F32(&'a [f32]),
+    /// Floating point of 64 bits.
+    F64(&'a [f64]),
+}
+
+impl<'a> SamplesRef<'a> {
+    /// Those at `places`.
+    pub fn part(self, places: std::ops::Range<usize>) -> Self {
+        match self {
+            Self::U8(samples) => Self::U8(&samples[places]),
+            Self::U16(samples) => Self::U16(&samples[places]),
+            Self::I16(samples) => Self::I16(&samples[places]),
+            Self::F32(samples) => Self::F32(&samples[places]),
+            Self::F64(samples) => Self::F64(&samples[places]),
+        }
+    }
 }
 
 impl Image {
@@ -73,6 +101,9 @@ impl Image {
         let samples = match &self.samples {
             Samples::U8(samples) => SamplesRef::U8(samples),
             Samples::U16(samples) => SamplesRef::U16(samples),
+            Samples::I16(samples) => SamplesRef::I16(samples),
+            Samples::F32(samples) => SamplesRef::F32(samples),
+            Samples::F64(samples) => SamplesRef::F64(samples),
         };
         ImageRef { width: self.width, height: self.height, bands: self.bands, samples }
     }
@@ -144,6 +175,8 @@ pub enum Format {
     Tiff,
     /// WebP.
     WebP,
+    /// JPEG 2000.
+    Jpeg2000,
 }
 
 impl Format {
@@ -155,6 +188,7 @@ impl Format {
             [0x89, b'P', b'N', b'G', 0x0d, 0x0a, 0x1a, 0x0a, ..] => Ok(Self::Png),
             [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Ok(Self::Tiff),
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Ok(Self::WebP),
+            _ if jpeg2000::MAGICS.iter().any(|magic| bytes.starts_with(magic)) => Ok(Self::Jpeg2000),
             _ => Err(ImageError::UnknownFormat { name: formats::describe(bytes) }),
         }
     }
@@ -170,7 +204,8 @@ pub fn decode(bytes: &[u8], output: Output, limits: &Limits, scratch: &mut Scrat
     match Format::sniff(bytes)? {
         Format::Jpeg => jpeg::decode(bytes, output, limits, &mut scratch.jpeg),
         Format::Png => png::decode(bytes, limits, &mut scratch.memory),
-        Format::Tiff => tiff::decode(bytes, limits, &mut scratch.memory),
+        Format::Tiff => tiff::decode(bytes, limits, &mut scratch.memory, &mut scratch.jpeg),
+        Format::Jpeg2000 => jpeg2000::decode(bytes, limits, &mut scratch.memory),
         Format::WebP => webp::decode(bytes, limits, &mut scratch.memory),
     }
 }

@@ -16,12 +16,23 @@ pub enum Color {
     Cmyk,
     /// CMY turned into YCbCr, and K.
     Ycck,
+    /// So many bands of whatever kind.
+    Bands(usize),
 }
 
 impl Color {
     /// Samples in a pixel of the picture: one, or red, green and blue.
     pub fn bands(self) -> usize {
-        if self == Self::Gray { 1 } else { 3 }
+        match self {
+            Self::Gray => 1,
+            Self::Bands(bands) => bands,
+            _ => 3,
+        }
+    }
+
+    /// Components of a frame.
+    pub fn components(self) -> usize {
+        if matches!(self, Self::Cmyk | Self::Ycck) { 4 } else { self.bands() }
     }
 }
 

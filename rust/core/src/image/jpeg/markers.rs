@@ -1,7 +1,7 @@
 //! Marker segments: everything in a file but the entropy-coded data (T.81 annex B).
 
 use super::bits::next_marker;
-use super::frame::{Component, Frame, MAX_COMPONENTS};
+use super::frame::{Color, Component, Frame, MAX_COMPONENTS};
 use super::huffman::{Spec, standard};
 use super::{corrupt, truncated, unsupported};
 use crate::image::{Limits, Result};
@@ -68,6 +68,8 @@ pub struct Markers<'a> {
     restart_interval: usize,
     jfif: bool,
     adobe_transform: Option<u8>,
+    /// What the components mean, where that is known from elsewhere.
+    color: Option<Color>,
     scans: usize,
 }
 
@@ -90,8 +92,25 @@ impl<'a> Markers<'a> {
             restart_interval: 0,
             jfif: false,
             adobe_transform: None,
+            color: None,
             scans: 0,
         })
+    }
+
+    /// Takes over the tables of a file that holds nothing else.
+    pub fn read_tables(&mut self, tables: &'a [u8]) -> Result<()> {
+        let mut other = Markers::new(tables, &self.limits)?;
+        if matches!(other.next_scan()?, Next::Scan(_)) {
+            return Err(corrupt("an image where its tables should be"));
+        }
+        (self.quantizers, self.huffman, self.restart_interval) =
+            (other.quantizers, other.huffman, other.restart_interval);
+        Ok(())
+    }
+
+    /// Says what the components mean, instead of the file.
+    pub fn set_color(&mut self, color: Color) {
+        self.color = Some(color);
     }
 
     /// Where the next marker is looked for, or where a scan's data starts.
@@ -219,8 +238,12 @@ impl<'a> Markers<'a> {
         if width == 0 {
             return Err(corrupt("a width of 0"));
         }
-        if !matches!(count, 1 | 3 | 4) {
-            return Err(unsupported(format!("{count} components; 1, 3 or 4 are read")));
+        let known = self.color.map(|color| color.components());
+        if known.map_or(!matches!(count, 1 | 3 | 4), |known| known != usize::from(count)) {
+            return Err(match known {
+                Some(known) => corrupt(format!("{count} components in place of {known}")),
+                None => unsupported(format!("{count} components; 1, 3 or 4 are read")),
+            });
         }
         if specs.len() != usize::from(count) * 3 {
             return Err(corrupt(format!("a frame header of {} bytes for {count} components", segment.len())));
@@ -283,7 +306,10 @@ impl<'a> Markers<'a> {
         };
         self.scans += 1;
         if self.scans == 1 {
-            frame.set_color(self.jfif, self.adobe_transform);
+            match self.color {
+                Some(color) => frame.color = color,
+                None => frame.set_color(self.jfif, self.adobe_transform),
+            }
         }
         if self.scans > MAX_SCANS {
             return Err(corrupt(format!("more than {MAX_SCANS} scans")));

@@ -97,6 +97,29 @@ pub fn decode_into(
     Ok((sink.width, sink.height, sink.bands))
 }
 
+/// Decodes a file whose tables may stand in another one, and whose components are of that `color`, whatever its markers say.
+/// Returns width, height and bands.
+///
+/// # Errors
+/// As [`decode_into`].
+pub fn decode_with_tables(
+    bytes: &[u8],
+    tables: &[u8],
+    color: Color,
+    limits: &Limits,
+    scratch: &mut Scratch,
+    samples: &mut Vec<u8>,
+) -> Result<(usize, usize, usize)> {
+    let mut markers = Markers::new(bytes, limits)?;
+    if !tables.is_empty() {
+        markers.read_tables(tables)?;
+    }
+    markers.set_color(color);
+    let mut sink = Interleave::new(cpu::active(), samples);
+    decode_from(markers, cpu::active(), bytes, Output::Native, scratch, &mut sink)?;
+    Ok((sink.width, sink.height, sink.bands))
+}
+
 /// Decodes a file row by row.
 ///
 /// # Errors
@@ -119,7 +142,18 @@ fn decode_rows_with(
     scratch: &mut Scratch,
     sink: &mut impl RowSink,
 ) -> Result<()> {
-    let mut markers = Markers::new(bytes, limits)?;
+    decode_from(Markers::new(bytes, limits)?, level, bytes, output, scratch, sink)
+}
+
+/// Decodes the file that `markers` are about to read.
+fn decode_from(
+    mut markers: Markers<'_>,
+    level: Level,
+    bytes: &[u8],
+    output: Output,
+    scratch: &mut Scratch,
+    sink: &mut impl RowSink,
+) -> Result<()> {
     let scan = match markers.next_scan()? {
         Next::Scan(scan) => scan,
         Next::EndOfImage => return Err(corrupt("there is no image before the end-of-image marker")),

@@ -86,10 +86,7 @@ impl Pixels<'_> {
         self.resizer.start(width, height)?;
         for y in 0..height {
             let row = y * width * bands..(y + 1) * width * bands;
-            let samples = match samples {
-                SamplesRef::U8(samples) => SamplesRef::U8(&samples[row]),
-                SamplesRef::U16(samples) => SamplesRef::U16(&samples[row]),
-            };
+            let samples = samples.part(row);
             self.resizer.push(self.out, |rgb| self.options.write_rgb(samples, bands, chosen, rgb));
         }
         Ok(())

@@ -1,6 +1,9 @@
 //! Decompression of strips and tiles.
 
+use std::io::Read;
+
 use flate2::{Decompress, FlushDecompress, Status};
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use weezl::decode::Decoder;
 use weezl::{BitOrder, LzwStatus};
 
@@ -18,6 +21,10 @@ pub enum Compression {
     Deflate,
     /// Run lengths of bytes.
     PackBits,
+    /// Zstandard.
+    Zstd,
+    /// A JPEG of each strip or tile. [`super::jpeg`] reads it.
+    Jpeg,
 }
 
 impl Compression {
@@ -28,15 +35,20 @@ impl Compression {
             5 => return Ok(Self::Lzw),
             8 | 32946 => return Ok(Self::Deflate),
             32773 => return Ok(Self::PackBits),
+            50000 => return Ok(Self::Zstd),
+            7 => return Ok(Self::Jpeg),
             2..=4 => "fax",
-            6 | 7 => "JPEG",
+            6 => "JPEG compression as it was before 1995",
+            9 | 10 => "JBIG",
+            33003 | 33005 | 34712 => "JPEG 2000",
             34887 => "LERC",
+            34892 => "lossy JPEG",
             34925 => "LZMA",
-            50000 => "ZSTD",
             50001 => "WebP",
-            _ => return Err(unsupported(format!("compression {code}; use DEFLATE, LZW or none"))),
+            50002 | 52546 => "JPEG XL",
+            _ => return Err(unsupported(format!("compression {code}; use DEFLATE, ZSTD, LZW, JPEG or none"))),
         };
-        Err(unsupported(format!("{name} compression inside TIFF; use DEFLATE, LZW or none")))
+        Err(unsupported(format!("{name} inside TIFF; use DEFLATE, ZSTD, LZW, JPEG or none")))
     }
 
     /// The most bytes that a compressed byte can stand for.
@@ -48,12 +60,16 @@ impl Compression {
             // A match of 258 bytes takes two bits.
             Self::Deflate => 258 * 4,
             Self::PackBits => 64,
+            // A block of 128 KiB of one value takes four bytes.
+            Self::Zstd => (128 << 10) / 4,
+            // Blocks of no more than their first coefficients, at two bits, the colors of 16 of them in two.
+            Self::Jpeg => 2048,
         }
     }
 
     /// Whether samples may be stored as differences.
     pub fn predicts(self) -> bool {
-        matches!(self, Self::Lzw | Self::Deflate)
+        matches!(self, Self::Lzw | Self::Deflate | Self::Zstd)
     }
 }
 
@@ -61,20 +77,33 @@ impl Compression {
 /// next.
 pub struct Unpacker {
     compression: Compression,
+    /// Bytes are stored with their bits in reverse.
+    reversed: bool,
+    source: Vec<u8>,
     buffer: Vec<u8>,
     inflate: Decompress,
     lzw: Decoder,
+    zstd: FrameDecoder,
 }
 
 impl Unpacker {
-    /// For data of that compression.
-    pub fn new(compression: Compression) -> Self {
+    /// For data of that compression, whose bytes may be `reversed`.
+    pub fn new(compression: Compression, reversed: bool) -> Self {
         let lzw = Decoder::with_tiff_size_switch(BitOrder::Msb, 8);
-        Unpacker { compression, buffer: Vec::new(), inflate: Decompress::new(true), lzw }
+        let (inflate, zstd) = (Decompress::new(true), FrameDecoder::new());
+        Unpacker { compression, reversed, source: Vec::new(), buffer: Vec::new(), inflate, lzw, zstd }
     }
 
     /// The first `size` bytes that `data` holds. Writers may fill up the last strip with rows that lie outside the image.
     pub fn unpack<'a>(&'a mut self, data: &'a [u8], size: usize, memory: &mut Memory) -> Result<&'a [u8]> {
+        let data = if self.reversed {
+            self.source.clear();
+            memory.resize(&mut self.source, data.len(), 0)?;
+            self.source.iter_mut().zip(data).for_each(|(to, from)| *to = from.reverse_bits());
+            &self.source
+        } else {
+            data
+        };
         if self.compression == Compression::None {
             return Ok(&data[..size]);
         }
@@ -86,6 +115,10 @@ impl Unpacker {
         let filled = match self.compression {
             Compression::Lzw => unpack_lzw(&mut self.lzw, data, &mut self.buffer)?,
             Compression::Deflate => unpack_deflate(&mut self.inflate, data, &mut self.buffer)?,
+            Compression::Zstd => {
+                memory.probe(2 * size)?;
+                unpack_zstd(&mut self.zstd, data, &mut self.buffer)?
+            }
             _ => unpack_packbits(data, &mut self.buffer),
         };
         if filled < size {
@@ -153,6 +186,38 @@ fn inflate(decoder: &mut Decompress, data: &[u8], out: &mut [u8]) -> Result<usiz
     }
 }
 
+/// Blocks of 128 KiB that may follow the rows of the image.
+const BLOCKS_BEHIND: usize = 64;
+
+fn unpack_zstd(decoder: &mut FrameDecoder, mut data: &[u8], out: &mut [u8]) -> Result<usize> {
+    let wrong = |error: &dyn std::fmt::Display| corrupt(format!("ZSTD data: {error}"));
+    decoder.init(&mut data).map_err(|error| wrong(&error))?;
+    for strategy in [BlockDecodingStrategy::UptoBytes(out.len()), BlockDecodingStrategy::UptoBlocks(BLOCKS_BEHIND)] {
+        if !decoder.is_finished() && decoder.can_collect() < out.len() {
+            decoder.decode_blocks(&mut data, strategy).map_err(|error| wrong(&error))?;
+        }
+    }
+    // What the decoder still refers to comes out when the frame is at its end.
+    if !decoder.is_finished() && decoder.can_collect() < out.len() {
+        return Err(corrupt("ZSTD data that goes on behind its strip or tile"));
+    }
+    let mut filled = 0;
+    while filled < out.len() {
+        match decoder.read(&mut out[filled..]).map_err(|error| wrong(&error))? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    if decoder.is_finished()
+        && decoder.can_collect() == 0
+        && let Some(stored) = decoder.get_checksum_from_data()
+        && decoder.get_calculated_checksum() != Some(stored)
+    {
+        return Err(corrupt("ZSTD data: its checksum is another one"));
+    }
+    Ok(filled)
+}
+
 fn unpack_packbits(data: &[u8], out: &mut [u8]) -> usize {
     let mut filled = 0;
     let mut rest = data;
@@ -185,7 +250,7 @@ mod tests {
     use super::*;
 
     fn unpack(compression: Compression, packed: &[u8], size: usize) -> Result<Vec<u8>> {
-        Unpacker::new(compression).unpack(packed, size, &mut Memory::default()).map(<[u8]>::to_vec)
+        Unpacker::new(compression, false).unpack(packed, size, &mut Memory::default()).map(<[u8]>::to_vec)
     }
 
     #[test]
@@ -204,8 +269,13 @@ mod tests {
         deflate.write_all(&rows).unwrap();
         let deflate = deflate.finish().unwrap();
         let lzw = weezl::encode::Encoder::with_tiff_size_switch(BitOrder::Msb, 8).encode(&rows).unwrap();
-        for (compression, packed) in [(Compression::Deflate, deflate), (Compression::Lzw, lzw)] {
-            let mut again = Unpacker::new(compression);
+        let zstd = ruzstd::encoding::compress_to_vec(&rows[..], ruzstd::encoding::CompressionLevel::Fastest);
+        let packed = [(Compression::Deflate, deflate), (Compression::Lzw, lzw), (Compression::Zstd, zstd)];
+        for (compression, packed) in packed {
+            let reversed: Vec<u8> = packed.iter().map(|byte| byte.reverse_bits()).collect();
+            let mut backwards = Unpacker::new(compression, true);
+            assert_eq!(backwards.unpack(&reversed, 5000, &mut Memory::default()), Ok(&rows[..]), "{compression:?}");
+            let mut again = Unpacker::new(compression, false);
             for size in [1, 2500, 4999, 5000] {
                 assert_eq!(unpack(compression, &packed, size), Ok(rows[..size].to_vec()), "{compression:?}");
                 // The next strip or tile begins anew, whatever became of the one before it.
@@ -222,6 +292,7 @@ mod tests {
             assert!(unpack(Compression::PackBits, packed, 24).is_err());
         }
         assert!(unpack(Compression::Deflate, b"\x78\x9c", 4).is_err());
+        assert!(unpack(Compression::Zstd, b"\x28\xb5\x2f\xfd", 4).is_err());
         assert!(unpack(Compression::Lzw, b"\x80", 4).is_err());
     }
 }

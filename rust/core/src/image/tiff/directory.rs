@@ -146,6 +146,11 @@ impl<'a> Directory<'a> {
         Ok(Some(text.trim_end_matches('\0').trim()))
     }
 
+    /// The bytes of `tag`, if the directory has it.
+    pub fn bytes(&self, tag: u16, name: &str) -> Result<Option<&'a [u8]>> {
+        self.entry(tag).map(|entry| self.values(entry, 1, name)).transpose()
+    }
+
     /// The numbers of `tag`, if the directory has it. `name` is for the message.
     pub fn numbers(&self, tag: u16, name: &str) -> Result<Option<Vec<u64>>> {
         let Some(entry) = self.entry(tag) else { return Ok(None) };

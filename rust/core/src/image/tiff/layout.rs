@@ -22,6 +22,7 @@ mod tag {
     pub const TILE_HEIGHT: u16 = 323;
     pub const TILE_OFFSETS: u16 = 324;
     pub const TILE_BYTES: u16 = 325;
+    pub const JPEG_TABLES: u16 = 347;
     pub const EXTRA_SAMPLES: u16 = 338;
     pub const SAMPLE_FORMAT: u16 = 339;
     /// GDAL's: the value of pixels without data, as text.
@@ -35,8 +36,32 @@ pub enum Photometric {
     WhiteIsZero,
     /// Gray or colors, or bands of any kind.
     AsStored,
+    /// Luminance and color differences, which JPEG decoding turns into colors.
+    YCbCr,
     /// Indices of these colors.
     Palette(Vec<[u8; 3]>),
+}
+
+/// How the bits of a sample are to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Whole numbers from 0 on.
+    Unsigned,
+    /// Whole numbers with a sign.
+    Signed,
+    /// Floating point.
+    Float,
+}
+
+/// How samples are stored in place of their differences from their left neighbors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Differences {
+    /// They are not.
+    None,
+    /// As numbers.
+    Horizontal,
+    /// Byte by byte.
+    Float,
 }
 
 /// Bytes of holes that any file may have, however short it is.
@@ -50,16 +75,20 @@ const FREE_TILES: u64 = 256 << 20;
 
 /// The whole image, cut into chunks: strips or tiles.
 #[derive(Debug)]
-pub struct Layout {
+pub struct Layout<'a> {
     pub width: usize,
     pub height: usize,
     pub bands: usize,
     pub bits: u32,
+    pub kind: Kind,
     pub big_endian: bool,
+    /// Bytes are stored with their bits in reverse.
+    pub reversed: bool,
+    /// What the JPEGs of all strips or tiles have in common.
+    pub jpeg_tables: Option<&'a [u8]>,
     pub photometric: Photometric,
     pub compression: Compression,
-    /// Samples are stored as differences from their left neighbors.
-    pub differenced: bool,
+    pub differences: Differences,
     /// Of two bands the second one is alpha.
     pub gray_alpha: bool,
     /// What the samples of a hole in a sparse file are.
@@ -85,9 +114,9 @@ pub struct Chunk {
     pub y: usize,
 }
 
-impl Layout {
+impl<'a> Layout<'a> {
     /// Reads and checks everything but the samples.
-    pub fn read(directory: &Directory<'_>, limits: &Limits) -> Result<Self> {
+    pub fn read(directory: &Directory<'a>, limits: &Limits) -> Result<Self> {
         let width = directory.require(tag::WIDTH, "ImageWidth")?;
         let height = directory.require(tag::HEIGHT, "ImageLength")?;
         let bands = directory.number(tag::BANDS, "SamplesPerPixel")?.unwrap_or(1);
@@ -97,10 +126,7 @@ impl Layout {
         limits.check_bands(width, height, bands)?;
 
         let bits = directory.uniform(tag::BITS, "BitsPerSample", 1)?;
-        check_samples(bits, directory.uniform(tag::SAMPLE_FORMAT, "SampleFormat", 1)?)?;
-        if directory.number(tag::FILL_ORDER, "FillOrder")?.unwrap_or(1) != 1 {
-            return Err(unsupported("bits in reverse (FillOrder 2)"));
-        }
+        let kind = read_kind(bits, directory.uniform(tag::SAMPLE_FORMAT, "SampleFormat", 1)?)?;
         let compression = Compression::from_code(directory.number(tag::COMPRESSION, "Compression")?.unwrap_or(1))?;
         let planar = match directory.number(tag::PLANAR, "PlanarConfiguration")?.unwrap_or(1) {
             1 => false,
@@ -120,8 +146,15 @@ impl Layout {
         // Tiles are held whole, and nothing keeps a file from declaring one far beyond its image.
         limits.check_bands(chunk_width, chunk_height, bands)?;
         let bands_in_chunk = if planar { 1 } else { bands };
-        // At most 16 bits of as many samples as the limits allow: no product overflows from here on.
-        let row_bytes = (chunk_width * bands_in_chunk * bits).div_ceil(8);
+        let row_bytes = chunk_width.saturating_mul(bands_in_chunk).saturating_mul(bits).div_ceil(8);
+        if compression == Compression::Jpeg {
+            if bits != 8 || kind != Kind::Unsigned {
+                return Err(unsupported(format!("JPEG compression of {bits} bits a sample; 8 are read")));
+            }
+            if bands_in_chunk > 4 {
+                return Err(unsupported(format!("JPEG compression of {bands_in_chunk} bands together; 4 are read")));
+            }
+        }
 
         let (offsets, lengths, name) = if tiled {
             (tag::TILE_OFFSETS, tag::TILE_BYTES, "tile")
@@ -133,10 +166,14 @@ impl Layout {
             height: height as usize,
             bands: bands as usize,
             bits: bits as u32,
+            kind,
             big_endian: directory.file().big_endian,
-            photometric: read_photometric(directory, bits, bands)?,
+            // JPEG has its own order.
+            reversed: compression != Compression::Jpeg && directory.number(tag::FILL_ORDER, "FillOrder")? == Some(2),
+            jpeg_tables: directory.bytes(tag::JPEG_TABLES, "JPEGTables")?,
+            photometric: read_photometric(directory, bits, bands, compression == Compression::Jpeg && !planar)?,
             compression,
-            differenced: read_predictor(directory, bits, compression)?,
+            differences: read_predictor(directory, bits, kind, compression)?,
             gray_alpha: bands == 2 && matches!(directory.number(tag::EXTRA_SAMPLES, "ExtraSamples")?, Some(1 | 2)),
             hole: directory.text(tag::NODATA, "GDAL_NODATA")?.and_then(|text| text.parse().ok()).unwrap_or(0.0),
             bands_in_chunk: bands_in_chunk as usize,
@@ -213,7 +250,7 @@ impl Layout {
     }
 
     /// The compressed bytes of a chunk. `None` of a hole in a sparse file.
-    pub fn locate<'a>(&self, file: File<'a>, chunk: &Chunk) -> Result<Option<&'a [u8]>> {
+    pub fn locate<'b>(&self, file: File<'b>, chunk: &Chunk) -> Result<Option<&'b [u8]>> {
         let offset = self.offsets[chunk.index];
         let length = self.lengths.as_ref().map(|lengths| lengths[chunk.index]);
         if offset == 0 && length == Some(0) {
@@ -248,18 +285,20 @@ impl Layout {
     }
 }
 
-fn check_samples(bits: u64, format: u64) -> Result<()> {
+fn read_kind(bits: u64, format: u64) -> Result<Kind> {
     match (format, bits) {
         // 4: undefined, which writers use for unsigned.
-        (1 | 4, 1 | 2 | 4 | 8 | 16) => Ok(()),
-        (2, _) => Err(unsupported(format!("{bits}-bit signed samples; convert it to uint8 or uint16"))),
-        (3, _) => Err(unsupported(format!("{bits}-bit floating-point samples; convert it to uint8 or uint16"))),
-        (1 | 4, _) => Err(unsupported(format!("{bits} bits a sample; convert it to uint8 or uint16"))),
-        _ => Err(unsupported(format!("samples of format {format}; convert it to uint8 or uint16"))),
+        (1 | 4, 1..=16) => Ok(Kind::Unsigned),
+        (2, 8 | 16) => Ok(Kind::Signed),
+        (3, 16 | 32 | 64) => Ok(Kind::Float),
+        (1 | 4, _) => Err(unsupported(format!("{bits} bits a sample; convert it to uint16 or float32"))),
+        (2, _) => Err(unsupported(format!("{bits}-bit signed samples; convert it to int16 or float32"))),
+        (3, _) => Err(unsupported(format!("{bits}-bit floating-point samples; convert it to float32"))),
+        _ => Err(unsupported(format!("samples of format {format}; convert it to uint16 or float32"))),
     }
 }
 
-fn read_photometric(directory: &Directory<'_>, bits: u64, bands: u64) -> Result<Photometric> {
+fn read_photometric(directory: &Directory<'_>, bits: u64, bands: u64, jpeg: bool) -> Result<Photometric> {
     let space = match directory.number(tag::PHOTOMETRIC, "PhotometricInterpretation")?.unwrap_or(1) {
         0 => return Ok(Photometric::WhiteIsZero),
         1 | 2 => return Ok(Photometric::AsStored),
@@ -275,6 +314,7 @@ fn read_photometric(directory: &Directory<'_>, bits: u64, bands: u64) -> Result<
             let color = |i| [0, 1, 2].map(|band| (map[band * colors + i] >> shift) as u8);
             return Ok(Photometric::Palette((0..colors).map(color).collect()));
         }
+        6 if bands == 3 && jpeg => return Ok(Photometric::YCbCr),
         3 => "a palette of this depth",
         4 => "a transparency mask",
         5 => "CMYK",
@@ -285,16 +325,18 @@ fn read_photometric(directory: &Directory<'_>, bits: u64, bands: u64) -> Result<
     Err(unsupported(format!("{space}; convert it to RGB")))
 }
 
-fn read_predictor(directory: &Directory<'_>, bits: u64, compression: Compression) -> Result<bool> {
+fn read_predictor(directory: &Directory<'_>, bits: u64, kind: Kind, compression: Compression) -> Result<Differences> {
     // As in libtiff, differences belong to the compressions that profit from them: elsewhere the tag means nothing.
     if !compression.predicts() {
-        return Ok(false);
+        return Ok(Differences::None);
     }
     match directory.number(tag::PREDICTOR, "Predictor")?.unwrap_or(1) {
-        1 => Ok(false),
-        2 if bits >= 8 => Ok(true),
+        1 => Ok(Differences::None),
+        // Those of 16-bit floating point would be of other bits than the samples are read to.
+        2 if matches!(bits, 8 | 16 | 32 | 64) && (kind, bits) != (Kind::Float, 16) => Ok(Differences::Horizontal),
         2 => Err(unsupported(format!("differences of {bits}-bit samples (Predictor 2)"))),
-        3 => Err(unsupported("differences of floating-point samples (Predictor 3)")),
+        3 if kind == Kind::Float => Ok(Differences::Float),
+        3 => Err(unsupported("differences of floating-point samples (Predictor 3) of whole numbers")),
         other => Err(corrupt(format!("Predictor {other}"))),
     }
 }

@@ -82,9 +82,9 @@ pub fn of_image(file: File<'_>, first: u64) -> Result<Vec<Directory<'_>>> {
 /// # Errors
 ///
 /// [`ImageError::Unsupported`] with their number.
-pub fn check_bands(pages: &[Layout]) -> Result<()> {
-    let gray = |page: &Layout| page.bands == 1 && !matches!(page.photometric, Photometric::Palette(_));
-    if pages.iter().all(|page| gray(page) && page.bits == pages[0].bits) {
+pub fn check_bands(pages: &[Layout<'_>]) -> Result<()> {
+    let gray = |page: &Layout<'_>| page.bands == 1 && !matches!(page.photometric, Photometric::Palette(_));
+    if pages.iter().all(|page| gray(page) && (page.bits, page.kind) == (pages[0].bits, pages[0].kind)) {
         return Ok(());
     }
     Err(unsupported(format!(

@@ -29,6 +29,11 @@ pub fn interleave(level: Level, color: Color, [a, b, c, d]: [&[u8]; MAX_COMPONEN
         Color::YCbCr => rgb_from_ycbcr(level, a, b, c, out),
         Color::Cmyk => rgb_from_cmyk(a, b, c, d, out),
         Color::Ycck => rgb_from_ycck(a, b, c, d, out),
+        Color::Bands(bands) => {
+            for (band, plane) in [a, b, c, d].into_iter().take(bands).enumerate() {
+                out.iter_mut().skip(band).step_by(bands).zip(plane).for_each(|(to, &from)| *to = from);
+            }
+        }
     }
 }
 
