@@ -23,7 +23,7 @@ from rsprune.errors import (
 from rsprune.pixels import is_pillow, pillow_samples, samples
 from rsprune.sources import FilePart
 from rsprune.sources.batches import batched
-from rsprune.validation import as_array, check_number
+from rsprune.validation import as_array, check_finite_number, check_range
 
 __all__ = ["Gray", "entropy", "mean_band_entropies", "top_entropies"]
 
@@ -134,8 +134,8 @@ def entropy(
     options = _Options(
         gray=gray,
         bands=_bands(bands),
-        nodata=None if nodata is None or nodata != nodata else _number("nodata", nodata),  # NaN always is
-        valid_range=_range(valid_range),
+        nodata=None if nodata is None or nodata != nodata else check_finite_number("nodata", nodata),  # NaN always is
+        valid_range=None if valid_range is None else check_range("valid_range", valid_range),
         threads=None if threads is None else _integer("threads", threads, 1, 65535),
     )
     if max_pixels is not None:
@@ -180,7 +180,7 @@ def mean_band_entropies(
     for band in itertools.count() if entropy_bands == "all" else entropy_bands:
         if not left:
             break
-        values, failed = _core.entropy_images([images[i] for i in left], **{**options, "bands": [int(band)]})
+        values, failed = entropy_images([images[i] for i in left], **{**options, "bands": [int(band)]})
         ended = {left[i]: (left[i], kind, message) for i, kind, message in failed}
         at = [i for i in left if i not in ended]
         total[at] += values[[i not in ended for i in left]]
@@ -307,22 +307,6 @@ def _bands(bands: Iterable[int] | None) -> list[int] | None:
         msg = f"bands={bands!r} is not a sequence of band numbers, such as (0, 1, 2)"
         raise ArgumentError(msg)
     return [_integer("bands", band, 0, 65535) for band in bands]
-
-
-def _range(valid_range: tuple[float, float] | None) -> tuple[float, float] | None:
-    if valid_range is None:
-        return None
-    try:
-        lo, hi = valid_range
-    except (TypeError, ValueError):
-        msg = f"valid_range={valid_range!r} is not a pair (lo, hi)"
-        raise ArgumentError(msg) from None
-    return _number("valid_range", lo), _number("valid_range", hi)
-
-
-def _number(name: str, value: Any) -> float:
-    number = check_number(name, value, minimum=-sys.float_info.max, maximum=sys.float_info.max)
-    return int(value) if isinstance(value, (int, np.integer)) else number
 
 
 def _integer(name: str, value: Any, lowest: int, highest: int) -> int:

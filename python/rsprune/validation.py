@@ -19,8 +19,10 @@ __all__ = [
     "check_annotated",
     "check_choice",
     "check_column",
+    "check_finite_number",
     "check_integer",
     "check_number",
+    "check_range",
     "check_row_numbers",
     "check_threads",
     "decimal",
@@ -69,6 +71,32 @@ def check_number(
         message = f"{name} is {value!r}; expected a number {bounds}".rstrip()
         raise ArgumentError(message)
     return decimal(value)
+
+
+def check_finite_number(name: str, value: Any) -> float:
+    """Check a number, neither infinite nor NaN; whole numbers stay what they are."""
+    number = check_number(name, value, minimum=-sys.float_info.max, maximum=sys.float_info.max)
+    return int(value) if isinstance(value, int | np.integer) else number
+
+
+def check_range(name: str, value: Any) -> tuple[float, float]:
+    """Check a pair of numbers, the lower one first.
+
+    Raises
+    ------
+    ArgumentError
+        Anything else.
+    """
+    try:
+        lo, hi = value
+    except (TypeError, ValueError):
+        message = f"{name} is {value!r}; expected two numbers, (lo, hi)"
+        raise ArgumentError(message) from None
+    lo, hi = check_finite_number(name, lo), check_finite_number(name, hi)
+    if lo >= hi:
+        message = f"{name} is {(lo, hi)}; expected the lower and the upper end of a range"
+        raise ArgumentError(message)
+    return lo, hi
 
 
 def decimal(value: float | np.floating[Any]) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune import _core
+from rsprune.decoding import entropy_images
 from rsprune.encoders import DeviceOptions, Encoder, load_encoder
 from rsprune.encoders.loader import check_finite
 from rsprune.entropy import Gray, mean_band_entropies
@@ -26,7 +27,7 @@ from rsprune.runs.folder import RunFolder
 from rsprune.selection import Fill, SelectOptions, Within, check_min_similarity
 from rsprune.sources import Source, SourceLike, open_source
 from rsprune.sources.damaged import left_out, without_damaged
-from rsprune.validation import check_integer, check_number
+from rsprune.validation import check_finite_number, check_integer, check_number, check_range
 
 __all__ = [
     "CentroidOptions",
@@ -73,6 +74,18 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
+def parse_range(text: str) -> tuple[float, float] | Literal["auto"]:
+    """Parse a range: ``0,10000``, ``-0.5,1`` or ``auto``."""
+    if text == "auto":
+        return "auto"
+    try:
+        lo, hi = (int(part) if part.strip().lstrip("+-").isdecimal() else float(part) for part in text.split(","))
+    except ValueError:
+        message = f"{text!r}: expected two numbers with a comma between them, or auto"
+        raise ValueError(message) from None
+    return lo, hi
+
+
 @dataclass(frozen=True)
 class DecodeOptions(Options):
     """How pixels are read; :func:`rsprune.entropy` explains each option."""
@@ -80,8 +93,12 @@ class DecodeOptions(Options):
     bands: Sequence[int] | None = option(
         None, help="The bands to read, counted from 0.", metavar="B,B,B", parser=integers
     )
-    valid_range: tuple[int, int] | None = option(
-        None, help="The range of 16-bit samples.", metavar="LO,HI", parser=lambda text: integers(text, 2)
+    valid_range: tuple[float, float] | Literal["auto"] | None = option(
+        None,
+        help="The range of samples of more than 8 bits, such as 0,10000; auto takes the 0.1 and 99.9 percentiles of a "
+        "sample of the collection.",
+        metavar="LO,HI|auto",
+        parser=parse_range,
     )
     max_pixels: int | None = option(None, help="Refuse images of more pixels than this.", minimum=1)
     max_bytes: int | None = option(
@@ -90,18 +107,18 @@ class DecodeOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("bands", "valid_range"):
-            if (value := getattr(self, name)) is not None:
-                value = tuple(check_integer(name, one, minimum=0, maximum=65535) for one in value)
-                object.__setattr__(self, name, value)
+        if self.bands is not None:
+            bands = tuple(check_integer("bands", one, minimum=0, maximum=65535) for one in self.bands)
+            object.__setattr__(self, "bands", bands)
         if self.bands == ():
             message = "bands is (); expected the numbers of bands, or None for the default"
             raise ArgumentError(message)
-        if self.valid_range is not None and not (
-            len(self.valid_range) == 2 and self.valid_range[0] < self.valid_range[1]
-        ):
-            message = f"valid_range is {self.valid_range}; expected the lower and the upper end of a range"
-            raise ArgumentError(message)
+        if self.valid_range is not None and self.valid_range != "auto":
+            object.__setattr__(self, "valid_range", check_range("valid_range", self.valid_range))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the options as the core takes them; a range that is not known yet is none."""
+        return {**vars(self), "valid_range": None if self.valid_range == "auto" else self.valid_range}
 
 
 @dataclass(frozen=True)
@@ -109,7 +126,7 @@ class GrayOptions(Options):
     """How the gray levels of Stage I are made of pixels; :func:`rsprune.entropy` explains each option."""
 
     gray: Gray = option("bt601", help="Grayscale: Pillow's L, a JPEG's own Y (faster), or the mean.")
-    nodata: int | None = option(None, help="Leave pixels of this value out of the histogram.", minimum=0, maximum=65535)
+    nodata: float | None = option(None, help="Leave pixels of this value out of the histogram.")
     entropy_bands: Sequence[int] | Literal["all"] | None = option(
         None,
         help="Take the mean of the entropies of these bands, counted from 0, or of all, instead of that of one gray "
@@ -127,6 +144,8 @@ class GrayOptions(Options):
             if not bands:
                 message = "entropy_bands is (); expected the numbers of bands, or 'all'"
                 raise ArgumentError(message)
+        if self.nodata is not None:
+            object.__setattr__(self, "nodata", check_finite_number("nodata", self.nodata))
         _core.entropy_images([], threads=1, **self.settings())  # refuses what does not go together
 
     def measure(self, images: list[Any], threads: int | None) -> tuple[NDArray[np.float64], list[tuple[int, str, str]]]:
@@ -136,12 +155,12 @@ class GrayOptions(Options):
         """
         settings = self.settings() | {"threads": threads}
         if self.entropy_bands is None:
-            return _core.entropy_images(images, **settings)
+            return entropy_images(images, **settings)
         return mean_band_entropies(images, self.entropy_bands, **settings)
 
     def settings(self) -> dict[str, Any]:
         """Return the options side by side, as the core takes them."""
-        return {**vars(self.decode), "gray": self.gray, "nodata": self.nodata}
+        return {**self.decode.settings(), "gray": self.gray, "nodata": self.nodata}
 
     def config(self) -> dict[str, Any]:
         """Return the options side by side, as JSON values."""
@@ -340,6 +359,7 @@ class CentroidOptions(Options):
     """The options of `rsprune centroids`."""
 
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
+    decode: DecodeOptions = field(default_factory=DecodeOptions)
     reference: ReferenceOptions = field(default_factory=ReferenceOptions)
     seed: int = option(0, help="Seed for k-means++ and for the draw of reference images.", minimum=0)
     source: SourceOptions = field(default_factory=SourceOptions)
@@ -417,7 +437,7 @@ def check_bands(source: Source, *, gray: GrayOptions | None = None, decode: Deco
         failures = [] if gray is None else gray.measure([image], 1)[1]
         if decode is not None:
             out = np.empty((1, 8, 8, 3), np.uint8)
-            failures += _core.preprocess_images([image], out, interpolation="bicubic", **vars(decode))
+            failures += _core.preprocess_images([image], out, interpolation="bicubic", **decode.settings())
         for _, kind, message in failures:
             if kind == "bands":
                 message = f"{name}: {message}"

@@ -133,7 +133,7 @@ def embed_rate(images: Source, options: PruneOptions, threads: int | None) -> fl
     """Measure the encoder with its decoding on the first images of the collection, in images a second."""
     sample = itertools.islice(first_items(images), EMBED_SAMPLE)
     measured, begun = 0, time.perf_counter()
-    for block in embed_items(options.encoder.model, sample, threads=threads, **vars(options.gray.decode)):
+    for block in embed_items(options.encoder.model, sample, threads=threads, **options.gray.decode.settings()):
         measured += len(block.positions) + len(block.failures)
     return measured / (time.perf_counter() - begun)
 

@@ -31,6 +31,7 @@ from rsprune.runs.stages.centroids import make_centroids
 from rsprune.runs.stages.embed import EmbedStage
 from rsprune.runs.stages.entropy import EntropyRanking, EntropyStage, cut_entropies, require_readable
 from rsprune.runs.stages.select import SelectStage, check_strategy
+from rsprune.runs.value_range import settle_gray
 from rsprune.selection import Selection, budget_rows
 from rsprune.sources import SourceLike, check_outside
 from rsprune.sources.damaged import left_out
@@ -206,6 +207,8 @@ def prune(
         None of the images could be read, or too few of the reference.
     EncoderMismatchError
         The centroids were fitted on embeddings of another encoder.
+    ValueRangeError
+        Some of the first images need a ``valid_range``.
     """
     images, encoder = options.source.open(source), options.encoder
     check_outside(out, images)
@@ -228,28 +231,29 @@ def prune(
     making = encoder_config(encoder, folder)
     # A strategy that selects by quota works from clusters and similarities; the others need the embeddings themselves.
     keep = options.keep_embeddings or not strategies.get(rule.strategy).quotas
-    config: dict[str, Any] = provenance_header() | {
-        "source": source_config(images),
-        "entropy": options.gray.config() | options.stage_one(),
-        "encoder": making,
-        "keep_embeddings": keep,
-        "centroids": opened.fingerprint(),
-        "selection": selection,
-    }
-    runner = options.execution.open_runner()
+    runner, threads = options.execution.open_runner(), options.execution.threads
     with folder.lock(), show_progress(progress) as shown:
+        gray = settle_gray(options.gray, images, folder, shown, seed=rule.seed, threads=threads)
+        config: dict[str, Any] = provenance_header() | {
+            "source": source_config(images),
+            "entropy": gray.config() | options.stage_one(),
+            "encoder": making,
+            "keep_embeddings": keep,
+            "centroids": opened.fingerprint(),
+            "selection": selection,
+        }
         start_run(folder, config, images)
         if config["centroids"].get("self"):
             shown.note(SECOND_BEST)
-        context = RunContext(folder, config, options.execution.threads, left_out(images), images.passed_over)
-        decode, batch_size = options.gray.decode, making["batch_size"]
+        context = RunContext(folder, config, threads, left_out(images), images.passed_over)
+        decode, batch_size = gray.decode, making["batch_size"]
 
         def fit() -> Centroids:
             return make_centroids(context, opened, encoder, decode, runner, shown)
 
         # Fitted on what is there already, they are known before an image is read.
         fitted = None if isinstance(opened, ImageReference) else fit()
-        summary = runner.map_merge(EntropyStage(context, images, options.gray), shown)
+        summary = runner.map_merge(EntropyStage(context, images, gray), shown)
         require_readable(summary, folder.path / "entropy")
         survivors = cut_entropies(EntropyRanking(RunReader(folder), summary), budget, shown, **options.stage_one())
         centroids = fit() if fitted is None else fitted

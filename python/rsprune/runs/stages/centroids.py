@@ -10,7 +10,7 @@ from typing_extensions import override
 from rsprune.centroids import Centroids
 from rsprune.errors import EmptyInputError
 from rsprune.io import provenance_header
-from rsprune.options import keywords
+from rsprune.options import keywords, to_config
 from rsprune.runners import Advance, Progress, Runner, show_progress
 from rsprune.runners.local import LocalRunner
 from rsprune.runs.config import CentroidOptions, DecodeOptions, EncoderOptions, RunContext, encoder_config
@@ -21,6 +21,7 @@ from rsprune.runs.reference import ImageReference, Reference, ReferenceLike, ope
 from rsprune.runs.stages.base import RunStage, StageResult
 from rsprune.runs.stages.embed import EmbedStage, SomeRows
 from rsprune.runs.summary import ShardSummary
+from rsprune.runs.value_range import settle_range
 from rsprune.sources import Shard, check_outside
 from rsprune.sources.damaged import left_out
 
@@ -112,6 +113,8 @@ def centroids_run(
     ------
     EmptyInputError
         Fewer reference images could be read than there are centroids.
+    ValueRangeError
+        Some of the first images need a ``valid_range``.
     """
     opened = open_reference(reference, options.reference, options.source, seed=options.seed)
     folder = RunFolder(out)
@@ -120,11 +123,15 @@ def centroids_run(
         check_outside(out, opened.source)
         opened.check(options.encoder.model)
         config["encoder"] = encoder_config(options.encoder, folder)
-    runner = options.execution.open_runner()
+    runner, decode, threads = options.execution.open_runner(), options.decode, options.execution.threads
     with folder.lock(), show_progress(progress) as shown:
+        if isinstance(opened, ImageReference):
+            source, seed = opened.source, options.seed
+            decode = settle_range(decode, source, folder, shown, section="pixels", seed=seed, threads=threads)
+            config |= {} if decode == DecodeOptions() else {"pixels": to_config(decode)}
         folder.start(config)
-        context = RunContext(folder, config, options.execution.threads)
-        fitted = make_centroids(context, opened, options.encoder, DecodeOptions(), runner, shown)
+        context = RunContext(folder, config, threads)
+        fitted = make_centroids(context, opened, options.encoder, decode, runner, shown)
         metrics = {"k": fitted.k, "dimensions": fitted.dim, "objective": fitted.meta.get("objective")}
         folder.complete(folder.summary, [], metrics)
     text = f"{fitted.k} centroids of {fitted.dim} dimensions in {folder.centroids}"

@@ -40,6 +40,7 @@ from rsprune.runs.stages.base import REPEATED, RunStage, StageResult, failure_co
 from rsprune.runs.stages.embedding_writer import EmbeddingWriter
 from rsprune.runs.stages.entropy import require_readable
 from rsprune.runs.summary import ShardSummary
+from rsprune.runs.value_range import settle_range
 from rsprune.sources import Item, Shard, Source, SourceLike, check_outside
 from rsprune.sources.damaged import left_out
 from rsprune.sources.keys import read_known
@@ -189,7 +190,7 @@ class EmbedStage(RunStage):
             return ShardSummary().update(shard.name, keys, (kind for kind, _ in failures.values()))
 
         try:
-            options = vars(self.decode)
+            options = self.decode.settings()
             for block in embed_items(encoder, items(), batch_size=self.batch_size, threads=threads, **options):
                 writer.add(np.array([read[i] for i in block.positions.tolist()], np.int64), block.embeddings)
                 failed = [(read[i], kind, message) for i, kind, message in block.failures]
@@ -240,6 +241,8 @@ def embed_run(
         None of the images could be read.
     EncoderMismatchError
         The centroids were fitted on embeddings of another encoder.
+    ValueRangeError
+        Some of the first images need a ``valid_range``.
     """
     images = options.source.open(source)
     check_outside(out, images)
@@ -250,23 +253,24 @@ def embed_run(
     keep = fitted is None if keep_embeddings is None else keep_embeddings
     folder = RunFolder(out)
     encoder = encoder_config(options.encoder, folder)
-    config = provenance_header() | {
-        "source": source_config(images),
-        "pixels": to_config(options.decode),
-        "encoder": encoder,
-        "centroids": None if fitted is None else digest_of(fitted.vectors),
-        "keep_embeddings": keep,
-    }
-    runner = options.execution.open_runner()
+    runner, threads = options.execution.open_runner(), options.execution.threads
     with folder.lock(), show_progress(progress) as shown:
+        decode = settle_range(options.decode, images, folder, shown, section="pixels", threads=threads)
+        config = provenance_header() | {
+            "source": source_config(images),
+            "pixels": to_config(decode),
+            "encoder": encoder,
+            "centroids": None if fitted is None else digest_of(fitted.vectors),
+            "keep_embeddings": keep,
+        }
         start_run(folder, config, images)
-        context = RunContext(folder, config, options.execution.threads, left_out(images), images.passed_over)
+        context = RunContext(folder, config, threads, left_out(images), images.passed_over)
         stage = EmbedStage(
             context,
             images,
             None,
             options.encoder,
-            options.decode,
+            decode,
             encoder["batch_size"],
             centroids=fitted,
             keep=keep,

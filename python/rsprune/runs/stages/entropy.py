@@ -23,6 +23,7 @@ from rsprune.runs.reader import RunReader, start_run
 from rsprune.runs.schema import ENTROPY_SCHEMA
 from rsprune.runs.stages.base import REPEATED, RunStage, StageResult, failure_columns, repeated_names, require_read
 from rsprune.runs.summary import ENTROPY_BINS, ShardSummary, entropy_bin
+from rsprune.runs.value_range import settle_gray
 from rsprune.sources import Shard, Source, SourceLike, check_outside
 from rsprune.sources.base import with_reasons
 from rsprune.sources.batches import batched
@@ -243,17 +244,20 @@ def entropy_run(
     ------
     EmptyInputError
         None of the images could be read.
+    ValueRangeError
+        Some of the first images need a ``valid_range``.
     """
     images = options.source.open(source)
     check_outside(out, images)
     check_bands(images, gray=options.gray)
-    config = provenance_header() | {"source": source_config(images), "entropy": options.gray.config()}
-    folder = RunFolder(out)
+    folder, threads = RunFolder(out), options.execution.threads
     runner = options.execution.open_runner()
     with folder.lock(), show_progress(progress) as shown:
+        gray = settle_gray(options.gray, images, folder, shown, threads=threads)
+        config = provenance_header() | {"source": source_config(images), "entropy": gray.config()}
         start_run(folder, config, images)
-        context = RunContext(folder, config, options.execution.threads, left_out(images), images.passed_over)
-        summary = runner.map_merge(EntropyStage(context, images, options.gray), shown)
+        context = RunContext(folder, config, threads, left_out(images), images.passed_over)
+        summary = runner.map_merge(EntropyStage(context, images, gray), shown)
         reader = RunReader(folder)
         ranking = EntropyRanking(reader, summary)
         quarantined = write_quarantine(context, reader)

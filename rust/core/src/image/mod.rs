@@ -17,8 +17,8 @@ mod webp;
 
 pub use gray_levels::{GrayOptions, LevelSink};
 pub use input::{Input, Rgb, rgb_from_inputs};
-pub use values::{Values, values_from_inputs};
 pub use jpeg::Output;
+pub use values::{Values, values_from_inputs};
 
 use crate::error::ImageError;
 use memory::Memory;

@@ -312,8 +312,7 @@ impl<T: Wide> ValuesSeen<T> {
         let (lo, hi, dtype) = (self.lo.number(), self.hi.number(), T::DTYPE);
         // A range has two ends.
         let end = if lo < hi { hi } else { lo + 1.0 };
-        let dark =
-            if T::DTYPE == u16::DTYPE { ", or 0 and 65535 for dark images that do use 16 bits" } else { "" };
+        let dark = if T::DTYPE == u16::DTYPE { ", or 0 and 65535 for dark images that do use 16 bits" } else { "" };
         Err(ImageError::ValueRange(format!(
             "the {dtype} values seen, {lo} to {hi}, do not tell the range that they can take; give its ends, for example \
              valid_range=({lo}, {end}) or --valid-range {lo},{end}{dark}"

@@ -13,7 +13,13 @@ impl Input<'_> {
     /// # Errors
     ///
     /// [`Error::Io`] when a file cannot be read, [`Error::Image`] with the causes of [`decode`], and bands that are missing.
-    fn values(self, options: &GrayOptions, count: usize, limits: &Limits, scratch: &mut Scratch) -> Result<Values, Error> {
+    fn values(
+        self,
+        options: &GrayOptions,
+        count: usize,
+        limits: &Limits,
+        scratch: &mut Scratch,
+    ) -> Result<Values, Error> {
         super::input::contained(scratch, |scratch| match self {
             Self::Array(image) => Ok(options.values(image, count)?),
             encoded => encoded.with_bytes(limits, scratch, |bytes, scratch| {

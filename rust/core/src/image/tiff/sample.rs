@@ -183,8 +183,10 @@ mod tests {
     #[test]
     fn bits_are_read_from_the_highest_on() {
         for bits in 1..=16u32 {
-            let samples: Vec<u16> = (0..41u32).map(|i| (i * 40_503 >> 3) as u16 & (u16::MAX >> (16 - bits))).collect();
-            let text: String = samples.iter().map(|sample| format!("{sample:0width$b}", width = bits as usize)).collect();
+            let samples: Vec<u16> =
+                (0..41u32).map(|i| ((i * 40_503) >> 3) as u16 & (u16::MAX >> (16 - bits))).collect();
+            let text: String =
+                samples.iter().map(|sample| format!("{sample:0width$b}", width = bits as usize)).collect();
             let line: Vec<u8> = text
                 .as_bytes()
                 .chunks(8)
