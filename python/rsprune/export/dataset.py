@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
@@ -107,7 +107,7 @@ def select_webdataset(run: RunReader, source: SourceLike, **options: Any) -> Any
         raise MissingDependencyError(message) from None
 
     chosen = ChosenImages(run, run.open_source(source))
-    tars = open_source(source)
+    tars = open_source(source)  # with the shards that the run left out, of which nothing was chosen
     if not isinstance(tars, TarSource):
         message = "the images of this run do not lie in tar files: take .dataset(source), or `rsprune export --as tar`"
         raise SourceError(message)
@@ -117,21 +117,22 @@ def select_webdataset(run: RunReader, source: SourceLike, **options: Any) -> Any
     }
     options = {"shardshuffle": False, "empty_check": False} | options
     samples = webdataset.WebDataset(list(keys), rename_files=_keep_dots, **options)
-    return samples.map(_with_key).select(_IsChosen(keys))
+    return samples.compose(_Filter(keys))  # the library's map() would put its own key back
 
 
-class _IsChosen:
-    """Tells whether a run chose a sample; it can be pickled."""
+class _Filter:
+    """Lets the samples through that a run chose, by their keys; it can be pickled."""
 
     def __init__(self, keys: Mapping[str, frozenset[str]]) -> None:
         self._keys = keys
 
-    def __call__(self, sample: Mapping[str, Any]) -> bool:
-        known = self._keys[sample["__url__"]]
-        name = sample.get("img_name", b"")
-        return sample["__key__"] in known or (
-            isinstance(name, bytes) and name.decode(errors="replace").strip() in known
-        )
+    def __call__(self, samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for sample in samples:
+            folder, slash, name = sample["__key__"].rpartition("/")
+            key, known = f"{folder}{slash}{unquote(name)}", self._keys[sample["__url__"]]
+            other = sample.get("img_name", b"")
+            if key in known or (isinstance(other, bytes) and other.decode(errors="replace").strip() in known):
+                yield sample | {"__key__": key}
 
 
 def _keep_dots(path: str) -> str:
@@ -139,8 +140,3 @@ def _keep_dots(path: str) -> str:
     key, field = split_member(path)
     folder, slash, name = key.rpartition("/")
     return f"{folder}{slash}{quote(name, safe=' ').replace('.', '%2E')}{field}"
-
-
-def _with_key(sample: dict[str, Any]) -> dict[str, Any]:
-    folder, slash, name = sample["__key__"].rpartition("/")
-    return sample | {"__key__": f"{folder}{slash}{unquote(name)}"}
