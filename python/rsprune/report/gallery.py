@@ -46,6 +46,7 @@ class Gallery:
         else:
             entropy = run.config.get("entropy", {})
             options = {name: entropy.get(name) for name in ("bands", "valid_range", "max_pixels", "max_bytes")}
+            options["valid_range"] = options["valid_range"] and tuple(options["valid_range"])
             self.images = thumbnails(source, examples, run, options)
 
     def tiles(self, examples: Sequence[Example]) -> str:

@@ -31,6 +31,7 @@ from rsprune.runs.stages.centroids import make_centroids
 from rsprune.runs.stages.embed import EmbedStage
 from rsprune.runs.stages.entropy import EntropyRanking, EntropyStage, cut_entropies, require_readable
 from rsprune.runs.stages.select import SelectStage, check_strategy
+from rsprune.runs.summary import describe_passed_over
 from rsprune.runs.value_range import settle_gray
 from rsprune.selection import Selection, budget_rows
 from rsprune.sources import SourceLike, check_outside
@@ -148,7 +149,7 @@ class Run:
                 f"Stage II  {rule}",
                 f"manifest  {folder.selection}",
                 *([f"left out  damaged shards: {', '.join(metrics['left_out'])}"] if "left_out" in metrics else []),
-                *(f"left out  {count:,} {what}" for what, count in metrics.get("passed_over", {}).items()),
+                *(f"left out  {line}" for line in describe_passed_over(metrics.get("passed_over", {}))),
                 *([f"unread    {folder.quarantine}"] if metrics["quarantined"] or "left_out" in metrics else []),
                 f"keys      {folder.selected}",
                 *self.reader.keys_note(),

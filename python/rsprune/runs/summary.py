@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ENTROPY_BINS", "KeyForm", "ShardSummary", "entropy_bin", "hash_keys", "key_form"]
+__all__ = ["ENTROPY_BINS", "KeyForm", "ShardSummary", "describe_passed_over", "entropy_bin", "hash_keys", "key_form"]
 
 #: How an image is named outside its shard: by its name alone, or where names repeat by that of its shard before it.
 KeyForm = Literal["name", "shard/name"]
@@ -82,6 +82,16 @@ class ShardSummary:
         """Name the causes of the failures, the most frequent first: ``12 truncated, 3 unknown format``."""
         ordered = sorted(self.failures.items(), key=lambda item: (-item[1], item[0]))
         return ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in ordered)
+
+
+def describe_passed_over(passed_over: Mapping[str, int]) -> list[str]:
+    """Say in lines what of a collection was passed over: files by their extensions, and what else there is."""
+    files = sorted((-count, kind) for kind, count in passed_over.items() if kind.startswith("."))
+    lines = [f"{count:,} {kind} passed over" for kind, count in passed_over.items() if not kind.startswith(".")]
+    if files:
+        kinds = ", ".join(f"{'without extension' if kind == '.' else kind} {-count:,}" for count, kind in files)
+        lines.append(f"{-sum(count for count, _ in files):,} files passed over: {kinds}")
+    return lines
 
 
 def entropy_bin(entropy: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
@@ -103,6 +103,11 @@ class FolderSource(FileSource):
         if source.skipped and layout is None:
             warnings.warn(describe_skipped(root, source.skipped), SkippedFilesWarning, stacklevel=3)
         return found
+
+    @property
+    def passed_over(self) -> Mapping[str, int]:
+        """The number of files that are no images, by extension."""
+        return {extension or ".": count for extension, count in self.skipped.most_common()}
 
     def _accept(self, path: str) -> bool:
         extension = _extension(path)

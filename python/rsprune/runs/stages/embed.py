@@ -39,7 +39,7 @@ from rsprune.runs.schema import EMBEDDING_SCHEMA
 from rsprune.runs.stages.base import REPEATED, RunStage, StageResult, failure_columns, require_read
 from rsprune.runs.stages.embedding_writer import EmbeddingWriter
 from rsprune.runs.stages.entropy import require_readable
-from rsprune.runs.summary import ShardSummary
+from rsprune.runs.summary import ShardSummary, describe_passed_over
 from rsprune.runs.value_range import settle_range
 from rsprune.sources import Item, Shard, Source, SourceLike, check_outside
 from rsprune.sources.damaged import left_out
@@ -286,5 +286,9 @@ def embed_run(
         }
         folder.complete(folder.summary, [folder.quarantine], metrics | context.skipped)
         require_readable(summary, folder.quarantine)
-    lines = [f"{summary.images:,} images, {quarantined:,} in quarantine", *reader.keys_note()]
+    lines = [
+        f"{summary.images:,} images, {quarantined:,} in quarantine",
+        *describe_passed_over(context.passed_over),
+        *reader.keys_note(),
+    ]
     return StageResult(folder.path, metrics, "\n".join([*lines, f"written to {folder.path / 'embeddings'}"]))

@@ -22,7 +22,7 @@ from rsprune.runs.quarantine import write_quarantine
 from rsprune.runs.reader import RunReader, start_run
 from rsprune.runs.schema import ENTROPY_SCHEMA
 from rsprune.runs.stages.base import REPEATED, RunStage, StageResult, failure_columns, repeated_names, require_read
-from rsprune.runs.summary import ENTROPY_BINS, ShardSummary, entropy_bin
+from rsprune.runs.summary import ENTROPY_BINS, ShardSummary, describe_passed_over, entropy_bin
 from rsprune.runs.value_range import settle_gray
 from rsprune.sources import Shard, Source, SourceLike, check_outside
 from rsprune.sources.base import with_reasons
@@ -266,6 +266,10 @@ def entropy_run(
         metrics = {"images": summary.images, "quarantined": quarantined, "tau": tau, "keys": reader.key_form}
         folder.complete(folder.summary, [folder.quarantine], metrics | context.skipped)
         require_readable(summary, folder.quarantine)
-    lines = [f"{summary.images:,} images, {quarantined:,} in quarantine", *reader.keys_note()]
+    lines = [
+        f"{summary.images:,} images, {quarantined:,} in quarantine",
+        *describe_passed_over(context.passed_over),
+        *reader.keys_note(),
+    ]
     lines += [f"the top {float(keep):.0%} have {bits:.4f} bits or more" for keep, bits in tau.items()]
     return StageResult(folder.path, metrics, "\n".join([*lines, f"written to {folder.path / 'entropy'}"]))
