@@ -291,4 +291,6 @@ def embed_run(
         *describe_passed_over(context.passed_over),
         *reader.keys_note(),
     ]
+    if options.decode.valid_range == "auto" and isinstance(decode.valid_range, tuple):
+        lines.append("valid range {:g} to {:g}".format(*decode.valid_range))
     return StageResult(folder.path, metrics, "\n".join([*lines, f"written to {folder.path / 'embeddings'}"]))

@@ -272,4 +272,6 @@ def entropy_run(
         *reader.keys_note(),
     ]
     lines += [f"the top {float(keep):.0%} have {bits:.4f} bits or more" for keep, bits in tau.items()]
+    if options.gray.decode.valid_range == "auto" and isinstance(gray.decode.valid_range, tuple):
+        lines.append("valid range {:g} to {:g}".format(*gray.decode.valid_range))
     return StageResult(folder.path, metrics, "\n".join([*lines, f"written to {folder.path / 'entropy'}"]))
