@@ -20,9 +20,19 @@ import webdataset
 from PIL import Image
 from pyarrow import feather
 
+import rsprune
 from failures import raises
-from rsprune.errors import ArgumentError, DtypeError, EmptyInputError, FormatError, ShapeError, SourceError
+from rsprune.errors import (
+    ArgumentError,
+    DtypeError,
+    EmptyInputError,
+    FormatError,
+    ShapeError,
+    SourceError,
+    ValueRangeError,
+)
 from rsprune.report import explain
+from rsprune.runs.stages.entropy import entropy_run
 from rsprune.sources import open_source
 from rsprune.sources.compressed import Unpacked
 from small_runs import picture, small_prune, write_tar
@@ -567,6 +577,7 @@ def test_a_folder_of_several_kinds_is_not_guessed_at(tmp_path):
 
 MEASURE = """
 import re, sys
+from rsprune.runs.stages.entropy import entropy_run
 from rsprune.sources import open_source
 source = open_source(sys.argv[1])
 def own():
@@ -594,3 +605,14 @@ def test_a_large_file_is_never_in_memory(layout, tmp_path):
         pq.write_table(table, spec, row_group_size=96, write_batch_size=4)
     done = subprocess.run([sys.executable, "-c", MEASURE, spec], capture_output=True, text=True, check=True)
     assert 0 <= int(done.stdout) < 40 << 20
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float16, ">f4", np.float64])
+def test_stacks_of_signed_and_floating_point_samples_need_a_range(dtype, tmp_path, images):
+    pixels = (np.random.default_rng(0).normal(0, 40, (12, 20, 20)) * np.arange(1, 13)[:, None, None]).astype(dtype)
+    np.save(tmp_path / "stack.npy", pixels)
+    with raises(ValueRangeError, "valid_range"):
+        entropy_run(tmp_path / "stack.npy", out=tmp_path / "run", progress=False)
+    entropy_run(tmp_path / "stack.npy", out=tmp_path / "run", valid_range=(-100, 100), progress=False)
+    got = pq.read_table(tmp_path / "run" / "entropy" / "stack-000000.parquet")["entropy"].to_numpy()
+    assert np.array_equal(got, rsprune.entropy(list(pixels), valid_range=(-100, 100)))

@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 from rsprune.errors import CorruptImageError, DtypeError, ImageError, TruncatedImageError, UnsupportedImageError
 from rsprune.validation import as_array
 
-__all__ = ["is_pillow", "pillow_samples", "samples"]
+__all__ = ["DTYPES", "EXPECTED", "is_pillow", "pillow_samples", "samples"]
+
+#: The types of samples that the core takes.
+DTYPES = tuple(np.dtype(name) for name in ("uint8", "uint16", "int16", "float32", "float64"))
+#: These, in words.
+EXPECTED = "expected uint8, uint16, int16, float32 or float64"
 
 # Characters of Pillow's message that an error repeats.
 _MAX_MESSAGE = 300
@@ -28,11 +33,12 @@ def samples(array: Any, name: str) -> NDArray[Any]:
         It is masked.
     """
     array = as_array(name, array)
-    if array.dtype.str[1:] not in ("u1", "u2", "i2", "f2", "f4", "f8"):
-        message = f"{name} is an array of {array.dtype}; expected uint8, uint16, int16, float32 or float64: convert it"
+    dtype = array.dtype.newbyteorder("=")
+    dtype = np.dtype(np.float32) if dtype == np.float16 else dtype
+    if dtype not in DTYPES:
+        message = f"{name} is an array of {array.dtype}; {EXPECTED}: convert it"
         raise DtypeError(message)
-    dtype = np.dtype(np.float32) if array.dtype.itemsize == 2 and array.dtype.kind == "f" else array.dtype
-    native: NDArray[Any] = array.astype(dtype.newbyteorder("="), copy=False)
+    native: NDArray[Any] = array.astype(dtype, copy=False)
     return native
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from rsprune.errors import ArgumentError, DtypeError, EmptyInputError, FormatError, ImageError, OutputError, SourceError
+from rsprune.pixels import DTYPES, EXPECTED
 from rsprune.sources.passing import is_gone
 from rsprune.storage import address_of, is_remote
 
@@ -47,7 +48,7 @@ class FilePart(NamedTuple):
 
 #: An image as a source gives it, and as the core takes it: encoded, the path of a file, a part of a file, or contiguous
 #: pixels.
-ImageData: TypeAlias = "bytes | str | FilePart | NDArray[np.uint8] | NDArray[np.uint16]"
+ImageData: TypeAlias = "bytes | str | FilePart | NDArray[Any]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,8 @@ class Item:
     key : str
         Its name in the collection.
     data : bytes, str, FilePart or ndarray
-        The encoded image, the local path of a file with it, where it lies in a larger file, or its pixels: uint8 or
-        uint16 (H, W) or (H, W, C), contiguous.
+        The encoded image, the local path of a file with it, where it lies in a larger file, or its pixels: uint8,
+        uint16, int16, float32 or float64, (H, W) or (H, W, C), contiguous.
     label : str or None
         The class folder it lies in, where the collection has such.
     metadata : mapping
@@ -96,8 +97,8 @@ class Item:
     def __post_init__(self) -> None:
         if not isinstance(self.data, np.ndarray):
             return
-        if self.data.dtype not in (np.uint8, np.uint16):
-            message = f"the image {self.key!r} has pixels of {self.data.dtype}; expected uint8 or uint16"
+        if self.data.dtype not in DTYPES:
+            message = f"the image {self.key!r} has pixels of {self.data.dtype}; {EXPECTED}"
             raise DtypeError(message)
         if not self.data.flags.c_contiguous:
             message = f"the pixels of the image {self.key!r} are not contiguous: pass numpy.ascontiguousarray(pixels)"

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from rsprune.errors import DtypeError, EmptyInputError, FormatError, RspruneError, ShapeError, SourceError
+from rsprune.pixels import DTYPES, EXPECTED, samples
 from rsprune.sources.base import Item, Shard, check_rows
 from rsprune.sources.container import ContainerSource
 from rsprune.sources.filesystem import check_regular, load_array, local_path, open_binary
@@ -85,8 +86,7 @@ class StackSource(ContainerSource):
                     message = f"{path} was cut short while it was read: its image {number} ends too early"
                     raise FormatError(message)
                 pixels = np.frombuffer(data, stack.dtype).reshape(stack.shape[1:])
-                native = pixels.astype(stack.dtype.newbyteorder("="), copy=False)
-                yield Item(f"{number:08d}", native, labels[number] if labels else None)
+                yield Item(f"{number:08d}", samples(pixels, path), labels[number] if labels else None)
 
     def read_keys(self, shard: Shard) -> list[str]:
         """Return the numbers of a shard's images."""
@@ -158,9 +158,11 @@ def _find_stack(path: str, wanted: str | None) -> _Stack:
 def _check(path: str, stack: _Stack) -> _Stack:
     """Refuse what is no stack of images, or may be something else."""
     shape, dtype = stack.shape, stack.dtype
-    if dtype.newbyteorder("=") not in (np.uint8, np.uint16):
-        what = " These may be embeddings, which `rsprune select` takes." if len(shape) == 2 else ""
-        message = f"{path} holds {dtype} of shape {shape}; images are expected, of uint8 or uint16.{what}"
+    if len(shape) == 2 and dtype.kind == "f":
+        message = f"{path} holds {dtype} of shape {shape}: embeddings, which `rsprune select` takes, and no images"
+        raise DtypeError(message)
+    if dtype.newbyteorder("=") not in (*DTYPES, np.float16):
+        message = f"{path} holds {dtype} of shape {shape}; {EXPECTED}"
         raise DtypeError(message)
     problem = ""
     if len(shape) not in (3, 4):
