@@ -141,6 +141,9 @@ pub enum ImageError {
         /// How much was asked for.
         bytes: u64,
     },
+    /// The caller has asked to stop while the image was read.
+    #[error("interrupted")]
+    Interrupted,
     /// Every pixel is nodata.
     #[error("every pixel is nodata")]
     NoValidPixels,
@@ -165,6 +168,7 @@ impl ImageError {
             Self::TooLarge { .. } => "too_large",
             Self::TooManyBytes { .. } => "too_many_bytes",
             Self::OutOfMemory { .. } => "out_of_memory",
+            Self::Interrupted => "interrupted",
             Self::NoValidPixels => "no_valid_pixels",
             Self::Bands(_) => "bands",
             Self::ValueRange(_) => "value_range",

@@ -73,6 +73,7 @@ fn image_class<'py>(py: Python<'py>, cause: &ImageError) -> Bound<'py, PyType> {
         ImageError::TooLarge { .. } => py.get_type::<python::ImageTooLargeError>(),
         ImageError::TooManyBytes { .. } => py.get_type::<python::EncodedTooLargeError>(),
         ImageError::OutOfMemory { .. } => py.get_type::<python::ImageMemoryError>(),
+        ImageError::Interrupted => py.get_type::<PyKeyboardInterrupt>(),
         ImageError::NoValidPixels => py.get_type::<python::NoValidPixelsError>(),
         ImageError::Bands(_) => py.get_type::<python::BandsError>(),
         ImageError::ValueRange { .. } => py.get_type::<python::ValueRangeError>(),

@@ -1,5 +1,6 @@
 //! Releasing the GIL, in one place.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
@@ -21,7 +22,7 @@ pub fn detach<T: Send>(
     threads: Option<usize>,
     work: impl FnOnce(&Par<'_>) -> Result<T> + Send,
 ) -> PyResult<T> {
-    let cancel = AtomicBool::new(false);
+    let cancel = Arc::new(AtomicBool::new(false));
     let mut interrupt = None;
     let outcome = py.detach(|| {
         std::thread::scope(|scope| {

@@ -21,6 +21,7 @@ pub use jpeg::Output;
 pub use values::{Values, values_from_inputs};
 
 use crate::error::ImageError;
+use crate::runtime::parallel::cancelled;
 use memory::Memory;
 
 /// The result of decoding.
@@ -192,6 +193,16 @@ impl Format {
             _ => Err(ImageError::UnknownFormat { name: formats::describe(bytes) }),
         }
     }
+}
+
+/// Fails once the caller of [`Par::map`](crate::runtime::parallel::Par::map) has asked to stop; decoders ask for each row or
+/// tile, as a large image takes seconds.
+///
+/// # Errors
+///
+/// [`ImageError::Interrupted`].
+fn check_cancelled() -> Result<()> {
+    if cancelled() { Err(ImageError::Interrupted) } else { Ok(()) }
 }
 
 /// Decodes an image of any format that is read. `output` matters to JPEG alone.

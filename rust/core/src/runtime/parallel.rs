@@ -3,9 +3,10 @@
 //! Work is cut into items by the caller, never by the number of threads, so that results do not depend on it. A pool
 //! lives for one call: a process that forks between two calls inherits no half-dead threads.
 
+use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rayon::BroadcastContext;
 use rayon::prelude::*;
@@ -15,23 +16,32 @@ use crate::error::{Error, Result};
 /// The number of threads that a call may use, and the flag by which its caller cancels it.
 pub struct Par<'a> {
     threads: usize,
-    cancel: &'a AtomicBool,
+    cancel: Option<&'a Arc<AtomicBool>>,
 }
 
-static NEVER: AtomicBool = AtomicBool::new(false);
+thread_local! {
+    /// The flag of the call that this thread works for.
+    static CANCEL: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
+}
+
+/// Whether the caller of [`Par::map`], for which this thread works on an item, has asked to stop. An item that may take
+/// seconds looks from time to time, however deep it is in its work.
+pub fn cancelled() -> bool {
+    CANCEL.with_borrow(|cancel| cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed)))
+}
 
 impl Par<'static> {
     /// `threads` threads, or all cores, that nobody interrupts.
     pub fn new(threads: Option<usize>) -> Self {
-        Par::cancellable(threads, &NEVER)
+        let all = || std::thread::available_parallelism().map_or(1, |n| n.get());
+        Par { threads: threads.filter(|&n| n > 0).unwrap_or_else(all), cancel: None }
     }
 }
 
 impl<'a> Par<'a> {
     /// `threads` threads, or all cores, that stop soon after `cancel` is set.
-    pub fn cancellable(threads: Option<usize>, cancel: &'a AtomicBool) -> Self {
-        let all = || std::thread::available_parallelism().map_or(1, |n| n.get());
-        Par { threads: threads.filter(|&n| n > 0).unwrap_or_else(all), cancel }
+    pub fn cancellable(threads: Option<usize>, cancel: &'a Arc<AtomicBool>) -> Self {
+        Par { cancel: Some(cancel), ..Par::new(threads) }
     }
 
     /// The number of threads in use.
@@ -41,7 +51,8 @@ impl<'a> Par<'a> {
 
     /// Fails with [`Error::Interrupted`] once the caller has asked to stop.
     pub fn check(&self) -> Result<()> {
-        if self.cancel.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
+        let cancelled = self.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed));
+        if cancelled { Err(Error::Interrupted) } else { Ok(()) }
     }
 
     /// `f(scratch, i)` for every `i < n`, in index order in the answer. Each thread makes its scratch with `init`.
@@ -51,6 +62,12 @@ impl<'a> Par<'a> {
         init: impl Fn() -> S + Sync + Send,
         f: impl Fn(&mut S, usize) -> Result<T> + Sync + Send,
     ) -> Result<Vec<T>> {
+        let init = || {
+            if self.cancel.is_some() {
+                CANCEL.set(self.cancel.cloned());
+            }
+            init()
+        };
         let one = |scratch: &mut S, i: usize| self.check().and_then(|()| f(scratch, i));
         if self.threads == 1 || n <= 1 {
             let mut scratch = init();
@@ -223,13 +240,30 @@ mod tests {
 
     #[test]
     fn a_set_flag_interrupts() {
-        let cancel = AtomicBool::new(true);
+        let cancel = Arc::new(AtomicBool::new(true));
         for threads in [1, 2] {
             let par = Par::cancellable(Some(threads), &cancel);
             assert!(matches!(par.map(10, || (), |(), i| Ok(i)), Err(Error::Interrupted)));
             let got = par.for_prefetched_blocks(&mut [0u8; 10], 1, || (), |(), _, _| Ok(()), |(), _, _| Ok(()));
             assert!(matches!(got, Err(Error::Interrupted)));
         }
+    }
+
+    #[test]
+    fn an_item_can_tell_that_its_caller_wants_to_stop() {
+        for threads in [1, 2] {
+            let cancel = Arc::new(AtomicBool::new(false));
+            let par = Par::cancellable(Some(threads), &cancel);
+            let item = |(): &mut (), _: usize| {
+                let before = cancelled();
+                cancel.store(true, Ordering::Relaxed);
+                Ok((before, cancelled()))
+            };
+            // On a thread that ends, as those of a pool do: the flag stays with the thread.
+            let seen = std::thread::scope(|scope| scope.spawn(|| par.map(1, || (), item)).join().unwrap());
+            assert_eq!(seen.unwrap(), [(false, true)]);
+        }
+        assert!(!cancelled());
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub use row_output::RowSink;
 pub(super) use {color::interleave, frame::MAX_COMPONENTS};
 
 use super::memory::{self, Memory};
-use super::{Image, Limits, Result, Samples};
+use super::{Image, Limits, Result, Samples, check_cancelled};
 use crate::error::ImageError;
 use crate::runtime::cpu::{self, Level};
 
@@ -207,6 +207,7 @@ impl Decoding<'_> {
         let mut coder = tables.sequential(scan);
         sink.start(frame.width, frame.height, self.plan.color)?;
         for mcu_row in 0..frame.mcus_down {
+            check_cancelled()?;
             blocks.clear();
             blocks.resize(count, [0; 64]);
             let mut layout = layout.clone();
@@ -252,6 +253,7 @@ impl Decoding<'_> {
             return Ok(());
         }
         for mcu_row in 0..frame.mcus_down {
+            check_cancelled()?;
             let mut row = places;
             for (place, component) in row.iter_mut().zip(frame.components()) {
                 *place = place.map(|place| place + mcu_row * component.v * component.padded_across);

@@ -7,7 +7,7 @@ use super::markers::{Scan, ZIGZAG};
 use super::symbol_pairs::{END, SymbolPairs};
 use super::{Invalid, corrupt, truncated};
 use crate::error::ImageError;
-use crate::image::Result;
+use crate::image::{Result, check_cancelled};
 use crate::runtime::cpu::{Level, dispatch};
 
 /// The coefficients of 8 x 8 samples in natural order.
@@ -152,6 +152,7 @@ impl<'a> Reader<'a> {
         blocks: &mut [Block],
     ) -> Result<()> {
         for _ in 0..layout.down {
+            check_cancelled()?;
             self.row(level, coder, &layout, blocks)?;
             layout.next_row();
         }

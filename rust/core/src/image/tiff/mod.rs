@@ -19,7 +19,7 @@ use sample::{Sample, undo_float_differences};
 use super::jpeg::Scratch as JpegScratch;
 use super::memory::Memory;
 use super::png::drop_trailing;
-use super::{Image, Limits, Result, Samples};
+use super::{Image, Limits, Result, Samples, check_cancelled};
 use crate::error::ImageError;
 
 const FORMAT: &str = "TIFF";
@@ -103,6 +103,7 @@ impl Assembly<'_, '_> {
             let mut unpacker = Unpacker::new(layout.compression, layout.reversed);
             let hole = finish(T::nearest(layout.hole + if offset { 128.0 } else { 0.0 }, layout.bits));
             for chunk in layout.chunks() {
+                check_cancelled()?;
                 let columns = layout.chunk_width.min(layout.width - chunk.x);
                 let mut put = |y: usize, row: Option<&[T]>| {
                     let place = &mut image[(y * layout.width + chunk.x) * bands..][..columns * bands];
