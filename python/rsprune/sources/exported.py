@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from rsprune.errors import FormatError, SourceError
 from rsprune.io import read_record, read_table
 from rsprune.sources.base import Shard
+from rsprune.sources.filesystem import check_regular, join, local_path
 from rsprune.sources.image_files import SHARD_IMAGES, FileSource, NamedFile
+from rsprune.storage import is_remote
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,7 +31,7 @@ class ExportedFolder(FileSource):
     Parameters
     ----------
     root : str or Path
-        The folder.
+        The folder, or its address.
 
     Raises
     ------
@@ -39,11 +41,11 @@ class ExportedFolder(FileSource):
 
     def __init__(self, root: str | Path) -> None:
         self.folders = [root]
-        self._columns = list(read_record(Path(root) / RECORD).get("metadata", []))
-        super().__init__("folder", root, self._listed(Path(root)))
+        self._columns = list(read_record(local_path(join(os.fspath(root), RECORD))).get("metadata", []))
+        super().__init__("folder", root, self._listed(os.fspath(root)))
 
-    def _listed(self, root: Path) -> Iterator[NamedFile]:
-        table = read_table(root / METADATA)
+    def _listed(self, root: str) -> Iterator[NamedFile]:
+        table = read_table(local_path(join(root, METADATA)))
         labels = table["label"].to_pylist() if "label" in table.column_names else [None] * len(table)
         for key, label, name in zip(table["key"].to_pylist(), labels, table[FILE_NAME].to_pylist(), strict=True):
             yield NamedFile(key, "" if label is None else str(label), path=name)
@@ -60,23 +62,26 @@ class ExportedFolder(FileSource):
 
     @cached_property
     def _metadata(self) -> pa.Table:
-        return read_table(Path(self._root) / METADATA, self._columns).replace_schema_metadata(None)
+        return read_table(local_path(join(self._root, METADATA)), self._columns).replace_schema_metadata(None)
 
 
 def exported_layout(root: str | Path) -> str | None:
-    """Return the layout in which a local folder was exported; None if it was not.
+    """Return the layout in which a folder was exported; None if it was not.
 
     Raises
     ------
     SourceError
         It is an export that was not finished.
     """
-    record, plan = Path(root, RECORD), Path(root, WORK, "plan.json")
-    if not record.is_file():
-        if plan.is_file():
-            message = f"{os.fspath(root)} holds an export that is not finished: run its `rsprune export` again"
-            raise SourceError(message)
+    root = os.fspath(root)
+    try:
+        check_regular(join(root, RECORD))
+    except OSError:
+        # What is not finished is not uploaded.
+        if not is_remote(root) and Path(root, WORK, "plan.json").is_file():
+            message = f"{root} holds an export that is not finished: run its `rsprune export` again"
+            raise SourceError(message) from None
         return None
     with suppress(FormatError):  # of another program, or none of ours any more
-        return read_record(record).get("layout")
+        return read_record(local_path(join(root, RECORD))).get("layout")
     return None

@@ -82,7 +82,7 @@ class FolderSource(FileSource):
             If a folder cannot be read.
         """
         root = address_of(spec) or Path(spec)
-        layout = None if is_remote(root) else exported_layout(root)
+        layout = exported_layout(root)
         if layout in ("folder", "links"):
             return ExportedFolder(root)
         source = cls(root)

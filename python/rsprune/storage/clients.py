@@ -102,7 +102,11 @@ class _Hub:
         self._root = root.removeprefix("hf://")
 
     def find(self, uri: str, key: str) -> StoredObject:
-        return self._object(uri, self._files.info(self._root + key))
+        try:
+            return self._object(uri, self._files.info(self._root + key))
+        except FileNotFoundError:
+            self._files.invalidate_cache()  # it takes the folder for an empty one from now on
+            raise
 
     def list(self, root: str, prefix: str) -> Iterator[StoredObject]:
         for path, one in self._files.find(self._root + prefix, detail=True).items():

@@ -71,10 +71,15 @@ def stand_for(uri: str, local: Path) -> None:
 
 
 def written(path: Path) -> None:
-    """Upload a file that is whole, if it stands for an address, or lies in a folder that does."""
+    """Upload a file that is whole, if it stands for an address, or lies in a folder that does.
+
+    What is hidden there stays here: it is on its way to another place.
+    """
     for uri, local in _local.items():
-        if path == local or local in path.parents:
-            upload(path, f"{uri}/{path.relative_to(local).as_posix()}" if path != local else uri)
+        if path == local:
+            upload(path, uri)
+        elif local in path.parents and not any(part.startswith(".") for part in path.relative_to(local).parts):
+            upload(path, f"{uri}/{path.relative_to(local).as_posix()}")
 
 
 def with_addresses(text: str) -> str:
