@@ -179,7 +179,8 @@ def test_provenance_of_a_crop_says_what_it_is_cut_from():
 @pytest.mark.parametrize(
     ("image", "error", "values"),
     [
-        (np.zeros((4, 4, 3), np.float32), errors.DtypeError, ("float32",)),
+        (np.zeros((4, 4, 3), np.float32), errors.ValueRangeError, ("float32", "valid_range")),
+        (np.zeros((4, 4, 3), np.int64), errors.DtypeError, ("int64",)),
         (np.zeros((4, 4, 4), np.uint8), errors.ShapeError, ("(4, 4, 4)",)),
         (np.zeros((0, 4, 3), np.uint8), errors.ShapeError, ("(0, 4, 3)",)),
         (np.zeros(4, np.uint8), errors.ShapeError, ("(4,)",)),

@@ -249,6 +249,7 @@ class RunFolder:
         OutputError
             The place of the lock is taken by a link, which would lead to another file, or by what is no file.
         """
+        made = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
         place = self.path / ".lock"
         with contextlib.suppress(FileNotFoundError):
@@ -265,7 +266,11 @@ class RunFolder:
         try:
             yield
         finally:
-            if not self.config.exists():  # no run began here: leave the folder as it was
+            begun = self.config.exists()
+            if not begun:  # leave the folder as it was
                 with contextlib.suppress(OSError):  # Windows removes no open file
                     place.unlink()
             lock.release()
+            if made and not begun:
+                with contextlib.suppress(OSError):  # it is not empty
+                    self.path.rmdir()
