@@ -318,3 +318,14 @@ def test_deep_jpeg_2000_never_comes_through_pillow():
     encoded[start + 3] = 9  # bands that differ in depth
     with raises(errors.UnsupportedImageError, "JPEG 2000"):
         rsprune.entropy([bytes(encoded)], valid_range=(0, 4000))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16"])
+def test_zero_as_white_is_for_whole_numbers_without_a_sign(dtype, tmp_path):
+    """Which value is black is not said."""
+    path = tmp_path / "x.tif"
+    profile = {"driver": "GTiff", "width": 8, "height": 8, "count": 1, "dtype": dtype, "photometric": "MINISWHITE"}
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(np.arange(64, dtype=dtype).reshape(1, 8, 8))
+    with raises(errors.UnsupportedImageError, path):
+        rsprune.entropy([path], valid_range=(0, 63))

@@ -184,6 +184,9 @@ impl<'a> Layout<'a> {
             offsets: directory.numbers(offsets, "offsets")?.unwrap_or_default(),
             lengths: directory.numbers(lengths, "byte counts")?,
         };
+        if kind != Kind::Unsigned && matches!(layout.photometric, Photometric::WhiteIsZero) {
+            return Err(unsupported("samples with a sign, or of floating point, whose zero is white"));
+        }
         let (needed, found) = (layout.chunk_count(), layout.offsets.len());
         if found < needed || layout.lengths.as_ref().is_some_and(|lengths| lengths.len() < needed) {
             return Err(corrupt(format!(
