@@ -3,20 +3,16 @@
 The server is `s3s-fs`, which `make dev` builds without optimization: what is compared is the clients' way of asking.
 """
 
-import contextlib
 import io
 import os
-import socket
-import subprocess
-import sys
 import tarfile
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from tests.object_server import KEYS, object_server
 
 from benches.harness import Comparison
 from rsprune import storage
@@ -24,16 +20,15 @@ from rsprune.sources import Item, open_source
 
 IMAGES, IMAGE_BYTES = 2000, 20_000
 TARS, TAR_IMAGES = 8, 250
-KEYS = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench-secret", "AWS_REGION": "us-east-1"}
 
 
 def comparisons() -> Iterator[Comparison]:
     import fsspec
     from pyarrow import fs
 
-    with serve() as port:
+    with tempfile.TemporaryDirectory() as folder, object_server(fill(Path(folder))) as port:
         endpoint = f"http://127.0.0.1:{port}"
-        os.environ.update(KEYS, AWS_ENDPOINT_URL=endpoint)
+        os.environ.update(KEYS, AWS_ENDPOINT_URL=endpoint, AWS_REGION="us-east-1")
         s3fs = fsspec.filesystem(
             "s3", endpoint_url=endpoint, key=KEYS["AWS_ACCESS_KEY_ID"], secret=KEYS["AWS_SECRET_ACCESS_KEY"]
         )
@@ -101,34 +96,18 @@ def same(results: Mapping[str, object]) -> str:
     return f"{next(iter(results.values())) / 1e6:,.0f} MB"
 
 
-@contextlib.contextmanager
-def serve() -> Iterator[int]:
-    """Serve two buckets; gives the port."""
+def fill(folder: Path) -> Path:
+    """Write two buckets, one of images and one of tar files."""
     rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as folder:
-        images, tars = Path(folder, "images"), Path(folder, "tars")
-        images.mkdir()
-        tars.mkdir()
-        for i in range(IMAGES):
-            (images / f"{i:05d}.jpg").write_bytes(rng.bytes(IMAGE_BYTES))
-        for i in range(TARS):
-            with tarfile.open(tars / f"{i}.tar", "w") as tar:
-                for j in range(TAR_IMAGES):
-                    info = tarfile.TarInfo(f"{i}_{j:05d}.jpg")
-                    info.size = IMAGE_BYTES
-                    tar.addfile(info, io.BytesIO(rng.bytes(IMAGE_BYTES)))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        keys = ["--access-key", KEYS["AWS_ACCESS_KEY_ID"], "--secret-key", KEYS["AWS_SECRET_ACCESS_KEY"]]
-        program = Path(sys.executable).parent / "s3s-fs"
-        server = subprocess.Popen([program, "--host", "127.0.0.1", "--port", str(port), *keys, folder])
-        try:
-            for _ in range(100):
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                    break
-                time.sleep(0.05)
-            yield port
-        finally:
-            server.kill()
-            server.wait()
+    images, tars = folder / "images", folder / "tars"
+    images.mkdir()
+    tars.mkdir()
+    for i in range(IMAGES):
+        (images / f"{i:05d}.jpg").write_bytes(rng.bytes(IMAGE_BYTES))
+    for i in range(TARS):
+        with tarfile.open(tars / f"{i}.tar", "w") as tar:
+            for j in range(TAR_IMAGES):
+                info = tarfile.TarInfo(f"{i}_{j:05d}.jpg")
+                info.size = IMAGE_BYTES
+                tar.addfile(info, io.BytesIO(rng.bytes(IMAGE_BYTES)))
+    return folder

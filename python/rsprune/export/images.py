@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 import zlib
 from typing import Any
@@ -14,22 +13,8 @@ from rsprune.errors import DtypeError, ShapeError
 from rsprune.sources import FilePart, ImageData
 from rsprune.sources.filesystem import open_binary
 
-__all__ = ["encode_png", "encoded", "extension_of"]
+__all__ = ["encode_png", "encoded"]
 
-#: Extensions by the first bytes.
-FORMATS = [
-    (".jpg", rb"\xff\xd8\xff"),
-    (".png", rb"\x89PNG"),
-    (".tif", rb"II[*+]\0|MM\0[*+]"),
-    (".webp", rb"RIFF....WEBP"),
-    (".gif", rb"GIF8"),
-    (".bmp", rb"BM"),
-    (".jp2", rb"\0\0\0\x0cjP  "),
-    (".j2k", rb"\xff\x4f\xff\x51"),
-    (".avif", rb"....ftypavi"),
-    (".heic", rb"....ftyp"),
-    (".jxl", rb"\xff\x0a|\0\0\0\x0cJXL "),
-]
 #: The PNG color types by the number of bands: gray, gray and alpha, RGB, RGBA.
 COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 
@@ -53,11 +38,6 @@ def encoded(key: str, data: ImageData) -> bytes:
             return file.read()
         file.seek(data.offset)
         return file.read(data.size)
-
-
-def extension_of(head: bytes) -> str:
-    """Return the extension of an image that begins with these bytes."""
-    return next((name for name, magic in FORMATS if re.match(magic, head, re.DOTALL)), ".img")
 
 
 def encode_png(key: str, pixels: NDArray[Any]) -> bytes:

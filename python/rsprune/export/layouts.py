@@ -19,13 +19,13 @@ from typing_extensions import override
 
 from rsprune.errors import SourceError
 from rsprune.export.chosen import ChosenImages
-from rsprune.export.images import encoded, extension_of
+from rsprune.export.images import encoded
 from rsprune.export.names import file_stems, split_extension
 from rsprune.io import atomic_write, canonical_json, write_table, write_text
 from rsprune.sources import Item
 from rsprune.sources.exported import FILE_NAME, METADATA
 from rsprune.sources.filesystem import read_head
-from rsprune.sources.formats import HEAD
+from rsprune.sources.formats import HEAD, extension_of
 
 __all__ = ["LAYOUTS", "Layout", "Part", "Sample", "local_file", "plain", "relative_path"]
 
@@ -124,7 +124,7 @@ class Layout(ABC):
 
     def name(self, at: int, head: bytes) -> str:
         """Return the path of an image: with the extension of its key, or if that has none with that of its content."""
-        return self._stems[at] + (split_extension(self.chosen.keys[at])[1] or extension_of(head))
+        return self._stems[at] + (split_extension(self.chosen.keys[at])[1] or extension_of(head) or ".img")
 
     def rows(self, first: int, labels: Sequence[str | None]) -> pa.Table:
         """Return what the manifest says of neighboring images, with their classes where the collection has some."""
@@ -219,7 +219,7 @@ class TarLayout(Layout):
             for sample in samples:
                 stem = self._stems[sample.at]
                 row = self.rows(sample.at, [sample.item.label]).to_pylist()[0]
-                members = {split_extension(sample.name)[1] or extension_of(sample.data): sample.data}
+                members = {sample.name.removeprefix(stem): sample.data}
                 members[".json"] = json.dumps(plain(row), ensure_ascii=False, sort_keys=True).encode()
                 members[".img_name"] = row["key"].encode()  # as in RS5M: the key, whatever the file is called
                 if sample.item.label is not None:

@@ -239,14 +239,14 @@ class _Writer:
 
     def _write_part(self, layout: Layout, number: int, first: int, stream: _Stream, progress: Progress) -> Part:
         """Write a part, and compare what is read back with what was written, and with the manifest."""
-        written: list[tuple[str, str]] = []
+        taken: list[tuple[str, str]] = []
         labels: list[str | None] = []
         size = 0
 
         def samples() -> Iterator[Sample]:
             nonlocal size
             for sample in stream.take(self.images, self.bytes):
-                written.append((sample.item.key, _digest(sample.data)))
+                taken.append((sample.item.key, _digest(sample.data)))
                 labels.append(sample.item.label)
                 size += len(sample.data)
                 progress.advance(1)
@@ -256,7 +256,7 @@ class _Writer:
         part = Part(number, first, len(labels), size, labels, files)
         keys = self.chosen.keys[first : first + part.images]
         found = [(key, _digest(data)) for key, data in layout.read_back(self.files, part)]
-        if found != [(key, known) for key, (_, known) in zip(keys, written, strict=True)]:
+        if found != [(key, known) for key, (_, known) in zip(keys, taken, strict=True)]:
             message = f"{self.files / files[0]} does not hold what was written to it: check the disk, and run again"
             raise DamagedFileError(message)
         return part

@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from rsprune.errors import SourceError
 from rsprune.sources.base import Shard, Source
-from rsprune.sources.filesystem import regular_size
+from rsprune.sources.filesystem import read_ahead, regular_size
 from rsprune.storage import glob_objects, is_remote
 
 __all__ = ["ContainerSource", "expand_braces", "find_files"]
@@ -111,6 +111,11 @@ class ContainerSource(Source):
     @classmethod
     def _check(cls, path: str) -> None:
         regular_size(path)  # a missing file is an error now, not hours later
+
+    def fetch_next(self, shard: Shard) -> None:
+        """Begin to fetch the file of the shard behind this one, which is read whole, if it lies at an address."""
+        for later in self._shards[self._shards.index(shard) + 1 :][:1]:
+            read_ahead(self._paths[later.name])
 
     @classmethod
     def _split_part(cls, spec: str | os.PathLike[str]) -> tuple[str, str | None]:

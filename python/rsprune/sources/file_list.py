@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rsprune.errors import DuplicateKeyError, EmptyInputError, SourceError
 from rsprune.io import check_pointer
 from rsprune.sources.base import Source
-from rsprune.sources.containers import container_of
+from rsprune.sources.container_kinds import container_of
 from rsprune.sources.filesystem import join, local_path, open_text
 from rsprune.sources.image_files import SEPARATOR, FileSource, NamedFile
 from rsprune.sources.key_lines import key_of_line

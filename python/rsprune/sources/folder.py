@@ -13,7 +13,7 @@ from rsprune.errors import ArgumentError, EmptyInputError, SourceError
 from rsprune.sources.base import SkippedFilesWarning, Source, describe_skipped
 from rsprune.sources.classes import ClassFolders
 from rsprune.sources.container import ContainerSource
-from rsprune.sources.containers import container_of
+from rsprune.sources.container_kinds import container_of
 from rsprune.sources.exported import ExportedFolder, exported_layout
 from rsprune.sources.filesystem import join, read_head
 from rsprune.sources.formats import HEAD, IMAGE_EXTENSIONS, OTHER_EXTENSIONS, is_image

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["HEAD", "IMAGE_EXTENSIONS", "OTHER_EXTENSIONS", "is_image"]
+__all__ = ["HEAD", "IMAGE_EXTENSIONS", "OTHER_EXTENSIONS", "extension_of", "is_image"]
 
 #: Extensions of image files, in lower case. Images of a format that is not read are images all the same: they go to the
 #: quarantine with their format, where a file that is passed over would vanish.
@@ -34,15 +34,30 @@ OTHER_EXTENSIONS = frozenset(
 #: The bytes at the start of a file that :func:`is_image` looks at.
 HEAD = 32
 
-#: JPEG, PNG, TIFF and BigTIFF, WebP; GIF, BMP, JPEG 2000, HEIF and AVIF, JPEG XL.
-MAGIC = re.compile(
-    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|II[*+]\0|MM\0[*+]|RIFF....WEBP"
-    rb"|GIF8[79]a|BM....\0\0\0\0....[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0|\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"
-    rb"|....ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1|avi[fs])|\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n",
-    re.DOTALL,
-)
+#: What images begin with, by the extension of their format.
+MAGIC = {
+    extension: re.compile(magic, re.DOTALL)
+    for extension, magic in (
+        (".jpg", rb"\xff\xd8\xff"),
+        (".png", rb"\x89PNG\r\n\x1a\n"),
+        (".tif", rb"II[*+]\0|MM\0[*+]"),
+        (".webp", rb"RIFF....WEBP"),
+        (".gif", rb"GIF8[79]a"),
+        (".bmp", rb"BM....\0\0\0\0....[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0"),
+        (".jp2", rb"\0\0\0\x0cjP  \r\n\x87\n"),
+        (".j2k", rb"\xff\x4f\xff\x51"),
+        (".avif", rb"....ftypavi[fs]"),
+        (".heic", rb"....ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1)"),
+        (".jxl", rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n"),
+    )
+}
+
+
+def extension_of(head: bytes) -> str | None:
+    """Return the extension of an image that begins with these bytes; None of what is no image of a common format."""
+    return next((extension for extension, magic in MAGIC.items() if magic.match(head)), None)
 
 
 def is_image(head: bytes) -> bool:
     """Return whether a file that begins with these bytes is an image of any common format."""
-    return MAGIC.match(head) is not None
+    return extension_of(head) is not None

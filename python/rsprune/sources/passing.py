@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
 from rsprune.errors import RspruneError, UnreadShardError
 
-__all__ = ["PASSING", "is_gone", "read_again", "reading"]
+__all__ = ["PASSING", "is_gone", "read_again", "reading", "reading_source"]
 
 T = TypeVar("T")
 
@@ -67,11 +68,18 @@ def holds_files(folder: str) -> bool:
         return False
 
 
-def reading(items: Iterator[T]) -> Iterator[T]:
-    """Yield what a source reads, and tell an error of the system there from one of a file that is written."""
+@contextmanager
+def reading_source() -> Iterator[None]:
+    """Tell an error of the system that a source has met from one of a file that is written."""
     try:
-        yield from items
+        yield
     except RspruneError:
         raise
     except OSError as error:
         raise UnreadShardError(str(error)) from error
+
+
+def reading(items: Iterator[T]) -> Iterator[T]:
+    """Yield what a source reads; see :func:`reading_source`."""
+    with reading_source():
+        yield from items

@@ -18,7 +18,7 @@ from typing_extensions import Self
 from rsprune.errors import FormatError, SourceError
 from rsprune.sources.base import ImageData, Item, Shard, check_rows
 from rsprune.sources.container import ContainerSource
-from rsprune.sources.filesystem import check_regular, file_size, join, read_ahead
+from rsprune.sources.filesystem import check_regular, file_size, join
 from rsprune.sources.formats import HEAD, IMAGE_EXTENSIONS, is_image
 from rsprune.storage import is_remote, read_range
 
@@ -87,8 +87,8 @@ class TableSource(ContainerSource):
     def read(self, shard: Shard, rows: Sequence[int] | None = None) -> Iterator[Item]:
         """Yield the images of a shard, a batch of its file in memory at a time."""
         path, columns = self._paths[shard.name], self._columns
-        if rows is None and (later := self._shards[self._shards.index(shard) + 1 :]):
-            read_ahead(self._paths[later[0].name])
+        if rows is None:
+            self.fetch_next(shard)
         rows = check_rows(shard, rows, self.count(shard))
         keys = self.read_keys(shard) if len(rows) else []
         wanted = [columns.image, *([columns.label] if columns.label else [])]

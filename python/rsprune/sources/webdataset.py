@@ -24,7 +24,7 @@ from rsprune.sources.base import (
 from rsprune.sources.classes import ClassFolders
 from rsprune.sources.compressed import UNPACK, open_unpacked
 from rsprune.sources.container import ContainerSource
-from rsprune.sources.filesystem import Ranges, Readable, join, local_path, open_regular, read_ahead
+from rsprune.sources.filesystem import Ranges, Readable, join, local_path, open_regular
 from rsprune.sources.formats import HEAD, IMAGE_EXTENSIONS, OTHER_EXTENSIONS, is_image
 from rsprune.sources.tar import Member, members, read_member
 from rsprune.storage import is_remote
@@ -111,8 +111,8 @@ class TarSource(ContainerSource):
     def read(self, shard: Shard, rows: Sequence[int] | None = None) -> Iterator[Item]:
         """Yield the images of a shard: small ones read from their places in the file, large ones as their places."""
         path = self._paths[shard.name]
-        if rows is None and (later := self._shards[self._shards.index(shard) + 1 :]):
-            read_ahead(self._paths[later[0].name])
+        if rows is None:
+            self.fetch_next(shard)
         known = self._known.get(path)
         few = known is not None and rows is not None and FEW * len(rows) < len(known.images)
         with _opened(path, few) as file:

@@ -7,7 +7,6 @@ address.
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import re
 import time
@@ -17,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from rsprune.errors import MissingDependencyError, OutputError, SourceError
+from rsprune.errors import MissingDependencyError, OutputError, SourceError, needed_by
 
 __all__ = ["CutShortError", "Store", "StoredObject", "attempt", "open_store"]
 
@@ -67,13 +66,14 @@ class _ObjectStore:
     """A bucket, a container, or a web server."""
 
     def __init__(self, root: str) -> None:
-        obstore = _import("obstore", "buckets")
+        with needed_by(f"reading {root}", "buckets"):
+            import obstore
+            import obstore.store
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or root
         client = {"allow_http": endpoint.startswith("http://"), "timeout": REQUEST, "read_timeout": PATIENCE}
         retries = {"max_retries": 3, "retry_timeout": timedelta(seconds=60)}
-        importlib.import_module("obstore.store")
-        self._store = obstore.store.from_url(root, client_options=client, retry_config=retries)
-        self._obstore = obstore
+        self._obstore: Any = obstore
+        self._store = self._obstore.store.from_url(root, client_options=client, retry_config=retries)
 
     def find(self, uri: str, key: str) -> StoredObject:
         found = self._obstore.head(self._store, key)
@@ -98,7 +98,10 @@ class _Hub:
     """The repositories of the Hugging Face Hub."""
 
     def __init__(self, root: str) -> None:
-        self._files: Any = _import("huggingface_hub", "buckets").HfFileSystem(endpoint=os.environ.get("HF_ENDPOINT"))
+        with needed_by(f"reading {root}", "buckets"):
+            from huggingface_hub import HfFileSystem
+
+        self._files: Any = HfFileSystem(endpoint=os.environ.get("HF_ENDPOINT"))
         self._root = root.removeprefix("hf://")
 
     def find(self, uri: str, key: str) -> StoredObject:
@@ -124,14 +127,6 @@ class _Hub:
         if found["type"] != "file":
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), uri)
         return StoredObject(uri, found["size"], found.get("blob_id"))
-
-
-def _import(name: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        message = f"reading addresses needs {name}: pip install 'rsprune[{extra}]'"
-        raise MissingDependencyError(message) from error
 
 
 def open_store(uri: str) -> tuple[Store, str]:

@@ -38,7 +38,7 @@ from rsprune.selection import COUNTS, FILL, PRESELECTED, QUOTA, Selection, Selec
 from rsprune.sources import Shard, Source, SourceLike
 from rsprune.sources.filesystem import load_array
 from rsprune.sources.key_lines import line_of_key
-from rsprune.sources.passing import reading
+from rsprune.sources.passing import reading_source
 from rsprune.validation import check_column
 
 __all__ = ["SelectStage", "check_strategy", "select_run"]
@@ -164,9 +164,9 @@ def metadata_of(source: Source, rows: pa.Table) -> list[pa.ChunkedArray]:
     """Read the metadata of rows of one shard, a column each; nothing is read of a source that has none."""
     if not len(source.metadata_schema):
         return []
-    shard = Shard(rows["shard"][0].as_py())
-    tables = (source.read_metadata(one, rows["row"].to_pylist()) for one in [shard])
-    columns: list[pa.ChunkedArray] = next(reading(tables)).columns
+    with reading_source():
+        table = source.read_metadata(Shard(rows["shard"][0].as_py()), rows["row"].to_pylist())
+    columns: list[pa.ChunkedArray] = table.columns
     return columns
 
 
