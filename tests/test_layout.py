@@ -44,6 +44,8 @@ ORDER = [
     "export",
     "report",
     "runs.prune",
+    "runs.rehearsal",
+    "runs.plan",
     "training",
     "evaluation",
     "experiments",

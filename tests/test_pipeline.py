@@ -27,7 +27,6 @@ from rsprune.errors import (
 )
 from rsprune.report import explain
 from rsprune.runs.folder import RunFolder
-from rsprune.runs.plan import plan
 from rsprune.runs.prune import open_run
 from rsprune.runs.reader import RunReader
 from rsprune.runs.reference import balanced_draw, classes_of
@@ -584,20 +583,6 @@ def test_select_refuses_embeddings_of_another_encoder(finished, pool, tmp_path):
         select_run(
             tmp_path / "embedded", centroids=finished.path / "centroids.safetensors", out=tmp_path / "selection.parquet"
         )
-
-
-def test_the_plan_agrees_with_the_run(finished, pool, reference):
-    settings = {"keep": 0.25, "entropy_keep": 0.5, "k": 6, "encoder": Colours()}
-    planned = plan(pool, reference=reference, keep_embeddings=True, **settings)
-    assert (planned.images, planned.survivors, planned.budget) == (160, 80, 40)
-    assert planned.reference_images == 60
-    assert planned.entropy_seconds > 0
-    assert planned.embed_seconds > 0
-    written = sum(path.stat().st_size for path in finished.path.rglob("*.npy"))
-    assert written <= planned.write_bytes <= 10 * written
-    assert "160 images in 4 shards" in planned.describe()
-    assert plan(pool, reference=reference, **settings).write_bytes < planned.write_bytes
-    assert plan(pool, reference=reference, k=6, encoder=Colours(), measure=False).embed_seconds is None
 
 
 # --- other strategies -------------------------------------------------------------------------------------------------

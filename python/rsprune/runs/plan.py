@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
+import math
 import os
-import resource
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+from rsprune import strategies
 from rsprune.concurrency import WRITER_DEPTH
-from rsprune.encoders.loader import embed_items
+from rsprune.export.options import SHARDED, ExportOptions, Layout
+from rsprune.export.run import SHARD_BYTES
 from rsprune.options import keywords
-from rsprune.runs.config import GrayOptions, PruneOptions
-from rsprune.runs.reference import ReferenceLike, open_reference
+from rsprune.runs.config import PruneOptions
+from rsprune.runs.reference import FittedReference, ImageReference, Reference, ReferenceLike, open_reference
+from rsprune.runs.rehearsal import UNMEASURED, Rehearsal, peak_bytes, rehearse, reset_peak
 from rsprune.runs.stages.embedding_writer import BLOCK
+from rsprune.runs.stages.select import check_strategy
 from rsprune.selection import budget_rows
-from rsprune.sources import Item, Source, SourceLike
-from rsprune.sources.batches import BATCH_BYTES, batched
-from rsprune.validation import fraction_of
+from rsprune.sources import Source, SourceLike
+from rsprune.sources.batches import BATCH_BYTES
+from rsprune.validation import check_integer, fraction_of
 
-__all__ = ["Plan", "plan"]
+__all__ = ["Plan", "StagePlan", "plan"]
 
-# Images that each stage is timed on. Stage I takes milliseconds for these, an encoder on two cores some ten seconds.
-ENTROPY_SAMPLE, EMBED_SAMPLE = 512, 128
 # What one row costs in the tables, measured on keys of some ten characters: key, figures, zstd.
 TABLE_BYTES = 24
 # What one row of a shard costs in memory while it is worked on: label, similarity, its name, and lists of these.
@@ -37,41 +35,148 @@ ROW_BYTES = 24
 
 
 @dataclass(frozen=True)
+class StagePlan:
+    """What one stage of a run will do.
+
+    Attributes
+    ----------
+    name
+        ``reference``, ``entropy``, ``embed``, ``select`` or ``export``.
+    images
+        How many images it works on.
+    read_bytes, write_bytes
+        Bytes from the collection or the reference, and bytes written.
+    requests
+        Requests to the storage that reading takes; 0 for local files. Each file that is written to an address is one
+        more.
+    files
+        Files that it writes.
+    images_per_second
+        The speed of one machine, or of one GPU; None if it was not measured.
+    seconds
+        How long it takes on all of them; None if it was not measured.
+    """
+
+    name: str
+    images: int
+    read_bytes: int = 0
+    requests: int = 0
+    write_bytes: int = 0
+    files: int = 0
+    images_per_second: float | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What a run will do. Bytes are bytes, seconds are None where they were not measured."""
+    """What a run will do. Bytes are bytes, seconds are None where they were not measured.
+
+    Attributes
+    ----------
+    images, shards
+        The collection.
+    survivors, budget, k, quota
+        What Stage I and Stage II keep, the number of centroids, and the images nearest to each.
+    reference_images, dimensions
+        Images that the centroids are fitted on, and numbers of an embedding.
+    machines, gpus
+        What it runs on.
+    memory_bytes
+        The most memory that a process takes.
+    setup_seconds
+        How long it takes to load the encoder and to write the report.
+    stages
+        The stages, in order.
+    """
 
     images: int
     shards: int
-    read_bytes: int
     survivors: int
     budget: int
     k: int
     quota: int
     reference_images: int
     dimensions: int
-    write_bytes: int
+    machines: int
+    gpus: int
     memory_bytes: int
-    entropy_seconds: float | None
-    embed_seconds: float | None
+    setup_seconds: float | None
+    stages: tuple[StagePlan, ...]
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes read by all stages."""
+        return sum(stage.read_bytes for stage in self.stages)
+
+    @property
+    def write_bytes(self) -> int:
+        """Bytes written by all stages."""
+        return sum(stage.write_bytes for stage in self.stages)
+
+    @property
+    def seconds(self) -> float | None:
+        """The time of all stages; None where one of them is not known."""
+        return added(self.setup_seconds, *(stage.seconds for stage in self.stages))
+
+    def stage(self, name: str) -> StagePlan:
+        """Return a stage by its name."""
+        return next(stage for stage in self.stages if stage.name == name)
 
     def describe(self) -> str:
         """Put the plan in words."""
         shards = "1 shard" if self.shards == 1 else f"{self.shards:,} shards"
-        lines = [
-            f"reads    {self.images:,} images in {shards}, {size(self.read_bytes)}; "
-            f"{self.reference_images:,} reference images",
-            f"Stage I  keeps {self.survivors:,} images{took(self.entropy_seconds)}",
-            f"Stage II embeds {self.survivors + self.reference_images:,} images"
-            f" in {self.dimensions:,} dimensions{took(self.embed_seconds)}",
-            f"keeps    {self.budget:,} images, {self.quota:,} nearest to each of {self.k:,} centroids",
-            f"writes   {size(self.write_bytes)}",
-            f"holds    {size(self.memory_bytes)} of memory",
+        where = "1 machine" if self.machines == 1 else f"{self.machines:,} machines"
+        where += f", {self.gpus:,} GPU{'s' * (self.gpus > 1)}" if self.gpus else ""
+        rows = [("stage", "images", "reads", "requests", "writes", "files", "images/s", "time")]
+        for stage in self.stages:
+            speed = "" if stage.images_per_second is None else f"{stage.images_per_second:,.0f}"
+            rows.append(
+                (
+                    stage.name,
+                    f"{stage.images:,}",
+                    size(stage.read_bytes) if stage.read_bytes else "",
+                    f"{stage.requests:,}" if stage.requests else "",
+                    size(stage.write_bytes) if stage.write_bytes else "",
+                    f"{stage.files:,}" if stage.files else "",
+                    speed,
+                    took(stage.seconds),
+                )
+            )
+        used = [column for column in zip(*rows, strict=True) if any(column[1:])]
+        widths = [max(map(len, column)) for column in used]
+        table = [
+            "  ".join(
+                cell.ljust(width) if at == 0 else cell.rjust(width)
+                for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in zip(*used, strict=True)
         ]
-        return "\n".join(lines)
+        return "\n".join(
+            [
+                f"{self.images:,} images in {shards}; {self.reference_images:,} reference images",
+                f"Stage I keeps {self.survivors:,} images, Stage II {self.budget:,} of them: "
+                f"{self.quota:,} nearest to each of {self.k:,} centroids, and the rest",
+                "",
+                *table,
+                "",
+                f"time    {took(self.seconds) or 'not measured'} on {where}",
+                f"disk    {size(self.write_bytes)}",
+                f"memory  {size(self.memory_bytes)}",
+            ]
+        )
 
 
 @keywords(PruneOptions)
-def plan(source: SourceLike, *, reference: ReferenceLike, options: PruneOptions, measure: bool = True) -> Plan:
+def plan(
+    source: SourceLike,
+    *,
+    reference: ReferenceLike,
+    options: PruneOptions,
+    measure: bool = True,
+    machines: int = 1,
+    gpus: int = 0,
+    export: Layout | None = None,
+) -> Plan:
     """Say what :func:`rsprune.prune` with the same arguments will read, write, hold and roughly take.
 
     Parameters
@@ -79,85 +184,175 @@ def plan(source: SourceLike, *, reference: ReferenceLike, options: PruneOptions,
     source, reference
         See :func:`rsprune.prune`.
     measure
-        Time both stages on a few hundred images of the collection, and see how much memory they take. Otherwise that
-        is this process's, the encoder in it, and what batches of its images take.
+        Carry the run out on a sample from all over the collection, for some 20 s, and see how long each stage takes,
+        and how much memory. Otherwise the memory is that of this process, with the encoder in it, and of batches.
+    machines, gpus
+        On how many machines like this one the run is to be, and on how many GPUs like this machine's; 0 for machines
+        that embed on what this one embeds on. Shards are what they share.
+    export
+        The layout in which the images that are kept are written out afterwards; see `rsprune export`.
+
+    Raises
+    ------
+    RspruneError
+        Whatever :func:`rsprune.prune` raises for these arguments, or for the images of the sample.
     """
+    check_integer("machines", machines)
+    check_integer("gpus", gpus, minimum=0)
+    written = None if export is None else ExportOptions(export)
     reset_peak()
     images, encoder, threads = options.source.open(source), options.encoder.model, options.execution.threads
     total = images.total()
-    budget = budget_rows(options.choice.strategy.keep, total)
-    seed = options.choice.strategy.seed
-    opened = open_reference(reference, options.reference, options.source.of_reference(), seed=seed, pool=images)
+    rule = options.choice.strategy
+    budget = budget_rows(rule.keep, total)
+    own = options.source.of_reference()
+    opened = open_reference(reference, options.reference, own, seed=rule.seed, pool=images)
     opened.check(encoder)
+    check_strategy(options.choice, has_reference=not isinstance(opened, FittedReference))
     survivors = max(fraction_of(options.entropy_keep, total), budget)
-    to_embed = survivors + opened.images
-    kept = opened.images + options.keep_embeddings * survivors
+    if measure:
+        found = rehearse(images, opened, options, written, budget=budget, survivors=survivors)
+        survivors = max(budget, round(found.survivors * total)) if options.tau is not None else survivors
+    else:
+        found = UNMEASURED
     largest = max(map(images.count, images.shards))
-    rates = (entropy_rate(images, options.gray, threads), embed_rate(images, options, threads)) if measure else None
-    held = peak_bytes() + min(largest, BLOCK) * 2 * encoder.dim * (WRITER_DEPTH + 2)
+    held = peak_bytes() + min(largest, BLOCK) * 2 * encoder.dim * (WRITER_DEPTH + 2) + largest * LABEL_BYTES
     if not measure:
         workers = threads or os.cpu_count() or 1
         held += (workers + 2) * min(encoder.batch_size, survivors) * 3 * encoder.size**2 + BATCH_BYTES
     return Plan(
         images=total,
         shards=len(images.shards),
-        read_bytes=sum(map(images.size, images.shards)),
         survivors=survivors,
         budget=budget,
         k=opened.k,
         quota=budget // opened.k,
         reference_images=opened.images,
         dimensions=encoder.dim,
-        write_bytes=kept * 2 * encoder.dim + (total + to_embed + budget) * TABLE_BYTES,
-        memory_bytes=(
-            held
-            + max(total * IMAGE_BYTES + survivors * ROW_BYTES, opened.images * 4 * encoder.dim)
-            + largest * LABEL_BYTES
+        machines=machines,
+        gpus=gpus,
+        memory_bytes=held + max(total * IMAGE_BYTES + survivors * ROW_BYTES, opened.images * 4 * encoder.dim),
+        setup_seconds=found.setup_seconds,
+        stages=(
+            *reference_stage(opened, encoder.dim, found, gpus or machines),
+            entropy_stage(images, found, machines),
+            embed_stage(images, survivors, options, found, gpus or machines),
+            select_stage(total, survivors, budget, found),
+            *export_stage(images, budget, written, found),
         ),
-        entropy_seconds=total / rates[0] if rates else None,
-        embed_seconds=to_embed / rates[1] if rates else None,
     )
 
 
-def entropy_rate(images: Source, options: GrayOptions, threads: int | None) -> float:
-    """Measure Stage I on the first images of the collection, in images a second."""
-    measured, begun = 0, time.perf_counter()
-    for items in batched(itertools.islice(first_items(images), ENTROPY_SAMPLE), ENTROPY_SAMPLE):
-        options.measure([item.data for item in items], threads)
-        measured += len(items)
-        del items
-    return measured / (time.perf_counter() - begun)
+def reference_stage(reference: Reference, dim: int, found: Rehearsal, workers: int) -> Iterator[StagePlan]:
+    """Yield the plan of the centroids, unless they are fitted already."""
+    count = reference.images
+    if isinstance(reference, ImageReference):
+        source = reference.source
+        part = count / source.total()
+        yield StagePlan(
+            "reference",
+            count,
+            read_bytes=round(part * bytes_of(source)),
+            requests=round(part * requests_of(source)),
+            write_bytes=count * (2 * dim + TABLE_BYTES),
+            files=3 * len(source.shards) + 2,
+            images_per_second=rate(found.embed),
+            seconds=added(times(found.embed, count, largest_share(source, workers)), times(found.fit, count)),
+        )
+    elif count:
+        yield StagePlan("reference", count, files=2, seconds=times(found.fit, count))
 
 
-def embed_rate(images: Source, options: PruneOptions, threads: int | None) -> float:
-    """Measure the encoder with its decoding on the first images of the collection, in images a second."""
-    sample = itertools.islice(first_items(images), EMBED_SAMPLE)
-    measured, begun = 0, time.perf_counter()
-    for block in embed_items(options.encoder.model, sample, threads=threads, **options.gray.decode.settings()):
-        measured += len(block.positions) + len(block.failures)
-    return measured / (time.perf_counter() - begun)
+def entropy_stage(images: Source, found: Rehearsal, workers: int) -> StagePlan:
+    """Return the plan of Stage I."""
+    total = images.total()
+    return StagePlan(
+        "entropy",
+        total,
+        read_bytes=bytes_of(images),
+        requests=requests_of(images),
+        write_bytes=total * TABLE_BYTES,
+        files=2 * len(images.shards),
+        images_per_second=rate(found.entropy),
+        seconds=times(found.entropy, total, largest_share(images, workers)),
+    )
 
 
-STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+def embed_stage(images: Source, survivors: int, options: PruneOptions, found: Rehearsal, workers: int) -> StagePlan:
+    """Return the plan of the embeddings."""
+    part = survivors / images.total()
+    keep = options.keep_embeddings or not strategies.get(options.choice.strategy.strategy).quotas
+    return StagePlan(
+        "embed",
+        survivors,
+        read_bytes=round(part * bytes_of(images)),
+        requests=round(part * requests_of(images)),
+        write_bytes=survivors * (2 * options.encoder.model.dim * keep + TABLE_BYTES),
+        files=(2 + keep) * len(images.shards),
+        images_per_second=rate(found.embed),
+        seconds=times(found.embed, survivors, largest_share(images, workers)),
+    )
 
 
-def reset_peak() -> None:
-    """Have the peak of this process's memory counted anew, where the system can."""
-    with contextlib.suppress(OSError):
-        RESET.write_text("5")
+def select_stage(total: int, survivors: int, budget: int, found: Rehearsal) -> StagePlan:
+    """Return the plan of Stage II's choice, which is made by one process."""
+    seconds = added(times(found.select, survivors), times(found.rank, total))
+    return StagePlan("select", survivors, write_bytes=budget * 2 * TABLE_BYTES, files=5, seconds=seconds)
 
 
-def peak_bytes() -> int:
-    """Return the peak of this process's memory."""
-    if STATUS.exists():
-        return int(STATUS.read_text().split("VmHWM:")[1].split()[0]) << 10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes where there is no /proc
+def export_stage(images: Source, budget: int, export: ExportOptions | None, found: Rehearsal) -> Iterator[StagePlan]:
+    """Yield the plan of the export, if there is to be one."""
+    if export is None:
+        return
+    copied = 0 if export.layout in ("links", "list") else round(bytes_of(images) * budget / images.total())
+    files = {"list": 1}.get(export.layout, budget)
+    if export.layout in SHARDED:
+        files = max(1, math.ceil(copied / SHARD_BYTES))
+    yield StagePlan(
+        "export",
+        budget,
+        read_bytes=copied,
+        requests=round(requests_of(images) * budget / images.total()) if copied else 0,
+        write_bytes=copied + budget * TABLE_BYTES,
+        files=files + 2,
+        images_per_second=rate(found.export),
+        seconds=times(found.export, budget),
+    )
 
 
-def first_items(images: Source) -> Iterator[Item]:
-    """Yield the images of a collection, in order."""
-    for shard in images.shards:
-        yield from images.read(shard)
+def largest_share(source: Source, workers: int) -> float:
+    """Return the part of the work that falls to the one of several workers that has most of it."""
+    sizes = [source.size(shard) for shard in source.shards]
+    loads = [0] * workers
+    for one in sorted(sizes, reverse=True):
+        loads[loads.index(min(loads))] += one
+    return max(loads) / sum(sizes) if sum(sizes) else 1.0
+
+
+def bytes_of(source: Source) -> int:
+    """Return how many bytes a collection has."""
+    return sum(map(source.size, source.shards))
+
+
+def requests_of(source: Source) -> int:
+    """Return how many requests to a storage it takes to read a collection."""
+    return sum(map(source.requests, source.shards))
+
+
+def times(cost: float | None, count: int, share: float = 1.0) -> float | None:
+    """Return the seconds of so many images, or None if it is not known what one costs."""
+    return None if cost is None else cost * count * share
+
+
+def added(*seconds: float | None) -> float | None:
+    """Add seconds; None where one of them is not known."""
+    known = [one for one in seconds if one is not None]
+    return sum(known) if len(known) == len(seconds) else None
+
+
+def rate(cost: float | None) -> float | None:
+    """Return images a second."""
+    return 1 / cost if cost else None
 
 
 def size(count: float) -> str:
@@ -170,10 +365,14 @@ def size(count: float) -> str:
 
 
 def took(seconds: float | None) -> str:
-    """Print a measured time: `, about 3 min 20 s`."""
+    """Print a time, in two units at most: 3 min 20 s."""
     if seconds is None:
         return ""
+    if seconds < 1:
+        return f"{seconds:.1g} s"
     minutes, left = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    parts = [f"{hours} h"] * (hours > 0) + [f"{minutes} min"] * (minutes > 0) + [f"{left} s"] * (hours == 0)
-    return f", about {' '.join(parts)}"
+    days, hours = divmod(hours, 24)
+    units = [(days, "d"), (hours, "h"), (minutes, "min"), (left, "s")]
+    first = next((at for at, (count, _) in enumerate(units) if count), 3)
+    return " ".join(f"{count} {unit}" for count, unit in units[first : first + 2] if count) or "0 s"

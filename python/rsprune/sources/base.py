@@ -263,6 +263,10 @@ class Source(ABC):
     def size(self, shard: Shard) -> int:
         """Return how many bytes reading a shard takes from the disk."""
 
+    def requests(self, shard: Shard) -> int:
+        """Return how many requests to a storage it takes to read a shard; 0 if it lies on a disk."""
+        return 0
+
     def total(self) -> int:
         """Count the images of the collection.
 

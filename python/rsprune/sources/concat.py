@@ -125,6 +125,11 @@ class ConcatSource(Source):
         _, source, inner = self._places[shard.name]
         return source.size(inner)
 
+    def requests(self, shard: Shard) -> int:
+        """Return how many requests it takes to read a shard."""
+        _, source, inner = self._places[shard.name]
+        return source.requests(inner)
+
     def fingerprint(self) -> dict[str, Any]:
         """Identify the input by the fingerprints of its parts."""
         return {"kind": "joined", "sources": [source.fingerprint() for source in self._sources]}

@@ -15,7 +15,7 @@ from typing_extensions import Self
 from rsprune.errors import SourceError
 from rsprune.sources.base import Shard, Source
 from rsprune.sources.filesystem import read_ahead, regular_size
-from rsprune.storage import glob_objects, is_remote
+from rsprune.storage import glob_objects, is_remote, requests_of
 
 __all__ = ["ContainerSource", "expand_braces", "find_files"]
 
@@ -102,6 +102,10 @@ class ContainerSource(Source):
     def size(self, shard: Shard) -> int:
         """Return the size of a shard's file."""
         return regular_size(self._paths[shard.name])
+
+    def requests(self, shard: Shard) -> int:
+        """Return how many requests it takes to fetch a shard's file, which is read whole."""
+        return requests_of(self._paths[shard.name], self.size(shard))
 
     def fingerprint(self) -> dict[str, Any]:
         """Identify the files by their names and sizes."""

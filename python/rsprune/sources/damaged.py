@@ -76,6 +76,10 @@ class IntactShards(Source):
         """Return how many bytes reading a shard takes from the disk."""
         return self._source.size(shard)
 
+    def requests(self, shard: Shard) -> int:
+        """Return how many requests it takes to read a shard."""
+        return self._source.requests(shard)
+
     def fingerprint(self) -> dict[str, Any]:
         """Identify the collection, and what is left out of it."""
         return self._source.fingerprint() | {"left_out": sorted(self.left_out)}

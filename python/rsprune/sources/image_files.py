@@ -130,6 +130,10 @@ class FileSource(Source):
         """Count the images of a shard."""
         return self._counts[shard.name]
 
+    def requests(self, shard: Shard) -> int:
+        """Return how many requests it takes to read a shard: one a file."""
+        return self.count(shard) if is_remote(self._root) else 0
+
     def was_missing(self, shard: Shard, row: int, kind: str) -> bool:
         """Return whether there was no file for an image when the fingerprint was taken."""
         missing = self._missing.get(shard.name)

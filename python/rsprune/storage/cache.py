@@ -15,9 +15,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from rsprune.storage.clients import StoredObject
-from rsprune.storage.objects import find, read_range, recall
+from rsprune.storage.objects import find, is_remote, read_range, recall
 
-__all__ = ["download", "fetch", "fetch_ahead", "read_many"]
+__all__ = ["download", "fetch", "fetch_ahead", "read_many", "requests_of"]
 
 #: Bytes of one request, and the requests that are under way at a time: of one object, and of all that is read ahead.
 RANGE, RANGES, CONNECTIONS = 8 << 20, 8, 32
@@ -37,6 +37,11 @@ def fetch(uri: str) -> Path:
         See :func:`find`; also a full disk.
     """
     return _cache().fetch(uri)
+
+
+def requests_of(uri: str, size: int) -> int:
+    """Return how many requests it takes to fetch a file of so many bytes; 0 for a local one."""
+    return 1 + -(-size // RANGE) if is_remote(uri) else 0
 
 
 def fetch_ahead(uri: str) -> None:

@@ -1,0 +1,100 @@
+"""Some images of a collection, as a collection of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rsprune.sources.base import Item, Shard, Source, check_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["ImageSample"]
+
+#: A sample is taken from so many shards at most, and so many places in each: runs of neighbors are read faster than
+#: single images, and neighbors are alike.
+SHARDS, PLACES = 16, 8
+
+
+class ImageSample(Source):
+    """About ``images`` images from all over a collection.
+
+    Parameters
+    ----------
+    source : Source
+        The collection.
+    images : int
+        How many.
+    """
+
+    def __init__(self, source: Source, images: int) -> None:
+        self._source = source
+        self.options = source.options
+        filled = [shard for shard in source.shards if source.count(shard)]
+        taken = [filled[at] for at in np.unique(np.linspace(0, len(filled) - 1, SHARDS).astype(int))]
+        fraction = min(1.0, images / sum(map(source.count, taken)))
+        self._rows = {shard.name: _spread(source.count(shard), fraction) for shard in taken}
+        self._shards = tuple(taken)
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """The shards that the sample is from."""
+        return self._shards
+
+    def read(self, shard: Shard, rows: Sequence[int] | None = None) -> Iterator[Item]:
+        """Yield the images of the sample in a shard."""
+        return self._source.read(shard, self._there(shard, rows))
+
+    def read_keys(self, shard: Shard) -> list[str] | None:
+        """Return the keys of the images of the sample in a shard."""
+        keys = self._source.read_keys(shard)
+        return None if keys is None else [keys[row] for row in self._rows[shard.name]]
+
+    @property
+    def metadata_schema(self) -> pa.Schema:
+        """The columns that the collection holds beside the images."""
+        return self._source.metadata_schema
+
+    def read_metadata(self, shard: Shard, rows: Sequence[int]) -> pa.Table:
+        """Read the metadata of some images of the sample in a shard."""
+        return self._source.read_metadata(shard, self._there(shard, rows))
+
+    def was_missing(self, shard: Shard, row: int, kind: str) -> bool:
+        """Return whether there was no file for an image."""
+        return self._source.was_missing(shard, self._rows[shard.name][row], kind)
+
+    @property
+    def band_counts(self) -> Mapping[int, str]:
+        """The numbers of bands, and a file of each."""
+        return self._source.band_counts
+
+    def count(self, shard: Shard) -> int:
+        """Count the images of the sample in a shard."""
+        return len(self._rows[shard.name])
+
+    def size(self, shard: Shard) -> int:
+        """Return how many bytes of a shard the sample takes, all images being of one size."""
+        return self._source.size(shard) * self.count(shard) // self._source.count(shard)
+
+    def requests(self, shard: Shard) -> int:
+        """Return how many requests it takes to read a shard."""
+        return self._source.requests(shard)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Identify the collection and the rows."""
+        return {**self._source.fingerprint(), "rows": self._rows}
+
+    def _there(self, shard: Shard, rows: Sequence[int] | None) -> list[int]:
+        own = self._rows[shard.name]
+        return [own[row] for row in check_rows(shard, rows, len(own))]
+
+
+def _spread(count: int, fraction: float) -> list[int]:
+    """Return ascending positions of runs of neighbors, evenly spread over ``count`` ones."""
+    wanted = max(1, round(count * fraction))
+    places = min(PLACES, wanted)
+    runs = [(at * count // places, (at + 1) * wanted // places - at * wanted // places) for at in range(places)]
+    return [row for start, length in runs for row in range(start, start + length)]
