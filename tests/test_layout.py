@@ -20,6 +20,7 @@ ORDER = [
     "validation",
     "options",
     "storage",
+    "temporaries",
     "io",
     "pixels",
     "decoding",

@@ -11,8 +11,8 @@ from PIL import Image
 import scenes
 from failures import raises
 from rsprune.errors import ArgumentError, ConfigMismatchError
-from rsprune.io import TEMPORARY
 from rsprune.runs.folder import RunFolder
+from rsprune.temporaries import TEMPORARY
 from rsprune.training.autoencoder import load_autoencoder, sample_posterior
 from rsprune.training.config import AutoencoderConfig
 from rsprune.training.distributed import DistributedContext

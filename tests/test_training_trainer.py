@@ -23,8 +23,8 @@ from PIL import Image
 import scenes
 from failures import raises
 from rsprune.errors import ArgumentError, ConfigMismatchError, DivergedError, OutputError, WeightsError
-from rsprune.io import TEMPORARY
 from rsprune.runners import NoProgress
+from rsprune.temporaries import TEMPORARY
 from rsprune.training.autoencoder import Identity
 from rsprune.training.checkpoint import TrainingFolder, keep_checkpoint, load_dit, read_checkpoint
 from rsprune.training.config import OptimizerConfig, TrainConfig

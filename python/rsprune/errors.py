@@ -40,6 +40,7 @@ __all__ = [
     "NotFiniteError",
     "NotRegularFileError",
     "OutputError",
+    "PartsLeftError",
     "RspruneError",
     "ShapeError",
     "SourceError",
@@ -177,6 +178,25 @@ class WorkerError(RspruneError, RuntimeError):
 
 class UnfinishedRunError(RspruneError, RuntimeError):
     """A run folder whose run has not come to its end."""
+
+
+class PartsLeftError(UnfinishedRunError):
+    """The part of a stage that a call was to do is done, and shards are left to other parts: no failure.
+
+    ``part`` is the number of the part and how many there are, ``stage`` the name of the stage, ``left`` how many of its
+    ``shards`` are left.
+    """
+
+    def __init__(self, part: tuple[int, int], stage: str, left: int, shards: int) -> None:
+        self.part, self.stage, self.left, self.shards = part, stage, left, shards
+        super().__init__(
+            f"part {part[0]}/{part[1]} of the stage {stage} is done; {left:,} of {shards:,} shards are left to other "
+            "parts: when they have ended, make the same call for each part again, or without a part, which does all "
+            "that is left"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.part, self.stage, self.left, self.shards)
 
 
 class UnreadShardError(RspruneError, OSError):

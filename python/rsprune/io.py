@@ -11,7 +11,6 @@ import errno
 import hashlib
 import json
 import os
-import uuid
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from rsprune._core import VERSION
 from rsprune.errors import ArgumentError, DamagedFileError, FormatError, OutputError, RspruneError, ShapeError
 from rsprune.storage import localize, written
+from rsprune.temporaries import temporary_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,7 +47,6 @@ __all__ = [
     "read_record",
     "read_table",
     "read_tensors",
-    "remove_temporaries",
     "verified_record",
     "write_json",
     "write_npy",
@@ -65,9 +64,6 @@ ROW_GROUP = 1 << 17
 #: The comment of the archives that :func:`write_npz` writes.
 NPZ_COMMENT = b"rsprune"
 
-#: How the names of unfinished files end; they begin with a dot. A killed process leaves them.
-TEMPORARY = ".writing"
-
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -78,7 +74,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = localize(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}{TEMPORARY}")
+    beside = temporary_name(target)
     try:
         yield beside
         # Onto the disk before the name points to it: after a power cut the name must not lead to an empty file.
@@ -155,12 +151,6 @@ def check_output_folder(path: str | os.PathLike[str], *own: str) -> Path:
         message = f"{path} is not empty, and this command did not make it: give a new folder"
         raise OutputError(message)
     return path
-
-
-def remove_temporaries(folder: str | os.PathLike[str]) -> None:
-    """Remove the unfinished files that killed processes left anywhere in a folder, which no process works on."""
-    for left_over in Path(folder).rglob(f".*{TEMPORARY}"):
-        left_over.unlink(missing_ok=True)
 
 
 def write_npy(path: str | os.PathLike[str], array: NDArray[Any]) -> None:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ParamSpec, TextIO, TypeVar
 
 import typer
 
-from rsprune.errors import RspruneError, printable
+from rsprune.errors import PartsLeftError, RspruneError, printable
 from rsprune.runners import JsonLines, NoProgress, Progress, show_progress
 from rsprune.sources import SOURCES, source_forms
 from rsprune.storage import with_addresses
@@ -56,14 +56,18 @@ def one_or_many(source: list[str]) -> str | list[str]:
 
 @contextlib.contextmanager
 def watch(quiet: bool, json: bool) -> Iterator[Progress]:
-    """Yield the progress that the flags ask for."""
-    if json:
-        yield JsonLines()
-    elif quiet:
-        yield NoProgress()
-    else:
-        with show_progress(True) as observer:
-            yield observer
+    """Yield the progress that the flags ask for; a part of the work that is done ends the command well."""
+    try:
+        if json:
+            yield JsonLines()
+        elif quiet:
+            yield NoProgress()
+        else:
+            with show_progress(True) as observer:
+                yield observer
+    except PartsLeftError as done:
+        conclude(vars(done), str(done), quiet, json)
+        raise typer.Exit from None
 
 
 def show_warning(

@@ -33,7 +33,6 @@ from rsprune.io import (
     read_json,
     read_record,
     read_table,
-    remove_temporaries,
     verified_record,
     write_json,
     write_record,
@@ -47,6 +46,7 @@ from rsprune.sources import Item, SourceLike, check_outside
 from rsprune.sources.exported import FILE_NAME, METADATA, RECORD, WORK
 from rsprune.sources.key_lines import line_of_key
 from rsprune.storage import address_of, localize, written
+from rsprune.temporaries import remove_temporaries
 
 __all__ = ["Export", "export_run"]
 

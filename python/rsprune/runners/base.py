@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
-from rsprune.errors import EmptyInputError
+from rsprune.errors import EmptyInputError, PartsLeftError
+from rsprune.runners.parts import Part, share_out
 from rsprune.runners.progress import NoProgress, Progress
 from rsprune.sources import Shard
 
@@ -47,6 +48,10 @@ class Stage(ABC, Generic[S]):
     @abstractmethod
     def count(self, shard: Shard) -> int:
         """Count the images that the stage works on in a shard."""
+
+    def weight(self, shard: Shard) -> int:
+        """Return how much work a shard is, in any unit: shards are shared out by it, and the largest begun first."""
+        return self.count(shard)
 
     @abstractmethod
     def outputs(self, shard: Shard) -> tuple[Path, ...]:
@@ -90,7 +95,15 @@ class Stage(ABC, Generic[S]):
 
 
 class Runner(ABC):
-    """Carries out stages, on whatever processes or machines it has: ``workers`` of them, or as it likes if None."""
+    """Carries out stages, on whatever processes or machines it has: ``workers`` of them, or as it likes if None.
+
+    Attributes
+    ----------
+    part
+        Which part of the shards of a stage it does, and of how many; None for all shards.
+    """
+
+    part: Part | None = None
 
     def __init__(self, workers: int | None = None) -> None:
         self.workers = workers
@@ -103,25 +116,52 @@ class Runner(ABC):
         """
 
     def map_merge(self, stage: Stage[S], progress: Progress | None = None) -> S:
-        """Run a stage on those of its shards that are not done, and merge the summaries of all.
+        """Run a stage on those of its shards that are not done, the largest first, and merge the summaries of all.
 
-        A stage without shards is an :class:`~rsprune.errors.EmptyInputError`; what the stage raises comes up here.
+        What the stage raises comes up here.
+
+        Raises
+        ------
+        EmptyInputError
+            The stage has no shards.
+        PartsLeftError
+            The shards of this part are done, those of other parts are not.
         """
         progress = progress or NoProgress()
         if not stage.shards:
             message = f"the stage {stage.name!r} has no shards to work on"
             raise EmptyInputError(message)
-        done = [shard for shard in stage.shards if stage.is_done(shard)]
-        left = [shard for shard in stage.shards if shard not in set(done)]
-        progress.start(stage.name, sum(map(stage.count, stage.shards)), sum(map(stage.count, done)))
+        number, parts = self.part or (1, 1)
+        shares = share_out([stage.weight(shard) for shard in stage.shards], parts)
+        own = [stage.shards[at] for at in shares.pop(number - 1)]
+        others = [stage.shards[at] for share in shares for at in share]
+        done = [shard for shard in own if stage.is_done(shard)]
+        left = [shard for shard in own if shard not in set(done)]
+        progress.start(stage.name, sum(map(stage.count, own)), sum(map(stage.count, done)))
         merged: S | None = None
-        for summaries in (map(stage.summarize, done), self.run(stage, left, progress) if left else ()):
+
+        def merge(summaries: Iterable[S]) -> None:
+            nonlocal merged
             for summary in summaries:
                 if merged is None:
                     merged = summary
                 else:
                     merged.merge(summary)
+
+        merge(map(stage.summarize, done))
+        if left:
+            merge(self.run(stage, left, progress))
         progress.finish()
+        if merged is not None:
+            stage.conclude(merged)
+        if waiting := _not_done(stage, others):
+            raise PartsLeftError((number, parts), stage.name, waiting, len(stage.shards))
+        merge(map(stage.summarize, others))
         assert merged is not None
-        stage.conclude(merged)
         return merged
+
+
+def _not_done(stage: Stage[S], shards: Sequence[Shard]) -> int:
+    """Count the shards that are not done; their files are looked into only where all of them are there."""
+    missing = sum(not all(path.exists() for path in stage.outputs(shard)) for shard in shards)
+    return missing or sum(not stage.is_done(shard) for shard in shards)

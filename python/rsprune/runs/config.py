@@ -23,6 +23,7 @@ from rsprune.errors import ArgumentError, BandsError, DamagedFileError
 from rsprune.io import digest, provenance_header
 from rsprune.options import Options, integers, option, same_option, to_config
 from rsprune.runners import RUNNERS, Runner
+from rsprune.runners.parts import check_part, parse_part
 from rsprune.runs.folder import RunFolder
 from rsprune.selection import Fill, SelectOptions, Within, check_min_similarity
 from rsprune.sources import Source, SourceLike, open_source
@@ -291,10 +292,23 @@ class ExecutionOptions(Options):
     threads: int | None = option(None, help="Threads. Default: all cores.", flags=("--threads", "-j"), minimum=1)
     runner: str = option("local", help="What carries the work out: local (this process) or processes.")
     workers: int | None = option(None, help="Processes of a runner that has several.", minimum=1)
+    part: tuple[int, int] | Literal["slurm"] | None = option(
+        None,
+        help="Do this part of the shards of a stage, such as 3/16, beside the calls for the other parts; slurm is the "
+        "task of an array job.",
+        metavar="I/N|slurm",
+        parser=parse_part,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "part", check_part(self.part))
 
     def open_runner(self) -> Runner:
         """Make the runner."""
-        return RUNNERS.get(self.runner)(self.workers)
+        runner = RUNNERS.get(self.runner)(self.workers)
+        runner.part = check_part(self.part)
+        return runner
 
 
 @dataclass(frozen=True)

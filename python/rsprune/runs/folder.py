@@ -27,13 +27,14 @@ from rsprune.io import (
     file_digest,
     read_json,
     read_record,
-    remove_temporaries,
     write_json,
     write_record,
 )
 from rsprune.runs.checks import REMEDY
 from rsprune.runs.schema import EMBEDDING_SCHEMA, ENTROPY_SCHEMA, QUARANTINE_SCHEMA, SELECTION_SCHEMA
+from rsprune.runs.shared_lock import SharedLock
 from rsprune.storage import address_of, localize, stand_for
+from rsprune.temporaries import remove_temporaries
 
 __all__ = ["RunFolder"]
 
@@ -57,9 +58,10 @@ class RunFolder:
         self.path = localize(path)
         self._address = address_of(path)
         self._verified: set[Path] = set()
+        self._shared = False  # whether other processes work on it as well
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_address": self._address, "_verified": set()}
+        return {"path": self.path, "_address": self._address, "_verified": set(), "_shared": self._shared}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -120,7 +122,9 @@ class RunFolder:
 
     def reference(self) -> RunFolder:
         """The folder that holds the reference images' embeddings, laid out like a run folder of its own."""
-        return RunFolder(self.path / "reference")
+        folder = RunFolder(self.path / "reference")
+        folder._shared = self._shared
+        return folder
 
     def record(self, path: Path) -> Path:
         """Return the record that holds the digest of an artefact."""
@@ -180,9 +184,12 @@ class RunFolder:
                     )
                     raise ConfigMismatchError(message)
         elif not self._holds(digest(wanted)):
-            check_output_folder(self.path)
+            # Another part may have begun the run by now.
+            check_output_folder(self.path, *([self.config.name] if self._shared else []))
+            if self.config.exists():
+                return self.start(config)
         self.path.mkdir(parents=True, exist_ok=True)
-        remove_temporaries(self.path)
+        remove_temporaries(self.path, shared=self._shared)
         if not intact:
             write_json(self.config, wanted | {"digest": digest(wanted)})
         self.__dict__.pop("run", None)
@@ -239,8 +246,10 @@ class RunFolder:
     # --- lock --------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, *, shared: bool = False) -> Iterator[None]:
         """Hold the folder against other processes; the system lets go of it when the process ends, however it ends.
+
+        Those that hold it ``shared``, each for a part of the work, do not exclude each other.
 
         Raises
         ------
@@ -257,17 +266,19 @@ class RunFolder:
             if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
                 message = f"{place} is a link, or no regular file: it is not the lock of a run. Delete it"
                 raise OutputError(message)
-        lock = FileLock(place, timeout=PATIENCE)
+        lock = SharedLock(place, PATIENCE) if shared else FileLock(place, timeout=PATIENCE)
         try:
             lock.acquire()
         except Timeout:
             message = f"another process is working on {self.path}; wait for it to end"
             raise ConfigMismatchError(message) from None
+        self._shared = shared
         try:
             yield
         finally:
             begun = self.config.exists()
-            if not begun:  # leave the folder as it was
+            if not begun and not (isinstance(lock, SharedLock) and lock.is_held_by_others()):
+                # Leave the folder as it was.
                 with contextlib.suppress(OSError):  # Windows removes no open file
                     place.unlink()
             lock.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from rsprune import strategies
 from rsprune.centroids import Centroids
-from rsprune.errors import BudgetError
+from rsprune.errors import BudgetError, PartsLeftError
 from rsprune.export.chosen import ChosenImages
 from rsprune.export.dataset import SelectedImages, select_webdataset
 from rsprune.io import provenance_header
@@ -208,6 +209,8 @@ def prune(
         None of the images could be read, or too few of the reference.
     EncoderMismatchError
         The centroids were fitted on embeddings of another encoder.
+    PartsLeftError
+        The shards of this ``part`` are done, those of other parts are not.
     ValueRangeError
         Some of the first images need a ``valid_range``.
     """
@@ -233,7 +236,7 @@ def prune(
     # A strategy that selects by quota works from clusters and similarities; the others need the embeddings themselves.
     keep = options.keep_embeddings or not strategies.get(rule.strategy).quotas
     runner, threads = options.execution.open_runner(), options.execution.threads
-    with folder.lock(), show_progress(progress) as shown:
+    with folder.lock(shared=runner.part is not None), show_progress(progress) as shown:
         gray = settle_gray(options.gray, images, folder, shown, seed=rule.seed, threads=threads)
         config: dict[str, Any] = provenance_header() | {
             "source": source_config(images),
@@ -252,8 +255,12 @@ def prune(
         def fit() -> Centroids:
             return make_centroids(context, opened, encoder, decode, runner, shown)
 
-        # Fitted on what is there already, they are known before an image is read.
-        fitted = None if isinstance(opened, ImageReference) else fit()
+        # Fitted on what is there already, they are known before an image is read. A part does its share of the
+        # reference at once: it would wait for the other parts twice.
+        fitted = None
+        if runner.part or not isinstance(opened, ImageReference):
+            with contextlib.suppress(PartsLeftError):
+                fitted = fit()
         summary = runner.map_merge(EntropyStage(context, images, gray), shown)
         require_readable(summary, folder.path / "entropy")
         survivors = cut_entropies(EntropyRanking(RunReader(folder), summary), budget, shown, **options.stage_one())

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsprune.errors import ArgumentError
-from rsprune.io import check_output_folder, digest, provenance_header, remove_temporaries, write_json
+from rsprune.io import check_output_folder, digest, provenance_header, write_json
 from rsprune.options import keywords, to_config
 from rsprune.runners import Progress, show_progress
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.reader import open_as_run
 from rsprune.sources import SourceLike, check_outside
+from rsprune.temporaries import remove_temporaries
 from rsprune.training.autoencoder import LOG_VARIANCE, expected_moments, load_autoencoder, sample_posterior
 from rsprune.training.checkpoint import resume_checkpoint, save_checkpoint
 from rsprune.training.config import AutoencoderConfig, AutoencoderOptions

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from rsprune.errors import ArgumentError, DivergedError
-from rsprune.io import remove_temporaries
 from rsprune.runners import Progress
+from rsprune.temporaries import remove_temporaries
 from rsprune.training.checkpoint import (
     TrainingFolder,
     initial_weights,

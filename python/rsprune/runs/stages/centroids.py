@@ -124,7 +124,7 @@ def centroids_run(
         opened.check(options.encoder.model)
         config["encoder"] = encoder_config(options.encoder, folder)
     runner, decode, threads = options.execution.open_runner(), options.decode, options.execution.threads
-    with folder.lock(), show_progress(progress) as shown:
+    with folder.lock(shared=runner.part is not None), show_progress(progress) as shown:
         if isinstance(opened, ImageReference):
             source, seed = opened.source, options.seed
             decode = settle_range(decode, source, folder, shown, section="pixels", seed=seed, threads=threads)

@@ -254,7 +254,7 @@ def embed_run(
     folder = RunFolder(out)
     encoder = encoder_config(options.encoder, folder)
     runner, threads = options.execution.open_runner(), options.execution.threads
-    with folder.lock(), show_progress(progress) as shown:
+    with folder.lock(shared=runner.part is not None), show_progress(progress) as shown:
         decode = settle_range(options.decode, images, folder, shown, section="pixels", threads=threads)
         config = provenance_header() | {
             "source": source_config(images),

@@ -56,6 +56,10 @@ class EntropyStage(RunStage):
         return self.source.count(shard)
 
     @override
+    def weight(self, shard: Shard) -> int:
+        return self.source.size(shard)
+
+    @override
     def outputs(self, shard: Shard) -> tuple[Path, ...]:
         return (self.context.folder.entropy(shard.name),)
 
@@ -252,7 +256,7 @@ def entropy_run(
     check_bands(images, gray=options.gray)
     folder, threads = RunFolder(out), options.execution.threads
     runner = options.execution.open_runner()
-    with folder.lock(), show_progress(progress) as shown:
+    with folder.lock(shared=runner.part is not None), show_progress(progress) as shown:
         gray = settle_gray(options.gray, images, folder, shown, threads=threads)
         config = provenance_header() | {"source": source_config(images), "entropy": gray.config()}
         start_run(folder, config, images)
