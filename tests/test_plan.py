@@ -6,7 +6,7 @@ from PIL import Image
 
 from failures import raises
 from rsprune.errors import ArgumentError, BudgetError, EmptyInputError
-from rsprune.runs.plan import largest_share, plan, took
+from rsprune.runs.plan import largest_share, plan
 from rsprune.sources import open_source
 from rsprune.sources.sample import ImageSample
 from small_runs import Colours, artefacts, picture, small_prune, write_tar
@@ -131,11 +131,3 @@ def test_a_sample_is_from_all_over_the_collection(pool):
         assert keys[-1] >= everything[len(everything) // 2]
         assert [item.key for item in sample.read(shard, [0, len(keys) - 1])] == [keys[0], keys[-1]]
     assert ImageSample(source, 10**6).total() == 160
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.25, "0.2 s"), (9.6, "10 s"), (60, "1 min"), (200, "3 min 20 s"), (7200 + 90, "2 h 1 min"), (90000, "1 d 1 h")],
-)
-def test_times_are_read_by_people(seconds, text):
-    assert took(seconds) == text

@@ -2,7 +2,7 @@
 
 from rsprune.registry import Registry
 from rsprune.runners.base import Advance, Runner, Stage, Summary
-from rsprune.runners.progress import JsonLines, NoProgress, Progress, ProgressBars, show_progress
+from rsprune.runners.progress import JsonLines, NoProgress, Progress, ProgressBars, ProgressLines, show_progress
 
 __all__ = [
     "RUNNERS",
@@ -11,6 +11,7 @@ __all__ = [
     "NoProgress",
     "Progress",
     "ProgressBars",
+    "ProgressLines",
     "Runner",
     "Stage",
     "Summary",

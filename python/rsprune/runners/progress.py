@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, TextIO
 
 from typing_extensions import override
 
+from rsprune.errors import printable
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-__all__ = ["JsonLines", "NoProgress", "Progress", "ProgressBars", "show_progress"]
+__all__ = ["JsonLines", "NoProgress", "Progress", "ProgressBars", "ProgressLines", "describe_seconds", "show_progress"]
 
 
 class Progress:
@@ -58,18 +60,69 @@ class StageTimer:
         """Images a second."""
         return self.images / max(self.seconds, 1e-9)
 
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the stage is done, at this speed."""
+        return (self.total - self.done - self.images) / max(self.rate, 1e-9)
 
-class JsonLines(Progress):
-    """Writes one JSON object a line, for batch jobs and other programs: to ``out``, by default standard output.
 
-    Two lines of one stage are at least ``period`` seconds apart.
-    """
+class _Lines(Progress):
+    """Writes lines: two of one stage are at least ``period`` seconds apart."""
 
-    def __init__(self, out: TextIO | None = None, period: float = 5.0) -> None:
-        self.out = sys.stdout if out is None else out
+    def __init__(self, out: TextIO, period: float) -> None:
+        self.out = out
         self.period = period
         self.timer = StageTimer("", 0, 0)
         self.written = 0.0
+
+    @override
+    def start(self, stage: str, total: int, done: int) -> None:
+        self.timer = StageTimer(stage, total, done)
+        self.written = 0.0
+
+    @override
+    def advance(self, images: int) -> None:
+        self.timer.images += images
+        if self.timer.seconds - self.written >= self.period:
+            self.written = self.timer.seconds
+            self.report(self.timer)
+
+    def report(self, timer: StageTimer) -> None:
+        """Write how far the stage is."""
+
+
+class ProgressLines(_Lines):
+    """Writes a line of text a minute, for logs: to ``out``, by default standard error. Short stages write none."""
+
+    def __init__(self, out: TextIO | None = None, period: float = 60.0) -> None:
+        super().__init__(sys.stderr if out is None else out, period)
+
+    def write(self, text: str) -> None:
+        """Write one line."""
+        print(printable(text), file=self.out, flush=True)
+
+    @override
+    def report(self, timer: StageTimer) -> None:
+        done = timer.done + timer.images
+        speed = f"{timer.rate:,.0f}" if timer.rate >= 10 else f"{timer.rate:.2g}"
+        left = describe_seconds(timer.seconds_left)
+        self.write(f"{timer.stage}: {done:,} of {timer.total:,} images, {speed} images/s, {left} left")
+
+    @override
+    def finish(self) -> None:
+        if self.written:
+            self.write(f"{self.timer.stage}: done in {describe_seconds(self.timer.seconds)}")
+
+    @override
+    def note(self, message: str) -> None:
+        self.write(message)
+
+
+class JsonLines(_Lines):
+    """Writes one JSON object a line, for batch jobs and other programs: to ``out``, by default standard output."""
+
+    def __init__(self, out: TextIO | None = None, period: float = 5.0) -> None:
+        super().__init__(sys.stdout if out is None else out, period)
 
     def write(self, event: str, **values: object) -> None:
         """Write one line."""
@@ -77,25 +130,19 @@ class JsonLines(Progress):
 
     @override
     def start(self, stage: str, total: int, done: int) -> None:
-        self.timer = StageTimer(stage, total, done)
-        self.written = 0.0
+        super().start(stage, total, done)
         self.write("start", stage=stage, total=total, done=done)
 
     @override
-    def advance(self, images: int) -> None:
-        self.timer.images += images
-        if self.timer.seconds - self.written >= self.period:
-            self.written = self.timer.seconds
-            done = self.timer.done + self.timer.images
-            left = (self.timer.total - done) / max(self.timer.rate, 1e-9)
-            self.write(
-                "progress",
-                stage=self.timer.stage,
-                done=done,
-                total=self.timer.total,
-                images_per_second=round(self.timer.rate, 1),
-                seconds_left=round(left, 1),
-            )
+    def report(self, timer: StageTimer) -> None:
+        self.write(
+            "progress",
+            stage=timer.stage,
+            done=timer.done + timer.images,
+            total=timer.total,
+            images_per_second=round(timer.rate, 1),
+            seconds_left=round(timer.seconds_left, 1),
+        )
 
     @override
     def finish(self) -> None:
@@ -157,14 +204,28 @@ class ProgressBars(Progress):
 
 @contextlib.contextmanager
 def show_progress(progress: bool | Progress) -> Iterator[Progress]:
-    """Yield bars on a terminal and nothing elsewhere for True, nothing for False, and any other ``progress`` itself."""
+    """Yield bars on a terminal and lines elsewhere for True, nothing for False, and any other ``progress`` itself."""
     if not isinstance(progress, bool):
         yield progress
-    elif progress and sys.stderr.isatty():
+    elif not progress:
+        yield NoProgress()
+    elif sys.stderr.isatty():
         bars = ProgressBars()
         try:
             yield bars
         finally:
             bars.stop()
     else:
-        yield NoProgress()
+        yield ProgressLines()
+
+
+def describe_seconds(seconds: float) -> str:
+    """Print a time, in two units at most: 3 min 20 s."""
+    if seconds < 1:
+        return f"{seconds:.1g} s"
+    minutes, left = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    units = [(days, "d"), (hours, "h"), (minutes, "min"), (left, "s")]
+    first = next(at for at, (count, _) in enumerate(units) if count)
+    return " ".join(f"{count} {unit}" for count, unit in units[first : first + 2] if count)

@@ -12,6 +12,7 @@ from rsprune.concurrency import WRITER_DEPTH
 from rsprune.export.options import SHARDED, ExportOptions, Layout
 from rsprune.export.run import SHARD_BYTES
 from rsprune.options import keywords
+from rsprune.runners.progress import describe_seconds
 from rsprune.runs.config import PruneOptions
 from rsprune.runs.reference import FittedReference, ImageReference, Reference, ReferenceLike, open_reference
 from rsprune.runs.rehearsal import UNMEASURED, Rehearsal, peak_bytes, rehearse, reset_peak
@@ -139,7 +140,7 @@ class Plan:
                     size(stage.write_bytes) if stage.write_bytes else "",
                     f"{stage.files:,}" if stage.files else "",
                     speed,
-                    took(stage.seconds),
+                    "" if stage.seconds is None else describe_seconds(stage.seconds),
                 )
             )
         used = [column for column in zip(*rows, strict=True) if any(column[1:])]
@@ -151,6 +152,7 @@ class Plan:
             ).rstrip()
             for row in zip(*used, strict=True)
         ]
+        time = "not measured" if self.seconds is None else describe_seconds(self.seconds)
         return "\n".join(
             [
                 f"{self.images:,} images in {shards}; {self.reference_images:,} reference images",
@@ -159,7 +161,7 @@ class Plan:
                 "",
                 *table,
                 "",
-                f"time    {took(self.seconds) or 'not measured'} on {where}",
+                f"time    {time} on {where}",
                 f"disk    {size(self.write_bytes)}",
                 f"memory  {size(self.memory_bytes)}",
             ]
@@ -362,17 +364,3 @@ def size(count: float) -> str:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
-
-
-def took(seconds: float | None) -> str:
-    """Print a time, in two units at most: 3 min 20 s."""
-    if seconds is None:
-        return ""
-    if seconds < 1:
-        return f"{seconds:.1g} s"
-    minutes, left = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    units = [(days, "d"), (hours, "h"), (minutes, "min"), (left, "s")]
-    first = next((at for at, (count, _) in enumerate(units) if count), 3)
-    return " ".join(f"{count} {unit}" for count, unit in units[first : first + 2] if count) or "0 s"
