@@ -83,7 +83,7 @@ def tars(tmp_path_factory):
 def test_pruning_an_export_keeps_the_same_keys(layout, files, tmp_path):
     out = place(tmp_path, layout)
     done = export_run(files / "run", files / "pool", to=out, layout=layout, progress=False)
-    run = rsprune.open_run(files / "run")
+    run = rsprune.open(files / "run")
     assert done.metrics["images"] == 12
     again = small_prune(out, files / "reference.tar", tmp_path / "again", keep=12, entropy_keep=1.0, k=3)
     assert sorted(again.keys) == sorted(run.keys)
@@ -95,7 +95,7 @@ def test_pruning_an_export_keeps_the_same_keys(layout, files, tmp_path):
 def test_images_in_tar_files_keep_their_keys_and_captions(layout, tars, tmp_path):
     spec = str(tars / "pool-*.tar")
     export_run(tars / "run", spec, to=tmp_path / "out", layout=layout, progress=False)
-    run = rsprune.open_run(tars / "run")
+    run = rsprune.open(tars / "run")
     pool, source = images_of(open_source(spec)), open_source(tmp_path / "out")
     assert images_of(source) == {key: pool[key] for key in run.keys}
     captions = dict(zip(run.keys, run.metadata["txt"].to_pylist(), strict=True))
@@ -112,7 +112,7 @@ def test_images_in_tar_files_keep_their_keys_and_captions(layout, tars, tmp_path
 
 @pytest.mark.parametrize("layout", ["links", "list"])
 def test_links_and_lists_are_for_files(layout, tars, tmp_path):
-    with raises(errors.SourceError, rsprune.open_run(tars / "run").keys[0]):
+    with raises(errors.SourceError, rsprune.open(tars / "run").keys[0]):
         export_run(tars / "run", str(tars / "pool-*.tar"), to=place(tmp_path, layout), layout=layout, progress=False)
     assert list(tmp_path.iterdir()) == []
 
@@ -299,7 +299,7 @@ def test_a_list_of_text_has_paths(files, tmp_path):
     export_run(files / "run", files / "pool", to=tmp_path / "list.txt", layout="list", progress=False)
     found = [tmp_path / line for line in (tmp_path / "list.txt").read_text().splitlines()]
     keys = [path.resolve().relative_to((files / "pool").resolve()).as_posix() for path in found]
-    assert keys == rsprune.open_run(files / "run").keys
+    assert keys == rsprune.open(files / "run").keys
 
 
 # --- the run and its images -------------------------------------------------------------------------------------------
@@ -415,7 +415,7 @@ def test_a_stack_is_written_as_png(files, tmp_path):
     np.save(tmp_path / "pool.npy", pixels)
     small_prune(tmp_path / "pool.npy", files / "reference.tar", tmp_path / "run", keep=6, entropy_keep=1.0, k=2)
     export_run(tmp_path / "run", tmp_path / "pool.npy", to=tmp_path / "out", layout="folder", progress=False)
-    for key in rsprune.open_run(tmp_path / "run").keys:
+    for key in rsprune.open(tmp_path / "run").keys:
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / f"{key}.png")), pixels[int(key)])
 
 
@@ -436,7 +436,7 @@ def test_the_library_datasets_reads_a_data_set(files, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     export_run(files / "run", files / "pool", to=tmp_path / "hf", layout="hf", shard_images=5, progress=False)
     export_run(files / "run", files / "pool", to=tmp_path / "folder", layout="folder", progress=False)
-    keys = rsprune.open_run(files / "run").keys
+    keys = rsprune.open(files / "run").keys
     loaded = datasets.load_dataset(str(tmp_path / "hf"), split="train", cache_dir=str(tmp_path / "cache"))
     assert loaded["key"] == keys
     assert [row["image"].size for row in loaded] == [(24, 24)] * 12
@@ -455,7 +455,7 @@ def test_the_library_webdataset_reads_tar_files(tars, tmp_path):
     urls = sorted(map(str, (tmp_path / "out").glob("*.tar")))
     samples = list(webdataset.WebDataset(urls, shardshuffle=False))
     gc.collect()  # the library leaves files open
-    assert [sample["img_name"].decode() for sample in samples] == rsprune.open_run(tars / "run").keys
+    assert [sample["img_name"].decode() for sample in samples] == rsprune.open(tars / "run").keys
     assert all(Image.open(io.BytesIO(sample["jpg"])).size == (24, 24) for sample in samples)
 
 

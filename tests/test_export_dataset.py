@@ -29,7 +29,7 @@ def run(tmp_path_factory):
     write_tar(folder / "reference.tar", {f"r{i}.jpg": picture(9000 + i) for i in range(12)})
     spec = str(folder / "pool-*.tar")
     small_prune(spec, folder / "reference.tar", folder / "run", keep=12, entropy_keep=1.0, k=3)
-    return rsprune.open_run(folder / "run"), spec
+    return rsprune.open(folder / "run"), spec
 
 
 def pool(spec):

@@ -15,7 +15,8 @@ from rsprune.selection import Selection, select, select_assigned
 if TYPE_CHECKING:
     from rsprune import strategies
     from rsprune.runs.plan import plan
-    from rsprune.runs.prune import open_run, prune
+    from rsprune.runs.prune import open_run as open
+    from rsprune.runs.prune import prune
 
 __all__ = [
     "Assignment",
@@ -28,7 +29,7 @@ __all__ = [
     "errors",
     "fit_centroids",
     "leaks",
-    "open_run",
+    "open",
     "plan",
     "prune",
     "select",
@@ -39,8 +40,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import what selecting from arrays does not need when it is asked for: runs bring pyarrow."""
-    if name in ("open_run", "plan", "prune"):
-        return getattr(import_module(f"rsprune.runs.{'plan' if name == 'plan' else 'prune'}"), name)
+    if name in ("open", "plan", "prune"):
+        module = import_module(f"rsprune.runs.{'plan' if name == 'plan' else 'prune'}")
+        return getattr(module, "open_run" if name == "open" else name)
     if name == "strategies":
         return import_module("rsprune.strategies")
     msg = f"module 'rsprune' has no attribute {name!r}"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rsprune import _core
 from rsprune.embeddings import as_rows
-from rsprune.errors import ArgumentError, FormatError, RspruneError
+from rsprune.errors import ArgumentError, FormatError, RspruneError, as_html
 from rsprune.io import read_tensors, write_tensors
 from rsprune.sources.filesystem import check_regular
 from rsprune.validation import check_choice, check_integer, check_number, check_threads, warn_caller
@@ -65,6 +65,13 @@ class Centroids:
     def __repr__(self) -> str:
         encoder = self.meta.get("encoder")
         return f"Centroids(k={self.k}, dim={self.dim}" + (f", encoder={encoder!r})" if encoder else ")")
+
+    def _repr_html_(self) -> str:
+        about = {name: value for name, value in self.meta.items() if name != "encoder"}
+        encoder = self.meta.get("encoder")
+        named = encoder.get("name") if isinstance(encoder, Mapping) else encoder
+        lines = [f"{self.k} centroids of {self.dim} dimensions" + (f", of {named}" if named else "")]
+        return as_html("\n".join([*lines, *(f"{name}: {value}" for name, value in about.items())]))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write vectors and meta as one safetensors file, beside ``path`` and then renamed.

@@ -8,6 +8,7 @@ built-in ``FileNotFoundError``, ``PermissionError`` and so on. The compiled core
 from __future__ import annotations
 
 import errno
+import html
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -83,6 +84,11 @@ def printable(text: str) -> str:
     return "".join(
         one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode("ascii") for one in text
     )
+
+
+def as_html(text: str) -> str:
+    """Return text of several lines as a notebook shows it."""
+    return f"<pre>{html.escape(printable(text))}</pre>"
 
 
 def shown(message: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -16,7 +16,7 @@ from rsprune.assignment import Assignment, assign, read_assignment
 from rsprune.centroids import as_core
 from rsprune.dedup import near_duplicates
 from rsprune.embeddings import Embeddings, as_rows
-from rsprune.errors import ArgumentError, BudgetError
+from rsprune.errors import ArgumentError, BudgetError, DtypeError, ShapeError, as_html
 from rsprune.io import atomic_write
 from rsprune.options import keywords
 from rsprune.quotas import GroupCounts, Groups, read_groups, select_in_groups
@@ -89,6 +89,8 @@ class Selection:
     groups
         For each group by its name: the rows to select from, its share of the budget, and the rows selected. Empty
         without groups.
+    keys
+        The keys of the rows, aligned with ``indices``; None if the rows were given none.
     """
 
     indices: NDArray[np.int64]
@@ -103,6 +105,7 @@ class Selection:
     duplicates: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     outside: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     groups: Mapping[Any, GroupCounts] = field(default_factory=dict)
+    keys: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -122,6 +125,9 @@ class Selection:
 
     def __repr__(self) -> str:
         return f"Selection({self._headline()})"
+
+    def _repr_html_(self) -> str:
+        return as_html(self.summary())
 
     def summary(self) -> str:
         """Say in a few lines of text what was selected."""
@@ -150,7 +156,9 @@ class Selection:
         return "\n".join(lines)
 
     def to_parquet(self, path: str | os.PathLike[str], provenance: Mapping[str, Any] | None = None) -> None:
-        """Write a table of row, cluster, similarity and phase, beside ``path`` and then renamed.
+        """Write a table of key (where there are some), row, cluster, similarity and phase.
+
+        It is written beside ``path`` and then renamed.
 
         Its metadata under ``rsprune`` holds version, budget, k, total, the number of invalid rows, of those out of the
         domain and by group, where there are such, and what ``provenance`` adds, as JSON.
@@ -163,7 +171,8 @@ class Selection:
         if self.groups:
             about["groups"] = {str(name): group._asdict() for name, group in self.groups.items()}
         about |= provenance or {}
-        columns = {"row": self.indices, "cluster": self.cluster, "similarity": self.similarity, "phase": self.phase}
+        columns: dict[str, Any] = {} if self.keys is None else {"key": pa.array(self.keys, pa.string())}
+        columns |= {"row": self.indices, "cluster": self.cluster, "similarity": self.similarity, "phase": self.phase}
         table = pa.table(columns, metadata={"rsprune": json.dumps(about)})
         with atomic_write(path) as beside:
             pq.write_table(table, beside, write_page_checksum=True)
@@ -182,6 +191,7 @@ def select(
     centroids: Any,
     budget: float,
     *,
+    keys: Any = None,
     score: Any = None,
     seed: int = 0,
     threads: int | None = None,
@@ -195,7 +205,7 @@ def select(
     ----------
     embeds, centroids
         See :func:`assign`.
-    budget, score, seed, threads
+    budget, keys, score, seed, threads
         See :func:`select_assigned`.
 
     Returns
@@ -211,11 +221,12 @@ def select(
     rows = as_rows(embeds)
     # Everything that can be checked is checked before the rows are read.
     request = read_request(rows.shape[0], budget, options, score=score, seed=seed, threads=threads)
+    names = read_keys(keys, rows.shape[0])
     core = as_core(centroids, rows=rows.shape[0])
     assignment = assign(
         embeds, core, normalize=options.normalize, on_invalid=options.on_invalid, threads=request.threads
     )
-    return choose(request, assignment, core.shape[0], rows)
+    return with_keys(choose(request, assignment, core.shape[0], rows), names)
 
 
 @keywords(AssignedSelectOptions)
@@ -225,6 +236,7 @@ def select_assigned(
     budget: float,
     *,
     k: int,
+    keys: Any = None,
     score: Any = None,
     seed: int = 0,
     threads: int | None = None,
@@ -248,6 +260,8 @@ def select_assigned(
         down.
     k
         Number of clusters, K.
+    keys
+        Strings (N,), the names of the rows: the selection has those of its own.
     score
         Floating numbers (N,), more is better, NaN for invalid rows: they rank the rows instead of the similarity.
         Float64 keeps its order to the last bit.
@@ -272,13 +286,33 @@ def select_assigned(
     InvalidRowError
         A preselected row is invalid.
     ShapeError, DtypeError, EmptyInputError
-        ``labels`` and ``similarity`` are not two arrays (N,) of integers and floating numbers, or ``score`` or
-        ``groups`` is not (N,).
+        ``labels`` and ``similarity`` are not two arrays (N,) of integers and floating numbers, or ``score``, ``keys``
+        or ``groups`` is not (N,).
     """
     k = check_integer("k", k)
     assignment = read_assignment(labels, similarity, k)
     request = read_request(len(assignment.labels), budget, options, score=score, seed=seed, threads=threads)
-    return choose(request, assignment, k)
+    names = read_keys(keys, request.n)
+    return with_keys(choose(request, assignment, k), names)
+
+
+def read_keys(keys: Any, n: int) -> NDArray[np.object_] | None:
+    """Check the names of ``n`` rows; None stands for none."""
+    if keys is None:
+        return None
+    names = np.asarray(keys, dtype=object)
+    if names.shape != (n,):
+        message = f"keys of shape {names.shape} for {n} rows; expected ({n},)"
+        raise ShapeError(message)
+    if n and not isinstance(names[0], str):
+        message = f"keys of {type(names[0]).__name__}; expected strings"
+        raise DtypeError(message)
+    return names
+
+
+def with_keys(selection: Selection, names: NDArray[np.object_] | None) -> Selection:
+    """Return a selection with the names of its rows, of those of all rows."""
+    return selection if names is None else replace(selection, keys=names[selection.indices].tolist())
 
 
 class Request(NamedTuple):

@@ -45,7 +45,7 @@ def encode_png(key: str, pixels: NDArray[Any]) -> bytes:
 
     Pillow does not write more than one band of 16 bits.
     """
-    remedy = "rsprune.open_run(run).dataset(source) gives the pixels of the run as they are"
+    remedy = "rsprune.open(run).dataset(source) gives the pixels of the run as they are"
     if pixels.dtype not in (np.uint8, np.uint16):
         message = f"the pixels of {key!r} are {pixels.dtype}, and PNG holds uint8 and uint16 alone: {remedy}"
         raise DtypeError(message)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from rsprune import strategies
 from rsprune.concurrency import WRITER_DEPTH
+from rsprune.errors import as_html
 from rsprune.export.options import SHARDED, ExportOptions, Layout
 from rsprune.export.run import SHARD_BYTES
 from rsprune.options import keywords
@@ -122,6 +123,9 @@ class Plan:
     def stage(self, name: str) -> StagePlan:
         """Return a stage by its name."""
         return next(stage for stage in self.stages if stage.name == name)
+
+    def _repr_html_(self) -> str:
+        return as_html(self.describe())
 
     def describe(self) -> str:
         """Put the plan in words."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from rsprune import strategies
 from rsprune.centroids import Centroids
-from rsprune.errors import BudgetError, PartsLeftError
+from rsprune.errors import BudgetError, MissingDependencyError, PartsLeftError, as_html
 from rsprune.export.chosen import ChosenImages
 from rsprune.export.dataset import SelectedImages, select_webdataset
 from rsprune.io import provenance_header
 from rsprune.options import keywords
-from rsprune.report import write_report
+from rsprune.report import Explanation, explain, write_report
 from rsprune.runners import Progress, show_progress
 from rsprune.runners.local import LocalRunner
 from rsprune.runs.config import PruneOptions, RunContext, check_bands, encoder_config, source_config
@@ -37,6 +37,9 @@ from rsprune.runs.value_range import settle_gray
 from rsprune.selection import Selection, budget_rows
 from rsprune.sources import SourceLike, check_outside
 from rsprune.sources.damaged import left_out
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["Run", "open_run", "prune"]
 
@@ -129,6 +132,31 @@ class Run:
             ``source`` is not the collection of the run.
         """
         return select_webdataset(self.reader, source, **options)
+
+    def explain(self, *keys: str, source: SourceLike | None = None) -> list[Explanation]:
+        """Say why images were kept or dropped; see :func:`rsprune.report.explain`."""
+        return explain(self.reader.folder, keys, source)
+
+    def to_arrow(self) -> pa.Table:
+        """Return the manifest: a row each image that was kept, with its key, figures and metadata."""
+        return self.reader.selected().replace_schema_metadata()
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return the manifest as a data frame.
+
+        Raises
+        ------
+        MissingDependencyError
+            The library pandas is not installed.
+        """
+        try:
+            return self.to_arrow().to_pandas()
+        except ModuleNotFoundError as error:
+            message = "to_pandas() needs the library pandas: `pip install pandas`"
+            raise MissingDependencyError(message) from error
+
+    def _repr_html_(self) -> str:
+        return as_html(self.describe())
 
     def describe(self) -> str:
         """Put the metrics in words: what was kept, and where it is."""
