@@ -1,6 +1,8 @@
 """Small runs: images whose entropies and colours differ, and an encoder without weights."""
 
 import io
+import os
+import signal
 import tarfile
 import time
 from pathlib import Path
@@ -39,6 +41,23 @@ class Colours(Encoder):
         flat = pixels.reshape(len(pixels), 3, -1).astype(np.float64) / 255
         rows = np.concatenate([flat.mean(2) - 0.5, flat.std(2) + 0.01], axis=1)
         return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+class DiesOfBright(Colours):
+    """Ends its process, as the system does where memory runs out, at a :func:`bright_picture`."""
+
+    def forward(self, pixels):
+        if (pixels.reshape(len(pixels), -1).mean(1) > 220).any():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(pixels)
+
+
+def bright_picture() -> bytes:
+    """A JPEG of high entropy that is brighter than any of :func:`picture`."""
+    file = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(192, 256, (24, 24, 1), np.uint8)
+    Image.fromarray(pixels.repeat(3, 2)).save(file, "JPEG", quality=90)
+    return file.getvalue()
 
 
 def picture(seed: int) -> bytes:

@@ -13,7 +13,7 @@ import pytest
 
 from failures import raises
 from rsprune import io
-from rsprune.errors import ArgumentError, DamagedFileError, WorkerError
+from rsprune.errors import ArgumentError, DamagedFileError, LostShardsError, WorkerError
 from rsprune.runners import RUNNERS, NoProgress, Runner
 from rsprune.runners.processes import ProcessRunner, map_in_processes, run_shard
 from rsprune.runs.config import GrayOptions, PruneOptions, RunContext
@@ -24,7 +24,7 @@ from rsprune.runs.stages import CentroidsStage, EmbedStage, EntropyStage, Select
 from rsprune.runs.stages.embed import SomeRows
 from rsprune.runs.stages.entropy import EntropyRanking, cut_entropies
 from rsprune.sources import open_source
-from small_runs import Colours, artefacts, picture, small_prune, write_tar
+from small_runs import Colours, DiesOfBright, artefacts, bright_picture, picture, small_prune, write_tar
 from small_stages import Counting
 
 # Another package's runner: the last shard first, in threads.
@@ -154,6 +154,29 @@ def test_a_shard_that_kills_its_workers_is_named(tmp_path):
     with raises(WorkerError, "s1", "SIGKILL", 2):
         ProcessRunner(2).map_merge(Counting(tmp_path, dies=("s1", 9)))
     assert (tmp_path / "deaths").read_text() == "xx"
+
+
+def test_a_shard_that_kills_its_workers_is_put_aside_and_all_others_are_done(images, tmp_path):
+    """The encoder dies of one image; its workers leave temporary files, which are removed."""
+    (tmp_path / "pool").mkdir()
+    members = {f"0-{i:02d}.jpg": picture(i) for i in range(12)}
+    write_tar(tmp_path / "pool" / "pool-0.tar", members | {"0-11.jpg": bright_picture()})
+    for shard in (1, 2):
+        (tmp_path / "pool" / f"pool-{shard}.tar").symlink_to(images / f"pool-{shard}.tar")
+    pool, out = str(tmp_path / "pool" / "pool-*.tar"), tmp_path / "run"
+    whole = artefacts(small_prune(pool, images / "reference.tar", out).path)
+    for left_over in [*(out / "embeddings").iterdir(), out / "summary.json"]:
+        left_over.unlink()
+    options = {"runner": "processes", "workers": 1, "encoder": DiesOfBright()}
+    with raises(LostShardsError, "pool-0", "SIGKILL", 1, 3) as caught:
+        small_prune(pool, images / "reference.tar", out, **options)
+    assert list(caught.value.lost) == ["pool-0"]
+    assert isinstance(pickle.loads(pickle.dumps(caught.value)), LostShardsError)
+    assert {path.name for path in (out / "embeddings").iterdir()} == {
+        f"pool-{shard}.{kind}" for shard in (1, 2) for kind in ("json", "npy", "parquet")
+    }
+    assert not list(out.rglob("*.writing"))
+    assert artefacts(small_prune(pool, images / "reference.tar", out).path) == whole  # where the encoder lives
 
 
 def test_an_error_that_cannot_be_sent_keeps_its_name_and_text():

@@ -12,7 +12,7 @@ import pytest
 
 from failures import raises
 from rsprune.errors import ArgumentError, ConfigMismatchError, PartsLeftError
-from rsprune.runners import RUNNERS
+from rsprune.runners import RUNNERS, NoProgress
 from rsprune.runners.parts import check_part, parse_part, share_out
 from rsprune.runs.config import ExecutionOptions
 from rsprune.runs.folder import RunFolder
@@ -116,6 +116,15 @@ def test_a_part_does_its_own_shards_and_names_how_many_are_left(runner, tmp_path
         own.append({path.name for path in tmp_path.iterdir()} - before)
     assert own == [{"s4.json"}, {"s3.json", "s0.json"}, {"s2.json", "s1.json"}]
     assert (merged.images, merged.names) == (15, {"s0", "s1", "s2", "s3", "s4"})
+
+
+@pytest.mark.parametrize("runner", ["local", "processes"])
+def test_the_largest_shards_are_begun_first(runner, tmp_path):
+    done = []
+    progress = NoProgress()
+    progress.advance = done.append
+    RUNNERS.get(runner)(1).map_merge(Counting(tmp_path, size=5), progress)
+    assert done == [5, 4, 3, 2, 1]
 
 
 def test_more_parts_than_shards(tmp_path):

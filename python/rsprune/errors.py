@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import html
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -35,6 +35,7 @@ __all__ = [
     "ImageTooLargeError",
     "InvalidRowError",
     "KeyMismatchError",
+    "LostShardsError",
     "MissingDependencyError",
     "MissingInputError",
     "NoValidPixelsError",
@@ -180,6 +181,22 @@ class OutputError(RspruneError, ValueError):
 
 class WorkerError(RspruneError, RuntimeError):
     """A worker process that ended before its work was done, more than once."""
+
+
+class LostShardsError(WorkerError):
+    """Shards over which worker processes died, again and again: ``lost`` says of each how; all others are done."""
+
+    def __init__(self, lost: Mapping[str, str], shards: int) -> None:
+        self.lost, self.shards = dict(lost), shards
+        first = min(lost)
+        super().__init__(
+            f"{len(lost)} of {shards:,} shards were put aside, the first is {first}: {lost[first]}. All others are "
+            "done. Make the same call again to try these: with fewer workers if memory was short (SIGKILL), or with "
+            "on_damaged_shard='skip' (--on-damaged-shard skip), which leaves out those that fail again"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.lost, self.shards)
 
 
 class UnfinishedRunError(RspruneError, RuntimeError):

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
-from rsprune.errors import EmptyInputError, PartsLeftError
+from rsprune.errors import EmptyInputError, PartsLeftError, WorkerError
 from rsprune.runners.parts import Part, share_out
 from rsprune.runners.progress import NoProgress, Progress
 from rsprune.sources import Shard
@@ -69,6 +69,17 @@ class Stage(ABC, Generic[S]):
     def run(self, shard: Shard, advance: Advance) -> S:
         """Do the work on a shard, write its files, and summarize it."""
 
+    def give_up(self, shard: Shard, reason: str) -> S:
+        """Summarize a shard over which worker processes died, again and again; what died of tells ``reason``.
+
+        Raises
+        ------
+        WorkerError
+            The stage cannot be without the shard: the work ends.
+        """
+        message = f"{reason}; what other workers finished is kept"
+        raise WorkerError(message)
+
     def conclude(self, summary: S) -> None:
         """Raise what the merged summary of all shards has against going on; called when no shard is left to be run."""
 
@@ -112,7 +123,8 @@ class Runner(ABC):
     def run(self, stage: Stage[S], shards: Sequence[Shard], progress: Progress) -> Iterator[S]:
         """Run a stage on shards, and yield their summaries in any order.
 
-        An exception of the stage ends the run, and comes up here. ``progress.advance`` counts the images.
+        An exception of the stage ends the run, and comes up here. ``progress.advance`` counts the images. A shard over
+        which workers die is tried again, and then summarized by :meth:`Stage.give_up`; the others are done.
         """
 
     def map_merge(self, stage: Stage[S], progress: Progress | None = None) -> S:

@@ -12,7 +12,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from typing_extensions import override
 
@@ -40,7 +40,8 @@ class ProcessRunner(Runner):
     @override
     def run(self, stage: Stage[S], shards: Sequence[Shard], progress: Progress) -> Iterator[S]:
         count = min(self.workers or os.cpu_count() or 1, len(shards))
-        done = map_in_processes(run_shard, [stage.share(count)] * count, shards, progress, name=lambda one: one.name)
+        states = [stage.share(count)] * count
+        done = map_in_processes(run_shard, states, shards, progress, name=lambda one: one.name, give_up=stage.give_up)
         with contextlib.closing(done):
             for _, summary in done:
                 yield summary
@@ -50,6 +51,12 @@ def run_shard(stage: Stage[S], shard: Shard, advance: Advance) -> S:
     """Run a stage on one shard."""
     with stage:
         return stage.run(shard, advance)
+
+
+def end_the_work(task: Any, reason: str) -> NoReturn:
+    """Raise a :class:`~rsprune.errors.WorkerError`: the work cannot do without a task."""
+    message = f"{reason}; what other workers finished is kept"
+    raise WorkerError(message)
 
 
 class _Worker:
@@ -80,17 +87,19 @@ def map_in_processes(
     progress: Progress | None = None,
     *,
     name: Callable[[T], str] = str,
+    give_up: Callable[[T, str], Any] = end_the_work,
 ) -> Generator[tuple[T, Any], None, None]:
     """Do ``work(state, task, advance)`` for each task in spawned processes; yield task and result as they are done.
 
     ``work`` is a function that a new process can import; ``states`` hold for each process what it needs for all of its
     tasks. Tasks are begun in order. ``progress`` is told of images that are done, and of processes that died; ``name``
-    names a task in messages.
+    names a task in messages. A task whose process died is begun anew in another process when no other task is waiting;
+    after the second death ``give_up(task, reason)`` makes its result.
 
     Raises
     ------
     WorkerError
-        A process died twice over one task. A task whose process died once is begun anew in another process.
+        A process died twice over one task, unless ``give_up`` can do without it.
     Exception
         Whatever ``work`` raises. The other processes are told to end.
     """
@@ -121,13 +130,14 @@ def map_in_processes(
                     death = worker.death()
                     workers.remove(worker)
                     message = f"the worker process for {name(tasks[task])} died ({death})"
-                    if attempts[task] == ATTEMPTS:
-                        message += f", {ATTEMPTS} times; what other workers finished is kept"
-                        raise WorkerError(message) from None
-                    progress.note(f"{message}; another one takes its place")
-                    waiting.appendleft(task)
-                    workers.append(_Worker(work, worker.state))
-                    give(workers[-1])
+                    if attempts[task] < ATTEMPTS:
+                        progress.note(f"{message}; another one tries again")
+                        waiting.append(task)  # at the end, when others may need less memory
+                    else:
+                        yield tasks[task], give_up(tasks[task], f"{message}, {ATTEMPTS} times")
+                    if waiting:
+                        workers.append(_Worker(work, worker.state))
+                        give(workers[-1])
                     continue
                 if kind == "error":
                     raise value

@@ -59,12 +59,13 @@ class RunFolder:
         self._address = address_of(path)
         self._verified: set[Path] = set()
         self._shared = False  # whether other processes work on it as well
+        self._started = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_address": self._address, "_verified": set(), "_shared": self._shared}
+        return {"path": self.path, "_address": self._address, "_shared": self._shared}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update(state, _verified=set(), _started=False)
         if self._address is not None:
             stand_for(self._address, self.path)
 
@@ -193,6 +194,7 @@ class RunFolder:
         if not intact:
             write_json(self.config, wanted | {"digest": digest(wanted)})
         self.__dict__.pop("run", None)
+        self._started = True
 
     def _holds(self, run: str) -> bool:
         """Tell whether a folder that has lost its configuration has a record of a run of that digest."""
@@ -276,6 +278,8 @@ class RunFolder:
         try:
             yield
         finally:
+            if self._started:  # workers that died left some
+                remove_temporaries(self.path, shared=shared)
             begun = self.config.exists()
             if not begun and not (isinstance(lock, SharedLock) and lock.is_held_by_others()):
                 # Leave the folder as it was.

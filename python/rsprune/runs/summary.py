@@ -35,6 +35,8 @@ class ShardSummary:
     keys: dict[str, NDArray[np.uint64]] = field(default_factory=dict)
     #: By shard, why it could not be read this time; nothing of it is counted.
     unread: dict[str, str] = field(default_factory=dict)
+    #: By shard, how the worker processes died that were at it; nothing of it is counted.
+    lost: dict[str, str] = field(default_factory=dict)
 
     def update(
         self,
@@ -58,6 +60,7 @@ class ShardSummary:
         self.entropy = self.entropy + other.entropy
         self.keys |= other.keys
         self.unread |= other.unread
+        self.lost |= other.lost
 
     def finalize(self) -> dict[str, Any]:
         """Return the summary as JSON values: equal summaries give equal values."""

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 from typing_extensions import Self, override
 
-from rsprune.errors import UnreadShardError, shown
+from rsprune.errors import LostShardsError, UnreadShardError, shown
 from rsprune.io import digest, write_table
 from rsprune.runners import Stage
 from rsprune.runs.config import RunContext
@@ -48,7 +48,13 @@ class RunStage(Stage[ShardSummary]):
         return self.context.folder.is_whole(*self.outputs(shard))
 
     @override
+    def give_up(self, shard: Shard, reason: str) -> ShardSummary:
+        return ShardSummary(lost={shard.name: reason})
+
+    @override
     def conclude(self, summary: ShardSummary) -> None:
+        if lost := summary.lost:
+            raise LostShardsError(lost, len(self.shards))
         if unread := summary.unread:
             first = min(unread)
             message = (
