@@ -1,7 +1,6 @@
 """Run folders: atomic writes, provenance, the pool of Stage I, refusals."""
 
 import errno
-import hashlib
 import io
 import json
 import tempfile
@@ -21,11 +20,12 @@ from rsprune.errors import ConfigMismatchError, FormatError
 from rsprune.io import atomic_write, digest, read_json, read_provenance, read_table, write_table
 from rsprune.runners import JsonLines
 from rsprune.runs import folder as folder_module
+from rsprune.runs import summary as summary_module
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.reader import RunReader
 from rsprune.runs.schema import ENTROPY_SCHEMA
 from rsprune.runs.stages.entropy import EntropyRanking
-from rsprune.runs.summary import ShardSummary, hash_keys
+from rsprune.runs.summary import ShardSummary, key_form
 from rsprune.sources import Shard
 
 
@@ -42,7 +42,7 @@ def write_entropies(folder: RunFolder, shards: dict[str, tuple[list[str], list[f
 def summarize(reader: RunReader) -> ShardSummary:
     summary = ShardSummary()
     for shard in reader.shards:
-        summary.merge(ShardSummary().update(shard, reader.keys(shard).to_pylist(), [], reader.entropy(shard)))
+        summary.merge(ShardSummary().update(reader.index.count(shard), [], reader.entropy(shard)))
     return summary
 
 
@@ -209,10 +209,17 @@ def test_the_cut_is_that_of_sorting_all_rows(values):
             assert (cut.total, cut.tau, cut.last) == (keep, -order[keep - 1][0], order[keep - 1][1])
 
 
-def test_hashes_of_keys_are_the_same_in_every_process():
-    assert hash_keys(["", "a/0.png"]).tolist() == [
-        int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") for key in (b"", b"a/0.png")
-    ]
+@pytest.mark.parametrize("run", [1, 7, 10_000])
+def test_a_name_in_two_shards_is_found_wherever_it_is(monkeypatch, run):
+    monkeypatch.setattr(summary_module, "RUN", run)
+    names = [[f"{shard}-{i}" for i in range(50)] for shard in range(6)]
+    assert key_form(names) == "name"
+    assert key_form(pa.chunked_array([part[:20], part[20:]]).slice(3) for part in names) == "name"
+    for first, second in ((0, 5), (2, 3)):
+        again = [list(part) for part in names]
+        again[second][49] = again[first][0]
+        assert key_form(again) == "shard/name"
+    assert [key_form([]), key_form([[], ["", "a", "a"]]), key_form([[""], [""]])] == ["name", "name", "shard/name"]
 
 
 # --- progress ---------------------------------------------------------------------------------------------------------

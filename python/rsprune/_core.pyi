@@ -28,6 +28,7 @@ __all__ = [
     "graph_components",
     "greedy_dedup",
     "hash64",
+    "hash_strings",
     "herd",
     "kmeans",
     "knn",
@@ -156,6 +157,9 @@ def herd(
 def dots(a: Rows, b: Rows, /, *, threads: int | None) -> NDArray[np.float64]: ...
 def softmax(values: NDArray[np.float64], temperature: float, /) -> NDArray[np.float64]: ...
 def hash64(seed: int, start: int, stop: int, /) -> NDArray[np.uint64]: ...
+
+# Hashes of the strings of an Arrow array, by its bytes and offsets; those of one build alone.
+def hash_strings(bytes: NDArray[np.uint8], offsets: NDArray[np.int32], /) -> NDArray[np.uint64]: ...
 def apportion(
     total: int,
     weights: NDArray[np.float64] | Sequence[int],
@@ -216,6 +220,8 @@ def select(
     preselected: NDArray[np.int64],
     strict: bool,
     threads: int | None,
+    numbers: NDArray[np.int64] | None = None,
+    pools: Sequence[int] | None = None,
 ) -> Selection: ...
 
 # Centroids float32 (k, D), the objective after each iteration of the best run, the rows that it started from.

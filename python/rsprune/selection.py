@@ -38,6 +38,7 @@ __all__ = [
     "QUOTA",
     "AssignedSelectOptions",
     "Fill",
+    "Origin",
     "Request",
     "SelectOptions",
     "Selection",
@@ -315,6 +316,13 @@ def with_keys(selection: Selection, names: NDArray[np.object_] | None) -> Select
     return selection if names is None else replace(selection, keys=names[selection.indices].tolist())
 
 
+class Origin(NamedTuple):
+    """What rows come from that are some of many, those on which a choice from all can fall."""
+
+    numbers: NDArray[np.int64]  # (N,): their numbers among all, ascending, by which is drawn
+    pools: NDArray[np.int64]  # (K,): all rows of each cluster
+
+
 class Request(NamedTuple):
     """A selection that was asked for, its arguments checked and read for N rows."""
 
@@ -327,6 +335,7 @@ class Request(NamedTuple):
     preselected: NDArray[np.int64]
     seed: int
     threads: int | None
+    origin: Origin | None = None  # None where the rows are all there are
 
 
 def read_request(
@@ -382,6 +391,8 @@ def choose(request: Request, assignment: Assignment, k: int, rows: Embeddings | 
             preselected=preselected,
             strict=options.strict,
             threads=request.threads,
+            numbers=None if request.origin is None else request.origin.numbers,
+            pools=None if request.origin is None else request.origin.pools.tolist(),
         )
 
     try:

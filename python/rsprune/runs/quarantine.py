@@ -38,7 +38,7 @@ def failures(reader: RunReader, shard: str) -> pa.Table:
     """Read the failures of one shard."""
     found = [QUARANTINE_SCHEMA.empty_table()]
     for stage, path in (("entropy", reader.folder.entropy(shard)), ("embed", reader.folder.assignments(shard))):
-        if path.exists():
+        if path.exists() and len(reader.table(path, ["kind"])["kind"].drop_null()):
             columns = ["key", "kind", "message", *(["row"] if stage == "embed" else [])]
             table = reader.table(path, columns)
             if stage == "entropy":

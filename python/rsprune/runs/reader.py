@@ -92,13 +92,17 @@ class RunIndex:
     def __len__(self) -> int:
         return int(self.offsets[-1])
 
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {shard: place for place, shard in enumerate(self.shards)}
+
     def first(self, shard: str) -> int:
         """Return the number of a shard's first row."""
-        return int(self.offsets[self.shards.index(shard)])
+        return int(self.offsets[self._places[shard]])
 
     def count(self, shard: str) -> int:
         """Return how many rows a shard has."""
-        at = self.shards.index(shard)
+        at = self._places[shard]
         return int(self.offsets[at + 1] - self.offsets[at])
 
     def locate(self, rows: NDArray[np.int64]) -> Iterator[tuple[str, NDArray[np.int64], NDArray[np.int64]]]:
@@ -124,8 +128,6 @@ class RunReader:
     ----------
     config
         The configuration of the run.
-    shards
-        The names of its shards.
 
     Raises
     ------
@@ -143,8 +145,6 @@ class RunReader:
         check_config(self.folder.config, self.config)
         self._joined: set[str] = set()
         self._finished = finished
-        names = {path.stem for room in ("entropy", "embeddings") for path in (self.folder.path / room).glob("*.json")}
-        self.shards = tuple(sorted(names))
         if finished:
             self.summary  # noqa: B018 (raises)
             for path in (self.folder.quarantine, self.folder.selection):
@@ -154,6 +154,12 @@ class RunReader:
         return map(self.rows, self.shards)
 
     # --- the run as a whole ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def shards(self) -> tuple[str, ...]:
+        """The names of the shards that are done, sorted."""
+        rooms = (self.folder.path / room for room in ("entropy", "embeddings"))
+        return tuple(sorted({path.stem for room in rooms for path in room.glob("*.json")}))
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -218,9 +224,7 @@ class RunReader:
             form: KeyForm = self.summary.get("keys", "name")
             return form
         return key_form(
-            self.names(shard).to_pylist()
-            if self.folder.entropy(shard).is_file()
-            else self.assignments(shard, ["key"])["key"].to_pylist()
+            self.names(shard) if self.folder.entropy(shard).is_file() else self.assignments(shard, ["key"])["key"]
             for shard in self.shards
         )
 
@@ -297,11 +301,13 @@ class RunReader:
             Stage I has read other images in these rows.
         """
         if shard not in self._joined and self.folder.record(self.folder.entropy(shard)).is_file():
-            keys = self.names(shard).to_pylist()
+            names = self.names(shard)
             table = self.table(self.folder.assignments(shard), ["row", "key"])
-            rows = table["row"].to_pylist()
-            known = [keys[row] if row < len(keys) else None for row in rows]
-            compare_keys(shard, rows, known, table["key"].to_pylist(), self.folder.path)
+            # A row beyond the last one has no name.
+            known = names.take(pc.if_else(pc.less(table["row"], len(names)), table["row"], None))
+            if not table["key"].equals(known):
+                rows = table["row"].to_pylist()
+                compare_keys(shard, rows, known.to_pylist(), table["key"].to_pylist(), self.folder.path)
             self._joined.add(shard)
         return self.table(self.folder.assignments(shard), columns)
 
@@ -334,16 +340,22 @@ class RunReader:
             columns = [self.as_keys(shard, table["key"]), pa.repeat(shard, len(rows)), table["row"]]
             yield pa.Table.from_arrays(columns, schema=schema), places
 
+    def ranked_at(self, numbers: NDArray[np.int64]) -> Iterator[tuple[pa.Table, NDArray[np.int64]]]:
+        """Yield ``key``, ``shard``, ``row`` and ``entropy`` of some rows, a shard at a time, and their places.
+
+        ``numbers`` are their ascending numbers among all rows of the collection.
+        """
+        schema = pa.schema([SELECTION_SCHEMA.field(name) for name in ("key", "shard", "row", "entropy")])
+        for shard, rows, places in self.index.locate(numbers):
+            table = self.table(self.folder.entropy(shard), ["key", "entropy"]).take(pa.array(rows))
+            columns = [self.as_keys(shard, table["key"]), pa.repeat(shard, len(rows)), pa.array(rows), table["entropy"]]
+            yield pa.Table.from_arrays(columns, schema=schema), places
+
     def embeddings(self) -> list[Path]:
         """Return the files of all embeddings, checked."""
         paths = [self.folder.embeddings(shard) for shard in self.shards]
         with ThreadPoolExecutor() as pool:
             return list(pool.map(self.folder.verify, paths))
-
-    def embedded_rows(self) -> NDArray[np.int64]:
-        """Read the numbers of all rows that were embedded, int64 (M,), counted through the whole collection."""
-        parts = [self.index.first(one) + self.assignments(one, ["row"])["row"].to_numpy() for one in self.shards]
-        return np.concatenate(parts)
 
     def embedded_entropy(self) -> NDArray[np.float64]:
         """Read the entropies of all rows that were embedded, float64 (M,) in bits."""
@@ -405,21 +417,23 @@ class RunReader:
 
     def selection(self) -> Selection:
         """Read the selection of a finished run. Its rows are numbered through the whole collection."""
-        table, summary = self.selected(), self.summary
-        start = dict(zip(self.shards, self.index.offsets.tolist(), strict=False))
+        table = self.selected(["shard", "row", "cluster", "similarity", "phase"])
+        summary = self.summary
         outside = [np.empty(0, np.int64)]
         if (least := self.config["selection"].get("min_similarity")) is not None:
             for shard in self.shards:
                 rows = self.assignments(shard, ["row", "similarity"])
                 below = rows["similarity"].to_numpy() < np.float32(least)
-                outside.append(rows["row"].to_numpy()[below] + start[shard])
+                outside.append(rows["row"].to_numpy()[below] + self.index.first(shard))
         clusters = summary["clusters"]
         counts = np.zeros(len(clusters["pool"]), COUNTS)
         for name in ("pool", "quota", "fill"):
             counts[name] = clusters[name]
-        first = np.array([start[shard] for shard in table["shard"].to_pylist()], np.int64)
+        indices = table["row"].to_numpy().copy()
+        for shard, at in positions_of(table["shard"]):
+            indices[at] += self.index.first(shard)
         return Selection(
-            indices=first + table["row"].to_numpy(),
+            indices=indices,
             cluster=table["cluster"].to_numpy(),
             similarity=table["similarity"].to_numpy(),
             phase=table["phase"].to_numpy(),

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, pairwise
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-__all__ = ["ENTROPY_BINS", "KeyForm", "ShardSummary", "describe_passed_over", "entropy_bin", "hash_keys", "key_form"]
+from rsprune import _core
+
+__all__ = ["ENTROPY_BINS", "KeyForm", "ShardSummary", "describe_passed_over", "entropy_bin", "key_form"]
 
 #: How an image is named outside its shard: by its name alone, or where names repeat by that of its shard before it.
 KeyForm = Literal["name", "shard/name"]
 
 #: Bins of the entropy histogram, from 0 to 8 bits: with 4,096 a bit, a bin of ten million images holds some thousands.
 ENTROPY_BINS = 8 * 4096 + 1
+
+#: Hashes of names that are sorted in memory, and where each range begins by which more of them are compared.
+RUN = 1 << 21
+RANGES = np.arange(64, dtype=np.uint64) << np.uint64(58)
 
 
 @dataclass
@@ -31,24 +39,15 @@ class ShardSummary:
     failures: Counter[str] = field(default_factory=Counter)  # by cause, the images that could not be read
     #: int64 (ENTROPY_BINS,): the images whose entropy is in each bin; see :func:`entropy_bin`.
     entropy: NDArray[np.int64] = field(default_factory=lambda: np.zeros(ENTROPY_BINS, np.int64))
-    #: By shard, the uint64 hash of each image's key: 8 bytes an image.
-    keys: dict[str, NDArray[np.uint64]] = field(default_factory=dict)
     #: By shard, why it could not be read this time; nothing of it is counted.
     unread: dict[str, str] = field(default_factory=dict)
     #: By shard, how the worker processes died that were at it; nothing of it is counted.
     lost: dict[str, str] = field(default_factory=dict)
 
-    def update(
-        self,
-        shard: str,
-        keys: Iterable[str],
-        failures: Iterable[str | None],
-        entropy: NDArray[np.float64] | None = None,
-    ) -> ShardSummary:
-        """Add the images of one shard: their keys, why each failed (None if it did not), and their entropies."""
-        self.keys[shard] = hash_keys(keys)
-        self.images += len(self.keys[shard])
-        self.failures.update(kind for kind in failures if kind is not None)
+    def update(self, images: int, failures: Iterable[str], entropy: NDArray[np.float64] | None = None) -> ShardSummary:
+        """Add the images of one shard: how many there are, why some failed, and their entropies."""
+        self.images += images
+        self.failures.update(failures)
         if entropy is not None:
             self.entropy += np.bincount(entropy_bin(entropy[~np.isnan(entropy)]), minlength=ENTROPY_BINS)
         return self
@@ -58,22 +57,16 @@ class ShardSummary:
         self.images += other.images
         self.failures += other.failures
         self.entropy = self.entropy + other.entropy
-        self.keys |= other.keys
         self.unread |= other.unread
         self.lost |= other.lost
 
     def finalize(self) -> dict[str, Any]:
         """Return the summary as JSON values: equal summaries give equal values."""
-        digest = hashlib.blake2b(digest_size=16)
-        for shard in sorted(self.keys):
-            digest.update(f"{shard} {len(self.keys[shard])} ".encode())
-            digest.update(self.keys[shard].astype("<u8").tobytes())
         bins = np.flatnonzero(self.entropy)
         return {
             "images": self.images,
             "failures": dict(sorted(self.failures.items())),
             "entropy": [bins.tolist(), self.entropy[bins].tolist()],
-            "keys": digest.hexdigest(),
         }
 
     @property
@@ -102,20 +95,51 @@ def entropy_bin(entropy: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.clip(np.floor(entropy * 4096), 0, ENTROPY_BINS - 1).astype(np.int64)
 
 
-def key_form(shards: Iterable[Iterable[str]]) -> KeyForm:
+def key_form(shards: Iterable[pa.ChunkedArray | list[str]]) -> KeyForm:
     """Return how the images are named whose names in each shard are given: ``"name"`` if no two shards share one.
 
-    Memory: 9 bytes an image.
+    Memory: about a hundred MiB, however many images there are. Their hashes wait on the disk, in sorted runs, and are
+    compared range by range.
     """
-    digests = bytearray()  # grows in place
-    for names in shards:
-        digests += np.unique(hash_keys(names)).tobytes()
-    hashes = np.frombuffer(digests, np.uint64)
-    hashes.sort()
-    return "shard/name" if (hashes[1:] == hashes[:-1]).any() else "name"
+    with tempfile.TemporaryFile() as file:
+        bounds: list[NDArray[np.int64]] = []  # where in the file each range of hashes of each run begins
+        waiting, size, end = [np.empty(0, np.uint64)], 0, 0
+        for names in chain(shards, [None]):
+            if names is not None:
+                waiting.append(np.unique(hash_names(names)))
+                size += len(waiting[-1])
+                if size < RUN:
+                    continue
+            run = np.sort(np.concatenate(waiting))
+            if repeats(run):
+                return "shard/name"
+            if names is None and not bounds:
+                return "name"
+            run.tofile(file)
+            bounds.append(end + np.append(np.searchsorted(run, RANGES), len(run)))
+            waiting, size, end = [np.empty(0, np.uint64)], 0, end + len(run)
+        for start, stop in pairwise(np.transpose(bounds).tolist()):
+            parts = []
+            for first, last in zip(start, stop, strict=True):
+                file.seek(8 * first)
+                parts.append(np.fromfile(file, np.uint64, last - first))
+            if repeats(np.sort(np.concatenate(parts))):
+                return "shard/name"
+    return "name"
 
 
-def hash_keys(keys: Iterable[str]) -> NDArray[np.uint64]:
-    """Return the BLAKE2b-64 of each key: the same in every process, unlike `hash`."""
-    digests = b"".join(hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys)
-    return np.frombuffer(digests, "<u8").astype(np.uint64)
+def repeats(ascending: NDArray[np.uint64]) -> bool:
+    """Tell whether an ascending array holds a value twice."""
+    return bool((ascending[1:] == ascending[:-1]).any())
+
+
+def hash_names(names: pa.ChunkedArray | list[str]) -> NDArray[np.uint64]:
+    """Return a hash of 64 bits of each name, to be compared with others of this process alone."""
+    chunks = [pa.array(names, pa.string())] if isinstance(names, list) else names.chunks
+    hashes = [np.empty(0, np.uint64)]
+    for chunk in chunks:
+        _, ends, content = chunk.buffers()
+        if len(chunk):
+            offsets = np.frombuffer(ends, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+            hashes.append(_core.hash_strings(np.frombuffer(content or b"", np.uint8), offsets))
+    return np.concatenate(hashes)

@@ -12,7 +12,7 @@ import numpy as np
 
 from rsprune.errors import ArgumentError, BudgetError
 from rsprune.registry import Registry
-from rsprune.selection import COUNTS, FILL, PRESELECTED, QUOTA, Selection
+from rsprune.selection import COUNTS, FILL, PRESELECTED, QUOTA, Origin, Selection
 from rsprune.strategies.base import Clustering, Partition, Picked, Pool, Strategy, strategy
 from rsprune.strategies.dynamics import tdds
 from rsprune.validation import warn_caller
@@ -157,24 +157,32 @@ def select_from(
     known: Mapping[str, Any],
     budget: float | None,
     *,
+    origin: Origin | None = None,
     seed: int = 0,
     threads: int | None = None,
     **options: Any,
 ) -> Selection:
     """Select rows by any method, from those of the inputs ``known`` that it uses; see :func:`select`.
 
-    An assignment stands in for the embeddings where both are there and it suffices.
+    An assignment stands in for the embeddings where both are there and it suffices. ``origin``
+    is that of rows that are some of many.
     """
     method = get(name)
-    return _run(method, method.usable(known), budget, seed, threads, options)[0]
+    return _run(method, method.usable(known), budget, seed, threads, options, origin)[0]
 
 
 def _run(
-    method: Strategy, inputs: Mapping[str, Any], budget: float | None, seed: int, threads: int | None, options: Any
+    method: Strategy,
+    inputs: Mapping[str, Any],
+    budget: float | None,
+    seed: int,
+    threads: int | None,
+    options: Any,
+    origin: Origin | None = None,
 ) -> tuple[Selection, list[str]]:
     """Run a method; also return the names of the inputs that it did not look at."""
     method.check(options)
-    pool = Pool.read(method, inputs, budget, seed, threads)
+    pool = Pool.read(method, inputs, budget, seed, threads, origin)
     picked = method(pool, options)
     return picked if isinstance(picked, Selection) else _selection(pool, picked), pool.unused
 

@@ -18,7 +18,7 @@ from rsprune.assignment import Assignment, assign, read_assignment
 from rsprune.centroids import Centroids, as_core, fit_centroids
 from rsprune.embeddings import Embeddings, as_rows
 from rsprune.errors import ArgumentError, BudgetError, EmptyInputError, MissingInputError, ShapeError
-from rsprune.selection import Selection, budget_rows
+from rsprune.selection import Origin, Selection, budget_rows
 from rsprune.validation import check_annotated, check_column, check_integer, check_threads
 
 __all__ = ["Budget", "Clustering", "Partition", "Picked", "Pool", "Strategy", "strategy"]
@@ -77,6 +77,7 @@ class Pool:
     labels: NDArray[np.int32] | None = None  # (N,): a class for each row, -1 for an invalid one
     seed: int = 0
     threads: int | None = None  # None for all cores
+    origin: Origin | None = None  # of the rows, where they are some of many; None where they are all
     _clusterings: dict[Any, Clustering] = field(default_factory=dict, repr=False)
     _used: set[str] = field(default_factory=set, repr=False)
 
@@ -93,7 +94,13 @@ class Pool:
 
     @classmethod
     def read(
-        cls, method: Strategy, inputs: Mapping[str, Any], budget: float | None, seed: int, threads: int | None
+        cls,
+        method: Strategy,
+        inputs: Mapping[str, Any],
+        budget: float | None,
+        seed: int,
+        threads: int | None,
+        origin: Origin | None = None,
     ) -> Pool:
         """Check the inputs of a method, by their names in :data:`INPUTS`; None stands for one that is not given."""
         given = {name: value for name, value in inputs.items() if value is not None}
@@ -126,7 +133,7 @@ class Pool:
             raise EmptyInputError(message)
         requested = None if budget is None else budget_rows(budget, n)
         seed, threads = check_integer("seed", seed, minimum=0), check_threads(threads)
-        return cls(method.name, n, requested, **read, seed=seed, threads=threads)
+        return cls(method.name, n, requested, **read, seed=seed, threads=threads, origin=origin)
 
     def require(self, name: str) -> Any:
         """Return the input of this name; a :class:`MissingInputError` if it was not given."""
@@ -182,8 +189,10 @@ class Pool:
 
     @cached_property
     def random_keys(self) -> NDArray[np.uint64]:
-        """uint64 (N,): ``hash64(seed, row)`` of each row, which does not depend on the number of rows."""
-        return _core.hash64(self.seed, 0, self.n)
+        """uint64 (N,): ``hash64(seed, number)`` of each row, which does not depend on the number of rows."""
+        if self.origin is None:
+            return _core.hash64(self.seed, 0, self.n)
+        return _core.hash64(self.seed, 0, int(self.origin.numbers[-1]) + 1)[self.origin.numbers]
 
     def cluster(
         self, k: int | None = None, *, default_k: int = 200, n_init: int = 1, max_iter: int = 100, tol: float = 1e-4

@@ -38,6 +38,7 @@ def rsprune(pool: Pool, *, entropy_keep: float | None = None, k: int = 200, opti
     if options.dedup is not None:
         pool.require("embeds")
     request = read_request(pool.n, pool.requested, options, score=pool.score, seed=pool.seed, threads=pool.threads)
+    request = request._replace(origin=pool.origin)
     centroids = pool.centroids or fit_centroids(pool.references, k, seed=pool.seed, threads=pool.threads)
     assignment = pool.assignment or assign(
         pool.embeds, centroids, normalize=options.normalize, on_invalid=options.on_invalid, threads=pool.threads

@@ -42,7 +42,7 @@ mod _core {
         max_similarity_to_earlier, pass_messages, similar_components,
     };
     #[pymodule_export]
-    use super::rng::hash64;
+    use super::rng::{hash_strings, hash64};
     #[pymodule_export]
     use super::rows::{Rows, dots, take_rows, valid};
     #[pymodule_export]

@@ -22,7 +22,7 @@ pub struct Selection {
 }
 
 #[pyfunction]
-#[pyo3(signature = (labels, similarity, /, *, k, budget, fill, within, seed, exclude, preselected, strict, threads))]
+#[pyo3(signature = (labels, similarity, /, *, k, budget, fill, within, seed, exclude, preselected, strict, threads, numbers=None, pools=None))]
 #[allow(clippy::too_many_arguments, reason = "the options of one Python function")]
 pub fn select<'py>(
     py: Python<'py>,
@@ -37,6 +37,8 @@ pub fn select<'py>(
     preselected: PyReadonlyArray1<'py, i64>,
     strict: bool,
     threads: Option<usize>,
+    numbers: Option<PyReadonlyArray1<'py, i64>>,
+    pools: Option<Vec<usize>>,
 ) -> PyResult<Selection> {
     let fill = match fill {
         "global" => Fill::Global,
@@ -54,7 +56,9 @@ pub fn select<'py>(
     };
     let (labels, similarity) = (labels.as_slice()?, similarity.as_slice()?);
     let (exclude, preselected) = (exclude.as_slice()?, preselected.as_slice()?);
-    let options = Options { k, budget, fill, within, seed, exclude, preselected, strict };
+    let numbers = numbers.as_ref().map(|numbers| numbers.as_slice()).transpose()?;
+    let options =
+        Options { k, budget, fill, within, seed, numbers, pools: pools.as_deref(), exclude, preselected, strict };
     let selection = gil::detach(py, threads, |par| rsprune_core::select::select(labels, similarity, &options, par))?;
     let counts = selection.counts.iter().flat_map(|c| [c.pool, c.quota, c.fill, c.preselected]);
     let counts: Vec<i64> = counts.map(|count| count as i64).collect();

@@ -187,7 +187,7 @@ class EmbedStage(RunStage):
             ]
             self.write(folder.assignments(shard.name), shard, columns, EMBEDDING_SCHEMA)
             self.complete(shard, keys)
-            return ShardSummary().update(shard.name, keys, (kind for kind, _ in failures.values()))
+            return ShardSummary().update(len(keys), (kind for kind, _ in failures.values()))
 
         try:
             options = self.decode.settings()
@@ -210,8 +210,8 @@ class EmbedStage(RunStage):
 
     @override
     def summarize(self, shard: Shard) -> ShardSummary:
-        table = RunReader(self.context.folder).assignments(shard.name, ["key", "kind"])
-        return ShardSummary().update(shard.name, table["key"].to_pylist(), table["kind"].to_pylist())
+        kinds = RunReader(self.context.folder).assignments(shard.name, ["kind"])["kind"]
+        return ShardSummary().update(len(kinds), kinds.drop_null().to_pylist())
 
 
 @keywords(EmbedOptions)

@@ -97,14 +97,14 @@ class EntropyStage(RunStage):
         ]
         self.write(self.context.folder.entropy(shard.name), shard, columns, ENTROPY_SCHEMA)
         self.complete(shard, keys)
-        return ShardSummary().update(shard.name, keys, (kind for kind, _ in failures.values()), entropy)
+        return ShardSummary().update(len(keys), (kind for kind, _ in failures.values()), entropy)
 
     @override
     def summarize(self, shard: Shard) -> ShardSummary:
         folder = self.context.folder
-        table = RunReader(folder).table(folder.entropy(shard.name), ["key", "entropy", "kind"])
+        table = RunReader(folder).table(folder.entropy(shard.name), ["entropy", "kind"])
         entropy = table["entropy"].to_numpy().astype(np.float64)
-        return ShardSummary().update(shard.name, table["key"].to_pylist(), table["kind"].to_pylist(), entropy)
+        return ShardSummary().update(len(table), table["kind"].drop_null().to_pylist(), entropy)
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class EntropyCut:
 class EntropyRanking:
     """Ranks the images of all shards by (entropy descending, row ascending), one shard in memory at a time.
 
-    The merged histogram tells the bin in which a rank lies; only the entropies of that bin are gathered and sorted.
+    The merged histogram tells the bin in which a rank lies; of that bin the values are gathered, each once.
 
     Parameters
     ----------
@@ -156,35 +156,43 @@ class EntropyRanking:
         self.histogram = summary.entropy
         self.readable = int(self.histogram.sum())
 
-    def at(self, rank: int) -> tuple[float, int]:
-        """Return the entropy and the row number of the image of a rank, counted from 1."""
+    def at(self, rank: int) -> float:
+        """Return the entropy of the image of a rank, counted from 1."""
         above = np.cumsum(self.histogram[::-1])
         position = int(np.searchsorted(above, rank))
         wanted = ENTROPY_BINS - 1 - position
-        values, rows = [np.empty(0)], [np.empty(0, np.int64)]
+        values, counts = np.empty(0), np.empty(0, np.int64)
         for shard in self.reader.shards:
             entropy = self.reader.entropy(shard)
-            inside = np.flatnonzero(~np.isnan(entropy))
-            inside = inside[entropy_bin(entropy[inside]) == wanted]
-            values.append(entropy[inside])
-            rows.append(self.reader.index.first(shard) + inside)
-        entropy, row = np.concatenate(values), np.concatenate(rows)
-        order = np.lexsort((row, -entropy))
-        at = order[rank - 1 - (int(above[position - 1]) if position else 0)]
-        return float(entropy[at]), int(row[at])
+            entropy = entropy[~np.isnan(entropy)]
+            found, times = np.unique(entropy[entropy_bin(entropy) == wanted], return_counts=True)
+            values, place = np.unique(np.concatenate([values, found]), return_inverse=True)
+            counts = np.bincount(place, np.concatenate([counts, times]), len(values)).astype(np.int64)
+        rank -= int(above[position - 1]) if position else 0
+        return float(values[::-1][np.searchsorted(np.cumsum(counts[::-1]), rank)])
 
     def cut(self, *, keep: int | None = None, tau: float | None = None) -> EntropyCut:
         """Keep so many images, or all of ``tau`` bits or more."""
-        last = len(self.reader.index)
-        if keep is not None:
-            tau, last = self.at(keep)
-        assert tau is not None
-        first = {shard: self.reader.index.first(shard) for shard in self.reader.shards}
-        cut = EntropyCut(self.reader.folder, tau, last, first, {})
-        counts: dict[str, int] = {shard: len(cut.rows(Shard(shard))) for shard in self.reader.shards}
-        total = sum(counts.values())
-        if keep is None and total:
-            tau, last = self.at(total)
+        if tau is None:
+            assert keep is not None
+            tau = self.at(keep)
+        above: dict[str, int] = {}
+        equal: dict[str, int] = {}
+        for shard in self.reader.shards:
+            entropy = self.reader.entropy(shard)
+            above[shard] = int(np.count_nonzero(entropy > tau))
+            equal[shard] = int(np.count_nonzero(entropy == tau))
+        left = sum(equal.values()) if keep is None else keep - sum(above.values())
+        if not left and any(above.values()):  # the cut is at the last image that is kept
+            return self.cut(keep=sum(above.values()))
+        first, counts, last = {}, {}, len(self.reader.index)
+        for shard in self.reader.shards:
+            first[shard] = self.reader.index.first(shard)
+            taken = min(equal[shard], left)
+            counts[shard] = above[shard] + taken
+            left -= taken
+            if taken and not left:
+                last = first[shard] + int(np.flatnonzero(self.reader.entropy(shard) == tau)[taken - 1])
         return EntropyCut(self.reader.folder, tau, last, first, counts)
 
 
@@ -266,7 +274,7 @@ def entropy_run(
         ranking = EntropyRanking(reader, summary)
         quarantined = write_quarantine(context, reader)
         ranks = {f"{keep:.2f}": min(fraction_of(keep, summary.images), ranking.readable) for keep in (0.1, 0.3, 0.5)}
-        tau = {keep: ranking.at(rank)[0] for keep, rank in ranks.items() if rank}
+        tau = {keep: ranking.at(rank) for keep, rank in ranks.items() if rank}
         metrics = {"images": summary.images, "quarantined": quarantined, "tau": tau, "keys": reader.key_form}
         folder.complete(folder.summary, [folder.quarantine], metrics | context.skipped)
         require_readable(summary, folder.quarantine)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,10 @@ from rsprune.runs.reader import RunReader
 from rsprune.runs.reference import Reference, check_same_provenance, digest_of
 from rsprune.runs.schema import SELECTION_SCHEMA, manifest_schema
 from rsprune.runs.stages.base import RunStage, StageResult
+from rsprune.runs.stages.candidates import Candidates
 from rsprune.runs.stages.entropy import EntropyCut
 from rsprune.runs.summary import ShardSummary
-from rsprune.selection import COUNTS, FILL, PRESELECTED, QUOTA, Selection, SelectOptions, budget_rows
+from rsprune.selection import COUNTS, FILL, PRESELECTED, QUOTA, Origin, Selection, SelectOptions, budget_rows
 from rsprune.sources import Shard, Source, SourceLike
 from rsprune.sources.filesystem import load_array
 from rsprune.sources.key_lines import line_of_key
@@ -48,8 +49,8 @@ __all__ = ["SelectStage", "check_strategy", "select_run"]
 class SelectStage(RunStage):
     """Writes what was chosen, what was not read, and why: one piece of work, on the tables of all shards.
 
-    Memory: 24 bytes an image that was embedded, the keys of those that are chosen, and 16 bytes any image of the
-    collection; the metadata of the images that are chosen of one shard.
+    Memory: some fifty bytes an image of the budget (see :class:`Candidates`), and one shard. A strategy that does not
+    select by quota works on the embeddings of all images.
     """
 
     source: Source
@@ -76,28 +77,21 @@ class SelectStage(RunStage):
     @override
     def run(self, shard: Shard, advance: Advance) -> ShardSummary:
         folder, reader = self.context.folder, RunReader(self.context.folder)
-        labels, similarity = reader.embedded("label", "similarity")
-        rows, entropy = reader.embedded_rows(), reader.embedded_entropy()
-        selection = self.choose(reader, labels, similarity, rows, entropy)
-        at = np.searchsorted(rows, selection.indices)
-        quarantined = write_quarantine(self.context, reader)
+        by_quota = strategies.get(self.options.strategy.strategy).quotas
+        selection, metrics = (self.choose_by_quota if by_quota else self.choose)(reader)
+        metrics |= {"quarantined": write_quarantine(self.context, reader)}
         schema = manifest_schema(SELECTION_SCHEMA, self.source.metadata_schema)
         with atomic_write(folder.selected) as beside, beside.open("w", encoding="utf-8", newline="\n") as selected:
 
             def chosen() -> Iterator[pa.Table]:
-                for table, places in reader.embedded_at(at):
+                for table, at in reader.ranked_at(selection.indices):
                     selected.writelines(f"{line_of_key(key)}\n" for key in table["key"].to_pylist())
-                    numbers = entropy[at[places]], selection.cluster[places], selection.similarity[places]
-                    columns = [*table.columns, *map(pa.array, numbers), pa.array(selection.phase[places])]
-                    yield pa.Table.from_arrays([*columns, *metadata_of(self.source, table)], schema=schema)
+                    numbers = selection.cluster[at], selection.similarity[at], selection.phase[at]
+                    columns = [*table.columns, *map(pa.array, numbers), *metadata_of(self.source, table)]
+                    yield pa.Table.from_arrays(columns, schema=schema)
 
             write_tables(folder.selection, schema, chosen(), self.context.provenance)
-        metrics = self.metrics(selection) | {
-            "images": len(reader.index),
-            "keys": reader.key_form,
-            "quarantined": quarantined,
-            "invalid": rows[labels < 0].tolist(),
-        }
+        metrics |= self.metrics(selection) | {"images": len(reader.index), "keys": reader.key_form}
         folder.complete(folder.summary, self.outputs(shard), metrics | self.context.skipped)
         advance(self.count(shard))
         return self.summarize(shard)
@@ -106,35 +100,39 @@ class SelectStage(RunStage):
     def summarize(self, shard: Shard) -> ShardSummary:
         return ShardSummary(images=self.count(shard))
 
-    def choose(
-        self,
-        reader: RunReader,
-        labels: NDArray[np.int32],
-        similarity: NDArray[np.float32],
-        rows: NDArray[np.int64],
-        entropy: NDArray[np.float64],
-    ) -> Selection:
-        """Choose among the embedded images; ``rows`` are their numbers in the whole collection, as in the result."""
-        options, centroids = self.options, reader.centroids
-        method = strategies.get(options.strategy.strategy)
-        known: dict[str, Any] = {"centroids": centroids, "reference": self.reference.embeddings(self.context)}
-        if method.quotas:
-            # Draws depend on the number of a row: rows that Stage I dropped keep theirs, as invalid ones.
-            total = len(reader.index)
-            known["assignment"] = spread(labels, rows, total, -1), spread(similarity, rows, total, np.nan)
-            if "entropy_keep" not in method.options:  # Stage I has been applied
-                known["entropy"] = spread(entropy, rows, total, np.nan)
-        else:
-            known |= {"embeds": reader.embeddings(), "entropy": entropy}
+    def choose_by_quota(self, reader: RunReader) -> tuple[Selection, dict[str, Any]]:
+        """Choose by clusters and similarities; rows are numbered through the whole collection. Also return metrics."""
+        options, centroids, threads = self.options, reader.centroids, self.context.threads
+        candidates = Candidates.gather(reader, options, self.budget, centroids.k, threads)
+        labels, similarity, numbers = candidates.columns
+        known = {"centroids": centroids, "reference": self.reference.embeddings(self.context)}
+        known |= {"assignment": (labels, similarity)}
+        origin = Origin(numbers, candidates.pool)
+        rule = options.strategy
+        if "entropy_keep" not in strategies.get(rule.strategy).options:  # Stage I has been applied
+            entropies = [table["entropy"].to_numpy() for table, _ in reader.ranked_at(numbers)]
+            known["entropy"] = np.concatenate([np.empty(0), *entropies])
         chosen = strategies.select_from(
-            method.name,
-            known,
-            self.budget,
-            seed=options.strategy.seed,
-            threads=self.context.threads,
-            **settings_of(options),
+            rule.strategy, known, self.budget, origin=origin, seed=rule.seed, threads=threads, **settings_of(options)
         )
-        return chosen if method.quotas else with_clusters(chosen, rows, labels, similarity, centroids.k)
+        return replace(chosen, indices=numbers[chosen.indices]), {
+            "outside": candidates.outside,
+            "invalid": candidates.invalid,
+        }
+
+    def choose(self, reader: RunReader) -> tuple[Selection, dict[str, Any]]:
+        """Choose by the embeddings; rows are numbered through the whole collection. Also return metrics."""
+        options, centroids = self.options, reader.centroids
+        known = {"embeds": reader.embeddings(), "centroids": centroids, "entropy": reader.embedded_entropy()}
+        known |= {"reference": self.reference.embeddings(self.context)}
+        rule = options.strategy
+        chosen = strategies.select_from(
+            rule.strategy, known, self.budget, seed=rule.seed, threads=self.context.threads, **settings_of(options)
+        )
+        labels, similarity = reader.embedded("label", "similarity")
+        rows = [reader.index.first(one) + reader.assignments(one, ["row"])["row"].to_numpy() for one in reader.shards]
+        chosen = with_clusters(chosen, np.concatenate(rows), labels, similarity, centroids.k)
+        return chosen, {"outside": 0, "invalid": chosen.invalid.tolist()}
 
     def metrics(self, selection: Selection) -> dict[str, Any]:
         """Return the metrics of a run for ``summary.json``; quotas and where they end only if the strategy has them."""
@@ -151,7 +149,6 @@ class SelectStage(RunStage):
             "selected": len(selection),
             "quota": selection.budget // selection.k if by_quota else None,
             "phases": {"quota": int(np.count_nonzero(in_quota)), "fill": int(np.count_nonzero(in_fill))},
-            "outside": len(selection.outside),
             "fill_cut": float(selection.similarity[in_fill].min()) if by_quota and in_fill.any() else None,
             "clusters": {
                 **{name: selection.counts[name].tolist() for name in ("pool", "quota", "fill")},
@@ -168,13 +165,6 @@ def metadata_of(source: Source, rows: pa.Table) -> list[pa.ChunkedArray]:
         table = source.read_metadata(Shard(rows["shard"][0].as_py()), rows["row"].to_pylist())
     columns: list[pa.ChunkedArray] = table.columns
     return columns
-
-
-def spread(values: NDArray[Any], rows: NDArray[np.int64], total: int, missing: float) -> NDArray[Any]:
-    """Put ``values`` at ``rows`` of ``total`` ones; the others are ``missing``."""
-    column = np.full(total, missing, values.dtype)
-    column[rows] = values
-    return column
 
 
 def with_clusters(

@@ -37,7 +37,7 @@ pub use result::{Counts, Phase, Selection};
 /// [`Error::Budget`] when the budget cannot be met, [`Error::Shape`] for arrays of different lengths,
 /// [`Error::Argument`] for labels and row numbers out of range, [`Error::InvalidRow`] for a preselected invalid row.
 pub fn select(labels: &[i32], similarity: &[f32], options: &Options<'_>, par: &Par<'_>) -> Result<Selection> {
-    let Options { fill, within, seed, .. } = *options;
+    let Options { fill, within, seed, numbers, .. } = *options;
     if fill == Fill::Zscore && !matches!(within, Within::Nearest | Within::Far) {
         return Err(Error::Argument(
             "fill=\"zscore\" ranks by similarity, so it goes with within=\"nearest\" or \"far\" only".into(),
@@ -53,7 +53,10 @@ pub fn select(labels: &[i32], similarity: &[f32], options: &Options<'_>, par: &P
                 _ => select_by(&pool, options, &ranking, &ranking, par),
             }
         }
-        Within::Random => select_by(&pool, options, &Shuffled { seed }, &Shuffled { seed }, par),
+        Within::Random => {
+            let ranking = Shuffled::new(seed, numbers);
+            select_by(&pool, options, &ranking, &ranking, par)
+        }
         Within::Mid => {
             let ranking = MiddleOut::new(&pool, par)?;
             select_by(&pool, options, &ranking, &ranking, par)
@@ -73,7 +76,11 @@ fn select_by(
     let clusters = GroupedRanking { labels: pool.labels(), groups: k, ranking, par };
     let histogram = clusters.histogram()?;
     let preselected = pool.preselected();
-    let pools: Vec<usize> = (0..k).map(|i| histogram.total(i) + preselected[i]).collect();
+    let there: Vec<usize> = (0..k).map(|i| histogram.total(i) + preselected[i]).collect();
+    let pools = options.pools.map_or_else(|| there.clone(), <[usize]>::to_vec);
+    if pools.len() != k || pools.iter().zip(&there).any(|(pool, there)| pool < there) {
+        return Err(Error::Argument(format!("pools of other than {k} clusters, or smaller than the rows given")));
+    }
     let size = pools.iter().sum();
     if strict {
         pool.check_budget(budget, size)?;
@@ -85,6 +92,9 @@ fn select_by(
         Fill::Waterfill => apportion_evenly(target, &bounds(preselected, &pools))?,
         _ => by_quota.clone(),
     };
+    if kept.iter().zip(&there).any(|(kept, there)| kept > there) {
+        return Err(Error::Argument("fewer rows of a cluster than are selected of it".into()));
+    }
     let missing = target - kept.iter().sum::<usize>();
     let ranks =
         |kept: &[usize]| -> Vec<usize> { kept.iter().zip(preselected).map(|(kept, before)| kept - before).collect() };

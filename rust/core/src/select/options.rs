@@ -39,6 +39,11 @@ pub struct Options<'a> {
     pub within: Within,
     /// The seed of [`Within::Random`].
     pub seed: u64,
+    /// The number by which [`Within::Random`] draws for each row, where the rows are some of many; by default its own.
+    pub numbers: Option<&'a [i64]>,
+    /// The number of rows of each cluster, where the rows are some of these: those that can be selected. By default
+    /// they are all there are.
+    pub pools: Option<&'a [usize]>,
     /// Rows that are never selected.
     pub exclude: &'a [i64],
     /// Rows that are always selected: they count towards B and towards their cluster's quota.
@@ -56,6 +61,8 @@ impl Options<'_> {
             fill: Fill::Global,
             within: Within::Nearest,
             seed: 0,
+            numbers: None,
+            pools: None,
             exclude: &[],
             preselected: &[],
             strict: true,

@@ -36,12 +36,18 @@ pub(super) struct Pool<'a> {
 impl<'a> Pool<'a> {
     /// Checks everything but whether the budget can be met.
     pub(super) fn new(labels: &'a [i32], similarity: &'a [f32], options: &Options<'_>, par: &Par<'_>) -> Result<Self> {
-        let &Options { k, budget, exclude, preselected, .. } = options;
+        let &Options { k, budget, numbers, exclude, preselected, .. } = options;
         let n = labels.len();
         if similarity.len() != n {
             return Err(Error::Shape(format!(
                 "{n} labels, but {} similarities; expected one each a row",
                 similarity.len()
+            )));
+        }
+        if let Some(numbers) = numbers.filter(|numbers| numbers.len() != n) {
+            return Err(Error::Shape(format!(
+                "{n} labels, but {} row numbers; expected one each a row",
+                numbers.len()
             )));
         }
         if n == 0 {

@@ -161,20 +161,31 @@ impl BucketScale {
     }
 }
 
-/// Ranks at random: by a hash of seed and row.
-pub(super) struct Shuffled {
-    pub(super) seed: u64,
+/// Ranks at random: by a hash of seed and the number of the row.
+pub(super) struct Shuffled<'a> {
+    seed: u64,
+    numbers: Option<&'a [i64]>,
 }
 
-impl Ranking for Shuffled {
+impl<'a> Shuffled<'a> {
+    pub(super) fn new(seed: u64, numbers: Option<&'a [i64]>) -> Self {
+        Shuffled { seed, numbers }
+    }
+
+    fn draw(&self, row: usize) -> u64 {
+        hash64(self.seed, self.numbers.map_or(row as u64, |numbers| numbers[row] as u64))
+    }
+}
+
+impl Ranking for Shuffled<'_> {
     type Key = u128;
 
     fn key(&self, row: usize) -> u128 {
-        (u128::from(hash64(self.seed, row as u64)) << 64) | row as u128
+        (u128::from(self.draw(row)) << 64) | row as u128
     }
 
     fn position(&self, row: usize) -> f32 {
-        hash64(self.seed, row as u64) as f32 / 2f32.powi(64)
+        self.draw(row) as f32 / 2f32.powi(64)
     }
 }
 

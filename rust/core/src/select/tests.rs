@@ -81,3 +81,34 @@ fn large_selections_are_those_of_sorting() {
         }
     }
 }
+
+/// What is selected from some rows is what is left of it when more rows join: a selection merges as they come.
+#[test]
+fn a_selection_of_rows_that_join_one_after_another_is_that_of_all() {
+    let (n, k, budget, part) = (5_000, 7, 900, 611);
+    let par = Par::new(Some(1));
+    let labels: Vec<i32> = (0..n).map(|i| (hash64(0, i) % (1 + i % 8)) as i32 - 1).map(|label| label.max(-1)).collect();
+    let similarity: Vec<f32> = (0..n).map(|i| (hash64(1, i) % 400) as f32).collect();
+    for within in [Within::Nearest, Within::Far, Within::Random] {
+        for fill in [Fill::Global, Fill::Waterfill, Fill::None] {
+            let options = Options { fill, within, strict: false, ..Options::new(k, budget) };
+            let run = |numbers: &[i64], options: Options<'_>| -> Vec<i64> {
+                let labels: Vec<i32> = numbers.iter().map(|&row| labels[row as usize]).collect();
+                let similarity: Vec<f32> = numbers.iter().map(|&row| similarity[row as usize]).collect();
+                let options = Options { numbers: Some(numbers), ..options };
+                let got = select(&labels, &similarity, &options, &par).unwrap();
+                got.indices.iter().map(|&at| numbers[at as usize]).collect()
+            };
+            let mut kept = Vec::new();
+            for first in (0..n as i64).step_by(part) {
+                kept.extend(first..(n as i64).min(first + part as i64));
+                // One row a cluster more than the budget: the level of a waterfill ends in part of a row each.
+                kept = run(&kept, Options { budget: budget + k, ..options });
+            }
+            let expected = select(&labels, &similarity, &options, &par).unwrap();
+            let pools: Vec<usize> = expected.counts.iter().map(|counts| counts.pool).collect();
+            let got = run(&kept, Options { pools: Some(&pools), ..options });
+            assert_eq!(got, expected.indices);
+        }
+    }
+}

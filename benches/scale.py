@@ -1,0 +1,192 @@
+"""The cut of Stage I and the choice of Stage II over very many images: time and memory of the driver.
+
+The tables of both stages are drawn, shard by shard, in processes of their own; the cut, and the choice of what is
+kept, are those of a run.
+
+    python -m benches.scale --images 100_000_000 --shards 2_000
+"""
+
+import argparse
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rsprune import Centroids
+from rsprune.runners.base import Runner
+from rsprune.runners.local import LocalRunner
+from rsprune.runners.processes import ProcessRunner
+from rsprune.runners.progress import Progress
+from rsprune.runs.config import ChoiceOptions, GrayOptions, RunContext
+from rsprune.runs.folder import RunFolder
+from rsprune.runs.reader import RunReader
+from rsprune.runs.reference import FittedReference
+from rsprune.runs.schema import EMBEDDING_SCHEMA, ENTROPY_SCHEMA
+from rsprune.runs.stages import EntropyStage, SelectStage
+from rsprune.runs.stages.base import RunStage
+from rsprune.runs.stages.entropy import EntropyCut, EntropyRanking, cut_entropies
+from rsprune.runs.summary import ShardSummary
+from rsprune.sources import Shard, Source
+from rsprune.validation import fraction_of
+
+K, DIM = 200, 32
+UNREAD = 0.0005  # the part of the images that cannot be read
+
+
+@dataclass(frozen=True)
+class Simulated(Source):
+    """A collection of which there is nothing but the names of its shards."""
+
+    images: int
+    parts: int
+
+    kind = "simulated"
+
+    @cached_property
+    def shards(self):
+        return tuple(Shard(f"part-{i:05d}") for i in range(self.parts))
+
+    def count(self, shard):
+        return self.images // self.parts
+
+    def read(self, shard, rows=None):
+        raise NotImplementedError
+
+    def size(self, shard):
+        return 0
+
+    def fingerprint(self):
+        return {"kind": self.kind, "shards": [shard.name for shard in self.shards]}
+
+
+def drawn(shard: Shard, stream: int) -> np.random.Generator:
+    return np.random.default_rng([stream, int(shard.name.removeprefix("part-"))])
+
+
+def failed(bad: np.ndarray) -> list[pa.Array]:
+    """The columns `kind` and `message`."""
+    texts = ("truncated", "the file ends in the middle of the image")
+    return [pc.if_else(pa.array(bad), pa.scalar(text), pa.scalar(None, pa.string())) for text in texts]
+
+
+class DrawnEntropies(EntropyStage):
+    """Stage I, without images: entropies about 6 bits, as of aerial scenes."""
+
+    def run(self, shard, advance):
+        count, draw = self.count(shard), drawn(shard, 1)
+        entropy = np.clip(draw.normal(6.2, 0.8, count), 0, 8)
+        bad = draw.random(count) < UNREAD
+        entropy[bad] = np.nan
+        digits = pc.utf8_lpad(pa.array(np.arange(count)).cast(pa.string()), 6, "0")
+        keys = pc.binary_join_element_wise(shard.name.removeprefix("part-"), digits, "_")
+        columns = [keys, pa.array(entropy, from_pandas=True), *failed(bad)]
+        self.write(self.outputs(shard)[0], shard, columns, ENTROPY_SCHEMA)
+        self.complete(shard)
+        advance(count)
+        return ShardSummary().update(count, ["truncated"] * int(bad.sum()), entropy)
+
+
+@dataclass(frozen=True)
+class DrawnAssignments(RunStage):
+    """Stage II, without an encoder: clusters of very different sizes, each with similarities of its own."""
+
+    source: Simulated
+    survivors: EntropyCut
+    name: str = "embed"
+
+    @property
+    def shards(self):
+        return self.source.shards
+
+    def count(self, shard):
+        return self.survivors.count(shard)
+
+    def outputs(self, shard):
+        return (self.context.folder.assignments(shard.name),)
+
+    def run(self, shard, advance):
+        rows, draw = self.survivors.rows(shard), drawn(shard, 2)
+        names = RunReader(self.context.folder).names(shard.name).take(pa.array(rows)).combine_chunks()
+        label = np.minimum(draw.geometric(0.02, len(rows)) - 1, K - 1).astype(np.int32)
+        middle = 0.3 + 0.5 * np.random.default_rng(3).random(K)
+        similarity = np.clip(draw.normal(middle[label], 0.08), -1, 1).astype(np.float32)
+        bad = draw.random(len(rows)) < UNREAD
+        label[bad], similarity[bad] = -1, np.nan
+        numbers = [pa.array(label), pa.array(similarity, from_pandas=True)]
+        self.write(self.outputs(shard)[0], shard, [pa.array(rows), names, *numbers, *failed(bad)], EMBEDDING_SCHEMA)
+        self.complete(shard)
+        advance(len(rows))
+        return self.summarize(shard)
+
+    def summarize(self, shard):
+        return ShardSummary(images=self.count(shard))
+
+
+@dataclass
+class Clock:
+    """Prints the seconds of each step, and the most memory that the process has taken so far."""
+
+    begun: float = field(default_factory=time.perf_counter)
+
+    def lap(self, step: str) -> None:
+        now = time.perf_counter()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(f"{step:<40} {now - self.begun:8.1f} s   {peak:6.2f} GiB at most", flush=True)
+        self.begun = now
+
+
+def simulate(images: int, shards: int, keep: float, folder: Path, runner: Runner, choice: ChoiceOptions) -> None:
+    clock, begun = Clock(), time.perf_counter()
+    source, run = Simulated(images, shards), RunFolder(folder)
+    total = source.total()
+    budget = fraction_of(keep, total)
+    config = {"source": {"kind": source.kind, "images": total}, "selection": {"images": total, "budget": budget}}
+    run.start(config)
+    context = RunContext(run, config)
+    fitted = Centroids(np.random.default_rng(0).standard_normal((K, DIM)).astype(np.float32))
+    fitted.save(run.centroids)
+    run.complete(run.record(run.centroids), [run.centroids])
+    clock.lap(f"{total:,} images in {shards:,} shards")
+    summary = runner.map_merge(DrawnEntropies(context, source, GrayOptions()))
+    clock.lap("drawing the tables of Stage I")
+    cut = cut_entropies(EntropyRanking(RunReader(run), summary), budget, Progress(), keep=2 * keep)
+    clock.lap("the cut")
+    runner.map_merge(DrawnAssignments(context, source, cut))
+    clock.lap("drawing the tables of Stage II")
+    LocalRunner().map_merge(SelectStage(context, source, choice, budget, FittedReference(fitted), cut))
+    clock.lap(f"the choice of {budget:,} of {cut.total:,}")
+    selection = RunReader(run, finished=True).selection()
+    clock.lap(f"reading the selection of {len(selection):,}")
+    print(f"in all {time.perf_counter() - begun:.1f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benches.scale", description=__doc__)
+    parser.add_argument("--images", type=int, default=1_000_000)
+    parser.add_argument("--shards", type=int, default=200)
+    parser.add_argument("--keep", type=float, default=0.15)
+    parser.add_argument("--within", default="nearest")
+    parser.add_argument("--fill", default="global")
+    parser.add_argument("--workers", type=int, default=None, help="processes that draw the tables")
+    parser.add_argument("--room", help="a folder with some 30 bytes an image to spare")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(dir=options.room))
+    try:
+        choice = ChoiceOptions(within=options.within, fill=options.fill)
+        simulate(options.images, options.shards, options.keep, folder / "run", ProcessRunner(options.workers), choice)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        print(f"{size / 2**30:.2f} GiB in the run folder", file=sys.stdout)
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
