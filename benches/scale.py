@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rsprune import Centroids
+from rsprune import fit_centroids
 from rsprune.runners.base import Runner
 from rsprune.runners.local import LocalRunner
 from rsprune.runners.processes import ProcessRunner
@@ -151,7 +151,7 @@ def simulate(images: int, shards: int, keep: float, folder: Path, runner: Runner
     config = {"source": {"kind": source.kind, "images": total}, "selection": {"images": total, "budget": budget}}
     run.start(config)
     context = RunContext(run, config)
-    fitted = Centroids(np.random.default_rng(0).standard_normal((K, DIM)).astype(np.float32))
+    fitted = fit_centroids(np.random.default_rng(0).standard_normal((K, DIM)).astype(np.float32), K, n_init=1)
     fitted.save(run.centroids)
     run.complete(run.record(run.centroids), [run.centroids])
     clock.lap(f"{total:,} images in {shards:,} shards")

@@ -106,7 +106,8 @@ def key_form(shards: Iterable[pa.ChunkedArray | list[str]]) -> KeyForm:
         waiting, size, end = [np.empty(0, np.uint64)], 0, 0
         for names in chain(shards, [None]):
             if names is not None:
-                waiting.append(np.unique(hash_names(names)))
+                hashes = np.sort(hash_names(names))
+                waiting.append(hashes[np.append(True, hashes[1:] != hashes[:-1])[: len(hashes)]])
                 size += len(waiting[-1])
                 if size < RUN:
                     continue
