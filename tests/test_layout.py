@@ -21,6 +21,7 @@ ORDER = [
     "options",
     "storage",
     "temporaries",
+    "interrupts",
     "io",
     "pixels",
     "decoding",

@@ -46,6 +46,7 @@ __all__ = [
     "RspruneError",
     "ShapeError",
     "SourceError",
+    "StorageError",
     "TruncatedImageError",
     "UnfinishedRunError",
     "UnknownImageFormatError",
@@ -177,6 +178,10 @@ class KeyMismatchError(ConfigMismatchError):
 
 class OutputError(RspruneError, ValueError):
     """A place to write to that holds what another command or program made, or what the same command reads."""
+
+
+class StorageError(RspruneError, OSError):
+    """A file system that does not take what a run writes: full, read-only, or gone. What is finished is kept."""
 
 
 class WorkerError(RspruneError, RuntimeError):

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rsprune._core import VERSION
 from rsprune.errors import ArgumentError, DamagedFileError, FormatError, OutputError, RspruneError, ShapeError
 from rsprune.storage import localize, written
-from rsprune.temporaries import temporary_name
+from rsprune.temporaries import unfinished
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,24 +74,22 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = localize(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = temporary_name(target)
-    try:
-        yield beside
-        # Onto the disk before the name points to it: after a power cut the name must not lead to an empty file.
-        with beside.open("rb+") as file:
-            os.fsync(file.fileno())
-        beside.replace(target)
-        sync_folder(target.parent)
-        written(target)
-    except RspruneError:
-        raise
-    except OSError as error:
-        if error.filename not in (None, os.fspath(beside)):
+    with unfinished(target) as beside:
+        try:
+            yield beside
+            # Onto the disk before the name points to it: after a power cut the name must not lead to an empty file.
+            with beside.open("rb+") as file:
+                os.fsync(file.fileno())
+            beside.replace(target)
+            sync_folder(target.parent)
+            written(target)
+        except RspruneError:
             raise
-        reason = error.strerror or str(error).replace(os.fspath(beside), os.fspath(target))
-        raise type(error)(error.errno or errno.EIO, reason, os.fspath(target)) from error
-    finally:
-        beside.unlink(missing_ok=True)
+        except OSError as error:
+            if error.filename not in (None, os.fspath(beside)):
+                raise
+            reason = error.strerror or str(error).replace(os.fspath(beside), os.fspath(target))
+            raise type(error)(error.errno or errno.EIO, reason, os.fspath(target)) from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -8,21 +8,45 @@ import os
 import platform
 import time
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["TEMPORARY", "remove_temporaries", "temporary_name", "this_machine"]
+__all__ = ["TEMPORARY", "remove_temporaries", "remove_unfinished", "this_machine", "unfinished"]
 
 #: How the names of unfinished files end; they begin with a dot. A killed process leaves them.
 TEMPORARY = ".writing"
+#: Those of this process.
+_unfinished: set[Path] = set()
 #: Seconds without a change after which an unfinished file of another machine is taken for one of a killed process.
 ABANDONED = 24 * 3600.0
 
 
-def temporary_name(target: Path) -> Path:
-    """Return a new path beside ``target`` to write to; its name tells the machine and the process."""
+@contextmanager
+def unfinished(target: Path) -> Iterator[Path]:
+    """Yield a new path beside ``target`` to write to, and remove what is there at the end.
+
+    Its name tells the machine and the process.
+    """
     unique = f"{this_machine()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
-    return target.with_name(f".{target.name}.{unique}{TEMPORARY}")
+    beside = target.with_name(f".{target.name}.{unique}{TEMPORARY}")
+    _unfinished.add(beside)
+    try:
+        yield beside
+    finally:
+        _remove(beside)
+
+
+def remove_unfinished() -> None:
+    """Remove the unfinished files of this process, which is about to end."""
+    for path in list(_unfinished):
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # a disk that has become read-only, or is gone, is what the command fails of already
+        path.unlink(missing_ok=True)
+        _unfinished.discard(path)
 
 
 @functools.cache

@@ -7,15 +7,15 @@ import functools
 import os
 import signal
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TextIO, TypeVar
+from typing import Annotated, Any, NoReturn, ParamSpec, TextIO, TypeVar
 
 import typer
 
 from rsprune.errors import PartsLeftError, RspruneError, printable
+from rsprune.interrupts import orderly_end
 from rsprune.runners import JsonLines, NoProgress, Progress, show_progress
 from rsprune.sources import SOURCES, source_forms
 from rsprune.storage import with_addresses
@@ -86,9 +86,12 @@ class Terminated(KeyboardInterrupt):
     """The process was asked to end: SIGTERM."""
 
 
-def terminate(*_: object) -> None:
-    """Handle SIGTERM as Python handles SIGINT, so that temporary files are removed on the way out."""
-    raise Terminated
+def interrupt(number: int) -> NoReturn:
+    """End a command as Python ends for SIGINT, so that temporary files are removed on the way out."""
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+GOES_ON = "the same command goes on where it was"
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
@@ -96,15 +99,13 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        previous = signal.signal(signal.SIGTERM, terminate) if in_main_thread else None
         try:
-            with warnings.catch_warnings():
+            with orderly_end(interrupt, late=f"\nended: {GOES_ON}\n"), warnings.catch_warnings():
                 warnings.showwarning = show_warning
                 return command(*args, **kwargs)
-        except KeyboardInterrupt as interrupt:
-            word, code = ("terminated", 143) if isinstance(interrupt, Terminated) else ("interrupted", 130)
-            typer.secho(f"\n{word}: the same command goes on where it was", fg="yellow", err=True)
+        except KeyboardInterrupt as error:
+            word, code = ("terminated", 143) if isinstance(error, Terminated) else ("interrupted", 130)
+            typer.secho(f"\n{word}: {GOES_ON}", fg="yellow", err=True)
             raise typer.Exit(code) from None
         except (RspruneError, OSError, ImportError) as error:
             if os.environ.get("RSPRUNE_TRACEBACK") == "1":
@@ -113,8 +114,6 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(1) from None
         finally:
             sys.stdout.flush()
-            if in_main_thread:
-                signal.signal(signal.SIGTERM, previous)
 
     return run
 

@@ -17,9 +17,11 @@ from typing import Any, NoReturn, TypeVar
 from typing_extensions import override
 
 from rsprune.errors import WorkerError
+from rsprune.interrupts import orderly_end
 from rsprune.runners.base import Advance, Runner, Stage, Summary
 from rsprune.runners.progress import NoProgress, Progress
 from rsprune.sources import Shard
+from rsprune.temporaries import remove_unfinished
 
 __all__ = ["ProcessRunner", "map_in_processes"]
 
@@ -31,7 +33,7 @@ Work = Callable[[Any, Any, Advance], Any]
 #: How often a task is begun before the death of its worker is an error.
 ATTEMPTS = 2
 #: Seconds that workers have to remove their temporary files when they are told to end.
-GRACE = 10.0
+GRACE = 5.0
 
 
 class ProcessRunner(Runner):
@@ -165,10 +167,10 @@ def _end(workers: Sequence[_Worker]) -> None:
 
 def _serve(connection: Connection, work: Work, state: Any) -> None:
     """Do tasks as they come, until the process that gives them closes the connection or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; the parent ends its workers
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    with contextlib.suppress(EOFError, OSError):
+    with orderly_end(lambda _: sys.exit(143), grace=GRACE / 2), contextlib.suppress(EOFError, OSError):
+        # A terminal sends it to all processes; the parent ends its workers.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         while True:
             task = connection.recv()
             try:
@@ -192,4 +194,5 @@ def _leave_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
+    remove_unfinished()
     os._exit(1)

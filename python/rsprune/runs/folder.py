@@ -8,7 +8,9 @@ machine or a number of threads: the same input gives the same bytes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
@@ -18,7 +20,15 @@ from typing import Any
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from rsprune.errors import ConfigMismatchError, DamagedFileError, FormatError, OutputError, UnfinishedRunError
+from rsprune.errors import (
+    ConfigMismatchError,
+    DamagedFileError,
+    FormatError,
+    OutputError,
+    RspruneError,
+    StorageError,
+    UnfinishedRunError,
+)
 from rsprune.io import (
     canonical_json,
     check_output_folder,
@@ -40,6 +50,21 @@ __all__ = ["RunFolder"]
 
 #: Seconds that a lock is waited for: a process that was killed holds its own until its memory is given back.
 PATIENCE = 5.0
+
+#: What to do about a file system that fails; other errors say it themselves.
+REMEDIES = {
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "make room in the quota",
+    errno.EFBIG: "raise the limit of the size of files",
+    errno.EROFS: "make the file system writable",
+    errno.EIO: "see to the disk",
+    errno.ENODEV: "see to the disk",
+    errno.ENXIO: "see to the disk",
+    errno.ESTALE: "mount the file system again",
+    errno.ENOTCONN: "mount the file system again",
+    errno.ETIMEDOUT: "mount the file system again",
+    errno.EHOSTDOWN: "mount the file system again",
+}
 
 #: Where the records of a run's parts lie.
 RECORDS = ("*.json", "entropy/*.json", "embeddings/*.json")
@@ -259,7 +284,34 @@ class RunFolder:
             Another process works on it.
         OutputError
             The place of the lock is taken by a link, which would lead to another file, or by what is no file.
+        StorageError
+            The file system fails while the folder is held. The message says what is finished.
         """
+        try:
+            with self._locked(shared):
+                yield
+        except RspruneError:
+            raise
+        except OSError as error:
+            place = Path(str(error.filename or self.path))
+            if error.errno not in REMEDIES or not place.is_relative_to(self.path):
+                raise
+            message = f"{place}: {os.strerror(error.errno)}. {self._kept()}: {REMEDIES[error.errno]}"
+            failed = StorageError(f"{message}, and the same command goes on from there")
+            failed.errno = error.errno
+            raise failed from error
+
+    def _kept(self) -> str:
+        """Say what is finished, as far as the folder can be read."""
+        done = {}
+        for name in ("entropy", "embeddings"):
+            with contextlib.suppress(OSError):
+                done[name] = len(list((self.path / name).glob("*.json")))
+        counts = " and ".join(f"{count} {name}/" for name, count in done.items() if count)
+        return f"Nothing that was finished is lost ({counts or 'no shard yet'})"
+
+    @contextlib.contextmanager
+    def _locked(self, shared: bool) -> Iterator[None]:
         made = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
         place = self.path / ".lock"
