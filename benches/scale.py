@@ -1,15 +1,19 @@
-"""The cut of Stage I and the choice of Stage II over very many images: time and memory of the driver.
+"""A run over very many images, without an encoder: time, and memory of the process that drives it.
 
 The tables of both stages are drawn, shard by shard, in processes of their own; the cut, and the choice of what is
-kept, are those of a run.
+kept, are those of a run. With ``--files`` or ``--tars`` Stage I is a run's own, too, on as many copies (links) of a few
+images: in files of their own, or in tar files.
 
     python -m benches.scale --images 100_000_000 --shards 2_000
+    python -m benches.scale --images 1_000_000 --shards 250 --files photos/
+    python -m benches.scale --images 1_000_000 --shards 250 --tars photos/
 """
 
 import argparse
+import os
 import resource
 import shutil
-import sys
+import tarfile
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -21,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsprune import fit_centroids
+from rsprune.io import digest
 from rsprune.runners.base import Runner
 from rsprune.runners.local import LocalRunner
 from rsprune.runners.processes import ProcessRunner
@@ -34,7 +39,7 @@ from rsprune.runs.stages import EntropyStage, SelectStage
 from rsprune.runs.stages.base import RunStage
 from rsprune.runs.stages.entropy import EntropyCut, EntropyRanking, cut_entropies
 from rsprune.runs.summary import ShardSummary
-from rsprune.sources import Shard, Source
+from rsprune.sources import Shard, Source, open_source
 from rsprune.validation import fraction_of
 
 K, DIM = 200, 32
@@ -68,7 +73,7 @@ class Simulated(Source):
 
 
 def drawn(shard: Shard, stream: int) -> np.random.Generator:
-    return np.random.default_rng([stream, int(shard.name.removeprefix("part-"))])
+    return np.random.default_rng([stream, *shard.name.encode()])
 
 
 def failed(bad: np.ndarray) -> list[pa.Array]:
@@ -132,36 +137,63 @@ class DrawnAssignments(RunStage):
 
 @dataclass
 class Clock:
-    """Prints the seconds of each step, and the most memory that the process has taken so far."""
+    """Prints the time of each step, and the most memory that the process has taken so far, its workers left out."""
 
     begun: float = field(default_factory=time.perf_counter)
+    worked: float = 0.0
 
     def lap(self, step: str) -> None:
         now = time.perf_counter()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(f"{step:<40} {now - self.begun:8.1f} s   {peak:6.2f} GiB at most", flush=True)
-        self.begun = now
+        own, others = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+        worked = own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
+        times = f"{now - self.begun:8.1f} s, {worked - self.worked:8.1f} s of CPU"
+        print(f"{step:<40} {times}   {own.ru_maxrss / 2**20:6.2f} GiB at most", flush=True)
+        self.begun, self.worked = now, worked
 
 
-def simulate(images: int, shards: int, keep: float, folder: Path, runner: Runner, choice: ChoiceOptions) -> None:
+def link_files(images: int, folders: int, some: list[Path], room: Path) -> Path:
+    """Give every image `images / len(some)` names, in folders."""
+    for i in range(folders):
+        (room / f"{i:05d}").mkdir(parents=True)
+        for j in range(images // folders):
+            os.link(some[j % len(some)], room / f"{i:05d}" / f"{j:06d}.jpg")
+    return room
+
+
+def link_tars(images: int, shards: int, some: list[Path], room: Path) -> Path:
+    """Pack one tar file, and give it as many names."""
+    room.mkdir()
+    first = room / "00000.tar"
+    with tarfile.open(first, "w") as tar:
+        for j in range(images // shards):
+            tar.add(some[j % len(some)], f"{j:06d}.jpg")
+    for i in range(1, shards):
+        os.link(first, room / f"{i:05d}.tar")
+    return room
+
+
+def simulate(source: Source, stage_one: type, keep: float, run: RunFolder, runner: Runner, rule: ChoiceOptions) -> None:
     clock, begun = Clock(), time.perf_counter()
-    source, run = Simulated(images, shards), RunFolder(folder)
     total = source.total()
+    fingerprint = digest(source.fingerprint())
+    clock.lap("the fingerprint")
     budget = fraction_of(keep, total)
-    config = {"source": {"kind": source.kind, "images": total}, "selection": {"images": total, "budget": budget}}
+    config = {
+        "source": {"kind": "simulated", "images": total, "digest": fingerprint},
+        "selection": {"images": total, "budget": budget},
+    }
     run.start(config)
     context = RunContext(run, config)
     fitted = fit_centroids(np.random.default_rng(0).standard_normal((K, DIM)).astype(np.float32), K, n_init=1)
     fitted.save(run.centroids)
     run.complete(run.record(run.centroids), [run.centroids])
-    clock.lap(f"{total:,} images in {shards:,} shards")
-    summary = runner.map_merge(DrawnEntropies(context, source, GrayOptions()))
-    clock.lap("drawing the tables of Stage I")
+    summary = runner.map_merge(stage_one(context, source, GrayOptions()))
+    clock.lap("Stage I" if stage_one is EntropyStage else "drawing the tables of Stage I")
     cut = cut_entropies(EntropyRanking(RunReader(run), summary), budget, Progress(), keep=2 * keep)
     clock.lap("the cut")
     runner.map_merge(DrawnAssignments(context, source, cut))
     clock.lap("drawing the tables of Stage II")
-    LocalRunner().map_merge(SelectStage(context, source, choice, budget, FittedReference(fitted), cut))
+    LocalRunner().map_merge(SelectStage(context, source, rule, budget, FittedReference(fitted), cut))
     clock.lap(f"the choice of {budget:,} of {cut.total:,}")
     selection = RunReader(run, finished=True).selection()
     clock.lap(f"reading the selection of {len(selection):,}")
@@ -172,18 +204,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benches.scale", description=__doc__)
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--shards", type=int, default=200)
+    parser.add_argument("--files", help="a folder of JPEG files, on the disk of --room")
+    parser.add_argument("--tars", help="the same")
     parser.add_argument("--keep", type=float, default=0.15)
     parser.add_argument("--within", default="nearest")
     parser.add_argument("--fill", default="global")
-    parser.add_argument("--workers", type=int, default=None, help="processes that draw the tables")
-    parser.add_argument("--room", help="a folder with some 30 bytes an image to spare")
+    parser.add_argument("--workers", type=int, default=None, help="processes that do Stage I, and draw tables")
+    parser.add_argument("--room", help="a folder with some 20 bytes an image to spare")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(dir=options.room))
     try:
-        choice = ChoiceOptions(within=options.within, fill=options.fill)
-        simulate(options.images, options.shards, options.keep, folder / "run", ProcessRunner(options.workers), choice)
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        print(f"{size / 2**30:.2f} GiB in the run folder", file=sys.stdout)
+        source, stage_one = Simulated(options.images, options.shards), DrawnEntropies
+        if some := options.files or options.tars:
+            link = link_files if options.files else link_tars
+            room = link(options.images, options.shards, sorted(Path(some).glob("*.jpg")), folder / "images")
+            clock = Clock()
+            source, stage_one = open_source(room), EntropyStage
+            clock.lap("the listing")
+        print(f"{source.total():,} images in {len(source.shards):,} shards")
+        rule = ChoiceOptions(within=options.within, fill=options.fill)
+        simulate(source, stage_one, options.keep, RunFolder(folder / "run"), ProcessRunner(options.workers), rule)
+        size = sum(path.stat().st_size for path in (folder / "run").rglob("*") if path.is_file())
+        print(f"{size / 2**30:.2f} GiB in the run folder")
     finally:
         shutil.rmtree(folder)
 

@@ -290,9 +290,10 @@ class Descending:
 
 def causes_of(run: RunReader, keys: Sequence[str]) -> dict[tuple[str, int], tuple[str, str, str]]:
     """Stage, cause and message of those rows of the keys that were quarantined, by shard and row."""
-    table = run.quarantine()
-    table = table.filter(pc.is_in(table["key"], value_set=pa.array(keys, pa.string())))
-    return {(r["shard"], r["row"]): (r["stage"], r["kind"], r["message"]) for r in table.to_pylist()}
+    wanted = pa.array(keys, pa.string())
+    found = (table.filter(pc.is_in(table["key"], value_set=wanted)) for table in run.quarantine_batches())
+    rows = (row for table in found for row in table.to_pylist())
+    return {(r["shard"], r["row"]): (r["stage"], r["kind"], r["message"]) for r in rows}
 
 
 def describe(

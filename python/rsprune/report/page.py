@@ -113,11 +113,14 @@ entropy, and its similarity to the centroid of that number.</p>"""
 
 def quarantine_section(run: RunReader) -> str:
     """Render the images that could not be read, with their causes."""
-    quarantine = run.quarantine()
-    if not len(quarantine):
+    causes: Counter[tuple[str, str]] = Counter()
+    first: list[dict[str, Any]] = []
+    for batch in run.quarantine_batches():
+        first += batch.slice(0, max(0, QUARANTINE_SHOWN - len(first))).to_pylist()
+        causes.update(zip(batch["stage"].to_pylist(), batch["kind"].to_pylist(), strict=True))
+    if not causes:
         text = "<p>Every image could be read.</p>"
         return f"<section>\n<h2>Quarantine</h2>\n{text}\n</section>"
-    causes = Counter(zip(quarantine["stage"].to_pylist(), quarantine["kind"].to_pylist(), strict=True))
     by_cause = table(
         ("images", "stage", "cause"),
         (
@@ -131,20 +134,20 @@ def quarantine_section(run: RunReader) -> str:
             f'<td class="key"><bdi>{escape(row["key"])}</bdi></td><td>{escape(row["shard"])}</td>'
             f'<td class="number">{row["row"]:,}</td><td>{escape(row["stage"])}</td>'
             f'<td>{escape(spaced(row["kind"]))}</td><td class="message">{escape(row["message"])}</td>'
-            for row in quarantine.slice(0, QUARANTINE_SHOWN).to_pylist()
+            for row in first
         ),
     )
-    shards = sum(row < 0 for row in quarantine["row"].to_pylist())
-    images = len(quarantine) - shards
+    shards = sum(count for (stage, _), count in causes.items() if stage == "source")
+    images = causes.total() - shards
     share = percent(images, run.summary["images"])
     damaged = f"{plural(shards, 'damaged shard was', 'damaged shards were')} left out. " if shards else ""
-    first = f"The first {QUARANTINE_SHOWN}" if len(quarantine) > QUARANTINE_SHOWN else "All of them"
+    title = f"The first {QUARANTINE_SHOWN}" if causes.total() > QUARANTINE_SHOWN else "All of them"
     return f"""<section>
 <h2>Quarantine</h2>
 <p>{damaged}{plural(images, "image", "images")} ({share}) could not be used; none of them was kept.
 <code>quarantine.parquet</code> lists them all.</p>
 {by_cause}
-<h3>{first}</h3>
+<h3>{title}</h3>
 {shown}
 </section>"""
 

@@ -68,7 +68,7 @@ def degrees(value: float, letters: str) -> str:
 
 def _tables(run: RunReader, source: Source | None) -> Iterator[Places]:
     if source is None:
-        if set(DEGREES) <= set(run.selected().column_names):
+        if set(DEGREES) <= set(run.metadata_names()):
             table = run.selected(DEGREES)
             yield _places(table, np.ones(len(table), np.bool_))
     elif set(DEGREES) <= set(source.metadata_schema.names):

@@ -21,7 +21,7 @@ from rsprune.errors import DamagedFileError, UnfinishedRunError
 from rsprune.io import digest, read_record, read_table
 from rsprune.runs.checks import REMEDY, check_config, check_summary, check_table
 from rsprune.runs.folder import RunFolder
-from rsprune.runs.schema import EMBEDDING_SCHEMA, SELECTION_SCHEMA
+from rsprune.runs.schema import EMBEDDING_SCHEMA, QUARANTINE_SCHEMA, SELECTION_SCHEMA
 from rsprune.runs.summary import KeyForm, key_form
 from rsprune.selection import COUNTS, Selection
 from rsprune.sources import Source, SourceLike, open_source
@@ -278,6 +278,15 @@ class RunReader:
     def quarantine(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the table of images that could not be read."""
         return self.table(self.folder.quarantine, columns)
+
+    def quarantine_batches(self) -> Iterator[pa.Table]:
+        """Read the same piece by piece."""
+        path = self.folder.verify(self.folder.quarantine)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for batch in file.iter_batches():
+                table = pa.Table.from_batches([batch])
+                check_table(path, table, QUARANTINE_SCHEMA, whole=True)
+                yield table
 
     def names(self, shard: str) -> pa.ChunkedArray:
         """Read the names that all rows of a shard have in it, as the source gives them."""

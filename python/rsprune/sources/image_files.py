@@ -7,7 +7,8 @@ import hashlib
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -24,6 +25,9 @@ __all__ = ["FileSource", "NamedFile"]
 
 #: About a second of work for one core, so that little is lost with a run, and few enough files in a run folder.
 SHARD_IMAGES = 4096
+
+#: Threads that ask the system for the sizes of files, and how many files each asks for in a row.
+STAT_THREADS, STAT_BLOCK = 16, 256
 
 #: Between the names in a packed shard: the one character that no path holds.
 SEPARATOR = "\0"
@@ -141,7 +145,9 @@ class FileSource(Source):
 
     def size(self, shard: Shard) -> int:
         """Return how many bytes the files of a shard have together; those that are missing have none."""
-        return sum(size for *_, size in self._files(shard) if not isinstance(size, OSError))
+        known = self._sizes(shard)
+        sizes = known.tolist() if (known >= 0).all() else [size for *_, size in self._files(shard)]
+        return sum(size for size in sizes if not isinstance(size, OSError))
 
     def fingerprint(self) -> dict[str, Any]:
         """Identify the files by their keys and sizes: a digest a shard."""
@@ -157,7 +163,8 @@ class FileSource(Source):
         folder_holds_files = lru_cache(maxsize=64)(holds_files)
         digest = hashlib.blake2b(digest_size=16)
         missing = {}
-        for row, (path, key, size) in enumerate(self._files(shard)):
+        files = list(self._files(shard))
+        for row, (path, key, size) in enumerate(files):
             if isinstance(size, IsADirectoryError):
                 missing[row] = "is_directory"
             elif isinstance(size, OSError):
@@ -172,6 +179,9 @@ class FileSource(Source):
                 missing[row] = "not_found" if size.errno == errno.ENOENT else "io"
             digest.update(f"{key}{SEPARATOR}{None if isinstance(size, OSError) else size}{SEPARATOR}".encode())
         self._missing.setdefault(shard.name, missing)
+        # Whoever asks for sizes from now on need not ask the system once more for each of millions of files.
+        sizes = np.array([-1 if isinstance(size, OSError) else size for *_, size in files], np.int64)
+        self._packed[shard.name] = self._packed[shard.name]._replace(sizes=zlib.compress(sizes.tobytes(), 1))
         return digest.hexdigest()
 
     def _sizes(self, shard: Shard) -> NDArray[np.int64]:
@@ -185,9 +195,21 @@ class FileSource(Source):
 
     def _files(self, shard: Shard) -> Iterator[tuple[str, str, int | OSError]]:
         """Yield the path and the key of every file, and its size or what the system says of it."""
-        places = self._places(shard)
-        for path, key, size in zip(places, self.read_keys(shard), self._sizes(shard).tolist(), strict=True):
-            try:
-                yield path, key, file_size(path) if size < 0 else size
-            except OSError as error:
-                yield path, key, error
+        places, sizes = self._places(shard), self._sizes(shard).tolist()
+        if any(size < 0 for size in sizes):
+            # A network file system is slow to answer one question after another, and quick to answer many at once.
+            blocks = [range(start, min(start + STAT_BLOCK, len(sizes))) for start in range(0, len(sizes), STAT_BLOCK)]
+            with ThreadPoolExecutor(STAT_THREADS) as pool:
+                sizes = [size for block in pool.map(partial(_ask, places, sizes), blocks) for size in block]
+        yield from zip(places, self.read_keys(shard), sizes, strict=True)
+
+
+def _ask(places: list[str], sizes: list[int], rows: range) -> list[int | OSError]:
+    """Ask the system for the sizes that are not known of some files."""
+    found: list[int | OSError] = []
+    for row in rows:
+        try:
+            found.append(file_size(places[row]) if sizes[row] < 0 else sizes[row])
+        except OSError as error:
+            found.append(error)
+    return found

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import json
 
-__all__ = ["key_of_line", "line_of_key"]
+import pyarrow as pa
+import pyarrow.compute as pc
+
+__all__ = ["key_of_line", "line_of_key", "lines_of_keys"]
+
+#: What a key has in it that may have to be quoted; most collections have no such key.
+PERHAPS_QUOTED = r'^$|^[#"\s]|\s$|[^ -~]'
 
 
 def line_of_key(key: str) -> str:
@@ -18,6 +24,14 @@ def line_of_key(key: str) -> str:
     """
     plain = key.isprintable() and key == key.strip() and not key.startswith(("#", '"')) and key
     return key if plain else json.dumps(key)
+
+
+def lines_of_keys(keys: pa.ChunkedArray) -> str:
+    """Write many keys as :func:`line_of_key` writes each, with a line feed after it."""
+    lines: list[str] = keys.to_pylist()
+    if pc.any(pc.match_substring_regex(keys, PERHAPS_QUOTED)).as_py():
+        lines = list(map(line_of_key, lines))
+    return "".join(f"{line}\n" for line in lines)
 
 
 def key_of_line(line: str) -> str:

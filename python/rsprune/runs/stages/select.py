@@ -38,7 +38,7 @@ from rsprune.runs.summary import ShardSummary
 from rsprune.selection import COUNTS, FILL, PRESELECTED, QUOTA, Origin, Selection, SelectOptions, budget_rows
 from rsprune.sources import Shard, Source, SourceLike
 from rsprune.sources.filesystem import load_array
-from rsprune.sources.key_lines import line_of_key
+from rsprune.sources.key_lines import lines_of_keys
 from rsprune.sources.passing import reading_source
 from rsprune.validation import check_column
 
@@ -85,7 +85,7 @@ class SelectStage(RunStage):
 
             def chosen() -> Iterator[pa.Table]:
                 for table, at in reader.ranked_at(selection.indices):
-                    selected.writelines(f"{line_of_key(key)}\n" for key in table["key"].to_pylist())
+                    selected.write(lines_of_keys(table["key"]))
                     numbers = selection.cluster[at], selection.similarity[at], selection.phase[at]
                     columns = [*table.columns, *map(pa.array, numbers), *metadata_of(self.source, table)]
                     yield pa.Table.from_arrays(columns, schema=schema)
