@@ -77,7 +77,8 @@ test-faults: dev ## Everything that is made to break a guarantee, in its long fo
 
 FUZZ_SECONDS ?= 60
 .PHONY: fuzz
-fuzz: ## Fuzz everything that reads files from elsewhere, each for FUZZ_SECONDS; installs cargo-fuzz
+fuzz: dev ## Fuzz everything that reads files from elsewhere, each for FUZZ_SECONDS; installs cargo-fuzz
+	$(BIN)/python -W ignore tests/fuzzing.py --seconds $(FUZZ_SECONDS)
 	cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz
 	mkdir -p rust/fuzz/corpus/{decode_image,gray_levels,open_npy}
 	# The sanitizer is a flag of the nightly compiler, which the stable one takes when told so.

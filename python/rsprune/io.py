@@ -197,8 +197,8 @@ def canonical_json(value: Any) -> str:
 
 
 def digest(value: Any) -> str:
-    """BLAKE2b-128 of a JSON value, in hexadecimal."""
-    return hashlib.blake2b(canonical_json(value).encode(), digest_size=16).hexdigest()
+    """BLAKE2b-128 of a JSON value, in hexadecimal. Half a surrogate pair, as damage may leave, is no error."""
+    return hashlib.blake2b(canonical_json(value).encode(errors="surrogatepass"), digest_size=16).hexdigest()
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:
@@ -460,7 +460,7 @@ def read_tensors(path: Path, what: str, names: Sequence[str]) -> tuple[list[NDAr
 
 def _tensors_digest(head: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> str:
     """BLAKE2b-128 of a JSON object and of arrays, in hexadecimal."""
-    state = hashlib.blake2b(canonical_json(head).encode(), digest_size=16)
+    state = hashlib.blake2b(canonical_json(head).encode(errors="surrogatepass"), digest_size=16)
     for name in sorted(tensors):
         state.update(f"{name} {tensors[name].dtype.str} {tensors[name].shape}".encode())
         state.update(tensors[name].tobytes())

@@ -144,7 +144,7 @@ def read_classes(path: str | Path, keys: Sequence[str], key: str, column: str) -
                 if name not in (table.fieldnames or ()):
                     message = f"{path} has no column {name!r}; it has {', '.join(table.fieldnames or ())}"
                     raise FormatError(message)
-            classes = {row[key]: row[column] for row in table}
+            classes = {row[key]: row[column] for row in table if row[column] is not None}  # a row may be short
         except (csv.Error, UnicodeDecodeError) as error:
             message = f"{path} is not CSV in UTF-8: {error}"
             raise FormatError(message) from error

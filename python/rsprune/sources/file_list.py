@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune.errors import DuplicateKeyError, EmptyInputError, SourceError
+from rsprune.errors import DuplicateKeyError, EmptyInputError, SourceError, shown
 from rsprune.io import check_pointer
 from rsprune.sources.base import Source
 from rsprune.sources.container_kinds import container_of
@@ -93,7 +93,7 @@ class ListSource(FileSource):
     def matches(cls, spec: str | Sequence[Any]) -> bool:
         """Return whether ``spec`` is the path of a list file that exists."""
         is_list = isinstance(spec, str) and spec.lower().endswith(LIST_EXTENSIONS)
-        return is_list and (is_remote(spec) or Path(str(spec)).exists())
+        return is_list and (is_remote(spec) or os.path.exists(str(spec)))  # noqa: PTH110 (as below)
 
     @classmethod
     def open(cls, spec: Any) -> Source:
@@ -120,9 +120,9 @@ def _none_found(path: str, first: str, count: int) -> FileNotFoundError:
         f"none of the {count:,} files that {path} lists is there. The first is {first!r}, looked for in the folder of "
         f"the list: {Path(path).parent / first}"
     )
-    if Path(first).exists():
+    if os.path.exists(first):  # noqa: PTH110 (a name that is too long is an error to Path)
         message += ". It is there from the current folder: move the list here, or write absolute paths"
-    return FileNotFoundError(message)
+    return FileNotFoundError(shown(message))
 
 
 def duplicate_candidates(hashes: NDArray[np.int64]) -> NDArray[np.int64]:

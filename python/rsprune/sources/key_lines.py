@@ -35,10 +35,11 @@ def lines_of_keys(keys: pa.ChunkedArray) -> str:
 
 
 def key_of_line(line: str) -> str:
-    """Read a key that :func:`line_of_key` wrote; a line that is no JSON string is the key itself."""
+    """Read a key that :func:`line_of_key` wrote; a line that is no JSON string of text is the key itself."""
     if line.startswith('"'):
         try:
             key = json.loads(line)
+            str(key).encode()  # half a surrogate pair is no text
         except ValueError:
             return line
         if isinstance(key, str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import struct
@@ -246,8 +247,10 @@ def _damage(path: str) -> Iterator[None]:
     """Tell damage from what the system says of a file."""
     try:
         yield
-    except (RspruneError, OSError):
+    except RspruneError:
         raise
     except Exception as error:  # damage shows as ValueError, SyntaxError, BadZipFile, zlib.error and more
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # that is of a place before the file's beginning
+            raise
         message = f"{path} is damaged, or no array that NumPy saved: {error}"
         raise FormatError(message) from error

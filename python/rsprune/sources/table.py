@@ -154,9 +154,13 @@ class TableSource(ContainerSource):
     @cached_property
     def _columns(self) -> _Columns:
         """The columns of the first file that is not damaged."""
+        path, schema = self._first
+        with self._damage(path):
+            return self._columns_of(path, schema)
+
+    def _columns_of(self, path: str, schema: pa.Schema) -> _Columns:
         import pyarrow as pa
 
-        path, schema = self._first
         # Which of several columns of one name is meant cannot be said.
         once = [field for field in schema if schema.names.count(field.name) == 1]
         schema = pa.schema(once, schema.metadata)
@@ -297,7 +301,7 @@ class TableSource(ContainerSource):
 
         try:
             yield
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # names of columns are bytes in a file
             if isinstance(error, OSError) and error.errno:
                 raise
             message = f"{path} is cut short or damaged, or no {self.kind} file: {error}"
