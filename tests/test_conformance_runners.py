@@ -208,10 +208,10 @@ def test_every_stage_works_in_another_process(images, expected, tmp_path):
     encoder = type(options.encoder)(encoder=Colours())
     reference = open_reference(images / "reference.tar", type(options.reference)(k=6), seed=0)
     folder = RunFolder(tmp_path / "run")
-    context, runner = RunContext(folder, config, 1), ProcessRunner(2)
+    context, runner = RunContext.of(folder, config, source, 1), ProcessRunner(2)
     folder.start(config)
-    inside = RunContext(folder.reference(), config, 1)
-    inside.folder.start(config)
+    inside = RunContext.of(folder.reference(), RunReader(written / "reference").config, reference.source, 1)
+    inside.folder.start(inside.config)
 
     summary = runner.map_merge(EntropyStage(context, source, GrayOptions()))
     survivors = cut_entropies(EntropyRanking(RunReader(folder), summary), 9, NoProgress(), keep=0.5)

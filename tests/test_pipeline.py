@@ -350,8 +350,8 @@ def test_an_empty_folder_is_refused(reference, tmp_path):
 
 
 def test_a_folder_of_another_configuration_is_refused(finished, pool, reference):
-    with raises(ConfigMismatchError, "selection.budget", 40, 32):
-        small_prune(pool, reference, finished.path, keep=0.2)
+    with raises(ConfigMismatchError, "centroids.k", 6, 5):
+        small_prune(pool, reference, finished.path, k=5)
 
 
 def test_a_folder_that_is_no_run_is_refused(pool, reference, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 import rsprune
 from failures import raises
-from rsprune.errors import ConfigMismatchError, KeyMismatchError
+from rsprune.errors import KeyMismatchError, SourceChangedError
 from rsprune.evaluation import EncoderExtractor
 from rsprune.evaluation.evaluate import evaluate
 from rsprune.report import explain, write_report
@@ -236,11 +236,14 @@ def test_a_renamed_or_a_missing_file_is_told_by_its_key(tmp_path):
         entropy_run(images, out=tmp_path / "run", progress=False)
     (images / "5.jpg").write_bytes(picture(5))
     (images / "6.jpg").write_bytes(picture(6))
+    grown = entropy_run(images, out=tmp_path / "run", progress=False)  # an image behind those that were there
+    assert grown.metrics["images"] == 7
+    (images / "6.jpg").unlink()
     with raises(KeyMismatchError, "part-000000", 6, "6.jpg", "no image"):
         entropy_run(images, out=tmp_path / "run", progress=False)
-    (images / "6.jpg").unlink()
+    (images / "6.jpg").write_bytes(picture(6))
     (images / "5.jpg").write_bytes(picture(7))  # the same keys, another size
-    with raises(ConfigMismatchError, "source.digest"):
+    with raises(SourceChangedError, "part-000000", tmp_path / "run"):
         entropy_run(images, out=tmp_path / "run", progress=False)
 
 

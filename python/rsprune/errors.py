@@ -176,6 +176,10 @@ class KeyMismatchError(ConfigMismatchError):
     """A row of a collection whose key is not the one that it had when the collection was read before."""
 
 
+class SourceChangedError(ConfigMismatchError):
+    """A file of a collection that is another one than it was when the collection was opened, or read before."""
+
+
 class OutputError(RspruneError, ValueError):
     """A place to write to that holds what another command or program made, or what the same command reads."""
 

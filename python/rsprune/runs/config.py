@@ -24,6 +24,7 @@ from rsprune.io import digest, provenance_header
 from rsprune.options import Options, integers, option, same_option, to_config
 from rsprune.runners import RUNNERS, Runner
 from rsprune.runners.parts import check_part, parse_part
+from rsprune.runs.basis import shard_digests
 from rsprune.runs.folder import RunFolder
 from rsprune.selection import Fill, SelectOptions, Within, check_min_similarity
 from rsprune.sources import Source, SourceLike, open_source
@@ -418,13 +419,23 @@ class PruneOptions(Options):
 
 @dataclass(frozen=True)
 class RunContext:
-    """Context shared by the stages of a run: output folder, configuration, threads, and shards that are left out."""
+    """Context shared by the stages of a run: output folder, configuration, threads, and what the collection is.
+
+    ``left_out`` are its shards that are left out, ``shards`` the digests of the others: see :func:`shard_digests`.
+    """
 
     folder: RunFolder
     config: dict[str, Any]
     threads: int | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
     passed_over: Mapping[str, int] = field(default_factory=dict)
+    shards: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, folder: RunFolder, config: dict[str, Any], source: Source, threads: int | None = None) -> RunContext:
+        """Make the context of a run of a collection."""
+        shards = shard_digests(source.fingerprint(), [shard.name for shard in source.shards])
+        return cls(folder, config, threads, left_out(source), source.passed_over, shards)
 
     @property
     def skipped(self) -> dict[str, Any]:
@@ -434,7 +445,7 @@ class RunContext:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """The provenance that every artefact of the run carries."""
+        """The provenance that every artefact of the whole run carries."""
         return {**provenance_header(), "run": digest(self.config), "config": self.config}
 
 

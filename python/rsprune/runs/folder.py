@@ -1,8 +1,9 @@
 """Run folders: where everything lies, whether it is as it was written, and who works on it.
 
 A shard is done when its record is there: a JSON file beside its artefacts, written after them, with the digest of each
-and of the run's configuration. The record of a whole run is ``summary.json``. No artefact holds a time, a path of the
-machine or a number of threads: the same input gives the same bytes.
+and of what they depend on: a part of the configuration, the shard, and of Stage II the rows. The record of a whole run
+is ``summary.json``. No artefact holds a time, a path of the machine or a number of threads: the same input gives the
+same bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from rsprune.io import (
     write_json,
     write_record,
 )
+from rsprune.runs.basis import basis_of
 from rsprune.runs.checks import REMEDY
 from rsprune.runs.schema import EMBEDDING_SCHEMA, ENTROPY_SCHEMA, QUARANTINE_SCHEMA, SELECTION_SCHEMA
 from rsprune.runs.shared_lock import SharedLock
@@ -83,6 +85,7 @@ class RunFolder:
         self.path = localize(path)
         self._address = address_of(path)
         self._verified: set[Path] = set()
+        self._bases: dict[str, str] = {}
         self._shared = False  # whether other processes work on it as well
         self._started = False
 
@@ -90,7 +93,7 @@ class RunFolder:
         return {"path": self.path, "_address": self._address, "_shared": self._shared}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _verified=set(), _started=False)
+        self.__dict__.update(state, _verified=set(), _bases={}, _started=False)
         if self._address is not None:
             stand_for(self._address, self.path)
 
@@ -183,11 +186,38 @@ class RunFolder:
 
     @cached_property
     def run(self) -> str:
-        """The digest of the configuration, which every record names."""
-        return digest(self.read_config())
+        """The digest of the configuration."""
+        return digest(self._config)
 
-    def start(self, config: Mapping[str, Any]) -> None:
-        """Begin a run, or go on with one of the same configuration. A damaged configuration is written anew.
+    @cached_property
+    def _config(self) -> dict[str, Any]:
+        return self.read_config()
+
+    def basis(self, record: Path) -> str:
+        """Return the digest of what the artefacts of a record depend on in the configuration."""
+        kind = self._kind(record)
+        if kind not in self._bases:
+            self._bases[kind] = digest(basis_of(kind, self._config))
+        return self._bases[kind]
+
+    def _kind(self, path: Path) -> str:
+        return path.parent.name if path.parent != self.path else path.stem
+
+    def start(self, config: Mapping[str, Any], *, changes: Callable[[str], bool] = lambda _: False) -> bool:
+        """Begin a run, or go on with one. A damaged configuration is written anew.
+
+        Parameters
+        ----------
+        config
+            The configuration.
+        changes
+            Tells of the dotted name of a value whether it may be another one than it was: the run is then no longer
+            finished, and keeps what does not depend on it.
+
+        Returns
+        -------
+        bool
+            Whether the configuration is another one than it was.
 
         Raises
         ------
@@ -197,35 +227,42 @@ class RunFolder:
             The folder holds files that are no run's.
         """
         wanted = json.loads(canonical_json(config))
-        intact = False
+        intact, differences = False, list[str]()
         if self.config.exists():
             with contextlib.suppress(DamagedFileError):
                 differences = list(config_diff(self.read_config(), wanted))
-                intact = True
-                if differences:
-                    lines = "\n".join(f"  {line}" for line in differences)
+                intact = not differences
+                refused = [line for line in differences if not changes(line.partition(": ")[0])]
+                if refused:
+                    lines = "\n".join(f"  {line}" for line in refused)
                     message = (
                         f"{self.path} holds a run of a different configuration:\n{lines}\n"
                         "Give the new run another folder, or delete this one"
                     )
                     raise ConfigMismatchError(message)
-        elif not self._holds(digest(wanted)):
+        elif not self._holds(wanted):
             # Another part may have begun the run by now.
             check_output_folder(self.path, *([self.config.name] if self._shared else []))
             if self.config.exists():
-                return self.start(config)
+                return self.start(config, changes=changes)
         self.path.mkdir(parents=True, exist_ok=True)
         remove_temporaries(self.path, shared=self._shared)
         if not intact:
+            if differences:
+                self.summary.unlink(missing_ok=True)
             write_json(self.config, wanted | {"digest": digest(wanted)})
-        self.__dict__.pop("run", None)
+        for name in ("run", "_config"):
+            self.__dict__.pop(name, None)
+        self._bases.clear()
+        self._verified.clear()
         self._started = True
+        return bool(differences)
 
-    def _holds(self, run: str) -> bool:
-        """Tell whether a folder that has lost its configuration has a record of a run of that digest."""
+    def _holds(self, config: dict[str, Any]) -> bool:
+        """Tell whether a folder that has lost its configuration has a record of a run of this one."""
         for record in (one for pattern in RECORDS for one in self.path.glob(pattern)):
             with contextlib.suppress(FormatError, OSError):
-                if read_record(record).get("run") == run:
+                if read_record(record).get("basis") == digest(basis_of(self._kind(record), config)):
                     return True
         return False
 
@@ -233,7 +270,7 @@ class RunFolder:
 
     def complete(self, record: Path, files: Iterable[Path], values: Mapping[str, Any] | None = None) -> None:
         """Write a record, which says that ``files`` are whole; the last step of any work."""
-        write_record(record, {**(values or {}), "run": self.run}, files)
+        write_record(record, {**(values or {}), "basis": self.basis(record)}, files)
 
     def verify(self, path: Path) -> Path:
         """Return the path of an artefact that is as it was written. Each is checked once in the life of this object.
@@ -253,7 +290,7 @@ class RunFolder:
                 message = f"the run in {self.path} is not finished: it has no {one.relative_to(self.path)}. {REMEDY}"
                 raise UnfinishedRunError(message)
         content = read_record(record)
-        if content.get("run") != self.run:
+        if content.get("basis") != self.basis(record):
             message = f"{record} belongs to another configuration than {self.config}. {REMEDY}"
             raise DamagedFileError(message)
         if content["files"].get(path.relative_to(record.parent).as_posix()) != file_digest(path):

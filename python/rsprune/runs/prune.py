@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rsprune import strategies
 from rsprune.centroids import Centroids
-from rsprune.errors import BudgetError, MissingDependencyError, PartsLeftError, as_html
+from rsprune.errors import BudgetError, DamagedFileError, MissingDependencyError, PartsLeftError, as_html
 from rsprune.export.chosen import ChosenImages
 from rsprune.export.dataset import SelectedImages, select_webdataset
 from rsprune.io import provenance_header
@@ -25,18 +25,19 @@ from rsprune.runners import Progress, show_progress
 from rsprune.runners.local import LocalRunner
 from rsprune.runs.config import PruneOptions, RunContext, check_bands, encoder_config, source_config
 from rsprune.runs.folder import RunFolder
-from rsprune.runs.reader import RunReader, start_run
-from rsprune.runs.reference import FittedReference, ImageReference, ReferenceLike, open_reference
+from rsprune.runs.moves import Choice
+from rsprune.runs.reader import RunReader
+from rsprune.runs.reference import FittedReference, ImageReference, Reference, ReferenceLike, open_reference
 from rsprune.runs.schema import SELECTION_SCHEMA
 from rsprune.runs.stages.centroids import make_centroids
 from rsprune.runs.stages.embed import EmbedStage
 from rsprune.runs.stages.entropy import EntropyRanking, EntropyStage, cut_entropies, require_readable
 from rsprune.runs.stages.select import SelectStage, check_strategy
+from rsprune.runs.start import start_run
 from rsprune.runs.summary import describe_passed_over
 from rsprune.runs.value_range import settle_gray
 from rsprune.selection import Selection, budget_rows
 from rsprune.sources import SourceLike, check_outside
-from rsprune.sources.damaged import left_out
 
 if TYPE_CHECKING:
     import pandas
@@ -57,10 +58,13 @@ class Run:
         The run folder.
     selection
         The rows kept. Rows are numbered through the whole collection, images that were pruned or not read included.
+    moved
+        Where the call has chosen anew: how many images it chose and dropped.
     """
 
     path: Path
     selection: Selection
+    moved: str = ""
 
     @cached_property
     def reader(self) -> RunReader:
@@ -176,6 +180,7 @@ class Run:
                 f"({metrics['selected'] / metrics['images']:.1%}), {metrics['quarantined']:,} in quarantine",
                 f"Stage I   kept {metrics['survivors']:,} images of {metrics['tau']:.4f} bits or more",
                 f"Stage II  {rule}",
+                *([f"moved     {self.moved}"] if self.moved else []),
                 f"manifest  {folder.selection}",
                 *([f"left out  damaged shards: {', '.join(metrics['left_out'])}"] if "left_out" in metrics else []),
                 *(f"left out  {line}" for line in describe_passed_over(metrics.get("passed_over", {}))),
@@ -266,21 +271,25 @@ def prune(
     runner, threads = options.execution.open_runner(), options.execution.threads
     with folder.lock(shared=runner.part is not None), show_progress(progress) as shown:
         gray = settle_gray(options.gray, images, folder, shown, seed=rule.seed, threads=threads)
+        sample = earlier_sample(folder, opened)
         config: dict[str, Any] = provenance_header() | {
             "source": source_config(images),
             "entropy": gray.config() | options.stage_one(),
             "encoder": making,
             "keep_embeddings": keep,
-            "centroids": opened.fingerprint(),
+            "centroids": sample or opened.fingerprint(),
             "selection": selection,
         }
-        start_run(folder, config, images)
+        context = RunContext.of(folder, config, images, threads)
+        earlier = Choice.read(folder)
+        start_run(context, images)
         if config["centroids"].get("self"):
             shown.note(SECOND_BEST)
-        context = RunContext(folder, config, threads, left_out(images), images.passed_over)
         decode, batch_size = gray.decode, making["batch_size"]
 
         def fit() -> Centroids:
+            if sample is not None:
+                return RunReader(folder).centroids
             return make_centroids(context, opened, encoder, decode, runner, shown)
 
         # Fitted on what is there already, they are known before an image is read. A part does its share of the
@@ -296,7 +305,21 @@ def prune(
         runner.map_merge(EmbedStage(context, images, survivors, encoder, decode, batch_size, centroids, keep), shown)
         LocalRunner().map_merge(SelectStage(context, images, choice, budget, opened, survivors), shown)
         write_report(folder, images)
-    return open_run(folder.path)
+    run, now = open_run(folder.path), Choice.read(folder)
+    if earlier is None or now is None or earlier.run == now.run:
+        return run
+    return replace(run, moved=earlier.describe_moves(now))
+
+
+def earlier_sample(folder: RunFolder, reference: Reference) -> dict[str, Any] | None:
+    """Return what the centroids of a run were fitted on, if it is a sample of the collection before this one grew."""
+    if not (isinstance(reference, ImageReference) and reference.of_pool):
+        return None
+    with contextlib.suppress(FileNotFoundError, DamagedFileError):
+        before, now = folder.read_config().get("centroids"), reference.fingerprint()
+        if isinstance(before, dict) and before != now and {**before, "images": now["images"]} == now:
+            return before if folder.is_whole(folder.centroids) else None
+    return None
 
 
 def open_run(path: str | Path) -> Run:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +28,7 @@ from rsprune.sources import Source, SourceLike, open_source
 from rsprune.sources.damaged import without_shards
 from rsprune.sources.keys import check_keys, compare_keys
 
-__all__ = ["NOT_CHOSEN", "PHASES", "RunIndex", "RunReader", "ShardRows", "open_as_run", "positions_of", "start_run"]
+__all__ = ["NOT_CHOSEN", "PHASES", "RunIndex", "RunReader", "ShardRows", "open_as_run", "positions_of"]
 
 #: The phases, as ``selection.parquet`` numbers them.
 PHASES = ("quota", "fill", "preselected")
@@ -169,7 +169,7 @@ class RunReader:
             message = f"the run in {self.folder.path} is not finished: it has no {path.name}. {REMEDY}"
             raise UnfinishedRunError(message)
         summary = read_record(path)
-        if summary.pop("run", None) != self.folder.run:
+        if summary.pop("basis", None) != self.folder.run:
             message = f"{path} belongs to another configuration than {self.folder.config}. {REMEDY}"
             raise DamagedFileError(message)
         del summary["files"]
@@ -377,8 +377,15 @@ class RunReader:
         opened = source if isinstance(source, Source) else open_source(source, **config.get("options", {}))
         return without_shards(opened, config.get("left_out", []))
 
-    def check_source(self, source: Source) -> None:
+    def whole_table(self, shard: str) -> Path | None:
+        """Return a table of a shard that is as it was written; that of Stage I, if it is."""
+        places = (self.folder.entropy(shard), self.folder.assignments(shard))
+        return next((path for path in places if self.folder.is_whole(path)), None)
+
+    def check_source(self, source: Source, *, grown: Collection[str] = ()) -> None:
         """Compare the keys of a collection with those that it had when the shards that are done were read.
+
+        Those that have ``grown`` are passed over.
 
         Raises
         ------
@@ -386,13 +393,12 @@ class RunReader:
             It names the shard, and the first row whose key is another one now.
         """
         for shard in source.shards:
-            places = (self.folder.entropy(shard.name), self.folder.assignments(shard.name))
-            path = next((path for path in places if self.folder.is_whole(path)), None)
+            path = None if shard.name in grown else self.whole_table(shard.name)
             if path is not None and (found := source.read_keys(shard)) is not None:
                 # The record's digest spares the table; it is that of all rows if the stage took all.
                 if read_record(self.folder.record(path)).get("keys") == digest(found):
                     continue
-                table = self.table(path, ["key"] if path == places[0] else ["row", "key"])
+                table = self.table(path, ["key"] if path == self.folder.entropy(shard.name) else ["row", "key"])
                 rows = table["row"].to_pylist() if "row" in table.column_names else None
                 check_keys(source, shard, rows, table["key"].to_pylist(), self.folder.path)
 
@@ -458,14 +464,6 @@ class RunReader:
 def open_as_run(source: SourceLike, run: RunFolder | str | Path | None) -> Source:
     """Open a collection as ``run`` did, or by its form alone where there is no run."""
     return open_source(source) if run is None else RunReader(run).open_source(source)
-
-
-def start_run(folder: RunFolder, config: Mapping[str, Any], source: Source) -> None:
-    """Begin a run of a collection, or go on with one, whose images must still be the same; see RunFolder.start."""
-    if folder.config.is_file():
-        with contextlib.suppress(DamagedFileError):  # the configuration is written anew
-            RunReader(folder).check_source(source)
-    folder.start(config)
 
 
 def positions_of(column: pa.ChunkedArray) -> Iterator[tuple[str, NDArray[np.int64]]]:

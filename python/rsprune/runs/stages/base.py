@@ -12,7 +12,7 @@ import pyarrow as pa
 from typing_extensions import Self, override
 
 from rsprune.errors import LostShardsError, UnreadShardError, shown
-from rsprune.io import digest, write_table
+from rsprune.io import digest, read_record, write_table
 from rsprune.runners import Stage
 from rsprune.runs.config import RunContext
 from rsprune.runs.summary import ShardSummary
@@ -45,7 +45,16 @@ class RunStage(Stage[ShardSummary]):
 
     @override
     def is_done(self, shard: Shard) -> bool:
-        return self.context.folder.is_whole(*self.outputs(shard))
+        outputs = self.outputs(shard)
+        if not self.context.folder.is_whole(*outputs):
+            return False
+        record = read_record(self.context.folder.record(outputs[-1]))
+        return all(record.get(name) == value for name, value in self.depends_on(shard).items())
+
+    def depends_on(self, shard: Shard) -> dict[str, Any]:
+        """Return the digests of what a shard's files depend on beside the configuration, as their record has them."""
+        known = self.context.shards.get(shard.name)
+        return {} if known is None else {"shard": known}
 
     @override
     def give_up(self, shard: Shard, reason: str) -> ShardSummary:
@@ -76,7 +85,7 @@ class RunStage(Stage[ShardSummary]):
     def complete(self, shard: Shard, keys: Sequence[str] | None = None) -> None:
         """Write the record of a shard, whose files are all there, with the digest of its images' ``keys``."""
         outputs = self.outputs(shard)
-        values = {} if keys is None else {"keys": digest(keys)}
+        values = self.depends_on(shard) | ({} if keys is None else {"keys": digest(keys)})
         self.context.folder.complete(self.context.folder.record(outputs[-1]), outputs, values)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from typing_extensions import override
 
@@ -13,17 +14,24 @@ from rsprune.io import provenance_header
 from rsprune.options import keywords, to_config
 from rsprune.runners import Advance, Progress, Runner, show_progress
 from rsprune.runners.local import LocalRunner
-from rsprune.runs.config import CentroidOptions, DecodeOptions, EncoderOptions, RunContext, encoder_config
+from rsprune.runs.config import (
+    CentroidOptions,
+    DecodeOptions,
+    EncoderOptions,
+    RunContext,
+    encoder_config,
+    source_config,
+)
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.quarantine import write_quarantine
-from rsprune.runs.reader import RunReader, start_run
+from rsprune.runs.reader import RunReader
 from rsprune.runs.reference import ImageReference, Reference, ReferenceLike, open_reference
 from rsprune.runs.stages.base import RunStage, StageResult
 from rsprune.runs.stages.embed import EmbedStage, SomeRows
+from rsprune.runs.start import start_run
 from rsprune.runs.summary import ShardSummary
 from rsprune.runs.value_range import settle_range
 from rsprune.sources import Shard, check_outside
-from rsprune.sources.damaged import left_out
 
 __all__ = ["CentroidsStage", "centroids_run", "make_centroids"]
 
@@ -78,9 +86,16 @@ def make_centroids(
     if isinstance(reference, ImageReference):
         folder = context.folder.reference()
         source = reference.source
-        inside = replace(context, folder=folder, left_out=left_out(source), passed_over=source.passed_over)
-        start_run(folder, context.config, reference.source)
-        batch_size = context.config["encoder"]["batch_size"]
+        config: dict[str, Any] = provenance_header() | {
+            "source": source_config(source),
+            "pixels": to_config(decode),
+            "encoder": context.config["encoder"],
+            "centroids": None,
+            "keep_embeddings": True,
+        }
+        inside = RunContext.of(folder, config, source, context.threads)
+        start_run(inside, source)
+        batch_size = config["encoder"]["batch_size"]
         subset = SomeRows(reference.rows)
         stage = EmbedStage(inside, reference.source, subset, encoder, decode, batch_size, name="reference")
         summary = runner.map_merge(stage, progress)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ from rsprune.centroids import Centroids
 from rsprune.concurrency import WriterThread
 from rsprune.encoders.loader import embed_items
 from rsprune.errors import UnreadShardError
-from rsprune.io import provenance_header
+from rsprune.io import provenance_header, read_record
 from rsprune.options import keywords, to_config
 from rsprune.runners import Advance, Progress, show_progress
 from rsprune.runs.config import (
@@ -33,16 +33,16 @@ from rsprune.runs.config import (
 )
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.quarantine import write_quarantine
-from rsprune.runs.reader import RunReader, start_run
+from rsprune.runs.reader import RunReader
 from rsprune.runs.reference import check_same_encoder, digest_of
 from rsprune.runs.schema import EMBEDDING_SCHEMA
 from rsprune.runs.stages.base import REPEATED, RunStage, StageResult, failure_columns, require_read
-from rsprune.runs.stages.embedding_writer import EmbeddingWriter
+from rsprune.runs.stages.embedding_writer import EmbeddingWriter, KeptRows
 from rsprune.runs.stages.entropy import require_readable
+from rsprune.runs.start import start_run
 from rsprune.runs.summary import ShardSummary, describe_passed_over
 from rsprune.runs.value_range import settle_range
 from rsprune.sources import Item, Shard, Source, SourceLike, check_outside
-from rsprune.sources.damaged import left_out
 from rsprune.sources.keys import read_known
 from rsprune.sources.passing import reading
 
@@ -128,6 +128,14 @@ class EmbedStage(RunStage):
     def count(self, shard: Shard) -> int:
         return (self.subset or self.source).count(shard)
 
+    def _rows(self, shard: Shard) -> NDArray[np.int64]:
+        return np.arange(self.source.count(shard)) if self.subset is None else self.subset.rows(shard)
+
+    @override
+    def depends_on(self, shard: Shard) -> dict[str, Any]:
+        rows = {} if self.subset is None else {"rows": digest_of(self._rows(shard))}
+        return super().depends_on(shard) | rows
+
     @override
     def outputs(self, shard: Shard) -> tuple[Path, ...]:
         folder = self.context.folder
@@ -151,20 +159,22 @@ class EmbedStage(RunStage):
 
     @override
     def submit(self, shard: Shard, advance: Advance) -> Future[ShardSummary]:
-        rows = np.arange(self.source.count(shard)) if self.subset is None else self.subset.rows(shard)
+        rows = self._rows(shard)
         known = None if self.subset is None else self.subset.keys(shard)
+        kept, failures = (None, {}) if known is None else self._kept(shard, rows)
+        new = np.arange(len(rows)) if kept is None else np.delete(np.arange(len(rows)), kept.positions)
         keys: list[str] = []
         read: list[int] = []  # the positions of the images that the encoder is given
-        failures: dict[int, tuple[str, str]] = {}
         encoder, threads, folder = self.encoder.model, self.context.threads, self.context.folder
 
         def items() -> Iterator[Item]:
             if known is None:
                 images = self.source.read(shard, rows.tolist())
             else:
-                images = read_known(self.source, shard, rows.tolist(), known, folder.path)
+                wanted = [known[at] for at in new.tolist()]
+                images = read_known(self.source, shard, rows[new].tolist(), wanted, folder.path)
             seen: set[str] = set()
-            for position, item in enumerate(reading(images)):
+            for position, item in zip(new.tolist(), reading(images), strict=False):
                 keys.append(item.key)
                 if item.key in seen:
                     failures[position] = REPEATED
@@ -175,19 +185,21 @@ class EmbedStage(RunStage):
 
         path = folder.embeddings(shard.name) if self.keep else None
         writer = EmbeddingWriter(path, len(rows), encoder.dim, self.centroids, self._thread, threads)
+        if kept is not None:
+            writer.keep(kept)
 
         def conclude() -> ShardSummary:
-            assigned = self.centroids is not None
+            assigned, names = self.centroids is not None, keys if known is None else known
             columns = [
                 pa.array(rows, pa.int64()),
-                pa.array(keys, pa.string()),
+                pa.array(names, pa.string()),
                 pa.array(writer.label, pa.int32()) if assigned else pa.nulls(len(rows), pa.int32()),
                 pa.array(writer.similarity, from_pandas=True) if assigned else pa.nulls(len(rows), pa.float32()),
                 *failure_columns(failures, len(rows)),
             ]
             self.write(folder.assignments(shard.name), shard, columns, EMBEDDING_SCHEMA)
-            self.complete(shard, keys)
-            return ShardSummary().update(len(keys), (kind for kind, _ in failures.values()))
+            self.complete(shard, names)
+            return ShardSummary().update(len(names), (kind for kind, _ in failures.values()))
 
         try:
             options = self.decode.settings()
@@ -197,7 +209,7 @@ class EmbedStage(RunStage):
                 require_read(self.source, shard, ((int(rows[at]), kind, message) for at, kind, message in failed))
                 failures.update({at: (kind, message) for at, kind, message in failed})
                 advance(len(block.positions) + len(block.failures))
-            advance(len(keys) - len(read))
+            advance(len(rows) - len(new) + len(keys) - len(read))
             return writer.finish(conclude)
         except UnreadShardError as error:
             writer.abandon(error)
@@ -207,6 +219,23 @@ class EmbedStage(RunStage):
         except BaseException as error:
             writer.abandon(error)
             raise
+
+    def _kept(self, shard: Shard, rows: NDArray[np.int64]) -> tuple[KeptRows | None, dict[int, tuple[str, str]]]:
+        """Read what an earlier run made of some of these rows of the shard, and why some of them failed."""
+        folder, outputs = self.context.folder, self.outputs(shard)
+        if not folder.is_whole(*outputs):
+            return None, {}
+        record = read_record(folder.record(outputs[-1]))
+        if any(record.get(name) != value for name, value in super().depends_on(shard).items()):
+            return None, {}
+        table = RunReader(folder).assignments(shard.name)
+        _, here, there = np.intersect1d(rows, table["row"].to_numpy(), assume_unique=True, return_indices=True)
+        table = table.take(pa.array(there))
+        label, similarity = table["label"].fill_null(-1).to_numpy(), table["similarity"].to_numpy()
+        embeddings = np.load(folder.embeddings(shard.name))[there] if self.keep else None
+        causes = zip(here.tolist(), table["kind"].to_pylist(), table["message"].to_pylist(), strict=True)
+        failures = {at: (kind, message) for at, kind, message in causes if kind is not None}
+        return KeptRows(here, label, similarity, embeddings), failures
 
     @override
     def summarize(self, shard: Shard) -> ShardSummary:
@@ -263,8 +292,8 @@ def embed_run(
             "centroids": None if fitted is None else digest_of(fitted.vectors),
             "keep_embeddings": keep,
         }
-        start_run(folder, config, images)
-        context = RunContext(folder, config, threads, left_out(images), images.passed_over)
+        context = RunContext.of(folder, config, images, threads)
+        start_run(context, images)
         stage = EmbedStage(
             context,
             images,

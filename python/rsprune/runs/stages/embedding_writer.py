@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,12 +17,37 @@ from rsprune.centroids import Centroids
 from rsprune.concurrency import WriterThread
 from rsprune.io import atomic_write
 
-__all__ = ["EmbeddingWriter"]
+__all__ = ["EmbeddingWriter", "KeptRows"]
 
 T = TypeVar("T")
 
 #: Rows that are assigned and written at once: 8 MB in 1,024 dimensions, and enough to keep every core busy.
 BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class KeptRows:
+    """Rows that an earlier run embedded, at ascending ``positions`` among those that are written.
+
+    ``embeddings`` are None where they were not kept, but their clusters alone.
+    """
+
+    positions: NDArray[np.int64]
+    label: NDArray[np.int32]
+    similarity: NDArray[np.float32]
+    embeddings: NDArray[np.float16] | None
+
+    @classmethod
+    def none(cls, dim: int) -> KeptRows:
+        """Return no rows."""
+        empty = np.empty((0, dim), np.float16)
+        return cls(np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.float32), empty)
+
+    def between(self, start: int, end: int) -> KeptRows:
+        """Return the rows at some positions."""
+        at = slice(*np.searchsorted(self.positions, (start, end)).tolist())
+        embeddings = None if self.embeddings is None else self.embeddings[at]
+        return KeptRows(self.positions[at], self.label[at], self.similarity[at], embeddings)
 
 
 class EmbeddingWriter:
@@ -67,6 +93,12 @@ class EmbeddingWriter:
             self._file = self._files.enter_context(self._files.enter_context(atomic_write(path)).open("wb"))
             header = {"descr": "<f2", "fortran_order": False, "shape": (rows, dim)}
             np.lib.format.write_array_header_1_0(self._file, header)
+        self._kept = KeptRows.none(dim)
+        self._begin(0)
+
+    def keep(self, kept: KeptRows) -> None:
+        """Take rows that an earlier call has made; before those of :meth:`add`."""
+        self._kept = kept
         self._begin(0)
 
     def add(self, positions: NDArray[np.int64], embeddings: NDArray[np.float32]) -> None:
@@ -97,9 +129,13 @@ class EmbeddingWriter:
     def _begin(self, start: int) -> None:
         self._start = start
         self._block = np.full((min(BLOCK, len(self.label) - start), self._dim), np.nan, np.float16)
+        kept = self._kept.between(start, start + len(self._block))
+        if kept.embeddings is not None:
+            self._block[kept.positions - start] = kept.embeddings
 
     def _flush(self) -> None:
         start, block = self._start, self._block
+        kept = self._kept.between(start, start + len(block))
 
         def write() -> None:
             if self._file is not None:
@@ -108,6 +144,7 @@ class EmbeddingWriter:
                 assigned = assign(block, self._centroids, threads=self._threads)
                 self.label[start : start + len(block)] = assigned.labels
                 self.similarity[start : start + len(block)] = assigned.similarity
+                self.label[kept.positions], self.similarity[kept.positions] = kept.label, kept.similarity
 
         self._thread.submit(write)
         self._begin(start + len(block))

@@ -19,15 +19,15 @@ from rsprune.runners import Advance, Progress, show_progress
 from rsprune.runs.config import EntropyOptions, GrayOptions, RunContext, check_bands, source_config
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.quarantine import write_quarantine
-from rsprune.runs.reader import RunReader, start_run
+from rsprune.runs.reader import RunReader
 from rsprune.runs.schema import ENTROPY_SCHEMA
 from rsprune.runs.stages.base import REPEATED, RunStage, StageResult, failure_columns, repeated_names, require_read
+from rsprune.runs.start import start_run
 from rsprune.runs.summary import ENTROPY_BINS, ShardSummary, describe_passed_over, entropy_bin
 from rsprune.runs.value_range import settle_gray
 from rsprune.sources import Shard, Source, SourceLike, check_outside
 from rsprune.sources.base import with_reasons
 from rsprune.sources.batches import batched
-from rsprune.sources.damaged import left_out
 from rsprune.sources.passing import read_again, reading
 from rsprune.validation import fraction_of
 
@@ -270,8 +270,8 @@ def entropy_run(
     with folder.lock(shared=runner.part is not None), show_progress(progress) as shown:
         gray = settle_gray(options.gray, images, folder, shown, threads=threads)
         config = provenance_header() | {"source": source_config(images), "entropy": gray.config()}
-        start_run(folder, config, images)
-        context = RunContext(folder, config, threads, left_out(images), images.passed_over)
+        context = RunContext.of(folder, config, images, threads)
+        start_run(context, images)
         summary = runner.map_merge(EntropyStage(context, images, gray), shown)
         reader = RunReader(folder)
         ranking = EntropyRanking(reader, summary)
