@@ -24,6 +24,7 @@ COMMANDS = [
     "export",
     "explain",
     "report",
+    "verify",
     "compare",
     "autoencoder",
     "train",
