@@ -23,7 +23,8 @@ from rsprune.runs.reference import open_reference
 from rsprune.runs.stages import CentroidsStage, EmbedStage, EntropyStage, SelectStage
 from rsprune.runs.stages.embed import SomeRows
 from rsprune.runs.stages.entropy import EntropyRanking, cut_entropies
-from rsprune.sources import open_source
+from rsprune.sources import SkippedFilesWarning, open_source
+from rsprune.sources.damaged import leave_out
 from small_runs import Colours, DiesOfBright, artefacts, bright_picture, picture, small_prune, write_tar
 from small_stages import Counting
 
@@ -177,6 +178,28 @@ def test_a_shard_that_kills_its_workers_is_put_aside_and_all_others_are_done(ima
     }
     assert not list(out.rglob("*.writing"))
     assert artefacts(small_prune(pool, images / "reference.tar", out).path) == whole  # where the encoder lives
+
+
+def test_a_run_that_skips_damaged_shards_goes_on_without_one_that_kills_its_workers(images, tmp_path):
+    members = {f"0-{i:02d}.jpg": picture(i) for i in range(12)}
+    write_tar(tmp_path / "pool-0.tar", members | {"0-11.jpg": bright_picture()})
+    for shard in (1, 2):
+        (tmp_path / f"pool-{shard}.tar").symlink_to(images / f"pool-{shard}.tar")
+    pool, out = str(tmp_path / "pool-*.tar"), tmp_path / "run"
+    small_prune(pool, images / "reference.tar", out)
+    for left_over in [*(out / "embeddings").iterdir(), out / "summary.json"]:
+        left_over.unlink()
+    options = {"encoder": DiesOfBright(), "on_damaged_shard": "skip"}
+    with pytest.warns(SkippedFilesWarning):
+        run = small_prune(pool, images / "reference.tar", out, runner="processes", workers=1, **options)
+    assert run.summary["left_out"] == ["pool-0"]
+    assert len(run.keys) == 6
+    with pytest.warns(SkippedFilesWarning):  # without an attempt, which would end this process
+        small_prune(pool, images / "reference.tar", out, **options)
+    others = leave_out(open_source(pool), json.loads((out / "put_aside.json").read_text())["shards"])
+    fresh = small_prune(others, images / "reference.tar", tmp_path / "fresh").path
+    for name in ("selection.parquet", "selected.txt", "quarantine.parquet", "summary.json"):
+        assert (out / name).read_bytes() == (fresh / name).read_bytes()
 
 
 def test_an_error_that_cannot_be_sent_keeps_its_name_and_text():

@@ -193,10 +193,13 @@ class WorkerError(RspruneError, RuntimeError):
 
 
 class LostShardsError(WorkerError):
-    """Shards over which worker processes died, again and again: ``lost`` says of each how; all others are done."""
+    """Shards over which worker processes died, again and again: ``lost`` says of each how; all others are done.
 
-    def __init__(self, lost: Mapping[str, str], shards: int) -> None:
-        self.lost, self.shards = dict(lost), shards
+    ``stage`` is the name of the stage, and ``shards`` the number of all its shards.
+    """
+
+    def __init__(self, stage: str, lost: Mapping[str, str], shards: int) -> None:
+        self.stage, self.lost, self.shards = stage, dict(lost), shards
         first = min(lost)
         super().__init__(
             f"{len(lost)} of {shards:,} shards were put aside, the first is {first}: {lost[first]}. All others are "
@@ -205,7 +208,7 @@ class LostShardsError(WorkerError):
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.lost, self.shards)
+        return type(self), (self.stage, self.lost, self.shards)
 
 
 class UnfinishedRunError(RspruneError, RuntimeError):

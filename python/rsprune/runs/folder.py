@@ -128,6 +128,11 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
+    def put_aside(self) -> Path:
+        """Why the run is without shards over which worker processes died; there only if it is."""
+        return self.path / "put_aside.json"
+
+    @property
     def report(self) -> Path:
         """The page that shows what was kept and why."""
         return self.path / "report.html"

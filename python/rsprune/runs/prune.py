@@ -26,6 +26,7 @@ from rsprune.runners.local import LocalRunner
 from rsprune.runs.config import PruneOptions, RunContext, check_bands, encoder_config, source_config
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.moves import Choice
+from rsprune.runs.put_aside import leaving_out_lost, without_put_aside
 from rsprune.runs.reader import RunReader
 from rsprune.runs.reference import FittedReference, ImageReference, Reference, ReferenceLike, open_reference
 from rsprune.runs.schema import SELECTION_SCHEMA
@@ -193,6 +194,7 @@ class Run:
 
 
 @keywords(PruneOptions)
+@leaving_out_lost
 def prune(
     source: SourceLike,
     *,
@@ -247,7 +249,9 @@ def prune(
     ValueRangeError
         Some of the first images need a ``valid_range``.
     """
-    images, encoder = options.source.open(source), options.encoder
+    images, encoder, folder = options.source.open(source), options.encoder, RunFolder(out)
+    if options.source.on_damaged_shard == "skip":
+        images = without_put_aside(images, folder)
     check_outside(out, images)
     check_bands(images, gray=options.gray, decode=options.gray.decode)
     choice, rule = options.choice, options.choice.strategy
@@ -264,7 +268,6 @@ def prune(
     selection: dict[str, Any] = {"images": total, "budget": budget, "seed": rule.seed}
     selection |= {"fill": choice.fill, "within": choice.within, "min_similarity": choice.min_similarity}
     selection |= check_strategy(choice, has_reference=not isinstance(opened, FittedReference))
-    folder = RunFolder(out)
     making = encoder_config(encoder, folder)
     # A strategy that selects by quota works from clusters and similarities; the others need the embeddings themselves.
     keep = options.keep_embeddings or not strategies.get(rule.strategy).quotas

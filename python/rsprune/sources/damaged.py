@@ -12,7 +12,7 @@ from rsprune.sources.base import Item, Shard, SkippedFilesWarning, Source, descr
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["IntactShards", "left_out", "whole", "without_damaged", "without_shards"]
+__all__ = ["IntactShards", "leave_out", "left_out", "whole", "without_damaged", "without_shards"]
 
 
 class IntactShards(Source):
@@ -93,6 +93,11 @@ def whole(source: Source) -> Source:
 def left_out(source: Source) -> Mapping[str, str]:
     """Return what is wrong with each shard that is left out of a collection, by its name."""
     return source.left_out if isinstance(source, IntactShards) else {}
+
+
+def leave_out(source: Source, reasons: Mapping[str, str]) -> Source:
+    """Leave out shards, beside those that are left out already; ``reasons`` say why, by their names."""
+    return IntactShards(whole(source), {**left_out(source), **reasons})
 
 
 def without_shards(source: Source, names: Sequence[str]) -> Source:

@@ -63,7 +63,7 @@ class RunStage(Stage[ShardSummary]):
     @override
     def conclude(self, summary: ShardSummary) -> None:
         if lost := summary.lost:
-            raise LostShardsError(lost, len(self.shards))
+            raise LostShardsError(self.name, lost, len(self.shards))
         if unread := summary.unread:
             first = min(unread)
             message = (

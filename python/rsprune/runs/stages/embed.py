@@ -32,6 +32,7 @@ from rsprune.runs.config import (
     source_config,
 )
 from rsprune.runs.folder import RunFolder
+from rsprune.runs.put_aside import leaving_out_lost, without_put_aside
 from rsprune.runs.quarantine import write_quarantine
 from rsprune.runs.reader import RunReader
 from rsprune.runs.reference import check_same_encoder, digest_of
@@ -244,6 +245,7 @@ class EmbedStage(RunStage):
 
 
 @keywords(EmbedOptions)
+@leaving_out_lost
 def embed_run(
     source: SourceLike,
     *,
@@ -273,14 +275,15 @@ def embed_run(
     ValueRangeError
         Some of the first images need a ``valid_range``.
     """
-    images = options.source.open(source)
+    images, folder = options.source.open(source), RunFolder(out)
+    if options.source.on_damaged_shard == "skip":
+        images = without_put_aside(images, folder)
     check_outside(out, images)
     check_bands(images, decode=options.decode)
     fitted = Centroids.load(centroids) if isinstance(centroids, (str, Path)) else centroids
     if fitted is not None:
         check_same_encoder(fitted, options.encoder.model)
     keep = fitted is None if keep_embeddings is None else keep_embeddings
-    folder = RunFolder(out)
     encoder = encoder_config(options.encoder, folder)
     runner, threads = options.execution.open_runner(), options.execution.threads
     with folder.lock(shared=runner.part is not None), show_progress(progress) as shown:

@@ -18,6 +18,7 @@ from rsprune.options import keywords
 from rsprune.runners import Advance, Progress, show_progress
 from rsprune.runs.config import EntropyOptions, GrayOptions, RunContext, check_bands, source_config
 from rsprune.runs.folder import RunFolder
+from rsprune.runs.put_aside import leaving_out_lost, without_put_aside
 from rsprune.runs.quarantine import write_quarantine
 from rsprune.runs.reader import RunReader
 from rsprune.runs.schema import ENTROPY_SCHEMA
@@ -240,6 +241,7 @@ def require_readable(summary: ShardSummary, quarantine: Path) -> None:
 
 
 @keywords(EntropyOptions)
+@leaving_out_lost
 def entropy_run(
     source: SourceLike, *, out: str | Path, options: EntropyOptions, progress: bool | Progress = True
 ) -> StageResult:
@@ -262,10 +264,12 @@ def entropy_run(
     ValueRangeError
         Some of the first images need a ``valid_range``.
     """
-    images = options.source.open(source)
+    images, folder = options.source.open(source), RunFolder(out)
+    if options.source.on_damaged_shard == "skip":
+        images = without_put_aside(images, folder)
     check_outside(out, images)
     check_bands(images, gray=options.gray)
-    folder, threads = RunFolder(out), options.execution.threads
+    threads = options.execution.threads
     runner = options.execution.open_runner()
     with folder.lock(shared=runner.part is not None), show_progress(progress) as shown:
         gray = settle_gray(options.gray, images, folder, shown, threads=threads)
