@@ -147,8 +147,10 @@ class Runner(ABC):
         shares = share_out([stage.weight(shard) for shard in stage.shards], parts)
         own = [stage.shards[at] for at in shares.pop(number - 1)]
         others = [stage.shards[at] for share in shares for at in share]
-        done = [shard for shard in own if stage.is_done(shard)]
-        left = [shard for shard in own if shard not in set(done)]
+        done: list[Shard] = []
+        left: list[Shard] = []
+        for shard in own:
+            (done if stage.is_done(shard) else left).append(shard)
         progress.start(stage.name, sum(map(stage.count, own)), sum(map(stage.count, done)))
         merged: S | None = None
 

@@ -468,9 +468,11 @@ def open_as_run(source: SourceLike, run: RunFolder | str | Path | None) -> Sourc
 
 def positions_of(column: pa.ChunkedArray) -> Iterator[tuple[str, NDArray[np.int64]]]:
     """Yield each distinct string of a column with the positions that hold it, ascending."""
-    encoded = column.combine_chunks().dictionary_encode()
+    # Codes are joined, not the strings, which are many times their size.
+    encoded = column.dictionary_encode().combine_chunks()
     codes = encoded.indices.to_numpy()
-    order = np.argsort(codes, kind="stable")
-    bounds = np.searchsorted(codes[order], np.arange(len(encoded.dictionary) + 1))
+    in_order = bool((codes[1:] >= codes[:-1]).all())  # as a manifest is: no need to sort what may be millions of rows
+    order = np.arange(len(codes)) if in_order else np.argsort(codes, kind="stable")
+    bounds = np.searchsorted(codes if in_order else codes[order], np.arange(len(encoded.dictionary) + 1))
     for value, start, end in zip(encoded.dictionary.to_pylist(), bounds[:-1], bounds[1:], strict=True):
         yield value, order[start:end]
