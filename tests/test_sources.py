@@ -6,18 +6,21 @@ import io
 import os
 import pickle
 import tarfile
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from failures import raises, warns
 from rsprune import errors
-from rsprune.sources import Item, Shard, SkippedFilesWarning, Source, open_source
+from rsprune.sources import Item, Shard, SkippedFilesWarning, Source, image_files, open_source
 from rsprune.sources.container import expand_braces
+from rsprune.sources.filesystem import file_size
 from rsprune.sources.image_files import SHARD_IMAGES
-from rsprune.sources.key_lines import key_of_line, line_of_key
+from rsprune.sources.key_lines import key_of_line, line_of_key, lines_of_keys
 from rsprune.sources.tar import members
 
 
@@ -286,6 +289,24 @@ def test_a_key_is_one_line(key):
     assert line.splitlines() == [line]
     assert line == line.strip()
     assert key_of_line(line) == key
+    assert lines_of_keys(pa.chunked_array([["a b", key], [key]], pa.string())) == f"a b\n{line}\n{line}\n"
+
+
+def test_the_size_of_a_file_is_asked_for_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_files, "SHARD_IMAGES", 5)
+    monkeypatch.setattr(image_files, "STAT_BLOCK", 2)
+    names = [f"{i:02d}.jpg" for i in range(13)]
+    touch(tmp_path, *names)
+    (tmp_path / "07.jpg").write_bytes(b"longer")
+    asked = []
+    monkeypatch.setattr(image_files, "file_size", lambda path: asked.append(Path(path).name) or file_size(path))
+    source = open_source(tmp_path)
+    fingerprint = source.fingerprint()
+    assert sorted(asked) == names
+    assert [source.size(shard) for shard in source.shards] == [
+        sum((tmp_path / name).stat().st_size for name in names[start : start + 5]) for start in (0, 5, 10)
+    ]
+    assert (source.fingerprint(), sorted(asked)) == (fingerprint, names)
 
 
 def test_list_that_is_not_utf8(tmp_path):
