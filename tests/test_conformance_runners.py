@@ -200,6 +200,8 @@ def test_a_run_that_skips_damaged_shards_goes_on_without_one_that_kills_its_work
     fresh = small_prune(others, images / "reference.tar", tmp_path / "fresh").path
     for name in ("selection.parquet", "selected.txt", "quarantine.parquet", "summary.json"):
         assert (out / name).read_bytes() == (fresh / name).read_bytes()
+    assert "left_out" not in small_prune(pool, images / "reference.tar", out).summary  # where they are tried again
+    assert not (out / "put_aside.json").exists()
 
 
 def test_an_error_that_cannot_be_sent_keeps_its_name_and_text():

@@ -23,19 +23,24 @@ T = TypeVar("T")
 def leaving_out_lost(run: Callable[..., T]) -> Callable[..., T]:
     """Make a call that skips damaged shards begin again without those over which its workers died.
 
-    A part of a run does not: the other parts know nothing of what it has lost.
+    A part of a run does not, nor a run at an address: others know nothing of what it has lost.
     """
 
     @functools.wraps(run)
     def call(source: Any, *, out: str | Path, options: Any, **others: Any) -> T:
+        skips = options.source.on_damaged_shard == "skip"
         while True:
             try:
-                return run(source, out=out, options=options, **others)
+                result = run(source, out=out, options=options, **others)
             except LostShardsError as error:
-                is_skipped = options.source.on_damaged_shard == "skip" and error.stage != "reference"
-                if not is_skipped or options.execution.part or address_of(out) or len(error.lost) == error.shards:
+                known_to_all = not (options.execution.part or address_of(out))
+                if not skips or not known_to_all or error.stage == "reference" or len(error.lost) == error.shards:
                     raise
                 put_aside(RunFolder(out), error.lost)
+            else:
+                if not skips:  # they have been done
+                    RunFolder(out).put_aside.unlink(missing_ok=True)
+                return result
 
     return call
 
