@@ -26,6 +26,7 @@ COMMANDS = [
     "strategies",
     "export",
     "explain",
+    "verify",
     "report",
     "compare",
     "autoencoder",

@@ -176,7 +176,7 @@ class KeyMismatchError(ConfigMismatchError):
     """A row of a collection whose key is not the one that it had when the collection was read before."""
 
 
-class SourceChangedError(ConfigMismatchError):
+class SourceChangedError(ConfigMismatchError, SourceError):
     """A file of a collection that is another one than it was when the collection was opened, or read before."""
 
 

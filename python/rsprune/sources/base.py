@@ -245,6 +245,17 @@ class Source(ABC):
         """
         return kind == "not_found" and is_gone(next(iter(self.read(shard, [row]))).data)
 
+    def check_unchanged(self, shard: Shard) -> None:  # noqa: B027 - not every source can tell
+        """Compare the files of a shard that was read with what they were when the collection was opened.
+
+        A source that does not know does nothing.
+
+        Raises
+        ------
+        SourceChangedError
+            One has another size, or was written to since; the message names it.
+        """
+
     @property
     def passed_over(self) -> Mapping[str, int]:
         """What of the collection is passed over, by what it is; known once the images have been counted."""

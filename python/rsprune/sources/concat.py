@@ -74,6 +74,11 @@ class ConcatSource(Source):
         keys = source.read_keys(inner)
         return None if keys is None else [f"{prefix}/{key}" for key in keys]
 
+    def check_unchanged(self, shard: Shard) -> None:
+        """Compare the files of a shard with what they were when the collection was opened."""
+        _, source, inner = self._places[shard.name]
+        source.check_unchanged(inner)
+
     @property
     def metadata_schema(self) -> pa.Schema:
         """The columns of all collections; one whose type is not the same in all of them holds strings."""

@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from rsprune.errors import SourceError
 from rsprune.sources.base import Shard, Source
-from rsprune.sources.filesystem import read_ahead, regular_size
+from rsprune.sources.filesystem import changed, read_ahead, regular_size, stamp_of
 from rsprune.storage import glob_objects, is_remote, requests_of
 
 __all__ = ["ContainerSource", "expand_braces", "find_files"]
@@ -57,6 +57,7 @@ class ContainerSource(Source):
         self._paths = dict(sorted(zip(_names(absolute, self.extensions), absolute, strict=True)))
         self._shards = tuple(map(Shard, self._paths))
         self._counts: dict[str, int] = {}
+        self._stamps = {path: stamp_of(path) for path in absolute if not is_remote(path)}
 
     @classmethod
     def names(cls, spec: str | os.PathLike[str]) -> bool:
@@ -102,6 +103,16 @@ class ContainerSource(Source):
     def size(self, shard: Shard) -> int:
         """Return the size of a shard's file."""
         return regular_size(self._paths[shard.name])
+
+    def file_of(self, shard: Shard) -> str:
+        """Return the file that a shard is, or is a part of."""
+        return self._paths[shard.name]
+
+    def check_unchanged(self, shard: Shard) -> None:
+        """Compare the size of a shard's file, and when it was written, with those that it had."""
+        path = self.file_of(shard)
+        if path in self._stamps and (now := stamp_of(path)) is not None and now != self._stamps[path]:
+            raise changed(path)
 
     def requests(self, shard: Shard) -> int:
         """Return how many requests it takes to fetch a shard's file, which is read whole."""

@@ -58,6 +58,10 @@ class IntactShards(Source):
         """Return whether there was no file for an image."""
         return self._source.was_missing(shard, row, kind)
 
+    def check_unchanged(self, shard: Shard) -> None:
+        """Compare the files of a shard with what they were when the collection was opened."""
+        self._source.check_unchanged(shard)
+
     @property
     def band_counts(self) -> Mapping[int, str]:
         """The numbers of bands, and a file of each."""

@@ -15,13 +15,14 @@ from typing import Any, BinaryIO, Literal, Protocol, TextIO
 
 import numpy as np
 
-from rsprune.errors import FormatError, NotRegularFileError
+from rsprune.errors import FormatError, NotRegularFileError, SourceChangedError
 from rsprune.io import check_pointer
 from rsprune.storage import fetch, fetch_ahead, find, is_remote, read_range, recall
 
 __all__ = [
     "Ranges",
     "Readable",
+    "changed",
     "check_regular",
     "file_size",
     "join",
@@ -34,6 +35,7 @@ __all__ = [
     "read_at",
     "read_head",
     "regular_size",
+    "stamp_of",
 ]
 
 #: Flags that another system lacks do not matter there.
@@ -150,6 +152,24 @@ def file_size(path: Path) -> int:
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     return found.st_size
+
+
+def stamp_of(path: str) -> tuple[int, int] | None:
+    """Return the size of a local file, and when it was written; None if the system does not say."""
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def changed(path: str) -> SourceChangedError:
+    """Make the error of a file that was written to since the collection was opened."""
+    message = (
+        f"{path} was written to since the collection was opened: a collection must not change while it is read. "
+        "What was read of other files is kept; make the call again when it is whole"
+    )
+    return SourceChangedError(message)
 
 
 def regular_size(path: Path) -> int:

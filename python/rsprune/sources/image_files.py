@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rsprune.errors import SourceError
 from rsprune.sources.base import Item, Shard, Source, check_rows
-from rsprune.sources.filesystem import file_size, join
+from rsprune.sources.filesystem import changed, file_size, join, stamp_of
 from rsprune.sources.passing import holds_files
 from rsprune.storage import StoredObject, is_remote, read_many
 
@@ -142,6 +142,13 @@ class FileSource(Source):
         """Return whether there was no file for an image when the fingerprint was taken."""
         missing = self._missing.get(shard.name)
         return super().was_missing(shard, row, kind) if missing is None else missing.get(row) == kind
+
+    def check_unchanged(self, shard: Shard) -> None:
+        """Compare the sizes of a shard's local files with those that the fingerprint has."""
+        sizes = self._sizes(shard).tolist()
+        for path, size in zip(self._places(shard), sizes, strict=True):
+            if size >= 0 and not is_remote(path) and (now := stamp_of(path)) is not None and now[0] != size:
+                raise changed(path)
 
     def size(self, shard: Shard) -> int:
         """Return how many bytes the files of a shard have together; those that are missing have none."""

@@ -101,6 +101,10 @@ class StackSource(ContainerSource):
         """Return how many bytes the pixels of a shard take."""
         return self.count(shard) * self._stacks[self._parts[shard.name][0]].image_bytes
 
+    def file_of(self, shard: Shard) -> str:
+        """Return the file that a shard is a part of."""
+        return self._files[self._parts[shard.name][0]]
+
     def fingerprint(self) -> dict[str, Any]:
         """Identify the files by their names, sizes and shapes."""
         files = [

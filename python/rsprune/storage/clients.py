@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from rsprune.errors import MissingDependencyError, OutputError, SourceError, needed_by
+from rsprune.errors import MissingDependencyError, OutputError, SourceChangedError, SourceError, needed_by
 
 __all__ = ["CutShortError", "Store", "StoredObject", "attempt", "open_store"]
 
@@ -196,7 +196,9 @@ def _final(uri: str, error: Exception) -> Exception | None:
         remedy = remedy if uri.startswith("s3") else "the variables of the provider's own tools"
         return PermissionError(errno.EACCES, f"no credentials in the environment: set {remedy}", uri)
     if isinstance(error, ChangedError) or name == "PreconditionError":
-        return SourceError(f"{uri} has changed since it was listed: a collection must not change while it is read")
+        return SourceChangedError(
+            f"{uri} has changed since it was listed: a collection must not change while it is read"
+        )
     if name not in ("GenericError", "JoinError", "HfHubHTTPError", "HTTPError"):
         return SourceError(f"{uri}: {reason}")
     return None

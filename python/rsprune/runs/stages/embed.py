@@ -210,6 +210,7 @@ class EmbedStage(RunStage):
                 require_read(self.source, shard, ((int(rows[at]), kind, message) for at, kind, message in failed))
                 failures.update({at: (kind, message) for at, kind, message in failed})
                 advance(len(block.positions) + len(block.failures))
+            self.source.check_unchanged(shard)
             advance(len(rows) - len(new) + len(keys) - len(read))
             return writer.finish(conclude)
         except UnreadShardError as error:

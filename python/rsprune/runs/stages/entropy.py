@@ -90,6 +90,7 @@ class EntropyStage(RunStage):
             entropies.append(values)
             advance(len(items))
             del items, images
+        self.source.check_unchanged(shard)
         entropy = np.concatenate(entropies)
         repeated = repeated_names(keys)
         entropy[repeated] = np.nan
