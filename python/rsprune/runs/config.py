@@ -432,9 +432,17 @@ class RunContext:
     shards: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, folder: RunFolder, config: dict[str, Any], source: Source, threads: int | None = None) -> RunContext:
-        """Make the context of a run of a collection."""
-        shards = shard_digests(source.fingerprint(), [shard.name for shard in source.shards])
+    def of(
+        cls,
+        folder: RunFolder,
+        config: dict[str, Any],
+        source: Source,
+        threads: int | None = None,
+        fingerprint: Mapping[str, Any] | None = None,
+    ) -> RunContext:
+        """Make the context of a run of a collection, whose ``fingerprint`` is taken if it is not known."""
+        fingerprint = fingerprint or source.fingerprint()
+        shards = shard_digests(fingerprint, [shard.name for shard in source.shards])
         return cls(folder, config, threads, left_out(source), source.passed_over, shards)
 
     @property
@@ -482,9 +490,12 @@ def encoder_config(options: EncoderOptions, folder: RunFolder) -> dict[str, Any]
     return options.model.provenance() | {"batch_size": options.batch_size or begun or options.model.batch_size}
 
 
-def source_config(source: Source) -> dict[str, Any]:
-    """Return what identifies a collection, in a few words: every artefact carries it."""
-    fingerprint = source.fingerprint()
+def source_config(source: Source, fingerprint: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what identifies a collection, in a few words: every artefact carries it.
+
+    Its ``fingerprint`` is taken if it is not known: the system is asked for the size of every file.
+    """
+    fingerprint = fingerprint or source.fingerprint()
     config = {"kind": fingerprint["kind"], "images": source.total(), "digest": digest(fingerprint)}
     if source.options:
         config["options"] = dict(source.options)

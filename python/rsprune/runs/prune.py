@@ -274,16 +274,16 @@ def prune(
     runner, threads = options.execution.open_runner(), options.execution.threads
     with folder.lock(shared=runner.part is not None), show_progress(progress) as shown:
         gray = settle_gray(options.gray, images, folder, shown, seed=rule.seed, threads=threads)
-        sample = earlier_sample(folder, opened)
+        sample, fingerprint = earlier_sample(folder, opened), images.fingerprint()
         config: dict[str, Any] = provenance_header() | {
-            "source": source_config(images),
+            "source": source_config(images, fingerprint),
             "entropy": gray.config() | options.stage_one(),
             "encoder": making,
             "keep_embeddings": keep,
             "centroids": sample or opened.fingerprint(),
             "selection": selection,
         }
-        context = RunContext.of(folder, config, images, threads)
+        context = RunContext.of(folder, config, images, threads, fingerprint)
         earlier = Choice.read(folder)
         start_run(context, images)
         if config["centroids"].get("self"):

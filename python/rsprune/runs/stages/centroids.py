@@ -86,14 +86,15 @@ def make_centroids(
     if isinstance(reference, ImageReference):
         folder = context.folder.reference()
         source = reference.source
+        fingerprint = source.fingerprint()
         config: dict[str, Any] = provenance_header() | {
-            "source": source_config(source),
+            "source": source_config(source, fingerprint),
             "pixels": to_config(decode),
             "encoder": context.config["encoder"],
             "centroids": None,
             "keep_embeddings": True,
         }
-        inside = RunContext.of(folder, config, source, context.threads)
+        inside = RunContext.of(folder, config, source, context.threads, fingerprint)
         start_run(inside, source)
         batch_size = config["encoder"]["batch_size"]
         subset = SomeRows(reference.rows)

@@ -289,14 +289,15 @@ def embed_run(
     runner, threads = options.execution.open_runner(), options.execution.threads
     with folder.lock(shared=runner.part is not None), show_progress(progress) as shown:
         decode = settle_range(options.decode, images, folder, shown, section="pixels", threads=threads)
+        fingerprint = images.fingerprint()
         config = provenance_header() | {
-            "source": source_config(images),
+            "source": source_config(images, fingerprint),
             "pixels": to_config(decode),
             "encoder": encoder,
             "centroids": None if fitted is None else digest_of(fitted.vectors),
             "keep_embeddings": keep,
         }
-        context = RunContext.of(folder, config, images, threads)
+        context = RunContext.of(folder, config, images, threads, fingerprint)
         start_run(context, images)
         stage = EmbedStage(
             context,

@@ -274,8 +274,9 @@ def entropy_run(
     runner = options.execution.open_runner()
     with folder.lock(shared=runner.part is not None), show_progress(progress) as shown:
         gray = settle_gray(options.gray, images, folder, shown, threads=threads)
-        config = provenance_header() | {"source": source_config(images), "entropy": gray.config()}
-        context = RunContext.of(folder, config, images, threads)
+        fingerprint = images.fingerprint()
+        config = provenance_header() | {"source": source_config(images, fingerprint), "entropy": gray.config()}
+        context = RunContext.of(folder, config, images, threads, fingerprint)
         start_run(context, images)
         summary = runner.map_merge(EntropyStage(context, images, gray), shown)
         reader = RunReader(folder)
