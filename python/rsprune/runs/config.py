@@ -441,8 +441,7 @@ class RunContext:
         fingerprint: Mapping[str, Any] | None = None,
     ) -> RunContext:
         """Make the context of a run of a collection, whose ``fingerprint`` is taken if it is not known."""
-        fingerprint = fingerprint or source.fingerprint()
-        shards = shard_digests(fingerprint, [shard.name for shard in source.shards])
+        shards = shard_digests(fingerprint or source.fingerprint(), [shard.name for shard in source.shards])
         return cls(folder, config, threads, left_out(source), source.passed_over, shards)
 
     @property
@@ -491,10 +490,7 @@ def encoder_config(options: EncoderOptions, folder: RunFolder) -> dict[str, Any]
 
 
 def source_config(source: Source, fingerprint: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return what identifies a collection, in a few words: every artefact carries it.
-
-    Its ``fingerprint`` is taken if it is not known: the system is asked for the size of every file.
-    """
+    """Return what identifies a collection, in a few words: every artefact carries it."""
     fingerprint = fingerprint or source.fingerprint()
     config = {"kind": fingerprint["kind"], "images": source.total(), "digest": digest(fingerprint)}
     if source.options:
