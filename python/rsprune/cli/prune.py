@@ -12,7 +12,8 @@ EXAMPLES = """
   rsprune prune 'pool-*.tar' -r aid.tar --keep 100000 --k 200 -o run/ --json\n
   rsprune prune images/ -r centroids.safetensors --keep 0.15 -o run/\n
   rsprune prune Git-10M/ -r resisc45 -r ucmerced -r aid --keep 0.15 -o run/\n
-  rsprune prune images/ -r aid/ --keep 0.15 --strategy cluster_nearest -O k=1000 -o other/
+  rsprune prune images/ -r aid/ --keep 0.15 --strategy cluster_nearest -O k=1000 -o other/\n
+  rsprune prune 'pool-*.tar' -r aid/ --keep 0.15 -o /shared/run/ --part 3/16
 """
 
 
