@@ -11,7 +11,7 @@ import time
 import pytest
 import typer
 
-from faulty_system import WRITES, kill, needs_linux, run
+from faulty_system import READS, SHORT, WRITES, kill, needs_linux, run
 from rsprune.cli.common import guarded
 from small_runs import artefacts, picture, small_prune, write_tar
 
@@ -57,11 +57,12 @@ class Disturbed:
     def run(self, answer=lambda call, number, main: 0, calls=WRITES, below=None):
         """Run; ``answer`` is asked of the calls, with their number and the first process. Return how many they were."""
         count, main = 0, None
+        places = tuple(map(str, below if isinstance(below, tuple) else (below or self.out,)))
 
         def asked(call):
             nonlocal count, main
             main = main or call.process
-            if not call.path.startswith(str(below or self.out)):
+            if not call.path.startswith(places):
                 return 0
             count += 1
             return answer(call, count - 1, main)
@@ -136,6 +137,33 @@ def test_a_run_that_is_disturbed_again_and_again(folder, tmp_path, runner, steps
     rng.shuffle(disturbances)
     for number in disturbances[:steps]:
         (disturbed.let_down if number in DISKS else disturbed.signalled)(number, rng.randrange(60))
+    disturbed.goes_on()
+
+
+def test_reads_that_give_half_of_what_was_asked_for(folder, tmp_path):
+    """A signal or a network disk may cut any read short: nothing comes of it."""
+    disturbed, below = Disturbed(folder, tmp_path, "local"), (folder, tmp_path)
+    ended, count = disturbed.run(lambda call, *_: SHORT if call.name != "openat" else 0, READS, below)
+    assert (ended.code, ended.said) == (0, "")
+    assert count > 100
+    assert artefacts(disturbed.out) == disturbed.expected
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOTCONN], ids=errno.errorcode.get)
+@pytest.mark.parametrize("step", [60, pytest.param(1, marks=pytest.mark.slow)])
+def test_images_that_are_not_given_from_some_moment_on(folder, tmp_path, number, step):
+    """No image goes into quarantine for what the disk says: the run ends, in one line, or has read all it needs."""
+    disturbed, below, moment, total = Disturbed(folder, tmp_path, "local"), folder / "pool-", 0, 1
+    while total > moment:
+        answer = functools.partial(lambda first, call, at, main: number if at >= first else 0, moment)
+        ended, total = disturbed.run(answer, READS, below)
+        if ended.code != 0:
+            assert (ended.code, ended.said.count("\n")) == (1, 1), (moment, ended)
+            assert os.strerror(number) in ended.said, (moment, ended)
+            assert "pool-" in ended.said, (moment, ended)
+        assert temporaries(disturbed.out) == [], moment
+        moment += step
+    assert moment > 1
     disturbed.goes_on()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +25,8 @@ T = TypeVar("T")
 
 #: The schemes of addresses that are read.
 SCHEMES = ("s3", "gs", "az", "abfs", "abfss", "https", "http", "hf")
-#: Seconds before each further attempt. The client has tried a few times before each of them.
+#: Seconds before each further attempt, half as much to half as much again: processes that failed together do not come
+#: back together. The client has tried a few times before each of them, in the same way.
 DELAYS = (0.5, 2.0, 5.0, 15.0)
 #: What a request may take, which asks for 8 MiB at most, and how long a connection may give no byte.
 REQUEST, PATIENCE = timedelta(minutes=5), timedelta(seconds=30)
@@ -177,7 +179,7 @@ def attempt(uri: str, work: Callable[[], T]) -> T:
                 raise final from None
             cause = error
         if delay is not None:
-            time.sleep(delay)
+            time.sleep(delay * random.uniform(0.5, 1.5))
     raise OSError(errno.EIO, _reason(cause), uri) from None
 
 
