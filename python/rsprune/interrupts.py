@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -31,6 +30,7 @@ def orderly_end(end: Callable[[int], object], *, grace: float = GRACE, late: str
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    over = threading.Event()
     told, tell = os.pipe()
     os.set_blocking(tell, False)
 
@@ -43,13 +43,13 @@ def orderly_end(end: Callable[[int], object], *, grace: float = GRACE, late: str
         # The system itself writes the number of the signal there, whatever the main thread is at.
         with suppress(OSError):
             while data := os.read(told, 1):
-                if data[0] in SIGNALS:
-                    time.sleep(grace)
+                if data[0] in SIGNALS and not over.wait(grace):
                     remove_unfinished()
                     with suppress(OSError, ValueError):
                         sys.stderr.write(late)
                         sys.stderr.flush()
                     os._exit(SIGNALS[signal.Signals(data[0])])
+        os.close(told)
 
     before = {number: signal.signal(number, handle) for number in SIGNALS}
     wakeup = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
@@ -57,9 +57,8 @@ def orderly_end(end: Callable[[int], object], *, grace: float = GRACE, late: str
     try:
         yield
     finally:
+        over.set()
         signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
             signal.signal(number, handler)
-        remove_unfinished()
-        # A watch that has been told of a signal stays: threads may keep the process alive, too.
         os.close(tell)

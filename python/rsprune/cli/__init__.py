@@ -4,12 +4,16 @@ import atexit
 import os
 import signal
 import sys
+import threading
 from typing import NoReturn
 
 from rsprune.interrupts import SIGNALS
 from rsprune.temporaries import remove_unfinished
 
 __all__ = ["main"]
+
+#: Seconds that threads have to end after a command that was told to.
+LAST = 1.5
 
 
 def main() -> None:
@@ -19,15 +23,27 @@ def main() -> None:
     atexit.register(ignore)
     from rsprune.cli.app import app
 
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if end.code in SIGNALS.values():  # threads may be at reads that take long
+            last = threading.Timer(LAST, vanish, [end.code])
+            last.daemon = True
+            last.start()
+        raise
 
 
 def leave(number: int, _: object) -> NoReturn:
     """End at once, where there is nothing to be finished: modules are imported, or threads waited for."""
-    remove_unfinished()
     sys.stderr.write("terminated\n" if number == signal.SIGTERM else "interrupted\n")
     sys.stderr.flush()
-    os._exit(SIGNALS[signal.Signals(number)])
+    vanish(SIGNALS[signal.Signals(number)])
+
+
+def vanish(code: int) -> NoReturn:
+    """End without waiting for anything."""
+    remove_unfinished()
+    os._exit(code)
 
 
 def ignore() -> None:

@@ -19,6 +19,7 @@ from rsprune.interrupts import orderly_end
 from rsprune.runners import JsonLines, NoProgress, Progress, show_progress
 from rsprune.sources import SOURCES, source_forms
 from rsprune.storage import with_addresses
+from rsprune.temporaries import remove_unfinished
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -104,6 +105,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
                 warnings.showwarning = show_warning
                 return command(*args, **kwargs)
         except KeyboardInterrupt as error:
+            remove_unfinished()  # it may have come just before one was removed
             word, code = ("terminated", 143) if isinstance(error, Terminated) else ("interrupted", 130)
             typer.secho(f"\n{word}: {GOES_ON}", fg="yellow", err=True)
             raise typer.Exit(code) from None
