@@ -8,7 +8,7 @@ from failures import raises
 from rsprune.errors import ArgumentError, BudgetError, EmptyInputError
 from rsprune.runs.plan import largest_share, plan
 from rsprune.sources import open_source
-from rsprune.sources.sample import ImageSample
+from rsprune.sources.sample import spread_sample
 from small_runs import Colours, artefacts, picture, small_prune, write_tar
 
 SETTINGS = {"keep": 0.25, "entropy_keep": 0.5, "k": 6, "encoder": Colours()}
@@ -38,8 +38,8 @@ def test_the_plan_agrees_with_the_run(pool, reference, tmp_path):
     run = small_prune(pool, reference, tmp_path / "run")
     assert (planned.images, planned.survivors, planned.budget) == (160, 80, 40)
     assert planned.reference_images == 60
-    assert [stage.name for stage in planned.stages] == ["reference", "entropy", "embed", "select", "export"]
-    assert [stage.images for stage in planned.stages] == [60, 160, 80, 80, 40]
+    assert [stage.name for stage in planned.stages] == ["reference", "entropy", "embed", "dropped", "select", "export"]
+    assert [stage.images for stage in planned.stages] == [60, 160, 80, 80, 80, 40]
     assert all(stage.seconds > 0 for stage in planned.stages)
     assert planned.seconds == pytest.approx(planned.setup_seconds + sum(one.seconds for one in planned.stages))
     embeddings = sum(path.stat().st_size for path in run.path.rglob("*.npy"))
@@ -119,7 +119,7 @@ def test_what_lies_in_a_storage_takes_requests(monkeypatch, pool):
 
 def test_a_sample_is_from_all_over_the_collection(pool):
     source = open_source(pool)
-    sample = ImageSample(source, 32)
+    sample = spread_sample(source, 32)
     counts = [sample.count(shard) for shard in sample.shards]
     assert counts == [2, 4, 8, 18]
     for shard in sample.shards:
@@ -130,4 +130,4 @@ def test_a_sample_is_from_all_over_the_collection(pool):
         assert keys[0] == everything[0]
         assert keys[-1] >= everything[len(everything) // 2]
         assert [item.key for item in sample.read(shard, [0, len(keys) - 1])] == [keys[0], keys[-1]]
-    assert ImageSample(source, 10**6).total() == 160
+    assert spread_sample(source, 10**6).total() == 160

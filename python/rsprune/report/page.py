@@ -15,6 +15,7 @@ from rsprune.io import write_text
 from rsprune.report.gallery import Gallery
 from rsprune.report.html import percent, plural, table
 from rsprune.report.places import places_section
+from rsprune.report.scenes import scenes_lead, scenes_section
 from rsprune.report.sections import stage_one_section, stage_two_section
 from rsprune.report.statistics import RunStatistics, run_statistics
 from rsprune.runs.folder import RunFolder
@@ -71,6 +72,7 @@ def write_report(folder: RunFolder | str | Path, source: SourceLike | None = Non
         kept_section(counts, gallery),
         stage_one_section(run, counts, gallery),
         stage_two_section(run, counts, gallery),
+        *filter(None, [scenes_section(run.summary)]),
         *filter(None, [places_section(run, images)]),
         quarantine_section(run),
         provenance_section(run),
@@ -96,7 +98,7 @@ def head_section(run: RunReader, counts: RunStatistics) -> str:
 <h1>{escape(line)} <span>({escape(share)}</span></h1>
 <p>Stage I ranked the images by how much there is to see in them and passed on {summary["survivors"]:,}.
 Stage II sorted these by {plural(k, "kind of scene", "kinds of scenes")} and kept
-{summary["selected"]:,}, so that common scenes do not crowd out rare ones.</p>
+{summary["selected"]:,}. {scenes_lead(summary)}</p>
 {charts.funnel("funnel", "Images left after each step", steps)}
 </header>"""
 

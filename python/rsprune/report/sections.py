@@ -13,6 +13,7 @@ from rsprune import charts
 from rsprune.report.gallery import Gallery
 from rsprune.report.html import figure, percent, plural
 from rsprune.report.statistics import ENTROPY_BIN, SIMILARITY_BIN, RunStatistics
+from rsprune.runs.coverage import cluster_name
 from rsprune.runs.reader import RunReader
 
 __all__ = ["stage_one_section", "stage_two_section"]
@@ -79,7 +80,7 @@ def stage_two_section(run: RunReader, counts: RunStatistics, gallery: Gallery) -
         if quota
         else "The budget is smaller than the number of clusters, so they have no quota."
     )
-    title, rule = "a share for every kind of scene", f"{first} {FILL[run.fill].format(next_in_line)}"
+    title, rule = "the kinds of scenes", f"{first} {FILL[run.fill].format(next_in_line)}"
     if quota is None:
         title = f"chosen by the strategy {escape(run.strategy)}"
         rule = f"Which images were kept was decided by the strategy <code>{escape(run.strategy)}</code>."
@@ -100,6 +101,7 @@ def cluster_figure(summary: Mapping[str, Any]) -> str:
     pool, by_quota, by_fill = (summary["clusters"][name] for name in ("pool", "quota", "fill"))
     quota = summary["quota"]
     order = sorted(range(len(pool)), key=lambda k: (-pool[k], k))
+    names = [cluster_name(summary.get("coverage", {}), k) for k in order]
     svg = charts.columns(
         "clusters",
         "What was kept of each cluster",
@@ -109,7 +111,7 @@ def cluster_figure(summary: Mapping[str, Any]) -> str:
             charts.Series("fill", "by fill", [by_fill[k] for k in order]),
             charts.Series("rest", "dropped", [pool[k] - by_quota[k] - by_fill[k] for k in order]),
         ],
-        labels=[f"cluster {k}" for k in order],
+        labels=names,
         ticks=[(0.0, "largest"), (1.0, "smallest")] if len(pool) > 1 else [(0.5, "0")],
         axis="clusters, by size",
         level=(quota, f"quota {quota:,}") if quota else None,

@@ -62,7 +62,12 @@ SUMMARY: dict[str, Any] = {
     "keys": str,
     "left_out": [str],
     "passed_over": {},
+    "coverage": {},
 }
+
+
+#: What the summaries of some runs lack.
+OPTIONAL = {"invalid", "outside", "strategy", "keys", "left_out", "passed_over", "coverage"}
 
 
 def check_config(path: Path, config: Mapping[str, Any]) -> None:
@@ -76,7 +81,7 @@ def check_summary(path: Path, summary: Mapping[str, Any], *, needs: Mapping[str,
     """Fail where the metrics of a run hold values of other types, or lack one of ``needs``."""
     _check_values(path, summary, SUMMARY)
     for name in SUMMARY if needs is None else needs:
-        if name not in summary and name not in ("invalid", "outside", "strategy", "keys", "left_out", "passed_over"):
+        if name not in summary and name not in OPTIONAL:
             _damaged(path, f"it lacks {name!r}")
     if summary.get("keys", "name") not in ("name", "shard/name"):
         _damaged(path, f"keys is {summary['keys']!r}")

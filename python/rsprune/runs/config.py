@@ -321,7 +321,6 @@ class SourceOptions(Options):
         help="What to do with shards that are cut short or damaged: end before the work begins, or skip them. Skipped "
         "shards are named in summary.json and in the quarantine.",
     )
-
     tile: int | None = option(
         None, help="Scenes: the side of the windows that they are cut into, in pixels. Default: 256.", minimum=1
     )
@@ -334,7 +333,6 @@ class SourceOptions(Options):
         minimum=0,
         maximum=1,
     )
-
     image_column: str | None = option(
         None, help="Tables: the column that holds the images. Default: the only one that may."
     )
@@ -400,6 +398,9 @@ class PruneOptions(Options):
         False,
         help="Keep the embeddings, too (float16, 2 D bytes an image), and not only clusters and similarities: for "
         "choosing again in other ways.",
+    )
+    coverage_sample: int = option(
+        1000, help="Embed so many of the images that Stage I drops, to tell their kinds of scenes. 0: none.", minimum=0
     )
     reference: ReferenceOptions = field(default_factory=ReferenceOptions)
     gray: GrayOptions = field(default_factory=GrayOptions)

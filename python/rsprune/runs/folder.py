@@ -156,7 +156,14 @@ class RunFolder:
 
     def reference(self) -> RunFolder:
         """The folder that holds the reference images' embeddings, laid out like a run folder of its own."""
-        folder = RunFolder(self.path / "reference")
+        return self._inside("reference")
+
+    def dropped(self) -> RunFolder:
+        """The folder that holds the clusters of a sample of what Stage I dropped, laid out like a run folder."""
+        return self._inside("dropped")
+
+    def _inside(self, name: str) -> RunFolder:
+        folder = RunFolder(self.path / name)
         folder._shared = self._shared
         return folder
 

@@ -243,6 +243,7 @@ def plan(
             *reference_stage(opened, encoder.dim, found, gpus or machines),
             entropy_stage(images, found, machines),
             embed_stage(images, survivors, options, found, gpus or machines),
+            *dropped_stage(images, survivors, options, found, gpus or machines),
             select_stage(total, survivors, budget, found),
             *export_stage(images, budget, written, found),
         ),
@@ -298,6 +299,25 @@ def embed_stage(images: Source, survivors: int, options: PruneOptions, found: Re
         images_per_second=rate(found.embed),
         seconds=times(found.embed, survivors, largest_share(images, workers)),
     )
+
+
+def dropped_stage(
+    images: Source, survivors: int, options: PruneOptions, found: Rehearsal, workers: int
+) -> Iterator[StagePlan]:
+    """Yield the plan of the embeddings of a sample of what Stage I drops, if there is to be one."""
+    total = images.total()
+    count = min(options.coverage_sample, total - survivors)
+    if count:
+        yield StagePlan(
+            "dropped",
+            count,
+            read_bytes=round(count / total * bytes_of(images)),
+            requests=round(count / total * requests_of(images)),
+            write_bytes=count * TABLE_BYTES,
+            files=2 * min(count, len(images.shards)),
+            images_per_second=rate(found.embed),
+            seconds=times(found.embed, count, largest_share(images, workers)),
+        )
 
 
 def select_stage(total: int, survivors: int, budget: int, found: Rehearsal) -> StagePlan:

@@ -24,6 +24,7 @@ from rsprune.report import Explanation, explain, write_report
 from rsprune.runners import Progress, show_progress
 from rsprune.runners.local import LocalRunner
 from rsprune.runs.config import PruneOptions, RunContext, check_bands, encoder_config, source_config
+from rsprune.runs.coverage import advice_of, coverage_lines
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.moves import Choice
 from rsprune.runs.put_aside import leaving_out_lost, without_put_aside
@@ -31,6 +32,7 @@ from rsprune.runs.reader import RunReader
 from rsprune.runs.reference import FittedReference, ImageReference, Reference, ReferenceLike, open_reference
 from rsprune.runs.schema import SELECTION_SCHEMA
 from rsprune.runs.stages.centroids import make_centroids
+from rsprune.runs.stages.coverage import Scenes, embed_dropped, name_clusters
 from rsprune.runs.stages.embed import EmbedStage
 from rsprune.runs.stages.entropy import EntropyRanking, EntropyStage, cut_entropies, require_readable
 from rsprune.runs.stages.select import SelectStage, check_strategy
@@ -181,6 +183,8 @@ class Run:
                 f"({metrics['selected'] / metrics['images']:.1%}), {metrics['quarantined']:,} in quarantine",
                 f"Stage I   kept {metrics['survivors']:,} images of {metrics['tau']:.4f} bits or more",
                 f"Stage II  {rule}",
+                *(f"scenes    {line}" for line in coverage_lines(metrics)),
+                *(f"advice    {line}" for line in advice_of(metrics)),
                 *([f"moved     {self.moved}"] if self.moved else []),
                 f"manifest  {folder.selection}",
                 *([f"left out  damaged shards: {', '.join(metrics['left_out'])}"] if "left_out" in metrics else []),
@@ -266,6 +270,7 @@ def prune(
         check_bands(opened.source, decode=options.gray.decode)
     opened.check(encoder.model)
     selection: dict[str, Any] = {"images": total, "budget": budget, "seed": rule.seed}
+    selection |= {"coverage_sample": options.coverage_sample}
     selection |= {"fill": choice.fill, "within": choice.within, "min_similarity": choice.min_similarity}
     selection |= check_strategy(choice, has_reference=not isinstance(opened, FittedReference))
     making = encoder_config(encoder, folder)
@@ -306,7 +311,12 @@ def prune(
         survivors = cut_entropies(EntropyRanking(RunReader(folder), summary), budget, shown, **options.stage_one())
         centroids = fit() if fitted is None else fitted
         runner.map_merge(EmbedStage(context, images, survivors, encoder, decode, batch_size, centroids, keep), shown)
-        LocalRunner().map_merge(SelectStage(context, images, choice, budget, opened, survivors), shown)
+        scenes = None
+        if size := options.coverage_sample:
+            draw = {"size": size, "seed": rule.seed}
+            lost = embed_dropped(context, images, survivors, encoder, decode, centroids, runner, shown, **draw)
+            scenes = Scenes(name_clusters(opened, context, centroids), lost)
+        LocalRunner().map_merge(SelectStage(context, images, choice, budget, opened, survivors, scenes), shown)
         write_report(folder, images)
     run, now = open_run(folder.path), Choice.read(folder)
     if earlier is None or now is None or earlier.run == now.run:

@@ -26,7 +26,7 @@ from rsprune.errors import ArgumentError, EncoderMismatchError, naming
 from rsprune.io import canonical_json
 from rsprune.runs.config import ReferenceOptions, RunContext, SourceOptions, source_config
 from rsprune.runs.reader import RunReader
-from rsprune.sources import Source, SourceLike, open_source
+from rsprune.sources import Shard, Source, SourceLike, open_source
 from rsprune.sources.concat import ConcatSource
 from rsprune.sources.damaged import whole
 from rsprune.sources.filesystem import load_array
@@ -268,10 +268,16 @@ def classes_of(source: Source) -> list[str]:
     """Return the class of every image in the order of the rows: its label, after the number of its set if joined."""
     joined = isinstance(whole(source), ConcatSource)
     return [
-        f"{shard.name.partition('-')[0] if joined else ''}/{item.label or ''}"
+        f"{shard.name.partition('-')[0] if joined else ''}/{label or ''}"
         for shard in source.shards
-        for item in source.read(shard)
+        for label in labels_of(source, shard)
     ]
+
+
+def labels_of(source: Source, shard: Shard) -> list[str | None]:
+    """Return the class of every image of a shard, reading the images if there is no other way."""
+    labels = source.read_labels(shard)
+    return [item.label for item in source.read(shard)] if labels is None else labels
 
 
 def balanced_draw(

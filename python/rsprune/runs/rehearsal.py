@@ -37,7 +37,7 @@ from rsprune.runs.reference import Reference
 from rsprune.runs.stages.select import settings_of
 from rsprune.sources import Item, Source
 from rsprune.sources.batches import batched
-from rsprune.sources.sample import ImageSample
+from rsprune.sources.sample import spread_sample
 
 __all__ = ["UNMEASURED", "Rehearsal", "peak_bytes", "rehearse", "reset_peak"]
 
@@ -116,7 +116,7 @@ def rehearse(
     check_finite(encoder)
     loading = time.perf_counter() - begun
     wanted = math.ceil(embed_sample(encoder) * total / survivors)
-    sample = ImageSample(images, wanted)
+    sample = spread_sample(images, wanted)
     drawn = sample.total()
     # Chosen is as much as there is, so that the export has something to do, unless a threshold may leave less.
     kept = survivors if options.tau is None else budget
@@ -127,6 +127,7 @@ def rehearse(
         reference=ReferenceOptions(reference.k),
         source=SourceOptions(options.source.on_damaged_shard),
         execution=ExecutionOptions(threads),
+        coverage_sample=0,
         keep_embeddings=options.keep_embeddings or not strategies.get(options.choice.strategy.strategy).quotas,
     )
     rows = made_up(max(reference.k, min(reference.images, FIT_ROWS)), encoder.dim)
@@ -147,7 +148,7 @@ def rehearse(
         setup_seconds=loading + rest,
         survivors=run.summary["survivors"] / drawn,
         fit=timed.seconds["centroids"] / len(rows),
-        entropy=entropy_cost(ImageSample(images, ENTROPY_SAMPLE), gray, threads),
+        entropy=entropy_cost(spread_sample(images, ENTROPY_SAMPLE), gray, threads),
         embed=timed.cost("embed"),
         rank=RANK_SECONDS,
         select=select_cost(options, encoder.dim, reference.k, survivors, budget),

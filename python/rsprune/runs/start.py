@@ -11,7 +11,7 @@ from rsprune.runs.config import RunContext
 from rsprune.runs.reader import RunReader
 from rsprune.sources import Source
 
-__all__ = ["grown_shards", "start_run"]
+__all__ = ["GROWS", "grown_shards", "start_run"]
 
 #: What a run may have otherwise than it was begun with: it does anew what depends on it.
 GROWS = ("source.images", "source.digest", "source.left_out")

@@ -129,8 +129,8 @@ class _Verifier:
             folder.read_config()  # says that this is no run folder
         reader = self.guard(folder.config, RunReader, folder)
         if reader is not None:
-            inner = folder.reference()
-            for one in (folder, inner) if inner.config.is_file() else (folder,):
+            inner = (one for one in (folder.reference(), folder.dropped()) if one.config.is_file())
+            for one in (folder, *inner):
                 self._records(one)
             images = sum(self._shard(reader, shard) for shard in reader.shards)
             if folder.record(folder.centroids).is_file():
@@ -206,6 +206,9 @@ class _Verifier:
         for name, value in known.items():
             if summary[name] != value:
                 self.found(folder.summary, f"{name} is {summary[name]}, the tables say {value}")
+        lost = int(histogram.sum()) - cut.total
+        if (coverage := summary.get("coverage")) and coverage["dropped"] != lost:
+            self.found(folder.summary, f"its coverage has {coverage['dropped']} dropped images, the tables {lost}")
         quarantined = int(np.count_nonzero(reader.quarantine(["row"])["row"].to_numpy() >= 0))
         if quarantined != failed:
             self.found(folder.quarantine, f"it has {quarantined} images, the tables of the shards {failed} failures")

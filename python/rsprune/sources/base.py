@@ -203,6 +203,10 @@ class Source(ABC):
         """
         return None
 
+    def read_labels(self, shard: Shard) -> list[str | None] | None:
+        """Return the classes of a shard's images in the order of the rows; None if only reading them would tell."""
+        return None
+
     @property
     def metadata_schema(self) -> pa.Schema:
         """The columns that the collection holds beside the images, such as captions; none for most collections.

@@ -79,6 +79,11 @@ class ConcatSource(Source):
         _, source, inner = self._places[shard.name]
         source.check_unchanged(inner)
 
+    def read_labels(self, shard: Shard) -> list[str | None] | None:
+        """Return the classes of a shard's images."""
+        _, source, inner = self._places[shard.name]
+        return source.read_labels(inner)
+
     @property
     def metadata_schema(self) -> pa.Schema:
         """The columns of all collections; one whose type is not the same in all of them holds strings."""

@@ -45,6 +45,10 @@ class IntactShards(Source):
         """Return the keys of a shard."""
         return self._source.read_keys(shard)
 
+    def read_labels(self, shard: Shard) -> list[str | None] | None:
+        """Return the classes of a shard's images."""
+        return self._source.read_labels(shard)
+
     @property
     def metadata_schema(self) -> pa.Schema:
         """The columns that the collection holds beside the images."""

@@ -130,6 +130,10 @@ class FileSource(Source):
         packed = self._packed[shard.name]
         return packed.unpack(packed.keys)
 
+    def read_labels(self, shard: Shard) -> list[str | None]:
+        """Return the classes of a shard's images."""
+        return list(self._read_labels(self._packed[shard.name], self.read_keys(shard)))
+
     def count(self, shard: Shard) -> int:
         """Count the images of a shard."""
         return self._counts[shard.name]

@@ -12,44 +12,41 @@ from rsprune.sources.base import Item, Shard, Source, check_rows
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["ImageSample"]
+__all__ = ["ImageSubset", "spread_sample"]
 
 #: A sample is taken from so many shards at most, and so many places in each: runs of neighbors are read faster than
 #: single images, and neighbors are alike.
 SHARDS, PLACES = 16, 8
 
 
-class ImageSample(Source):
-    """About ``images`` images from all over a collection.
+class ImageSubset(Source):
+    """Some rows of a collection, and the shards that have them.
 
     Parameters
     ----------
     source : Source
         The collection.
-    images : int
-        How many.
+    rows : mapping of str to sequence of int
+        By the names of shards, ascending positions in them.
     """
 
-    def __init__(self, source: Source, images: int) -> None:
+    def __init__(self, source: Source, rows: Mapping[str, Sequence[int]]) -> None:
         self._source = source
         self.options = source.options
-        filled = [shard for shard in source.shards if source.count(shard)]
-        taken = [filled[at] for at in np.unique(np.linspace(0, len(filled) - 1, SHARDS).astype(int))]
-        fraction = min(1.0, images / sum(map(source.count, taken)))
-        self._rows = {shard.name: _spread(source.count(shard), fraction) for shard in taken}
-        self._shards = tuple(taken)
+        self._rows = {name: list(some) for name, some in rows.items() if len(some)}
+        self._shards = tuple(shard for shard in source.shards if shard.name in self._rows)
 
     @property
     def shards(self) -> tuple[Shard, ...]:
-        """The shards that the sample is from."""
+        """The shards that have some of the rows."""
         return self._shards
 
     def read(self, shard: Shard, rows: Sequence[int] | None = None) -> Iterator[Item]:
-        """Yield the images of the sample in a shard."""
+        """Yield the images of the subset in a shard."""
         return self._source.read(shard, self._there(shard, rows))
 
     def read_keys(self, shard: Shard) -> list[str] | None:
-        """Return the keys of the images of the sample in a shard."""
+        """Return the keys of the images of the subset in a shard."""
         keys = self._source.read_keys(shard)
         return None if keys is None else [keys[row] for row in self._rows[shard.name]]
 
@@ -59,7 +56,7 @@ class ImageSample(Source):
         return self._source.metadata_schema
 
     def read_metadata(self, shard: Shard, rows: Sequence[int]) -> pa.Table:
-        """Read the metadata of some images of the sample in a shard."""
+        """Read the metadata of some images of the subset in a shard."""
         return self._source.read_metadata(shard, self._there(shard, rows))
 
     def was_missing(self, shard: Shard, row: int, kind: str) -> bool:
@@ -76,12 +73,17 @@ class ImageSample(Source):
         return self._source.band_counts
 
     def count(self, shard: Shard) -> int:
-        """Count the images of the sample in a shard."""
+        """Count the images of the subset in a shard."""
         return len(self._rows[shard.name])
 
     def size(self, shard: Shard) -> int:
-        """Return how many bytes of a shard the sample takes, all images being of one size."""
+        """Return how many bytes of a shard the subset takes, all images being of one size."""
         return self._source.size(shard) * self.count(shard) // self._source.count(shard)
+
+    def read_labels(self, shard: Shard) -> list[str | None] | None:
+        """Return the classes of the images of the subset in a shard."""
+        labels = self._source.read_labels(shard)
+        return None if labels is None else [labels[row] for row in self._rows[shard.name]]
 
     def requests(self, shard: Shard) -> int:
         """Return how many requests it takes to read a shard."""
@@ -94,6 +96,14 @@ class ImageSample(Source):
     def _there(self, shard: Shard, rows: Sequence[int] | None) -> list[int]:
         own = self._rows[shard.name]
         return [own[row] for row in check_rows(shard, rows, len(own))]
+
+
+def spread_sample(source: Source, images: int) -> ImageSubset:
+    """Return about so many images from all over a collection."""
+    filled = [shard for shard in source.shards if source.count(shard)]
+    taken = [filled[at] for at in np.unique(np.linspace(0, len(filled) - 1, SHARDS).astype(int))]
+    fraction = min(1.0, images / sum(map(source.count, taken)))
+    return ImageSubset(source, {shard.name: _spread(source.count(shard), fraction) for shard in taken})
 
 
 def _spread(count: int, fraction: float) -> list[int]:

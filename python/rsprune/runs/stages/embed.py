@@ -77,8 +77,9 @@ class SomeRows:
         """Count the given positions."""
         return len(self.positions[shard.name])
 
-    def keys(self, shard: Shard) -> None:
+    def keys(self, shard: Shard) -> list[str] | None:
         """Return None: positions are drawn, and not read."""
+        return None
 
 
 @dataclass(frozen=True)

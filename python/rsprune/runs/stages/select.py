@@ -33,6 +33,7 @@ from rsprune.runs.reference import Reference, check_same_provenance, digest_of
 from rsprune.runs.schema import SELECTION_SCHEMA, manifest_schema
 from rsprune.runs.stages.base import RunStage, StageResult
 from rsprune.runs.stages.candidates import Candidates
+from rsprune.runs.stages.coverage import Scenes
 from rsprune.runs.stages.entropy import EntropyCut
 from rsprune.runs.summary import ShardSummary
 from rsprune.selection import COUNTS, FILL, PRESELECTED, QUOTA, Origin, Selection, SelectOptions, budget_rows
@@ -58,6 +59,7 @@ class SelectStage(RunStage):
     budget: int
     reference: Reference
     survivors: EntropyCut
+    scenes: Scenes | None = None
     name: str = "select"
 
     @property
@@ -92,6 +94,9 @@ class SelectStage(RunStage):
 
             write_tables(folder.selection, schema, chosen(), self.context.provenance)
         metrics |= self.metrics(selection) | {"images": len(reader.index), "keys": reader.key_form}
+        if self.scenes is not None:
+            kept = {name: places for name, places, _ in reader.index.locate(selection.indices)}
+            metrics["coverage"] = self.scenes.coverage(self.source, self.survivors, selection.counts, kept)
         folder.complete(folder.summary, self.outputs(shard), metrics | self.context.skipped)
         advance(self.count(shard))
         return self.summarize(shard)
