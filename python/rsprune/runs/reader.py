@@ -251,9 +251,11 @@ class RunReader:
     def selected(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the manifest. Its rows must be rows of their shards, and its clusters those of the summary."""
         table = self.table(self.folder.selection, columns)
-        known = set(self.shards)
-        for shard, at in positions_of(table["shard"]) if {"shard", "row"} <= set(table.column_names) else ():
-            rows = table["row"].to_numpy()[at]
+        if not {"shard", "row"} <= set(table.column_names):
+            return table
+        known, row = set(self.shards), table["row"].to_numpy()
+        for shard, at in positions_of(table["shard"]):
+            rows = row[at]
             size = self.index.count(shard) if shard in known else 0
             if rows.max() >= size or len(np.unique(rows)) < len(rows):
                 message = f"{self.folder.selection} is damaged: it names rows that {shard} does not have. {REMEDY}"
