@@ -1,5 +1,6 @@
 """A run whose collection has grown, or that decides anew: only what is new is computed; it ends as a fresh run."""
 
+import contextlib
 import shutil
 
 import numpy as np
@@ -7,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from failures import raises
-from rsprune.errors import ConfigMismatchError, SourceChangedError
+from rsprune.errors import ConfigMismatchError, PartsLeftError, SourceChangedError
 from rsprune.runs.stages import embed_run, entropy_run
 from small_runs import Colours, artefacts, picture, small_prune, write_tar
 
@@ -184,3 +185,26 @@ def test_the_centroids_of_a_sample_of_the_collection_stay(tars, tmp_path):
         assert run.summary["images"] == 100
         assert (tmp_path / "run" / "centroids.safetensors").read_bytes() == before
     assert run.moved == ""
+
+
+@pytest.mark.parametrize(
+    "lose", [lambda path: path.unlink(), lambda path: path.write_text("{")], ids=["lost", "damaged"]
+)
+def test_a_run_without_its_configuration_takes_no_shard_of_another_collection(tars, tmp_path, lose):
+    pool = some(tars, tmp_path / "pool", range(2))
+    entropy_run(pool, out=tmp_path / "run", progress=False)
+    lose(tmp_path / "run" / "config.json")
+    (tmp_path / "pool" / "pool-1.tar").unlink()
+    with raises(ConfigMismatchError, tmp_path / "run", "pool-1"):
+        entropy_run(pool, out=tmp_path / "run", progress=False)
+
+
+def test_parts_take_in_what_was_added(tars, fresh, tmp_path):
+    pool = some(tars, tmp_path / "pool", (1, 3))
+    small_prune(pool, tars / "ref.tar", tmp_path / "run")
+    some(tars, tmp_path / "pool", range(5))
+    for number in (2, 1, 2, 1, 2):
+        with contextlib.suppress(PartsLeftError):
+            small_prune(pool, tars / "ref.tar", tmp_path / "run", part=(number, 2))
+    want, made = artefacts(fresh[True][0]), artefacts(tmp_path / "run")
+    assert [name for name in SAME if made[name] != want[name]] == []

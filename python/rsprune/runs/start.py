@@ -25,12 +25,20 @@ def start_run(context: RunContext, source: Source) -> bool:
     The images of the shards that are done must still be the same; there may be more shards, and more images behind the
     last ones. What is chosen may be decided anew. See :meth:`RunFolder.start` for the errors.
     """
-    folder = context.folder
-    if folder.config.is_file():
-        with contextlib.suppress(DamagedFileError):  # the configuration is written anew
-            reader = RunReader(folder)
-            reader.check_source(source, grown=grown_shards(reader, source, context.shards))
-    return folder.start(context.config, changes=lambda name: name in GROWS or name.startswith(DECIDES))
+    folder, known = context.folder, False
+
+    def check() -> None:
+        reader = RunReader(folder)
+        reader.check_source(source, grown=grown_shards(reader, source, context.shards))
+
+    with contextlib.suppress(FileNotFoundError, DamagedFileError):  # then the configuration is written anew
+        folder.read_config()
+        check()
+        known = True
+    moves = folder.start(context.config, changes=lambda name: name in GROWS or name.startswith(DECIDES))
+    if not known:
+        check()
+    return moves
 
 
 def grown_shards(reader: RunReader, source: Source, digests: Mapping[str, str]) -> set[str]:
