@@ -2,11 +2,13 @@
 
 import itertools
 import json
+import os
 import pickle
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from rsprune import io
 from rsprune.errors import ArgumentError, DamagedFileError, LostShardsError, WorkerError
 from rsprune.runners import RUNNERS, NoProgress, Runner
 from rsprune.runners.processes import ProcessRunner, map_in_processes, run_shard
-from rsprune.runs.config import GrayOptions, PruneOptions, RunContext
+from rsprune.runs.config import ExecutionOptions, GrayOptions, PruneOptions, RunContext
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.reader import RunReader
 from rsprune.runs.reference import open_reference
@@ -27,6 +29,9 @@ from rsprune.sources import SkippedFilesWarning, open_source
 from rsprune.sources.damaged import leave_out
 from small_runs import Colours, DiesOfBright, artefacts, bright_picture, picture, small_prune, write_tar
 from small_stages import Counting
+
+# Ray leaves open what its processes write to.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file.*/dev/null:ResourceWarning")
 
 # Another package's runner: the last shard first, in threads.
 BACKWARDS = """
@@ -56,8 +61,30 @@ class Recorder(NoProgress):
         self.notes.append(message)
 
 
-@pytest.fixture(params=["local", "processes", "backwards"])
+@pytest.fixture(scope="module")
+def cluster():
+    """A Ray cluster of three nodes on this machine, each of one core."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        ray = pytest.importorskip("ray")
+        from ray.cluster_utils import Cluster
+
+        node = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80_000_000}
+        made = Cluster(initialize_head=True, head_node_args=node)
+        patch.setenv("RAY_ADDRESS", made.address)
+        for _ in range(2):
+            made.add_node(**node)
+        made.wait_for_nodes()
+        yield made
+        ray.shutdown()
+        made.shutdown()
+
+
+@pytest.fixture(params=["local", "processes", "backwards", "ray"])
 def runner(request, plugin_package) -> str:
+    if request.param == "ray":
+        request.getfixturevalue("cluster")
     if request.param == "backwards":
         plugin_package("backwards_runner", BACKWARDS, {"rsprune.runners": {"backwards": "Backwards"}})
     return request.param
@@ -87,7 +114,16 @@ def test_the_registry_knows_every_runner(runner):
         RUNNERS.get("abacus")
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("runner", "workers"),
+    [
+        (one, count)
+        for one in ("local", "processes", "backwards", "ray")
+        for count in (1, 2)
+        if (one, count) != ("ray", 1)
+    ],
+    indirect=["runner"],
+)
 def test_same_bytes_as_in_this_process(runner, workers, images, expected, tmp_path):
     out = tmp_path / "run"
     small_prune(f"{images}/pool-*.tar", images / "reference.tar", out, runner=runner, workers=workers)
@@ -110,7 +146,14 @@ def test_an_error_of_the_stage_ends_the_work_and_keeps_what_is_done(runner, tmp_
     assert RUNNERS.get(runner)(1).map_merge(Counting(tmp_path)).images == 10
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+SIGNALS = [
+    pytest.param(one, number, code, marks=[pytest.mark.slow] * ((one, code) == ("ray", 130)))
+    for one in ("local", "processes", "backwards", "ray")
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143))
+]
+
+
+@pytest.mark.parametrize(("runner", "number", "code"), SIGNALS, indirect=["runner"])
 def test_a_signal_ends_the_work_in_order_and_the_same_command_goes_on(runner, number, code, images, tmp_path):
     rng = np.random.default_rng(0)
     for shard in range(3):
@@ -202,6 +245,47 @@ def test_a_run_that_skips_damaged_shards_goes_on_without_one_that_kills_its_work
         assert (out / name).read_bytes() == (fresh / name).read_bytes()
     assert "left_out" not in small_prune(pool, images / "reference.tar", out).summary  # where they are tried again
     assert not (out / "put_aside.json").exists()
+
+
+def test_an_address_is_for_a_runner_that_has_one():
+    with raises(ArgumentError, "auto", "local"):
+        ExecutionOptions(address="auto").open_runner()
+    assert ExecutionOptions(runner="ray", address="auto").open_runner().address == "auto"
+
+
+class KillsNode(Recorder):
+    """Kills a node of a cluster when the first image is embedded."""
+
+    def __init__(self, cluster):
+        super().__init__()
+        self.cluster, self.node = cluster, sorted(cluster.worker_nodes, key=id)[0]
+
+    def advance(self, images):
+        super().advance(images)
+        if self.stages[-1][0] == "embed" and self.node is not None:
+            self.cluster.remove_node(self.node, allow_graceful=False)
+            self.node = None
+
+
+def test_a_ray_node_that_dies_does_not_show_in_the_result(cluster, images, tmp_path):
+    for shard in range(8):
+        members = {f"{shard}-{i:02d}.jpg": picture(100 * shard + i) for i in range(10)}
+        write_tar(tmp_path / f"pool-{shard}.tar", members)
+    pool, progress = f"{tmp_path}/pool-*.tar", KillsNode(cluster)
+    whole = small_prune(pool, images / "reference.tar", tmp_path / "whole")
+    options = {"runner": "ray", "address": cluster.address, "encoder": Colours(pause=0.5), "progress": progress}
+    run = small_prune(pool, images / "reference.tar", tmp_path / "run", **options)
+    assert progress.node is None
+    assert artefacts(run.path) == artefacts(whole.path)
+    cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
+
+
+def test_a_shard_that_kills_the_workers_of_ray_is_put_aside(cluster, tmp_path):
+    (tmp_path / "deaths").touch()
+    with raises(WorkerError, "s1", 4):
+        RUNNERS.get("ray")(1).map_merge(Counting(tmp_path, dies=("s1", 9)))
+    assert (tmp_path / "deaths").read_text() == "xxxx"
+    assert RUNNERS.get("ray")(1).map_merge(Counting(tmp_path)).images == 10
 
 
 def test_an_error_that_cannot_be_sent_keeps_its_name_and_text():

@@ -22,7 +22,11 @@ __all__ = [
 RUNNERS: Registry[type[Runner]] = Registry(
     "runner",
     "rsprune.runners",
-    {"local": "rsprune.runners.local:LocalRunner", "processes": "rsprune.runners.processes:ProcessRunner"},
+    {
+        "local": "rsprune.runners.local:LocalRunner",
+        "processes": "rsprune.runners.processes:ProcessRunner",
+        "ray": "rsprune.runners.ray:RayRunner",
+    },
     check=lambda member: isinstance(member, type) and issubclass(member, Runner),
     expected="a subclass of rsprune.runners.Runner",
 )

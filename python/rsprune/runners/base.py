@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from rsprune.errors import EmptyInputError, PartsLeftError, WorkerError
 from rsprune.runners.parts import Part, share_out
@@ -83,9 +83,19 @@ class Stage(ABC, Generic[S]):
     def conclude(self, summary: S) -> None:
         """Raise what the merged summary of all shards has against going on; called when no shard is left to be run."""
 
-    def share(self, workers: int) -> Stage[S]:
-        """Return the stage as one of several workers on this machine does it: with fewer threads."""
+    @property
+    def threads(self) -> int | None:
+        """How many threads it was told to use; None for all cores."""
+        return None
+
+    def with_threads(self, threads: int) -> Stage[S]:
+        """Return the stage as it uses so many threads."""
         return self
+
+    @property
+    def device(self) -> str | None:
+        """The device of the model that it keeps loaded from shard to shard; None if it has no model."""
+        return None
 
     def submit(self, shard: Shard, advance: Advance) -> Future[S]:
         """Do the work on a shard, leaving to a thread what can be finished while the next shard begins."""
@@ -112,9 +122,15 @@ class Runner(ABC):
     ----------
     part
         Which part of the shards of a stage it does, and of how many; None for all shards.
+    has_address
+        Whether it works on a cluster that has an address.
+    address
+        That of the cluster; None for the one that it finds by itself.
     """
 
     part: Part | None = None
+    has_address: ClassVar[bool] = False
+    address: str | None = None
 
     def __init__(self, workers: int | None = None) -> None:
         self.workers = workers

@@ -23,7 +23,7 @@ from rsprune.runners.progress import NoProgress, Progress
 from rsprune.sources import Shard
 from rsprune.temporaries import remove_unfinished
 
-__all__ = ["ProcessRunner", "map_in_processes"]
+__all__ = ["ProcessRunner", "map_in_processes", "portable", "run_shard"]
 
 S = TypeVar("S", bound=Summary)
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class ProcessRunner(Runner):
     @override
     def run(self, stage: Stage[S], shards: Sequence[Shard], progress: Progress) -> Iterator[S]:
         count = min(self.workers or os.cpu_count() or 1, len(shards))
-        states = [stage.share(count)] * count
+        states = [stage.with_threads(max(1, (stage.threads or os.cpu_count() or 1) // count))] * count
         done = map_in_processes(run_shard, states, shards, progress, name=lambda one: one.name, give_up=stage.give_up)
         with contextlib.closing(done):
             for _, summary in done:
@@ -176,11 +176,11 @@ def _serve(connection: Connection, work: Work, state: Any) -> None:
             try:
                 result = ("result", work(state, task, lambda images: connection.send(("advance", images))))
             except Exception as error:  # whatever it is, the parent raises it
-                result = ("error", _portable(error))
+                result = ("error", portable(error))
             connection.send(result)
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """Return an exception that can be sent to another process."""
     try:
         pickle.loads(pickle.dumps(error))

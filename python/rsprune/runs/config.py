@@ -291,8 +291,11 @@ class ExecutionOptions(Options):
     """How the work is carried out. None of this shows in the result."""
 
     threads: int | None = option(None, help="Threads. Default: all cores.", flags=("--threads", "-j"), minimum=1)
-    runner: str = option("local", help="What carries the work out: local (this process) or processes.")
+    runner: str = option("local", help="What carries the work out: local (this process), processes, or ray.")
     workers: int | None = option(None, help="Processes of a runner that has several.", minimum=1)
+    address: str | None = option(
+        None, help="Where the cluster of the runner is: for ray host:port, or auto. Default: the one that it finds."
+    )
     part: tuple[int, int] | Literal["slurm"] | None = option(
         None,
         help="Do this part of the shards of a stage, such as 3/16, beside the calls for the other parts; slurm is the "
@@ -308,7 +311,12 @@ class ExecutionOptions(Options):
     def open_runner(self) -> Runner:
         """Make the runner."""
         runner = RUNNERS.get(self.runner)(self.workers)
-        runner.part = check_part(self.part)
+        if self.address is not None and not runner.has_address:
+            message = (
+                f"address is {self.address!r}, but the runner {self.runner!r} has none; expected one such as 'ray'"
+            )
+            raise ArgumentError(message)
+        runner.part, runner.address = check_part(self.part), self.address
         return runner
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,10 +71,14 @@ class RunStage(Stage[ShardSummary]):
             )
             raise UnreadShardError(message)
 
+    @property
     @override
-    def share(self, workers: int) -> Self:
-        threads = self.context.threads or os.cpu_count() or 1
-        return replace(self, context=replace(self.context, threads=max(1, threads // workers)))
+    def threads(self) -> int | None:
+        return self.context.threads
+
+    @override
+    def with_threads(self, threads: int) -> Self:
+        return replace(self, context=replace(self.context, threads=threads))
 
     def write(self, path: Path, shard: Shard, columns: list[pa.Array], schema: pa.Schema) -> None:
         """Write a table of a shard."""

@@ -126,6 +126,11 @@ class EmbedStage(RunStage):
     def shards(self) -> tuple[Shard, ...]:
         return self.source.shards
 
+    @property
+    @override
+    def device(self) -> str:
+        return self.encoder.model.device
+
     @override
     def count(self, shard: Shard) -> int:
         return (self.subset or self.source).count(shard)
