@@ -71,7 +71,8 @@ def cluster():
         from ray.cluster_utils import Cluster
 
         node = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80_000_000}
-        made = Cluster(initialize_head=True, head_node_args=node)
+        soon = {"health_check_period_ms": 500, "health_check_timeout_ms": 1_000, "health_check_failure_threshold": 2}
+        made = Cluster(initialize_head=True, head_node_args=node | {"_system_config": soon})
         patch.setenv("RAY_ADDRESS", made.address)
         for _ in range(2):
             made.add_node(**node)
@@ -114,14 +115,12 @@ def test_the_registry_knows_every_runner(runner):
         RUNNERS.get("abacus")
 
 
+OTHERS = ("local", "processes", "backwards")
+
+
 @pytest.mark.parametrize(
     ("runner", "workers"),
-    [
-        (one, count)
-        for one in ("local", "processes", "backwards", "ray")
-        for count in (1, 2)
-        if (one, count) != ("ray", 1)
-    ],
+    [*itertools.product(OTHERS, (1, 2)), *(pytest.param("ray", count, marks=pytest.mark.slow) for count in (1, 2))],
     indirect=["runner"],
 )
 def test_same_bytes_as_in_this_process(runner, workers, images, expected, tmp_path):
@@ -147,8 +146,8 @@ def test_an_error_of_the_stage_ends_the_work_and_keeps_what_is_done(runner, tmp_
 
 
 SIGNALS = [
-    pytest.param(one, number, code, marks=[pytest.mark.slow] * ((one, code) == ("ray", 130)))
-    for one in ("local", "processes", "backwards", "ray")
+    pytest.param(one, number, code, marks=[pytest.mark.slow] * (one == "ray"))
+    for one in (*OTHERS, "ray")
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143))
 ]
 
@@ -258,13 +257,16 @@ class KillsNode(Recorder):
 
     def __init__(self, cluster):
         super().__init__()
-        self.cluster, self.node = cluster, sorted(cluster.worker_nodes, key=id)[0]
+        self.cluster, self.killed = cluster, None
 
     def advance(self, images):
         super().advance(images)
-        if self.stages[-1][0] == "embed" and self.node is not None:
-            self.cluster.remove_node(self.node, allow_graceful=False)
-            self.node = None
+        if self.stages[-1][0] == "embed" and self.killed is None:
+            import ray
+
+            here = ray.get_runtime_context().get_node_id()
+            self.killed = next(node for node in self.cluster.worker_nodes if node.node_id != here)
+            self.cluster.remove_node(self.killed, allow_graceful=False)
 
 
 def test_a_ray_node_that_dies_does_not_show_in_the_result(cluster, images, tmp_path):
@@ -275,7 +277,7 @@ def test_a_ray_node_that_dies_does_not_show_in_the_result(cluster, images, tmp_p
     whole = small_prune(pool, images / "reference.tar", tmp_path / "whole")
     options = {"runner": "ray", "address": cluster.address, "encoder": Colours(pause=0.5), "progress": progress}
     run = small_prune(pool, images / "reference.tar", tmp_path / "run", **options)
-    assert progress.node is None
+    assert progress.killed is not None
     assert artefacts(run.path) == artefacts(whole.path)
     cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
 

@@ -63,10 +63,12 @@ class RayRunner(Runner):
         # A worker is given a shard when it is there: the node for it may never come.
         starting = {worker.ready: worker for worker in workers if worker.ready is not None}
         pending: dict[Any, tuple[_Task, Shard]] = {}
+        attempts: Counter[Shard] = Counter()
 
         def give(worker: _Task) -> None:
             if waiting:
                 shard = waiting.popleft()
+                attempts[shard] += 1
                 pending[worker.begin(shard)] = worker, shard
             else:
                 worker.release()  # its room is for another one that waits for some
@@ -88,11 +90,21 @@ class RayRunner(Runner):
                     except ray.exceptions.RayTaskError:
                         raise
                     except ray.exceptions.RayError as error:
-                        reason = f"the Ray worker for {shard.name} died, {RETRIES + 1} times ({first_line(error)})"
-                        summary = stage.give_up(shard, reason)
+                        died = f"the Ray worker for {shard.name} died ({first_line(error)})"
+                        if attempts[shard] < worker.attempts:
+                            progress.note(f"{died}; another one tries again")
+                            waiting.append(shard)
+                        else:
+                            yield stage.give_up(shard, f"{died}, {RETRIES + 1} times")
+                        worker.release()
+                        worker = kind(ray, resources, context)
+                        workers.append(worker)
+                        if worker.ready is not None:
+                            starting[worker.ready] = worker
+                            continue
                     else:
                         watch.finish(shard)
-                    yield summary
+                        yield summary
                     give(worker)
                 watch.look([shard for _, shard in pending.values()])
         except ray.exceptions.RayError as error:
@@ -102,12 +114,14 @@ class RayRunner(Runner):
             message = f"the Ray cluster cannot do the stage {stage.name!r}: {first_line(cause)}"
             raise WorkerError(message) from error
         finally:
+            if not ray.is_initialized():  # the node of this process died
+                pending, workers = {}, []
             ending = [worker.cancel(one) for one, (worker, _) in pending.items()]
             if ending:
                 ray.wait(ending, num_returns=len(ending), timeout=GRACE)
             for worker in workers:
                 worker.release()
-            ray.kill(watch.meter)
+            watch.end()
 
 
 def _connect(address: str | None) -> Any:
@@ -158,6 +172,7 @@ class _Task:
     """Has shards done by any workers of the cluster, each by a task of its own."""
 
     ready: Any = None
+    attempts = 1  # Ray makes others
 
     def __init__(self, ray: Any, resources: dict[str, int], context: tuple[Any, ...]) -> None:
         self.ray = ray
@@ -179,19 +194,24 @@ class _Actor(_Task):
     ----------
     ready
         What can be waited for: that there is a node for the worker, and it has begun.
+    attempts
+        How often a shard is begun, by one actor or another. Left to itself, Ray would begin it again on the same one,
+        and have done so too often before it finds that the node is gone.
     """
+
+    attempts = RETRIES + 1
 
     def __init__(self, ray: Any, resources: dict[str, int], context: tuple[Any, ...]) -> None:
         self.ray = ray
         # The second thread is for the call that ends it.
-        made = ray.remote(max_restarts=-1, max_task_retries=RETRIES, max_concurrency=2, **resources)(_StageActor)
+        made = ray.remote(max_concurrency=2, **resources)(_StageActor)
         self.actor = made.remote(*context)
         self.ready = self.actor.__ray_ready__.remote()
         self.begin = self.actor.run.remote
 
     @override
     def cancel(self, task: Any) -> Any:
-        return self.actor.stop.options(max_task_retries=0).remote()
+        return self.actor.stop.remote()
 
     @override
     def release(self) -> None:
@@ -214,6 +234,11 @@ class _Watch:
 
     def _alive(self) -> dict[str, str]:
         return {node["NodeID"]: node["NodeName"] for node in self.ray.nodes() if node["Alive"]}
+
+    def end(self) -> None:
+        """End the counting."""
+        if self.ray.is_initialized():
+            self.ray.kill(self.meter)
 
     def finish(self, shard: Shard) -> None:
         """Count the images of a shard that were not counted while it was worked on."""
