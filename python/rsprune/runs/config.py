@@ -22,7 +22,7 @@ from rsprune.entropy import Gray, mean_band_entropies
 from rsprune.errors import ArgumentError, BandsError, DamagedFileError
 from rsprune.io import digest, provenance_header
 from rsprune.options import Options, integers, option, same_option, to_config
-from rsprune.runners import RUNNERS, Runner
+from rsprune.runners import Runner, open_runner
 from rsprune.runners.parts import check_part, parse_part
 from rsprune.runs.basis import shard_digests
 from rsprune.runs.folder import RunFolder
@@ -310,14 +310,7 @@ class ExecutionOptions(Options):
 
     def open_runner(self) -> Runner:
         """Make the runner."""
-        runner = RUNNERS.get(self.runner)(self.workers)
-        if self.address is not None and not runner.has_address:
-            message = (
-                f"address is {self.address!r}, but the runner {self.runner!r} has none; expected one such as 'ray'"
-            )
-            raise ArgumentError(message)
-        runner.part, runner.address = check_part(self.part), self.address
-        return runner
+        return open_runner(self.runner, self.workers, check_part(self.part), self.address)
 
 
 @dataclass(frozen=True)
