@@ -71,7 +71,7 @@ def cluster():
         from ray.cluster_utils import Cluster
 
         node = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80_000_000}
-        soon = {"health_check_period_ms": 500, "health_check_timeout_ms": 1_000, "health_check_failure_threshold": 2}
+        soon = {"health_check_period_ms": 1_000, "health_check_timeout_ms": 3_000, "health_check_failure_threshold": 3}
         made = Cluster(initialize_head=True, head_node_args=node | {"_system_config": soon})
         patch.setenv("RAY_ADDRESS", made.address)
         for _ in range(2):

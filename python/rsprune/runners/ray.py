@@ -73,6 +73,15 @@ class RayRunner(Runner):
             else:
                 worker.release()  # its room is for another one that waits for some
 
+        def replace(worker: _Task) -> None:
+            worker.release()
+            workers.append(kind(ray, resources, context))
+            if workers[-1].ready is None:
+                give(workers[-1])
+            else:
+                starting[workers[-1].ready] = workers[-1]
+
+        failed = 0
         try:
             for worker in workers:
                 if worker.ready is None:
@@ -81,8 +90,16 @@ class RayRunner(Runner):
                 ready, _ = ray.wait([*starting, *pending], timeout=PERIOD)
                 for one in ready:
                     if one in starting:
-                        ray.get(one)
-                        give(starting.pop(one))
+                        worker = starting.pop(one)
+                        try:
+                            ray.get(one)
+                        except ray.exceptions.RayActorError:  # its node died, or none can begin it
+                            failed += 1
+                            if failed > RETRIES * count:
+                                raise
+                            replace(worker)
+                        else:
+                            give(worker)
                         continue
                     worker, shard = pending.pop(one)
                     try:
@@ -96,16 +113,11 @@ class RayRunner(Runner):
                             waiting.append(shard)
                         else:
                             yield stage.give_up(shard, f"{died}, {RETRIES + 1} times")
-                        worker.release()
-                        worker = kind(ray, resources, context)
-                        workers.append(worker)
-                        if worker.ready is not None:
-                            starting[worker.ready] = worker
-                            continue
+                        replace(worker)
                     else:
                         watch.finish(shard)
                         yield summary
-                    give(worker)
+                        give(worker)
                 watch.look([shard for _, shard in pending.values()])
         except ray.exceptions.RayError as error:
             cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
