@@ -30,7 +30,8 @@ from rsprune.runners.base import Runner
 from rsprune.runners.local import LocalRunner
 from rsprune.runners.processes import ProcessRunner
 from rsprune.runners.progress import Progress
-from rsprune.runs.config import ChoiceOptions, GrayOptions, RunContext
+from rsprune.runs.config import ChoiceOptions, GrayOptions
+from rsprune.runs.context import RunContext
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.reader import RunReader
 from rsprune.runs.reference import FittedReference

@@ -18,7 +18,8 @@ from rsprune import io
 from rsprune.errors import ArgumentError, DamagedFileError, LostShardsError, WorkerError
 from rsprune.runners import RUNNERS, NoProgress, Runner
 from rsprune.runners.processes import ProcessRunner, map_in_processes, run_shard
-from rsprune.runs.config import ExecutionOptions, GrayOptions, PruneOptions, RunContext
+from rsprune.runs.config import ExecutionOptions, GrayOptions, PruneOptions
+from rsprune.runs.context import RunContext
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.reader import RunReader
 from rsprune.runs.reference import open_reference

@@ -15,7 +15,7 @@ import rsprune
 from failures import raises
 from rsprune import errors
 from rsprune.centroids import Centroids
-from rsprune.runs.config import RunContext
+from rsprune.runs.context import RunContext
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.reference import digest_of
 from rsprune.runs.schema import EMBEDDING_SCHEMA, ENTROPY_SCHEMA
@@ -196,7 +196,7 @@ def test_selecting_from_a_folder_without_embeddings(rows, limit, tmp_path):
 
 QUARANTINE = """
 import sys
-from rsprune.runs.config import RunContext
+from rsprune.runs.context import RunContext
 from rsprune.runs.quarantine import write_quarantine
 from rsprune.runs.reader import RunReader
 reader = RunReader(sys.argv[1])

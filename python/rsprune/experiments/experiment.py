@@ -31,7 +31,7 @@ from rsprune.io import provenance_header, verified_record, write_npy, write_reco
 from rsprune.options import keywords
 from rsprune.runners import Advance, Progress, show_progress
 from rsprune.runners.processes import map_in_processes
-from rsprune.runs.config import source_config
+from rsprune.runs.context import source_config
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.prune import prune
 from rsprune.runs.stages import embed_run

@@ -23,7 +23,8 @@ from rsprune.options import keywords
 from rsprune.report import Explanation, explain, write_report
 from rsprune.runners import Progress, show_progress
 from rsprune.runners.local import LocalRunner
-from rsprune.runs.config import PruneOptions, RunContext, check_bands, encoder_config, source_config
+from rsprune.runs.config import PruneOptions
+from rsprune.runs.context import RunContext, check_bands, encoder_config, source_config
 from rsprune.runs.coverage import advice_of, coverage_lines
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.moves import Choice

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsprune.io import write_tables
-from rsprune.runs.config import RunContext
+from rsprune.runs.context import RunContext
 from rsprune.runs.reader import RunReader
 from rsprune.runs.schema import QUARANTINE_SCHEMA
 

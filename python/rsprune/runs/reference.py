@@ -24,7 +24,8 @@ from rsprune.embeddings import Embeddings, as_rows
 from rsprune.encoders import Encoder
 from rsprune.errors import ArgumentError, EncoderMismatchError, naming
 from rsprune.io import canonical_json
-from rsprune.runs.config import ReferenceOptions, RunContext, SourceOptions, source_config
+from rsprune.runs.config import ReferenceOptions, SourceOptions
+from rsprune.runs.context import RunContext, source_config
 from rsprune.runs.reader import RunReader
 from rsprune.sources import Shard, Source, SourceLike, open_source
 from rsprune.sources.concat import ConcatSource

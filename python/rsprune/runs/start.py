@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from rsprune.errors import ConfigMismatchError, DamagedFileError, SourceChangedError
 from rsprune.io import read_record
-from rsprune.runs.config import RunContext
+from rsprune.runs.context import RunContext
 from rsprune.runs.reader import RunReader
 from rsprune.sources import Source
 

@@ -16,7 +16,8 @@ from rsprune.encoders.loader import embed_items
 from rsprune.errors import ArgumentError, RspruneError
 from rsprune.io import read_record
 from rsprune.runners import NoProgress
-from rsprune.runs.config import DecodeOptions, GrayOptions, source_config
+from rsprune.runs.config import DecodeOptions, GrayOptions
+from rsprune.runs.context import source_config
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.reader import RunReader, positions_of
 from rsprune.runs.reference import check_same_provenance

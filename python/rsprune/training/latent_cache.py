@@ -37,7 +37,7 @@ from rsprune.errors import (
 from rsprune.io import atomic_write, digest, provenance_header, read_table, write_table
 from rsprune.runners import Progress, show_progress
 from rsprune.runs.checks import REMEDY
-from rsprune.runs.config import source_config
+from rsprune.runs.context import source_config
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.reader import RunReader, open_as_run, positions_of
 from rsprune.runs.summary import key_form

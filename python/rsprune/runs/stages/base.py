@@ -13,7 +13,7 @@ from typing_extensions import Self, override
 from rsprune.errors import LostShardsError, UnreadShardError, shown
 from rsprune.io import digest, read_record, write_table
 from rsprune.runners import Stage
-from rsprune.runs.config import RunContext
+from rsprune.runs.context import RunContext
 from rsprune.runs.summary import ShardSummary
 from rsprune.sources import Shard, Source
 from rsprune.sources.passing import PASSING

@@ -14,14 +14,8 @@ from rsprune.io import provenance_header
 from rsprune.options import keywords, to_config
 from rsprune.runners import Advance, Progress, Runner, show_progress
 from rsprune.runners.local import LocalRunner
-from rsprune.runs.config import (
-    CentroidOptions,
-    DecodeOptions,
-    EncoderOptions,
-    RunContext,
-    encoder_config,
-    source_config,
-)
+from rsprune.runs.config import CentroidOptions, DecodeOptions, EncoderOptions
+from rsprune.runs.context import RunContext, encoder_config, source_config
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.quarantine import write_quarantine
 from rsprune.runs.reader import RunReader

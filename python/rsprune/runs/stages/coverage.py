@@ -20,7 +20,8 @@ from rsprune.centroids import Centroids
 from rsprune.io import provenance_header
 from rsprune.options import to_config
 from rsprune.runners import Progress, Runner
-from rsprune.runs.config import DecodeOptions, EncoderOptions, RunContext, source_config
+from rsprune.runs.config import DecodeOptions, EncoderOptions
+from rsprune.runs.context import RunContext, source_config
 from rsprune.runs.coverage import coverage_of
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.reader import RunReader

@@ -22,15 +22,8 @@ from rsprune.errors import UnreadShardError
 from rsprune.io import provenance_header, read_record
 from rsprune.options import keywords, to_config
 from rsprune.runners import Advance, Progress, show_progress
-from rsprune.runs.config import (
-    DecodeOptions,
-    EmbedOptions,
-    EncoderOptions,
-    RunContext,
-    check_bands,
-    encoder_config,
-    source_config,
-)
+from rsprune.runs.config import DecodeOptions, EmbedOptions, EncoderOptions
+from rsprune.runs.context import RunContext, check_bands, encoder_config, source_config
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.put_aside import leaving_out_lost, without_put_aside
 from rsprune.runs.quarantine import write_quarantine

@@ -16,7 +16,8 @@ from rsprune.errors import BudgetError, EmptyInputError, UnreadShardError
 from rsprune.io import provenance_header
 from rsprune.options import keywords
 from rsprune.runners import Advance, Progress, show_progress
-from rsprune.runs.config import EntropyOptions, GrayOptions, RunContext, check_bands, source_config
+from rsprune.runs.config import EntropyOptions, GrayOptions
+from rsprune.runs.context import RunContext, check_bands, source_config
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.put_aside import leaving_out_lost, without_put_aside
 from rsprune.runs.quarantine import write_quarantine
