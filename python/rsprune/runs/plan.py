@@ -13,6 +13,7 @@ from rsprune.errors import as_html
 from rsprune.export.options import SHARDED, ExportOptions, Layout
 from rsprune.export.run import SHARD_BYTES
 from rsprune.options import keywords
+from rsprune.runners.parts import share_out
 from rsprune.runners.progress import describe_seconds
 from rsprune.runs.config import PruneOptions
 from rsprune.runs.reference import FittedReference, ImageReference, Reference, ReferenceLike, open_reference
@@ -30,9 +31,9 @@ __all__ = ["Plan", "StagePlan", "plan"]
 TABLE_BYTES = 24
 # What one row of a shard costs in memory while it is worked on: label, similarity, its name, and lists of these.
 LABEL_BYTES = 4 + 4 + 128
-# What one image costs while a run decides: the hash of its key, twice, or its label, similarity and row number.
-IMAGE_BYTES = 32
-# What one survivor costs then: its row, entropy, label and similarity.
+# What one image of the budget costs while a run chooses, measured on 15 millions (docs/scale.md).
+CHOSEN_BYTES = 100
+# What one survivor costs then where the strategy works on all of them: its row, entropy, label and similarity.
 ROW_BYTES = 24
 
 
@@ -226,6 +227,8 @@ def plan(
     if not measure:
         workers = threads or os.cpu_count() or 1
         held += (workers + 2) * min(encoder.batch_size, survivors) * 3 * encoder.size**2 + BATCH_BYTES
+    by_quota = strategies.get(rule.strategy).quotas
+    choosing = budget * CHOSEN_BYTES + (0 if by_quota else survivors * ROW_BYTES)
     return Plan(
         images=total,
         shards=len(images.shards),
@@ -237,7 +240,7 @@ def plan(
         dimensions=encoder.dim,
         machines=machines,
         gpus=gpus,
-        memory_bytes=held + max(total * IMAGE_BYTES + survivors * ROW_BYTES, opened.images * 4 * encoder.dim),
+        memory_bytes=held + max(choosing, opened.images * 4 * encoder.dim),
         setup_seconds=found.setup_seconds,
         stages=(
             *reference_stage(opened, encoder.dim, found, gpus or machines),
@@ -349,9 +352,7 @@ def export_stage(images: Source, budget: int, export: ExportOptions | None, foun
 def largest_share(source: Source, workers: int) -> float:
     """Return the part of the work that falls to the one of several workers that has most of it."""
     sizes = [source.size(shard) for shard in source.shards]
-    loads = [0] * workers
-    for one in sorted(sizes, reverse=True):
-        loads[loads.index(min(loads))] += one
+    loads = [sum(sizes[number] for number in share) for share in share_out(sizes, workers)]
     return max(loads) / sum(sizes) if sum(sizes) else 1.0
 
 
