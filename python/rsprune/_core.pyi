@@ -11,7 +11,6 @@ __all__ = [
     "VERSION",
     "Centroids",
     "Clustering",
-    "RankHistogram",
     "Rows",
     "Selection",
     "apportion",
@@ -186,25 +185,6 @@ class Selection:
     def counts(self) -> NDArray[np.int64]: ...
     @property
     def invalid(self) -> NDArray[np.int64]: ...
-
-# A mergeable summary of scores, by group and bucket; the best scores are the largest. Rows of label -1 or score NaN
-# count nowhere. From the rows of `score >= selection_limits(budget)[label]`, in their order, `select` with
-# fill="global" or "none" and within="nearest" selects what it selects from all; `limits` are those of the best
-# `ranks[group]` rows. -inf where all rows are wanted.
-@final
-class RankHistogram:
-    def __new__(cls, groups: int, low: float, high: float, /, *, buckets: int | None = None) -> RankHistogram: ...
-    @staticmethod
-    def from_counts(counts: NDArray[np.uint32], low: float, high: float, /) -> RankHistogram: ...
-    @property
-    def counts(self) -> NDArray[np.uint32]: ...
-    def update(
-        self, scores: NDArray[np.float32] | NDArray[np.float64], labels: NDArray[np.int32] | None = None, /
-    ) -> None: ...
-    def merge(self, other: RankHistogram, /) -> None: ...
-    def totals(self) -> NDArray[np.int64]: ...
-    def limits(self, ranks: NDArray[np.int64], /) -> NDArray[np.float64]: ...
-    def selection_limits(self, budget: int, /) -> NDArray[np.float64]: ...
 
 def select(
     labels: NDArray[np.int32],

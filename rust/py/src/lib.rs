@@ -46,7 +46,7 @@ mod _core {
     #[pymodule_export]
     use super::rows::{Rows, dots, take_rows, valid};
     #[pymodule_export]
-    use super::select::{RankHistogram, Selection, apportion, select};
+    use super::select::{Selection, apportion, select};
 
     /// The version of the compiled core.
     #[pymodule_export]

@@ -1,7 +1,7 @@
 //! Binding of `rsprune_core::select`.
 
 use num_bigint::BigInt;
-use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pyo3::prelude::*;
 use rsprune_core::Error;
 use rsprune_core::select::{Fill, Options, Within};
@@ -70,96 +70,6 @@ pub fn select<'py>(
         counts: counts.into_pyarray(py).reshape([k, 4])?.unbind(),
         invalid: selection.invalid.into_pyarray(py).unbind(),
     })
-}
-
-/// Scores, float32 or float64.
-#[derive(FromPyObject)]
-pub enum Scores<'py> {
-    F32(PyReadonlyArray1<'py, f32>),
-    F64(PyReadonlyArray1<'py, f64>),
-}
-
-/// The function that builds a histogram anew, and its arguments.
-type Reduced<'py> = (Bound<'py, PyAny>, (Bound<'py, PyArray2<u32>>, f64, f64));
-
-/// Counts of scores by group and bucket, which merge.
-#[pyclass(module = "rsprune._core")]
-pub struct RankHistogram(rsprune_core::select::RankHistogram);
-
-#[pymethods]
-impl RankHistogram {
-    #[new]
-    #[pyo3(signature = (groups, low, high, /, *, buckets=None))]
-    fn new(py: Python<'_>, groups: usize, low: f64, high: f64, buckets: Option<usize>) -> PyResult<Self> {
-        let buckets = buckets.unwrap_or_else(|| rsprune_core::select::RankHistogram::default_buckets(groups));
-        rsprune_core::select::RankHistogram::new(groups, low..high, buckets).map(Self).map_err(|error| to_py(py, error))
-    }
-
-    /// Counts rows; those of label -1 or score NaN count nowhere.
-    #[pyo3(signature = (scores, labels=None, /))]
-    fn update(
-        &mut self,
-        py: Python<'_>,
-        scores: Scores<'_>,
-        labels: Option<PyReadonlyArray1<'_, i32>>,
-    ) -> PyResult<()> {
-        let labels = labels.as_ref().map(|labels| labels.as_slice()).transpose()?;
-        match &scores {
-            Scores::F32(scores) => self.0.update(scores.as_slice()?, labels),
-            Scores::F64(scores) => self.0.update(scores.as_slice()?, labels),
-        }
-        .map_err(|error| to_py(py, error))
-    }
-
-    /// Adds what another histogram has counted.
-    #[pyo3(signature = (other, /))]
-    fn merge(&mut self, py: Python<'_>, other: &RankHistogram) -> PyResult<()> {
-        self.0.merge(&other.0).map_err(|error| to_py(py, error))
-    }
-
-    /// The number of rows of every group.
-    fn totals<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<i64>> {
-        let histogram = self.0.histogram();
-        (0..histogram.groups()).map(|group| histogram.total(group) as i64).collect::<Vec<_>>().into_pyarray(py)
-    }
-
-    /// For every group the score from which on its best `ranks` rows are found.
-    #[pyo3(signature = (ranks, /))]
-    fn limits<'py>(&self, py: Python<'py>, ranks: PyReadonlyArray1<'py, i64>) -> PyResult<Bound<'py, PyArray1<f64>>> {
-        let ranks: Vec<usize> = ranks.as_slice()?.iter().map(|&rank| rank.max(0) as usize).collect();
-        Ok(self.0.limits(&ranks).map_err(|error| to_py(py, error))?.into_pyarray(py))
-    }
-
-    /// For every group the score below which a selection of `budget` rows takes none.
-    #[pyo3(signature = (budget, /))]
-    fn selection_limits<'py>(&self, py: Python<'py>, budget: usize) -> Bound<'py, PyArray1<f64>> {
-        self.0.selection_limits(budget).into_pyarray(py)
-    }
-
-    /// The counts (groups, buckets), best bucket first.
-    #[getter]
-    fn counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<u32>>> {
-        let histogram = self.0.histogram();
-        histogram.counts().to_vec().into_pyarray(py).reshape([histogram.groups(), histogram.buckets()])
-    }
-
-    /// A histogram of such counts.
-    #[staticmethod]
-    #[pyo3(signature = (counts, low, high, /))]
-    fn from_counts(py: Python<'_>, counts: PyReadonlyArray2<'_, u32>, low: f64, high: f64) -> PyResult<Self> {
-        let [groups, buckets] = counts.as_array().shape()[..] else {
-            return Err(to_py(py, Error::Shape("counts of other than two dimensions".into())));
-        };
-        let mut histogram = RankHistogram::new(py, groups, low, high, Some(buckets))?;
-        let added = histogram.0.add_counts(counts.as_slice()?.to_vec());
-        added.map(|()| histogram).map_err(|error| to_py(py, error))
-    }
-
-    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Reduced<'py>> {
-        let range = self.0.range();
-        let build = py.get_type::<RankHistogram>().getattr("from_counts")?;
-        Ok((build, (self.counts(py)?, range.start, range.end)))
-    }
 }
 
 /// Weights are float64, or integers of any size.

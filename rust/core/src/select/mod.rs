@@ -8,11 +8,11 @@
 //! listed, and only the rows in those buckets are compared to find the exact ends ([`grouped`]). Rows are neither moved
 //! nor sorted (except by [`Within::Mid`], which needs ranks), so memory beyond the result stays small: two bytes for
 //! each listed row, and four more for each row with [`Fill::Zscore`] or where rows are excluded, preselected or without
-//! a label. [`RankHistogram`] does the counting for rows that are spread over shards.
+//! a label.
 
 pub mod apportion;
 mod grouped;
-pub mod histogram;
+mod histogram;
 mod options;
 mod pool;
 mod ranking;
@@ -24,7 +24,6 @@ use crate::error::{Error, Result};
 use crate::runtime::parallel::Par;
 use apportion::{Bound, apportion_evenly};
 use grouped::GroupedRanking;
-pub use histogram::RankHistogram;
 use histogram::Threshold;
 pub use options::{Fill, Options, Within};
 use pool::{EXCLUDED, Pool};
