@@ -392,6 +392,11 @@ class PruneOptions(Options):
         help="Keep the embeddings, too (float16, 2 D bytes an image), and not only clusters and similarities: for "
         "choosing again in other ways.",
     )
+    preselected: bool = option(
+        False,
+        help="Keep all images that the run in the folder chose before, and top them up to the budget: for a collection "
+        "that has grown, or a larger --keep.",
+    )
     coverage_sample: int = option(
         1000, help="Embed so many of the images that Stage I drops, to tell their kinds of scenes. 0: none.", minimum=0
     )

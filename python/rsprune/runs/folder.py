@@ -113,6 +113,11 @@ class RunFolder:
         return self.path / "selection.parquet"
 
     @property
+    def preselected(self) -> Path:
+        """The images of an earlier choice that the run keeps, with ``--preselected``."""
+        return self.path / "preselected.parquet"
+
+    @property
     def selected(self) -> Path:
         """The keys of the images kept, one a line."""
         return self.path / "selected.txt"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rsprune import strategies
 from rsprune.centroids import Centroids
-from rsprune.errors import BudgetError, DamagedFileError, MissingDependencyError, PartsLeftError, as_html
+from rsprune.errors import ArgumentError, BudgetError, DamagedFileError, MissingDependencyError, PartsLeftError, as_html
 from rsprune.export.chosen import ChosenImages
 from rsprune.export.dataset import SelectedImages, select_webdataset
 from rsprune.io import provenance_header
@@ -173,6 +173,8 @@ class Run:
             rule = f"{metrics['selected']:,} by the strategy {metrics['strategy']!r}"
         else:
             by_quota = f"{metrics['phases']['quota']:,} by quota, {metrics['phases']['fill']:,} from the remainder"
+            if "preselected" in metrics["phases"]:
+                by_quota += f", {metrics['phases']['preselected']:,} kept from before"
             rule = f"{metrics['quota']:,} nearest to each of {len(metrics['clusters']['pool'])} centroids: {by_quota}"
         if self.reader.config["centroids"].get("self"):
             rule += f"; {SECOND_BEST}"
@@ -241,6 +243,8 @@ def prune(
     BudgetError
         The budget is no number of images, or more than there are readable images. ``min_similarity`` can leave fewer:
         then ``rsprune select`` can choose fewer from the folder.
+    ArgumentError
+        ``preselected``, and nothing has been chosen in ``out``.
     ConfigMismatchError
         ``out`` holds a run of a different configuration.
     KeyMismatchError
@@ -270,6 +274,9 @@ def prune(
         check_outside(out, opened.source)
         check_bands(opened.source, decode=options.gray.decode)
     opened.check(encoder.model)
+    if options.preselected and not strategies.get(rule.strategy).quotas:
+        message = f"preselected is for strategies by quota; {rule.strategy!r} has none"
+        raise ArgumentError(message)
     selection: dict[str, Any] = {"images": total, "budget": budget, "seed": rule.seed}
     selection |= {"coverage_sample": options.coverage_sample}
     selection |= {"fill": choice.fill, "within": choice.within, "min_similarity": choice.min_similarity}
@@ -289,6 +296,9 @@ def prune(
             "centroids": sample or opened.fingerprint(),
             "selection": selection,
         }
+        kept = Choice.to_top_up(folder, config) if options.preselected else None
+        if kept is not None:
+            selection["preselected"] = kept.digest
         context = RunContext.of(folder, config, images, threads, fingerprint)
         earlier = Choice.read(folder)
         start_run(context, images)
@@ -310,6 +320,8 @@ def prune(
         summary = runner.map_merge(EntropyStage(context, images, gray), shown)
         require_readable(summary, folder.path / "entropy")
         survivors = cut_entropies(EntropyRanking(RunReader(folder), summary), budget, shown, **options.stage_one())
+        if kept is not None:
+            survivors = survivors.keeping(kept.rows)
         centroids = fit() if fitted is None else fitted
         runner.map_merge(EmbedStage(context, images, survivors, encoder, decode, batch_size, centroids, keep), shown)
         scenes = None
@@ -317,7 +329,7 @@ def prune(
             draw = {"size": size, "seed": rule.seed}
             lost = embed_dropped(context, images, survivors, encoder, decode, centroids, runner, shown, **draw)
             scenes = Scenes(name_clusters(opened, context, centroids), lost)
-        LocalRunner().map_merge(SelectStage(context, images, choice, budget, opened, survivors, scenes), shown)
+        LocalRunner().map_merge(SelectStage(context, images, choice, budget, opened, survivors, scenes, kept), shown)
         write_report(folder, images)
     run, now = open_run(folder.path), Choice.read(folder)
     if earlier is None or now is None or earlier.run == now.run:

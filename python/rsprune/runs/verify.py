@@ -19,6 +19,7 @@ from rsprune.runners import NoProgress
 from rsprune.runs.config import DecodeOptions, GrayOptions
 from rsprune.runs.context import source_config
 from rsprune.runs.folder import RunFolder
+from rsprune.runs.moves import Choice
 from rsprune.runs.reader import RunReader, positions_of
 from rsprune.runs.reference import check_same_provenance
 from rsprune.runs.stages.entropy import EntropyRanking, cut_entropies
@@ -193,6 +194,8 @@ class _Verifier:
             failed += int(np.isnan(entropy).sum()) + reader.assignments(shard, ["kind"])["kind"].drop_null().length()
         rule = {name: config["entropy"][name] for name in ("keep", "tau") if name in config["entropy"]}
         cut = cut_entropies(EntropyRanking(reader, ShardSummary(entropy=histogram)), budget, NoProgress(), **rule)
+        if (kept := Choice.read_preselected(folder)) is not None:
+            cut = cut.keeping(kept.rows)
         for shard in reader.shards:
             rows = reader.assignments(shard, ["row"])["row"].to_numpy()
             if not np.array_equal(rows, cut.rows(Shard(shard))):

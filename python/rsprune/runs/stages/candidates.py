@@ -38,12 +38,15 @@ class Candidates:
         The number of clusters.
     threads
         Number of threads.
+    whole
+        Hold all images: those that are kept from an earlier choice take places of the quotas.
     """
 
     options: ChoiceOptions
     budget: int
     k: int
     threads: int | None = None
+    whole: bool = False  # hold all images, whatever the rule
     #: Of each image its label, its similarity, and its number in the whole collection.
     columns: list[NDArray[Any]] = field(init=False)
     pool: NDArray[np.int64] = field(init=False)  # (K,): the images that could be chosen of each cluster
@@ -56,7 +59,16 @@ class Candidates:
         self.pool = np.zeros(self.k, np.int64)
 
     @classmethod
-    def gather(cls, reader: RunReader, options: ChoiceOptions, budget: int, k: int, threads: int | None) -> Candidates:
+    def gather(
+        cls,
+        reader: RunReader,
+        options: ChoiceOptions,
+        budget: int,
+        k: int,
+        threads: int | None,
+        *,
+        whole: bool = False,
+    ) -> Candidates:
         """Read the tables of all shards.
 
         Raises
@@ -64,7 +76,7 @@ class Candidates:
         BudgetError
             They are fewer than the budget.
         """
-        candidates = cls(options, budget, k, threads)
+        candidates = cls(options, budget, k, threads, whole)
         waiting = [candidates.columns]
         for shard in reader.shards:
             table = reader.assignments(shard, ["row", "label", "similarity"])
@@ -96,7 +108,7 @@ class Candidates:
         labels, similarity, numbers = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         options = self.options
         ranked_by_all = options.within == "mid" or options.fill == "zscore" or options.strategy.strategy != "rsprune"
-        if ranked_by_all or len(numbers) <= self.budget + self.k:
+        if self.whole or ranked_by_all or len(numbers) <= self.budget + self.k:
             return [labels, similarity, numbers]
         kept = _core.select(
             labels,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -122,12 +122,20 @@ class EntropyCut:
     last: int  # the number of its row; rows are numbered through all shards
     first: Mapping[str, int]  # by shard, the number of its first row
     counts: Mapping[str, int]  # by shard, how many of its images are kept
+    always: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)  # by shard, what is kept whatever its entropy
 
     def rows(self, shard: Shard) -> NDArray[np.int64]:
         """Return the positions of the images of a shard that are kept, ascending."""
         entropy = RunReader(self.folder).entropy(shard.name)
         early = self.first[shard.name] + np.arange(len(entropy)) <= self.last
-        return np.flatnonzero((entropy > self.tau) | ((entropy == self.tau) & early))
+        kept = (entropy > self.tau) | ((entropy == self.tau) & early)
+        kept[self.always.get(shard.name, [])] = True
+        return np.flatnonzero(kept)
+
+    def keeping(self, rows: Mapping[str, NDArray[np.int64]]) -> EntropyCut:
+        """Return the cut that also keeps these images, by their positions in each shard."""
+        cut = replace(self, always=rows)
+        return replace(cut, counts={**self.counts, **{name: len(cut.rows(Shard(name))) for name in rows}})
 
     def count(self, shard: Shard) -> int:
         """Count the images of a shard that are kept."""

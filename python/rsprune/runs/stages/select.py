@@ -27,6 +27,7 @@ from rsprune.io import (
 from rsprune.options import keywords, options_of
 from rsprune.runners import Advance
 from rsprune.runs.config import ChoiceOptions, SelectRunOptions
+from rsprune.runs.moves import Choice
 from rsprune.runs.quarantine import write_quarantine
 from rsprune.runs.reader import RunReader
 from rsprune.runs.reference import Reference, check_same_provenance, digest_of
@@ -60,6 +61,7 @@ class SelectStage(RunStage):
     reference: Reference
     survivors: EntropyCut
     scenes: Scenes | None = None
+    kept: Choice | None = None
     name: str = "select"
 
     @property
@@ -108,8 +110,12 @@ class SelectStage(RunStage):
     def choose_by_quota(self, reader: RunReader) -> tuple[Selection, dict[str, Any]]:
         """Choose by clusters and similarities; rows are numbered through the whole collection. Also return metrics."""
         options, centroids, threads = self.options, reader.centroids, self.context.threads
-        candidates = Candidates.gather(reader, options, self.budget, centroids.k, threads)
+        whole = self.kept is not None
+        candidates = Candidates.gather(reader, options, self.budget, centroids.k, threads, whole=whole)
         labels, similarity, numbers = candidates.columns
+        settings = settings_of(options)
+        if self.kept is not None:
+            settings["preselected"] = self.kept.positions(reader.index, numbers)
         known = {"centroids": centroids, "reference": self.reference.embeddings(self.context)}
         known |= {"assignment": (labels, similarity)}
         origin = Origin(numbers, candidates.pool)
@@ -118,7 +124,7 @@ class SelectStage(RunStage):
             entropies = [table["entropy"].to_numpy() for table, _ in reader.ranked_at(numbers)]
             known["entropy"] = np.concatenate([np.empty(0), *entropies])
         chosen = strategies.select_from(
-            rule.strategy, known, self.budget, origin=origin, seed=rule.seed, threads=threads, **settings_of(options)
+            rule.strategy, known, self.budget, origin=origin, seed=rule.seed, threads=threads, **settings
         )
         return replace(chosen, indices=numbers[chosen.indices]), {
             "outside": candidates.outside,
@@ -153,7 +159,8 @@ class SelectStage(RunStage):
             "budget": selection.budget,
             "selected": len(selection),
             "quota": selection.budget // selection.k if by_quota else None,
-            "phases": {"quota": int(np.count_nonzero(in_quota)), "fill": int(np.count_nonzero(in_fill))},
+            "phases": {"quota": int(np.count_nonzero(in_quota)), "fill": int(np.count_nonzero(in_fill))}
+            | ({} if self.kept is None else {"preselected": len(self.kept)}),
             "fill_cut": float(selection.similarity[in_fill].min()) if by_quota and in_fill.any() else None,
             "clusters": {
                 **{name: selection.counts[name].tolist() for name in ("pool", "quota", "fill")},
