@@ -38,7 +38,9 @@ def run(command, source, out, progress):
 
 @pytest.mark.parametrize("command", [entropy_run, embed_run], ids=lambda one: one.__name__)
 @pytest.mark.parametrize(
-    ("layout", "change"), [("tar", longer), ("tar", later), ("folder", longer), ("list", longer)], ids=str
+    ("layout", "change"),
+    [("tar", longer), ("tar", later), ("folder", longer), ("list", longer)],
+    ids=lambda one: getattr(one, "__name__", one),
 )
 def test_a_file_that_is_written_to_meanwhile_is_named(tmp_path, command, layout, change):
     images = {f"{i:02d}.jpg": picture(i) for i in range(6)}
