@@ -280,7 +280,7 @@ def test_a_full_disk(layout, files, tmp_path):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (250, old[1]))
     try:
-        with raises(OSError, "make room", out) as caught:
+        with raises(OSError, "raise the limit", out) as caught:
             export_run(files / "run", files / "pool", to=out, layout=layout, progress=False)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)

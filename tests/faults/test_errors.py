@@ -25,7 +25,18 @@ def classes(error=errors.RspruneError):
         yield from classes(below)
 
 
-@pytest.mark.parametrize("error", sorted(set(classes()) - {errors.MissingInputError}, key=lambda one: one.__name__))
+#: Errors that make their messages of other values.
+OF_VALUES = {errors.MissingInputError, errors.LostShardsError, errors.PartsLeftError}
+
+
+def test_messages_of_values_are_cut_and_printable():
+    hostile = 1_000_000 * "\x1b[2J"
+    for error in (errors.LostShardsError("entropy", {"a": hostile}, 3), errors.PartsLeftError((1, 2), hostile, 1, 3)):
+        assert len(str(error)) == LONGEST
+        assert str(error).isprintable()
+
+
+@pytest.mark.parametrize("error", sorted(set(classes()) - OF_VALUES, key=lambda one: one.__name__))
 def test_messages_are_cut_and_printable(error):
     message = str(error("images/x.tif: " + 1_000_000 * "\x1b[2J" + ". Delete it"))
     assert len(message) == LONGEST

@@ -40,7 +40,7 @@ from rsprune.io import (
 )
 from rsprune.options import keywords
 from rsprune.runners import Progress, show_progress
-from rsprune.runs.folder import RunFolder
+from rsprune.runs.folder import REMEDIES, RunFolder
 from rsprune.runs.reader import RunReader
 from rsprune.sources import Item, SourceLike, check_outside
 from rsprune.sources.exported import FILE_NAME, METADATA, RECORD, WORK
@@ -55,7 +55,6 @@ __all__ = ["Export", "export_run"]
 SHARD_BYTES, FOLDER_IMAGES = 500_000_000, 1000
 #: How the names of lists end.
 LISTS = (".csv", ".txt", ".lst")
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -387,7 +386,7 @@ def _no_room(place: Path) -> Iterator[None]:
     except RspruneError:
         raise
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno not in REMEDIES:
             raise
-        reason = f"{error.strerror}: make room, and the same command goes on where it was"
+        reason = f"{error.strerror}: {REMEDIES[error.errno]}, and the same command goes on where it was"
         raise OSError(error.errno, reason, os.fspath(place)) from error

@@ -49,7 +49,8 @@ def shard_digests(fingerprint: Mapping[str, Any], shards: Iterable[str]) -> dict
             digests.update({name: inner[name.partition("-")[2]] for name in names})
         return digests
     common = {name: value for name, value in fingerprint.items() if name not in ("shards", "left_out", "rows")}
-    known = {one["name"]: one for one in fingerprint.get("shards", ())}
+    # A source of another package may tell its shards apart in a form of its own.
+    known = {one["name"]: one for one in fingerprint.get("shards", ()) if isinstance(one, dict) and "name" in one}
     rows = fingerprint.get("rows", {})
 
     def part(name: str) -> Any:

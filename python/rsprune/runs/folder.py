@@ -362,7 +362,7 @@ class RunFolder:
             with contextlib.suppress(OSError):
                 done[name] = len(list((self.path / name).glob("*.json")))
         counts = " and ".join(f"{count} {name}/" for name, count in done.items() if count)
-        return f"Nothing that was finished is lost ({counts or 'no shard yet'})"
+        return "Nothing that was finished is lost" + (f" ({counts})" if counts else "")
 
     @contextlib.contextmanager
     def _locked(self, shared: bool) -> Iterator[None]:
