@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsprune import fit_centroids
+from rsprune.errors import SourceError
 from rsprune.io import digest
 from rsprune.runners.base import Runner
 from rsprune.runners.local import LocalRunner
@@ -64,7 +65,8 @@ class Simulated(Source):
         return self.images // self.parts
 
     def read(self, shard, rows=None):
-        raise NotImplementedError
+        message = "a simulated collection has no images to read: its tables are drawn"
+        raise SourceError(message)
 
     def size(self, shard):
         return 0

@@ -52,6 +52,20 @@ class DiesOfBright(Colours):
         return super().forward(pixels)
 
 
+class Stops(Colours):
+    """Is interrupted after so many batches: ``left[0]`` of them."""
+
+    def __init__(self, left):
+        super().__init__()
+        self.left = left
+
+    def forward(self, pixels):
+        if not self.left[0]:
+            raise KeyboardInterrupt
+        self.left[0] -= 1
+        return super().forward(pixels)
+
+
 def bright_picture() -> bytes:
     """A JPEG of high entropy that is brighter than any of :func:`picture`."""
     file = io.BytesIO()

@@ -10,7 +10,7 @@ import pytest
 from failures import raises
 from rsprune.errors import ConfigMismatchError, PartsLeftError, SourceChangedError
 from rsprune.runs.stages import embed_run, entropy_run
-from small_runs import Colours, artefacts, picture, small_prune, write_tar
+from small_runs import Colours, Stops, artefacts, picture, small_prune, write_tar
 
 
 class Counting(Colours):
@@ -91,22 +91,15 @@ def test_a_grown_collection_costs_what_is_new_and_ends_as_a_fresh_run(tars, fres
 def test_a_grown_collection_is_taken_in_after_every_kill(tars, fresh, tmp_path):
     """A call that was stopped at any shard leaves a folder that the same call finishes."""
 
-    class Stops(Colours):
-        def forward(self, pixels):
-            if not left[0]:
-                raise KeyboardInterrupt
-            left[0] -= 1
-            return super().forward(pixels)
-
     left = [10**6]
     pool = some(tars, tmp_path / "pool", (1, 3))
-    small_prune(pool, tars / "ref.tar", tmp_path / "run", encoder=Stops())
+    small_prune(pool, tars / "ref.tar", tmp_path / "run", encoder=Stops(left))
     some(tars, tmp_path / "pool", range(5))
     stops = 0
     while True:
         left[0] = 2 + stops
         try:
-            small_prune(pool, tars / "ref.tar", tmp_path / "run", encoder=Stops())
+            small_prune(pool, tars / "ref.tar", tmp_path / "run", encoder=Stops(left))
         except KeyboardInterrupt:
             stops += 1
             continue

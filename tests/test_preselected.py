@@ -9,7 +9,7 @@ from rsprune.runs.prune import open_run
 from rsprune.runs.reader import RunReader
 from rsprune.runs.verify import verify_run
 from rsprune.selection import select_assigned
-from small_runs import Colours, artefacts, picture, small_prune, write_tar
+from small_runs import Stops, artefacts, picture, small_prune, write_tar
 
 
 @pytest.fixture(scope="module")
@@ -76,27 +76,20 @@ def test_the_same_call_is_the_same_choice_and_another_one_tops_up_again(tars, tm
 
 
 def test_a_topping_up_that_was_stopped_goes_on(tars, tmp_path):
-    class Stops(Colours):
-        def forward(self, pixels):
-            if not left[0]:
-                raise KeyboardInterrupt
-            left[0] -= 1
-            return super().forward(pixels)
-
     def grow(out, encoder):
         return small_prune(pool, tars / "ref.tar", out, k=4, keep=20, preselected=True, encoder=encoder)
 
     left = [10**6]
     pool = some(tars, tmp_path / "pool", (0, 1))
     for name in ("whole", "stopped"):
-        small_prune(pool, tars / "ref.tar", tmp_path / name, k=4, keep=12, encoder=Stops())
+        small_prune(pool, tars / "ref.tar", tmp_path / name, k=4, keep=12, encoder=Stops(left))
     some(tars, tmp_path / "pool", range(4))
-    want = grow(tmp_path / "whole", Stops())
+    want = grow(tmp_path / "whole", Stops(left))
     stops = 0
     while True:
         left[0] = 1 + stops
         try:
-            grow(tmp_path / "stopped", Stops())
+            grow(tmp_path / "stopped", Stops(left))
         except KeyboardInterrupt:
             stops += 1
             continue

@@ -64,7 +64,7 @@ class Choice:
         wanted = folder.read_config().get("selection", {}).get("preselected")
         if wanted is None:
             return None
-        found = cls._stored(folder)
+        found = cls._read(folder.preselected)
         if found is None or found.digest != wanted:
             message = (
                 f"{folder.preselected} is not as it was written, and nothing else holds what it held. Put it back, or "
@@ -85,7 +85,7 @@ class Choice:
         ArgumentError
             Nothing has been chosen in the folder.
         """
-        stored = cls._stored(folder)
+        stored = cls._read(folder.preselected)
         if stored is not None:
             with contextlib.suppress(FileNotFoundError, DamagedFileError):
                 same = {**config, "selection": {**config["selection"], "preselected": stored.digest}}
@@ -100,10 +100,6 @@ class Choice:
         table = pa.table({"shard": pa.array(shards, pa.string()), "row": rows})
         write_table(folder.preselected, table, {"run": last.run})
         return last
-
-    @classmethod
-    def _stored(cls, folder: RunFolder) -> Self | None:
-        return cls._read(folder.preselected)
 
     @property
     def digest(self) -> str:
