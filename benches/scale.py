@@ -138,20 +138,25 @@ class DrawnAssignments(RunStage):
         return ShardSummary(images=self.count(shard))
 
 
+def worked() -> float:
+    """Return the seconds of CPU that this process and those that it started have taken."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
 @dataclass
 class Clock:
     """Prints the time of each step, and the most memory that the process has taken so far, its workers left out."""
 
     begun: float = field(default_factory=time.perf_counter)
-    worked: float = 0.0
+    worked: float = field(default_factory=worked)
 
     def lap(self, step: str) -> None:
-        now = time.perf_counter()
-        own, others = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-        worked = own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
-        times = f"{now - self.begun:8.1f} s, {worked - self.worked:8.1f} s of CPU"
-        print(f"{step:<40} {times}   {own.ru_maxrss / 2**20:6.2f} GiB at most", flush=True)
-        self.begun, self.worked = now, worked
+        now, work = time.perf_counter(), worked()
+        times = f"{now - self.begun:8.1f} s, {work - self.worked:8.1f} s of CPU"
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(f"{step:<40} {times}   {most / 2**20:6.2f} GiB at most", flush=True)
+        self.begun, self.worked = now, work
 
 
 def link_files(images: int, folders: int, some: list[Path], room: Path) -> Path:
@@ -223,7 +228,8 @@ def main() -> None:
             room = link(options.images, options.shards, sorted(Path(some).glob("*.jpg")), folder / "images")
             clock = Clock()
             source, stage_one = open_source(room), EntropyStage
-            clock.lap("the listing")
+            source.total()
+            clock.lap("the listing, and the number of images")
         print(f"{source.total():,} images in {len(source.shards):,} shards")
         rule = ChoiceOptions(within=options.within, fill=options.fill)
         simulate(source, stage_one, options.keep, RunFolder(folder / "run"), ProcessRunner(options.workers), rule)
