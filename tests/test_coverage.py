@@ -1,12 +1,17 @@
 """What a run did to the kinds of scenes is told: which clusters and class folders it lost, and to which stage."""
 
+from collections import Counter
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from failures import raises
 from rsprune.errors import ArgumentError
-from rsprune.runs.coverage import advice_of, coverage_lines, coverage_of
+from rsprune.report.scenes import group_table
+from rsprune.runs.coverage import advice_of, coverage_lines, coverage_of, kept_by, warning_of
 from small_runs import Colours, artefacts, small_prune
 
 COLOURS = {"desert": (200, 170, 90), "forest": (30, 110, 40), "water": (20, 40, 160)}
@@ -56,12 +61,15 @@ def test_the_kinds_that_stage_one_drops_are_named(run):
 
 
 def test_class_folders_are_counted_through_both_stages(run, pool):
-    classes = run.summary["coverage"]["classes"]
-    assert list(classes) == ["desert", "forest", "water"]
-    assert [counts[0] for counts in classes.values()] == [40, 40, 40]
+    (folders,) = run.summary["coverage"]["kept_by"]
+    names, images, survivors, chosen = zip(*folders["largest"], strict=True)
+    assert (folders["by"], names, images) == ("class folder", ("desert", "forest", "water"), (40, 40, 40))
     kept = [key.partition("/")[0] for key in run.keys]
-    assert [counts[2] for counts in classes.values()] == [kept.count(name) for name in classes]
-    assert sum(counts[1] for counts in classes.values()) == run.summary["survivors"]
+    assert list(chosen) == [kept.count(name) for name in names]
+    assert sum(survivors) == run.summary["survivors"]
+    assert folders["lost_by_stage_one"] == [1, ["desert"]]
+    assert folders["lost_by_stage_two"] == [0, []]
+    assert folders["rest"] == [0, 0, 0, 0]
     assert "Stage I dropped 1 of 3 class folders whole: desert" in run.describe()
 
 
@@ -71,6 +79,67 @@ def test_the_page_says_what_the_summary_says(run, tmp_path):
     assert "2 of the 3 clusters that the collection has are in the selection." in page
     assert "desert 100% (cluster" in page
     assert "crowd out" not in page
+
+
+def test_a_choice_that_loses_many_clusters_is_warned_of(run):
+    assert "warning   1 of the 3 clusters that the collection has are lost: 33%, more than 5%" in run.describe()
+    coverage = run.summary["coverage"] | {"present": 20}
+    assert warning_of({"coverage": coverage}) is None  # 5 %
+    assert warning_of({}) is None
+
+
+def test_sources_shards_and_columns_are_counted_in_one_way(tmp_path, pool, reference):
+    """Two Parquet files as two sources: all that the tables say can be counted in the manifest."""
+    columns = {"city": ["Oslo", "Rome", None], "year": [2019, 2020, 2021], "caption": None, "cloud": [0.1, 0.2, 0.3]}
+    paths = sorted(pool.rglob("*.png"))
+    for number in range(2):
+        some = paths[number::2]
+        values = {name: [options[i % 3] for i in range(len(some))] for name, options in columns.items() if options}
+        values["caption"] = [f"{number} {i}" for i in range(len(some))]
+        table = pa.table({"image": [path.read_bytes() for path in some], **values})
+        pq.write_table(table, tmp_path / f"part-{number}.parquet")
+    files = [str(tmp_path / f"part-{number}.parquet") for number in range(2)]
+    kept_by = {}
+    for sources in (files, [[files[0]], [files[1]]]):
+        run = small_prune(sources, reference, tmp_path / f"run-{len(kept_by)}", k=3, entropy_keep=0.5, keep=30)
+        for one in run.summary["coverage"]["kept_by"]:
+            kept_by[one["by"], one.get("column")] = one
+        manifest = run.to_arrow()
+        for column in ("city", "year"):
+            chosen = Counter(None if value is None else str(value) for value in manifest[column].to_pylist())
+            told = {name: (images, kept) for name, images, _, kept in kept_by["column", column]["largest"]}
+            assert told == {name: (40, chosen[name]) for name in told}
+            assert len(told) == 3
+        shards = Counter(manifest["shard"].to_pylist())
+        assert {name: kept for name, *_, kept in kept_by["shard", None]["largest"]} == shards
+        for one in kept_by.values():
+            assert sum(counts[1] for counts in one["largest"]) == 120
+            assert sum(counts[2] for counts in one["largest"]) == run.summary["survivors"]
+            assert sum(counts[3] for counts in one["largest"]) == 30
+    # A caption is of one image, a measurement no kind.
+    assert set(kept_by) == {("source", None), ("shard", None), ("column", "city"), ("column", "year")}
+    assert [name for name, *_ in kept_by["source", None]["largest"]] == ["0", "1"]
+    page = (run.path / "report.html").read_text()
+    assert all(f"All {name}" in page for name in ("sources", "shards", "values of city", "values of year"))
+
+
+def test_of_many_groups_the_largest_are_listed_and_the_rest_summed():
+    counts = {f"{i:03d}": np.array([i, i % 3, 0]) for i in range(1, 200)} | {None: np.array([500, 0, 0])}
+    told = kept_by("column", counts, "<b>")
+    assert [name for name, *_ in told["largest"][:3]] == [None, "199", "198"]
+    assert (told["groups"], len(told["largest"]), told["rest"][0]) == (200, 50, 150)
+    listed = np.sum([numbers for _, *numbers in told["largest"]], axis=0)
+    assert (listed + told["rest"][1:]).tolist() == np.sum(list(counts.values()), axis=0).tolist()
+    assert told["lost_by_stage_one"][0] == 67
+    assert told["lost_by_stage_one"][1][:2] == [None, "198"]
+    assert told["lost_by_stage_two"][0] == 133
+    assert len(told["lost_by_stage_two"][1]) == 50
+    coverage = {"present": 1, "lost_by_stage_one": [], "lost_by_stage_two": [], "largest": [1, 1.0], "kept_by": [told]}
+    said = coverage_lines({"coverage": coverage})
+    assert "Stage I dropped 67 of 200 values of <b> whole: (none), 198, 195, 192, 189 and 62 more" in said
+    assert "&lt;b&gt;" in group_table(told)
+    assert "<b>" not in group_table(told)
+    assert "150 others" in group_table(told)
 
 
 def test_a_sample_of_none_looks_at_nothing(pool, reference, tmp_path):
@@ -100,12 +169,12 @@ def test_centroids_without_images_have_numbers_for_names(run, pool, tmp_path):
 
 def test_a_fill_that_few_clusters_take_is_told_with_the_remedy():
     pool, kept = np.full(20, 100), np.array([90, 80] + [1] * 18)
-    found = coverage_of(pool, kept, dropped=0, sample=np.zeros(20, int), names=None, shares=None, classes=None)
+    found = coverage_of(pool, kept, dropped=0, sample=np.zeros(20, int), names=None, shares=None, shares_kept=[])
     summary = {"coverage": found, "quota": 1}
     assert "the largest 2 clusters have 90% of the selection" in coverage_lines(summary)
     assert ["waterfill" in line for line in advice_of(summary)] == [True]
     kept[2:7] = 0
-    found = coverage_of(pool, kept, dropped=0, sample=np.zeros(20, int), names=None, shares=None, classes=None)
+    found = coverage_of(pool, kept, dropped=0, sample=np.zeros(20, int), names=None, shares=None, shares_kept=[])
     assert found["lost_by_stage_two"] == [2, 3, 4, 5, 6]
     assert "Stage II 5" in coverage_lines({"coverage": found, "quota": 1})[0]
     assert advice_of({}) == coverage_lines({}) == []

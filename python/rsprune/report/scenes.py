@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from rsprune.report.html import percent, plural, table
-from rsprune.runs.coverage import advice_of, cluster_name, coverage_lines
+from rsprune.runs.coverage import GROUPS, advice_of, cluster_name, coverage_lines
 
 __all__ = ["scenes_lead", "scenes_section"]
 
@@ -42,8 +42,9 @@ def scenes_section(summary: Mapping[str, Any]) -> str:
         f"<p>{how}{named if coverage.get('names') else ''}</p>\n<ul>{said}</ul>\n{advice}",
         f"<details><summary>All clusters</summary>\n{cluster_table(summary)}\n</details>",
     ]
-    if coverage.get("classes"):
-        parts.append(f"<details><summary>All class folders</summary>\n{class_table(coverage['classes'])}\n</details>")
+    for one in coverage["kept_by"]:
+        name = GROUPS.get(one["by"]) or f"values of {one['column']}"
+        parts.append(f"<details><summary>All {escape(name)}</summary>\n{group_table(one)}\n</details>")
     return "\n".join([*parts, "</section>"])
 
 
@@ -64,14 +65,15 @@ def cluster_table(summary: Mapping[str, Any]) -> str:
     return table(head, map(row, order))
 
 
-def class_table(classes: Mapping[str, list[int]]) -> str:
-    """Render a row a class folder."""
+def group_table(kept_by: Mapping[str, Any]) -> str:
+    """Render a row a class folder, source, shard or value of a column, and one for all that are not listed."""
 
-    def row(name: str, images: int, survivors: int, kept: int) -> str:
+    def row(name: str | None, images: int, survivors: int, kept: int) -> str:
         numbers = (f"{images:,}", f"{survivors:,}", f"{kept:,}", percent(kept, images))
-        return f'<td class="key"><bdi>{escape(name)}</bdi></td>' + "".join(
-            f'<td class="number">{one}</td>' for one in numbers
-        )
+        shown = "(none)" if name is None else escape(name)
+        return f'<td class="key"><bdi>{shown}</bdi></td>' + "".join(f'<td class="number">{one}</td>' for one in numbers)
 
-    rows = (row(name, *counts) for name, counts in classes.items())
-    return table(("class folder", "images", "kept by Stage I", "kept by Stage II", "of all"), rows)
+    count, *sums = kept_by["rest"]
+    rows = [row(*one) for one in kept_by["largest"]] + ([row(f"{count:,} others", *sums)] if count else [])
+    head = (kept_by.get("column", kept_by["by"]), "images", "kept by Stage I", "kept by Stage II", "of all")
+    return table(tuple(map(escape, head)), rows)

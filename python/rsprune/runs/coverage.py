@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["advice_of", "cluster_name", "coverage_lines", "coverage_of"]
+__all__ = ["advice_of", "cluster_name", "coverage_lines", "coverage_of", "kept_by", "warning_of"]
 
 #: A warning is due when more than this share of the clusters that the collection has lose all of their images.
 LOST_SHARE = 0.05
@@ -16,6 +16,10 @@ LOST_SHARE = 0.05
 LARGEST = 0.1
 #: Names of lost clusters that a line lists.
 NAMED = 5
+#: Groups, such as class folders, that a summary lists one by one: the largest.
+LISTED = 50
+#: What a group is called, one and several.
+GROUPS = {"class folder": "class folders", "source": "sources", "shard": "shards"}
 
 
 def coverage_of(
@@ -26,7 +30,7 @@ def coverage_of(
     sample: NDArray[np.int64],
     names: tuple[str | None, ...] | None,
     shares: tuple[float, ...] | None,
-    classes: Mapping[str, list[int]] | None,
+    shares_kept: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Return the coverage of a run as ``summary.json`` holds it.
 
@@ -38,8 +42,8 @@ def coverage_of(
         How many images Stage I dropped, and of a sample of these, int64 (K,), how many belong to each cluster.
     names, shares
         The most frequent class of the reference images of each cluster, and its share of them.
-    classes
-        By class folder the images, those that Stage I kept and those that Stage II kept.
+    shares_kept
+        What was kept by class folder, source, shard and column: see :func:`kept_by`.
     """
     there = (pool > 0) | (sample > 0)
     largest = np.argsort(-kept, kind="stable")[: max(1, round(LARGEST * len(pool)))]
@@ -54,9 +58,41 @@ def coverage_of(
     if names is not None and shares is not None and any(names):
         found["names"] = [name or "" for name in names]
         found["shares"] = [round(share, 4) for share in shares]
-    if classes is not None:
-        found["classes"] = {name: list(counts) for name, counts in classes.items()}
-    return found
+    return found | {"kept_by": shares_kept}
+
+
+def kept_by(by: str, counts: Mapping[str | None, NDArray[np.int64]], column: str | None = None) -> dict[str, Any]:
+    """Return what became of the groups of a collection as ``summary.json`` holds it.
+
+    Parameters
+    ----------
+    by
+        What a group is: ``"class folder"``, ``"source"`` (of several: its number, which begins the keys), ``"shard"``
+        or ``"column"`` (a value of the metadata column ``column``).
+    counts
+        By the name of a group, int64 (3,): its images, those that Stage I kept, and those that Stage II kept. The name
+        None stands for images without a value.
+
+    Returns
+    -------
+    dict
+        ``by`` and, of a column, ``column``; ``groups``, how many there are; ``largest``, of the 50 largest (by images,
+        then by name) the name and the three counts; ``rest``, the number of all others and the sums of their counts;
+        ``lost_by_stage_one`` and ``lost_by_stage_two``, the number of the groups that the stage dropped whole, and the
+        names of the 50 largest.
+    """
+    order = sorted(counts, key=lambda name: (-int(counts[name][0]), name is None, name or ""))
+    gone = [[name for name in order if counts[name][stage - 1] and not counts[name][stage]] for stage in (1, 2)]
+    rest = sum((counts[name] for name in order[LISTED:]), np.zeros(3, np.int64))
+    return {
+        "by": by,
+        **({} if column is None else {"column": column}),
+        "groups": len(order),
+        "largest": [[name, *counts[name].tolist()] for name in order[:LISTED]],
+        "rest": [len(order[LISTED:]), *rest.tolist()],
+        "lost_by_stage_one": [len(gone[0]), gone[0][:LISTED]],
+        "lost_by_stage_two": [len(gone[1]), gone[1][:LISTED]],
+    }
 
 
 def cluster_name(coverage: Mapping[str, Any], k: int) -> str:
@@ -80,11 +116,13 @@ def coverage_lines(summary: Mapping[str, Any]) -> list[str]:
     for stage, name in (("Stage I", "lost_by_stage_one"), ("Stage II", "lost_by_stage_two")):
         if coverage[name] and coverage.get("names"):
             lines.append(f"lost to {stage}: {listed([cluster_name(coverage, k) for k in coverage[name]])}")
-    if classes := coverage.get("classes"):
-        for stage, column in (("Stage I", 1), ("Stage II", 2)):
-            gone = [name for name, counts in classes.items() if counts[column - 1] and not counts[column]]
-            if gone:
-                lines.append(f"{stage} dropped {len(gone)} of {len(classes)} class folders whole: {listed(gone)}")
+    for one in groupings(coverage)[:NAMED]:
+        groups = GROUPS.get(one["by"]) or f"values of {one['column']}"
+        for stage, name in (("Stage I", "lost_by_stage_one"), ("Stage II", "lost_by_stage_two")):
+            count, names = one[name]
+            if count:
+                named = listed(["(none)" if name is None else name for name in names], count)
+                lines.append(f"{stage} dropped {count:,} of {one['groups']:,} {groups} whole: {named}")
     count, share = coverage["largest"]
     clusters = "cluster has" if count == 1 else f"{count:,} clusters have"
     lines.append(f"the largest {clusters} {share:.0%} of the selection")
@@ -97,9 +135,8 @@ def advice_of(summary: Mapping[str, Any]) -> list[str]:
     if coverage is None:
         return []
     advice = []
-    classes = coverage.get("classes", {}).values()
-    folders = sum(counts[0] > 0 and counts[1] == 0 for counts in classes)
-    if len(coverage["lost_by_stage_one"]) > LOST_SHARE * coverage["present"] or folders > LOST_SHARE * len(classes):
+    groups = any(one["lost_by_stage_one"][0] > LOST_SHARE * one["groups"] for one in groupings(coverage))
+    if groups or len(coverage["lost_by_stage_one"]) > LOST_SHARE * coverage["present"]:
         advice.append("Stage I drops whole kinds of scenes: a higher --entropy-keep keeps them (1 keeps all images)")
     if len(coverage["lost_by_stage_two"]) > LOST_SHARE * coverage["present"]:
         advice.append("Stage II leaves clusters out: --fill waterfill spreads the budget over all of them")
@@ -109,7 +146,23 @@ def advice_of(summary: Mapping[str, Any]) -> list[str]:
     return advice[:1] if len(advice) > 1 and "waterfill" in advice[0] else advice
 
 
-def listed(names: list[str]) -> str:
-    """List names, the first few of many."""
-    more = len(names) - NAMED
+def warning_of(summary: Mapping[str, Any]) -> str | None:
+    """Warn of a choice that loses more than :data:`LOST_SHARE` of the clusters that the collection has."""
+    if (coverage := summary.get("coverage")) is None:
+        return None
+    lost, present = len(coverage["lost_by_stage_one"]) + len(coverage["lost_by_stage_two"]), coverage["present"]
+    if lost <= LOST_SHARE * present:
+        return None
+    share = f"{lost / present:.0%}, more than {LOST_SHARE:.0%}"
+    return f"{lost:,} of the {present:,} clusters that the collection has are lost: {share}"
+
+
+def groupings(coverage: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the groups that are kinds of scenes, or may be: a shard is none."""
+    return [one for one in coverage["kept_by"] if one["by"] != "shard"]
+
+
+def listed(names: list[str], count: int | None = None) -> str:
+    """List names, the first few of ``count``."""
+    more = (len(names) if count is None else count) - NAMED
     return ", ".join(names[:NAMED]) + (f" and {more:,} more" if more > 0 else "")

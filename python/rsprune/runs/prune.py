@@ -25,7 +25,7 @@ from rsprune.runners import Progress, show_progress
 from rsprune.runners.local import LocalRunner
 from rsprune.runs.config import PruneOptions
 from rsprune.runs.context import RunContext, check_bands, encoder_config, source_config
-from rsprune.runs.coverage import advice_of, coverage_lines
+from rsprune.runs.coverage import advice_of, coverage_lines, warning_of
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.moves import Choice
 from rsprune.runs.put_aside import leaving_out_lost, without_put_aside
@@ -187,6 +187,7 @@ class Run:
                 f"Stage I   kept {metrics['survivors']:,} images of {metrics['tau']:.4f} bits or more",
                 f"Stage II  {rule}",
                 *(f"scenes    {line}" for line in coverage_lines(metrics)),
+                *([f"warning   {warning}"] if (warning := warning_of(metrics)) else []),
                 *(f"advice    {line}" for line in advice_of(metrics)),
                 *([f"moved     {self.moved}"] if self.moved else []),
                 f"manifest  {folder.selection}",

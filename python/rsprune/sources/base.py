@@ -240,6 +240,14 @@ class Source(ABC):
             [pa.array([one.get(field.name) for one in found], field.type) for field in schema], schema=schema
         )
 
+    @property
+    def metadata_at_hand(self) -> bool:
+        """Whether reading the metadata of all images costs little beside reading the images: columns of a table, say.
+
+        Then a run tells what it kept by their values.
+        """
+        return False
+
     def was_missing(self, shard: Shard, row: int, kind: str) -> bool:
         """Return whether there was no file for an image when the collection was opened: lists may name files in vain.
 

@@ -110,6 +110,11 @@ class ConcatSource(Source):
             columns.append(column)
         return pa.Table.from_arrays(columns, schema=schema)
 
+    @property
+    def metadata_at_hand(self) -> bool:
+        """Whether reading the metadata of all images costs little, of each collection."""
+        return all(source.metadata_at_hand for source in self._sources)
+
     def was_missing(self, shard: Shard, row: int, kind: str) -> bool:
         """Return whether there was no file for an image."""
         _, source, inner = self._places[shard.name]

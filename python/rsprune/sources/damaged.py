@@ -58,6 +58,11 @@ class IntactShards(Source):
         """Read the metadata of some images of a shard."""
         return self._source.read_metadata(shard, rows)
 
+    @property
+    def metadata_at_hand(self) -> bool:
+        """Whether reading the metadata of all images costs little."""
+        return self._source.metadata_at_hand
+
     def was_missing(self, shard: Shard, row: int, kind: str) -> bool:
         """Return whether there was no file for an image."""
         return self._source.was_missing(shard, row, kind)

@@ -60,6 +60,11 @@ class ExportedFolder(FileSource):
         first = self.shards.index(shard) * SHARD_IMAGES
         return self._metadata.take([first + row for row in rows])
 
+    @property
+    def metadata_at_hand(self) -> bool:
+        """It is: one table has it."""
+        return True
+
     @cached_property
     def _metadata(self) -> pa.Table:
         return read_table(local_path(join(self._root, METADATA)), self._columns).replace_schema_metadata(None)

@@ -59,6 +59,11 @@ class ImageSubset(Source):
         """Read the metadata of some images of the subset in a shard."""
         return self._source.read_metadata(shard, self._there(shard, rows))
 
+    @property
+    def metadata_at_hand(self) -> bool:
+        """Whether reading the metadata of all images costs little."""
+        return self._source.metadata_at_hand
+
     def was_missing(self, shard: Shard, row: int, kind: str) -> bool:
         """Return whether there was no file for an image."""
         return self._source.was_missing(shard, self._rows[shard.name][row], kind)

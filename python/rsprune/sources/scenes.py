@@ -205,6 +205,11 @@ class ScenesSource(ContainerSource):
         schema = self.metadata_schema
         return pa.Table.from_arrays([pa.array(columns[one.name], one.type) for one in schema], schema=schema)
 
+    @property
+    def metadata_at_hand(self) -> bool:
+        """It is: the scenes' headers have it."""
+        return True
+
     def count(self, shard: Shard) -> int:
         """Count the windows of a scene. Where pixels may hold no data, they are read for it, the first time."""
         return len(self._kept(shard))

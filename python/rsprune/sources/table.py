@@ -151,6 +151,11 @@ class TableSource(ContainerSource):
                     parts.append(pa.Table.from_arrays(columns, schema=schema))
         return pa.concat_tables(parts).combine_chunks()
 
+    @property
+    def metadata_at_hand(self) -> bool:
+        """Whether the files lie on a disk."""
+        return not any(map(is_remote, self._paths.values()))
+
     @cached_property
     def _columns(self) -> _Columns:
         """The columns of the first file that is not damaged."""

@@ -181,6 +181,11 @@ class TarSource(ContainerSource):
                     column.append(found.get(field))
         return pa.Table.from_pydict(values, schema=schema)
 
+    @property
+    def metadata_at_hand(self) -> bool:
+        """Whether texts are read from their places in files on a disk."""
+        return not any(is_remote(path) or path.lower().endswith(tuple(UNPACK)) for path in self._paths.values())
+
     def _content(self, file: int | Readable, path: str) -> _Content:
         """Read the headers of a file. Those of compressed and of remote ones are kept, as long as they are few."""
         if isinstance(file, int) and not is_remote(path):

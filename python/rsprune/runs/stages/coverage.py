@@ -28,14 +28,12 @@ from rsprune.runs.reader import RunReader
 from rsprune.runs.reference import ImageReference, Reference, digest_of, labels_of
 from rsprune.runs.stages.embed import EmbedStage, SomeRows
 from rsprune.runs.stages.entropy import EntropyCut
+from rsprune.runs.stages.kept_shares import kept_shares
 from rsprune.runs.start import GROWS
 from rsprune.sources import Shard, Source
 from rsprune.sources.damaged import without_shards
 
 __all__ = ["ClusterNames", "DroppedSample", "Scenes", "draw_dropped", "embed_dropped", "name_clusters"]
-
-#: Classes of a collection that are counted one by one; more are no classes.
-MOST_CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -219,26 +217,5 @@ class Scenes:
             sample=self.dropped.clusters,
             names=None if self.names is None else self.names.names,
             shares=None if self.names is None else self.names.shares,
-            classes=class_counts(source, survivors, kept),
+            shares_kept=kept_shares(source, survivors, kept),
         )
-
-
-def class_counts(
-    source: Source, survivors: EntropyCut, kept: Mapping[str, NDArray[np.int64]]
-) -> dict[str, list[int]] | None:
-    """Count by class folder the images of a collection, those that Stage I kept, and those that Stage II kept.
-
-    ``kept`` are the positions of the last by shard. None if the collection has no classes, or so many that they are
-    none, or does not know them without reading the images.
-    """
-    counts: dict[str, list[int]] = {}
-    for shard in source.shards:
-        labels = source.read_labels(shard)
-        if labels is None or None in labels:
-            return None
-        for column, rows in enumerate((range(len(labels)), survivors.rows(shard).tolist(), kept.get(shard.name, ()))):
-            for row in rows:
-                counts.setdefault(str(labels[row]), [0, 0, 0])[column] += 1
-        if len(counts) > MOST_CLASSES:
-            return None
-    return dict(sorted(counts.items())) if len(counts) > 1 else None
