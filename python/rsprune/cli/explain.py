@@ -13,15 +13,22 @@ from rsprune.errors import UnknownKeyError
 from rsprune.sources.key_lines import key_of_line
 
 EXAMPLES = """
-[bold]Example[/bold]\n
-  rsprune explain run/ 000017 004211
+[bold]Examples[/bold]\n
+  rsprune explain run/ 000017 004211\n
+  rsprune explain run/   [dim]# which choices it holds[/dim]\n
+  rsprune explain run/ 000017 --name rsprune-keep0.15
 """
 
 
 @common.guarded
 def command(
     run: Annotated[Path, typer.Argument(help="A finished run folder.")],
-    keys: Annotated[list[str], typer.Argument(help="Keys of images, as in selected.txt.")],
+    keys: Annotated[
+        list[str] | None, typer.Argument(help="Keys of images, as in selected.txt. Default: list the choices.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The choice that is explained, of those in selections/. Default: the newest.")
+    ] = None,
     source: Annotated[
         list[str] | None,
         typer.Option("--source", "-s", help="The images of the run: checks that they are still the same."),
@@ -30,10 +37,23 @@ def command(
 ) -> None:
     """Say why images were kept or dropped: entropy and rank, cluster, similarity and rank, phase, and the cut-offs."""
     from rsprune.report import explain
+    from rsprune.runs.folder import RunFolder
+    from rsprune.runs.selections import describe_choices, open_choice
 
-    unknown = None
+    folder, unknown = open_choice(RunFolder(run), name), None
+    if not keys:
+        RunFolder(run).read_config()
+        choices = describe_choices(folder)
+        width = max((len(one["name"]) for one in choices), default=0)
+        lines = (
+            f"{one['name']:<{width}}  {one['selected']:,} images{', the newest' * one['newest']}" for one in choices
+        )
+        common.conclude({"selections": choices}, "\n".join(lines) or "no choice has been made", quiet=False, json=json)
+        return
     try:
-        explanations = explain(run, [key_of_line(key) for key in keys], common.one_or_many(source) if source else None)
+        explanations = explain(
+            folder, [key_of_line(key) for key in keys], common.one_or_many(source) if source else None
+        )
     except UnknownKeyError as error:
         unknown, explanations = error, error.explanations
     for explanation in explanations:

@@ -397,6 +397,11 @@ class PruneOptions(Options):
         help="Keep all images that the run in the folder chose before, and top them up to the budget: for a collection "
         "that has grown, or a larger --keep.",
     )
+    name: str | None = option(
+        None,
+        help="The name under which the choice is kept in the folder's selections/, beside earlier ones. Default: one "
+        "made of the options, such as rsprune-keep0.15.",
+    )
     coverage_sample: int = option(
         1000, help="Embed so many of the images that Stage I drops, to tell their kinds of scenes. 0: none.", minimum=0
     )

@@ -71,6 +71,9 @@ REMEDIES = {
 #: Where the records of a run's parts lie.
 RECORDS = ("*.json", "entropy/*.json", "embeddings/*.json")
 
+#: The room of the choices of a run, each in a folder of its name.
+SELECTIONS = "selections"
+
 
 class RunFolder:
     """The layout of a run folder, the records of what is done in it, and the lock of the process that works on it.
@@ -78,29 +81,39 @@ class RunFolder:
     Parameters
     ----------
     path
-        The folder, or its address. It is made when it does not exist.
+        The folder, or its address. It is made when it does not exist. ``selections/NAME`` in it stands for the run
+        with that choice instead of the newest.
+
+    Attributes
+    ----------
+    path
+        The folder of the run.
+    choice
+        Where the choice lies: in that folder, or in ``selections/NAME``.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = localize(path)
+        self.path = self.choice = localize(path)
         self._address = address_of(path)
+        if self.path.parent.name == SELECTIONS and (self.path.parent.parent / "config.json").is_file():
+            self.path = self.path.parent.parent
         self._verified: set[Path] = set()
         self._bases: dict[str, str] = {}
         self._shared = False  # whether other processes work on it as well
         self._started = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_address": self._address, "_shared": self._shared}
+        return {"path": self.path, "choice": self.choice, "_address": self._address, "_shared": self._shared}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _verified=set(), _bases={}, _started=False)
         if self._address is not None:
-            stand_for(self._address, self.path)
+            stand_for(self._address, self.choice)
 
     @property
     def config(self) -> Path:
         """The configuration that the run was started with."""
-        return self.path / "config.json"
+        return self.choice / "config.json"
 
     @property
     def centroids(self) -> Path:
@@ -110,7 +123,7 @@ class RunFolder:
     @property
     def selection(self) -> Path:
         """The manifest: one row for each image kept."""
-        return self.path / "selection.parquet"
+        return self.choice / "selection.parquet"
 
     @property
     def preselected(self) -> Path:
@@ -120,17 +133,17 @@ class RunFolder:
     @property
     def selected(self) -> Path:
         """The keys of the images kept, one a line."""
-        return self.path / "selected.txt"
+        return self.choice / "selected.txt"
 
     @property
     def quarantine(self) -> Path:
         """The images that could not be read, with their causes."""
-        return self.path / "quarantine.parquet"
+        return self.choice / "quarantine.parquet"
 
     @property
     def summary(self) -> Path:
         """The metrics of a finished run, and its record; written last."""
-        return self.path / "summary.json"
+        return self.choice / "summary.json"
 
     @property
     def put_aside(self) -> Path:
@@ -140,7 +153,12 @@ class RunFolder:
     @property
     def report(self) -> Path:
         """The page that shows what was kept and why."""
-        return self.path / "report.html"
+        return self.choice / "report.html"
+
+    @property
+    def selections(self) -> Path:
+        """Where the choices of the run lie, each in a folder of its name."""
+        return self.path / SELECTIONS
 
     def entropy(self, shard: str) -> Path:
         """Stage I's table of one input shard."""
@@ -189,7 +207,7 @@ class RunFolder:
             The file is not as it was written.
         """
         if not self.config.is_file():
-            message = f"{self.path} is not a run folder: it has no config.json"
+            message = f"{self.choice} is not a run folder: it has no config.json"
             raise FileNotFoundError(message)
         try:
             config = read_json(self.config)
@@ -214,11 +232,13 @@ class RunFolder:
         """Return the digest of what the artefacts of a record depend on in the configuration."""
         kind = self._kind(record)
         if kind not in self._bases:
-            self._bases[kind] = digest(basis_of(kind, self._config))
+            # The tables of a run are those of its newest choice.
+            config = self._config if record.is_relative_to(self.choice) else RunFolder(self.path).read_config()
+            self._bases[kind] = digest(basis_of(kind, config))
         return self._bases[kind]
 
     def _kind(self, path: Path) -> str:
-        return path.parent.name if path.parent != self.path else path.stem
+        return path.stem if path.parent in (self.path, self.choice) else path.parent.name
 
     def start(self, config: Mapping[str, Any], *, changes: Callable[[str], bool] = lambda _: False) -> bool:
         """Begin a run, or go on with one. A damaged configuration is written anew.
@@ -337,10 +357,14 @@ class RunFolder:
         ConfigMismatchError
             Another process works on it.
         OutputError
-            The place of the lock is taken by a link, which would lead to another file, or by what is no file.
+            The folder is a choice of a run, or the place of the lock is taken by a link, which would lead to another
+            file, or by what is no file.
         StorageError
             The file system fails while the folder is held. The message says what is finished.
         """
+        if self.choice != self.path:
+            message = f"{self.choice} holds a choice of the run {self.path}: give the run itself, or another folder"
+            raise OutputError(message)
         try:
             with self._locked(shared):
                 yield

@@ -32,6 +32,7 @@ from rsprune.runs.put_aside import leaving_out_lost, without_put_aside
 from rsprune.runs.reader import RunReader
 from rsprune.runs.reference import FittedReference, ImageReference, Reference, ReferenceLike, open_reference
 from rsprune.runs.schema import SELECTION_SCHEMA
+from rsprune.runs.selections import check_name, choice_name, open_choice, selection_names, store_choice
 from rsprune.runs.stages.centroids import make_centroids
 from rsprune.runs.stages.coverage import Scenes, embed_dropped, name_clusters
 from rsprune.runs.stages.embed import EmbedStage
@@ -84,6 +85,11 @@ class Run:
     def report(self) -> Path:
         """The page that shows what was kept and why."""
         return RunFolder(self.path).report
+
+    @property
+    def selections(self) -> list[str]:
+        """The names of all choices that the folder holds; :func:`rsprune.open` opens one by its ``name``."""
+        return selection_names(RunFolder(self.path))
 
     @cached_property
     def keys(self) -> list[str]:
@@ -190,6 +196,7 @@ class Run:
                 *([f"warning   {warning}"] if (warning := warning_of(metrics)) else []),
                 *(f"advice    {line}" for line in advice_of(metrics)),
                 *([f"moved     {self.moved}"] if self.moved else []),
+                *([f"choices   {', '.join(names)}"] if len(names := self.selections) > 1 else []),
                 f"manifest  {folder.selection}",
                 *([f"left out  damaged shards: {', '.join(metrics['left_out'])}"] if "left_out" in metrics else []),
                 *(f"left out  {line}" for line in describe_passed_over(metrics.get("passed_over", {}))),
@@ -264,7 +271,7 @@ def prune(
         images = without_put_aside(images, folder)
     check_outside(out, images)
     check_bands(images, gray=options.gray, decode=options.gray.decode)
-    choice, rule = options.choice, options.choice.strategy
+    choice, rule, name = options.choice, options.choice.strategy, choice_name(options)
     total = images.total()
     budget = budget_rows(rule.keep, total)
     if budget > total:
@@ -300,6 +307,8 @@ def prune(
         kept = Choice.to_top_up(folder, config) if options.preselected else None
         if kept is not None:
             selection["preselected"] = kept.digest
+        if options.name is not None:
+            check_name(folder, name, config)
         context = RunContext.of(folder, config, images, threads, fingerprint)
         earlier = Choice.read(folder)
         start_run(context, images)
@@ -331,6 +340,7 @@ def prune(
             lost = embed_dropped(context, images, survivors, encoder, decode, centroids, runner, shown, **draw)
             scenes = Scenes(name_clusters(opened, context, centroids), lost)
         LocalRunner().map_merge(SelectStage(context, images, choice, budget, opened, survivors, scenes, kept), shown)
+        store_choice(folder, name)
         write_report(folder, images)
     run, now = open_run(folder.path), Choice.read(folder)
     if earlier is None or now is None or earlier.run == now.run:
@@ -349,15 +359,24 @@ def earlier_sample(folder: RunFolder, reference: Reference) -> dict[str, Any] | 
     return None
 
 
-def open_run(path: str | Path) -> Run:
+def open_run(path: str | Path, name: str | None = None) -> Run:
     """Open a finished run folder.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    name
+        The choice that is meant, of those in the folder's ``selections/``. Default: the newest.
 
     Raises
     ------
     FileNotFoundError
         There is no such run.
+    ArgumentError
+        It has no choice of this name.
     UnfinishedRunError
         It is not finished.
     """
-    reader = RunReader(path, finished=True)
-    return Run(reader.folder.path, reader.selection())
+    reader = RunReader(open_choice(RunFolder(path), name), finished=True)
+    return Run(reader.folder.choice, reader.selection())

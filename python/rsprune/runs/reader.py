@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rsprune.centroids import Centroids
-from rsprune.errors import DamagedFileError, UnfinishedRunError
+from rsprune.errors import ConfigMismatchError, DamagedFileError, UnfinishedRunError
 from rsprune.io import digest, read_record, read_table
 from rsprune.runs.checks import REMEDY, check_config, check_summary, check_table
 from rsprune.runs.folder import RunFolder
@@ -413,8 +413,28 @@ class RunReader:
         rows, phases = table["row"].to_numpy(), table["phase"].to_numpy().astype(np.int8)
         return {shard: (rows[at], phases[at]) for shard, at in positions_of(table["shard"])}
 
+    @cached_property
+    def holds_survivors(self) -> bool:
+        """Whether Stage I keeps for the newest choice of the run what it kept for this one."""
+        if self.folder.choice == self.folder.path:
+            return True
+        newest, kept = RunReader(self.folder.path).summary, ("images", "tau", "survivors")
+        return all(newest.get(name) == self.summary.get(name) for name in kept)
+
     def rows(self, shard: str) -> ShardRows:
-        """Read what became of the rows of one shard."""
+        """Read what became of the rows of one shard.
+
+        Raises
+        ------
+        ConfigMismatchError
+            The choice was made from other images than those that the tables hold for a newer one.
+        """
+        if not self.holds_survivors:
+            message = (
+                f"{self.folder.choice} was chosen from other images than Stage I keeps for the newest choice of the "
+                "run: what became of the others is no longer there. Make the call that chose it again"
+            )
+            raise ConfigMismatchError(message)
         entropy = self.entropy(shard)
         table = self.assignments(shard, ["row", "label", "similarity"])
         row = table["row"].to_numpy()

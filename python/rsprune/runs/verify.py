@@ -22,6 +22,7 @@ from rsprune.runs.folder import RunFolder
 from rsprune.runs.moves import Choice
 from rsprune.runs.reader import RunReader, positions_of
 from rsprune.runs.reference import check_same_provenance
+from rsprune.runs.selections import selection_names
 from rsprune.runs.stages.entropy import EntropyRanking, cut_entropies
 from rsprune.runs.summary import ENTROPY_BINS, ShardSummary, entropy_bin
 from rsprune.selection import FILL, QUOTA, select_assigned
@@ -132,12 +133,13 @@ class _Verifier:
         reader = self.guard(folder.config, RunReader, folder)
         if reader is not None:
             inner = (one for one in (folder.reference(), folder.dropped()) if one.config.is_file())
-            for one in (folder, *inner):
+            for one in (folder, *inner, *(RunFolder(folder.selections / name) for name in selection_names(folder))):
                 self._records(one)
             images = sum(self._shard(reader, shard) for shard in reader.shards)
             if folder.record(folder.centroids).is_file():
                 self.guard(folder.centroids, lambda: reader.centroids)
-            if not self.findings:
+            # The tables hold what Stage I keeps for the newest choice.
+            if not self.findings and (folder.choice == folder.path or reader.holds_survivors):
                 self.guard(folder.path, self._as_a_whole, reader)
             if source is not None and not self.findings:
                 opened = self.guard(folder.path, reader.open_source, source)
@@ -149,7 +151,10 @@ class _Verifier:
         """Compare every file with the digest in its record."""
         if self.guard(folder.config, folder.read_config) is None:
             return
-        records = [one for room in ("", "entropy", "embeddings") for one in sorted((folder.path / room).glob("*.json"))]
+        rooms = [folder.choice]
+        if folder.choice == folder.path:
+            rooms += [folder.path / "entropy", folder.path / "embeddings"]
+        records = [one for room in rooms for one in sorted(room.glob("*.json"))]
         for record in (one for one in records if one != folder.config):
             content = self.guard(record, read_record, record)
             for path in [] if content is None else [record.parent / name for name in content["files"]]:

@@ -1,0 +1,139 @@
+"""The choices of a run by their names: all in the folder, each as a fresh run makes it."""
+
+import json
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+import rsprune
+from failures import raises
+from rsprune.cli.app import app
+from rsprune.errors import ArgumentError, ConfigMismatchError, OutputError
+from rsprune.runs.verify import verify_run
+from small_runs import Colours, artefacts, picture, small_prune, write_tar
+
+#: What tells one choice from another; a page is of the newest.
+FILES = ("config.json", "selection.parquet", "selected.txt", "summary.json", "quarantine.parquet")
+
+
+class Counting(Colours):
+    """Counts the images that it embeds."""
+
+    def __init__(self):
+        super().__init__()
+        self.images = 0
+
+    def forward(self, pixels):
+        self.images += len(pixels)
+        return super().forward(pixels)
+
+
+@pytest.fixture(scope="module")
+def tars(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tars")
+    for s in range(3):
+        members = {f"{s}-{i:02d}.jpg": picture(100 * s + i) for i in range(24)}
+        write_tar(folder / f"pool-{s}.tar", members | {f"{s}-05.jpg": b"no image"})
+    write_tar(folder / "ref.tar", {f"r{i}.jpg": picture(900 + i) for i in range(12)})
+    return folder
+
+
+CALLS = {
+    "rsprune-keep0.15-entropy-keep0.5": {"keep": 0.15},
+    "rsprune-keep0.2-entropy-keep0.5": {"keep": 0.2},
+    "kcenter-keep0.2-entropy-keep0.5": {"keep": 0.2, "strategy": "kcenter"},
+    "rsprune-keep9-fill-waterfill-within-far": {"keep": 9, "fill": "waterfill", "within": "far", "entropy_keep": 0.3},
+}
+
+
+@pytest.fixture(scope="module")
+def decided(tars, tmp_path_factory):
+    """A folder in which all of these choices were made, and how many images each call embedded."""
+    out, embedded = tmp_path_factory.mktemp("runs") / "run", []
+    for settings in CALLS.values():
+        encoder = Counting()
+        small_prune(str(tars / "pool-*.tar"), tars / "ref.tar", out, encoder=encoder, **settings)
+        embedded.append(encoder.images)
+    return out, embedded
+
+
+def test_every_choice_is_kept_by_its_name_and_equals_a_fresh_run(tars, decided, tmp_path):
+    out, embedded = decided
+    assert embedded[0] > 36
+    assert embedded[1:3] == [1, 1]  # one image of noise tries the encoder
+    assert embedded[3] < 20  # a sample of what Stage I drops now
+    for name, settings in CALLS.items():
+        fresh = small_prune(str(tars / "pool-*.tar"), tars / "ref.tar", tmp_path / name, **settings)
+        want, made = artefacts(fresh.path), artefacts(out)
+        assert [one for one in FILES if made[f"selections/{name}/{one}"] != want[one]] == []
+        opened = rsprune.open(out, name=name)
+        assert opened.keys == fresh.keys
+        assert opened.indices.tolist() == fresh.indices.tolist()
+        assert opened.summary == fresh.summary
+    # The newest stands at the top level, too, page included.
+    assert [one for one in (*FILES, "report.html") if made[one] != want[one]] == []
+    assert verify_run(out).findings == []
+
+
+def test_the_choices_are_listed(decided):
+    out, _ = decided
+    assert rsprune.open(out).selections == sorted(CALLS)
+    listed = json.loads(CliRunner().invoke(app, ["explain", str(out), "--json"]).stdout)["selections"]
+    assert [one["name"] for one in listed] == sorted(CALLS)
+    assert {one["name"]: one["selected"] for one in listed} == dict(zip(CALLS, (10, 14, 14, 9), strict=True))
+    assert [one["name"] for one in listed if one["newest"]] == [list(CALLS)[-1]]
+    text = CliRunner().invoke(app, ["explain", str(out)]).stdout
+    assert [name in text for name in CALLS] == [True] * 4
+
+
+def test_whatever_takes_a_run_takes_a_choice_of_it(tars, decided, tmp_path):
+    out, _ = decided
+    name = list(CALLS)[1]
+    run = rsprune.open(out / "selections" / name)
+    assert run.path == out / "selections" / name
+    assert run.keys == rsprune.open(out, name=name).keys
+    to, source = tmp_path / "subset", str(tars / "pool-*.tar")
+    done = CliRunner().invoke(app, ["export", str(run.path), "--source", source, "--as", "folder", "--to", str(to)])
+    assert done.exit_code == 0, done.output
+    assert sorted(path.stem for path in to.rglob("*.jpg")) == sorted(run.keys)
+    assert verify_run(run.path).findings == []
+    # What the tables still say of it is explained; Stage I keeps fewer images for the newest choice.
+    newest = rsprune.open(out, name=list(CALLS)[-1])
+    assert [one.kept for one in newest.explain(*newest.keys[:2])] == [True, True]
+    with raises(ConfigMismatchError, run.path):
+        run.explain(run.keys[0])
+
+
+def test_names_are_checked(tars, decided, tmp_path):
+    out, _ = decided
+    pool, reference = str(tars / "pool-*.tar"), tars / "ref.tar"
+    with raises(ArgumentError, "'nothing'", *CALLS):
+        rsprune.open(out, name="nothing")
+    for name in ("", "../above", "a/b", ".hidden", "x" * 101):
+        with raises(ArgumentError, "name", repr(name)):
+            small_prune(pool, reference, tmp_path / "run", name=name)
+    assert not (tmp_path / "run").exists()
+    with raises(OutputError, out / "selections" / "new"):
+        small_prune(pool, reference, out / "selections" / "new")
+    shutil.copytree(out, tmp_path / "run")
+    small_prune(pool, reference, tmp_path / "run", keep=0.15, name="mine")
+    before = artefacts(tmp_path / "run")
+    with raises(ConfigMismatchError, tmp_path / "run" / "selections" / "mine", "selection.budget"):
+        small_prune(pool, reference, tmp_path / "run", keep=0.2, name="mine")
+    assert artefacts(tmp_path / "run") == before
+    assert small_prune(pool, reference, tmp_path / "run", keep=0.15, name="mine").selections == sorted([*CALLS, "mine"])
+    assert artefacts(tmp_path / "run") == before
+
+
+def test_a_choice_that_was_lost_or_damaged_is_kept_again(tars, decided, tmp_path):
+    out, name = tmp_path / "run", list(CALLS)[-1]
+    shutil.copytree(decided[0], out)
+    before = artefacts(out)
+    (out / "selections" / name / "summary.json").unlink()
+    (out / "selections" / name / "selected.txt").write_text("another\n")
+    small_prune(str(tars / "pool-*.tar"), tars / "ref.tar", out, **CALLS[name])
+    assert artefacts(out) == before
+    path = out / "selections" / next(iter(CALLS)) / "selected.txt"
+    path.write_text("another\n")
+    assert str(path.relative_to(out)) in [one.file for one in verify_run(out).findings]
