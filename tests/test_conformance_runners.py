@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from failures import raises
 from rsprune import io
@@ -153,34 +154,39 @@ SIGNALS = [
 ]
 
 
-@pytest.mark.parametrize(("runner", "number", "code"), SIGNALS, indirect=["runner"])
-def test_a_signal_ends_the_work_in_order_and_the_same_command_goes_on(runner, number, code, images, tmp_path):
-    rng = np.random.default_rng(0)
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Three folders of images that take a while, and their entropies, by nobody who was stopped."""
+    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
     for shard in range(3):
-        pixels = rng.integers(0, 255, (8, 400, 400, 3), np.uint8)
-        np.save(tmp_path / f"{shard}.npy", pixels)
-        from PIL import Image
-
-        for i in range(120):
-            path = tmp_path / "images" / f"{shard}" / f"{i:03d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
+        (folder / f"{shard}").mkdir()
+        for i in range(60):
+            path = folder / f"{shard}" / f"{i:03d}.png"
             if i < 8:
-                Image.fromarray(pixels[i]).save(path, compress_level=0)
+                Image.fromarray(rng.integers(0, 255, (400, 400, 3), np.uint8)).save(path, compress_level=0)
             else:
                 path.hardlink_to(path.with_name(f"{i % 8:03d}.png"))
-    words = [sys.executable, "-m", "rsprune", "entropy", *(tmp_path / "images" / f"{i}" for i in range(3)), "-o"]
-    words += [tmp_path / "e", "--json", "--runner", runner, "--workers", "2", "--threads", "1"]
+    subprocess.run(entropy_words(folder, folder / "entropies"), check=True, capture_output=True)
+    return folder
+
+
+def entropy_words(folder, out, *words):
+    return [sys.executable, "-m", "rsprune", "entropy", *(folder / f"{i}" for i in range(3)), "-o", out, *words]
+
+
+@pytest.mark.parametrize(("runner", "number", "code"), SIGNALS, indirect=["runner"])
+def test_a_signal_ends_the_work_in_order_and_the_same_command_goes_on(runner, number, code, pictures, tmp_path):
+    options = ["--json", "--runner", runner, "--workers", "2", "--threads", "1"]
+    words = entropy_words(pictures, tmp_path / "e", *options)
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert json.loads(process.stdout.readline())["event"] == "start"
-    time.sleep(0.2)
+    time.sleep(0.1)
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert (process.returncode, len(said.strip().splitlines())) == (code, 1)
     assert not list((tmp_path / "e").rglob(".*.writing"))
     subprocess.run(words, check=True, capture_output=True)
-    words[words.index("-o") + 1] = tmp_path / "whole"
-    subprocess.run(words, check=True, capture_output=True)
-    assert artefacts(tmp_path / "e") == artefacts(tmp_path / "whole")
+    assert artefacts(tmp_path / "e") == artefacts(pictures / "entropies")
 
 
 def test_a_shard_whose_worker_dies_is_done_by_another(tmp_path):
