@@ -29,6 +29,7 @@ class Counting(Stage[Count]):
     fails: str | None = None
     dies: tuple[str, int] = ("", 0)
     name: str = "counting"
+    threads: int | None = None
 
     @property
     def shards(self):

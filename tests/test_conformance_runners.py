@@ -289,6 +289,20 @@ def test_a_ray_node_that_dies_does_not_show_in_the_result(cluster, images, tmp_p
     cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
 
 
+def test_a_stage_that_no_ray_node_has_room_for_says_so_and_waits(cluster, tmp_path):
+    class Adds(Recorder):
+        def note(self, message):
+            super().note(message)
+            if len(self.notes) == 1:
+                self.added = cluster.add_node(num_cpus=2, include_dashboard=False, object_store_memory=80_000_000)
+
+    progress = Adds()
+    merged = RUNNERS.get("ray")(1).map_merge(Counting(tmp_path, threads=2), progress)
+    cluster.remove_node(progress.added)
+    assert (merged.images, len(progress.notes)) == (10, 1)
+    assert "2 CPUs" in progress.notes[0]
+
+
 def test_a_shard_that_kills_the_workers_of_ray_is_put_aside(cluster, tmp_path):
     (tmp_path / "deaths").touch()
     with raises(WorkerError, "s1", 4):

@@ -1,8 +1,11 @@
 """Collections, references and runs at addresses: the same bytes as on the local disk, whatever the network does."""
 
+import contextlib
 import gzip
 import io
 import pickle
+import subprocess
+import sys
 import tarfile
 from collections import Counter
 from datetime import timedelta
@@ -18,10 +21,12 @@ from failures import raises
 from hub_server import HubServer
 from object_server import KEYS, FaultyProxy, object_server
 from rsprune import storage
-from rsprune.errors import EmptyInputError, OutputError, SourceError, UnreadShardError
+from rsprune.errors import EmptyInputError, OutputError, PartsLeftError, SourceError, UnreadShardError
 from rsprune.runs.prune import open_run
 from rsprune.runs.stages.entropy import entropy_run
 from rsprune.sources import open_source
+from rsprune.storage import fetch
+from rsprune.temporaries import this_machine
 from small_runs import artefacts, picture, small_prune, write_tar
 
 FAULTS = ("500", "503", "reset", "cut", "short", "slow")
@@ -152,6 +157,22 @@ def test_a_run_that_was_stopped_goes_on_from_what_is_at_its_address(buckets, ser
     assert not [name for name in finished if f"/runs/stopped/{name}" in again]
 
 
+def test_parts_at_an_address_see_what_others_had_finished(buckets, serve, tmp_path):
+    folder, _ = buckets
+    small_prune(str(folder / "pool"), str(folder / "scenes" / "aid"), tmp_path / "local")
+    serve(every_third)
+
+    def begin(part):
+        forget()  # each is a process on a machine of its own
+        return small_prune("s3://pool", "s3://scenes/aid", "s3://runs/parts", part=part)
+
+    for part in [(1, 2), (2, 2), (1, 2)]:
+        with contextlib.suppress(PartsLeftError):
+            begin(part)
+    begin(None)
+    assert artefacts(folder / "runs" / "parts") == artefacts(tmp_path / "local")
+
+
 def test_commands_write_to_addresses_and_name_them(buckets, serve, tmp_path, command):
     folder, _ = buckets
     serve()
@@ -236,6 +257,20 @@ def test_local_copies_make_room_for_new_ones(buckets, serve, monkeypatch):
     copies = [storage.fetch(name) for name in names]
     assert [copy.exists() for copy in copies] == [False] * (len(names) - 5) + [True] * 5
     assert storage.fetch(names[0]).read_bytes() == storage.read_range(names[0], 0, storage.find(names[0]).size)
+
+
+def test_copies_that_a_killed_process_left_go(buckets, serve, tmp_path):
+    serve()
+    code = "import os, signal; from rsprune.storage import localize; localize('s3://runs/x'); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", code], check=False)
+    left = set((tmp_path / "cache").iterdir())
+    others = tmp_path / "cache" / f"rsprune-{this_machine()}-1-of-a-live-process"
+    others.mkdir()
+    assert len(left) == 1
+    fetch("s3://pool/00.tar")
+    there = set((tmp_path / "cache").iterdir())
+    assert not left & there
+    assert (others in there, len(there)) == (True, 2)
 
 
 def test_paths_that_lost_a_slash_are_addresses():

@@ -1,18 +1,21 @@
-"""Temporary files: their names tell who writes them, and so which of them a killed process has left."""
+"""Temporary files and folders: their names tell whose they are, and so which of them a killed process has left."""
 
 from __future__ import annotations
 
+import atexit
 import functools
 import hashlib
 import os
 import platform
+import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["TEMPORARY", "remove_temporaries", "remove_unfinished", "this_machine", "unfinished"]
+__all__ = ["TEMPORARY", "folder_for_copies", "remove_temporaries", "remove_unfinished", "this_machine", "unfinished"]
 
 #: How the names of unfinished files end; they begin with a dot. A killed process leaves them.
 TEMPORARY = ".writing"
@@ -73,13 +76,39 @@ def _may_be_written(temporary: Path) -> bool:
     machine, _, rest = temporary.name.removesuffix(TEMPORARY).rpartition(".")[2].partition("-")
     process = rest.partition("-")[0]
     if machine == this_machine() and process.isdecimal() and os.name == "posix":
-        try:
-            os.kill(int(process), 0)
-        except ProcessLookupError:
-            return False
-        except OSError:  # another user's
-            return True
-        return True
+        return _is_alive(int(process))
     with suppress(FileNotFoundError):
         return time.time() - temporary.stat().st_mtime < ABANDONED
     return False
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+def folder_for_copies() -> Path:
+    """Make a folder for copies of objects in ``RSPRUNE_CACHE``, or where temporary files are.
+
+    It goes with this process. Those that killed processes of this machine have left go now.
+    """
+    parent = Path(os.environ.get("RSPRUNE_CACHE") or tempfile.gettempdir())
+    parent.mkdir(parents=True, exist_ok=True)
+    here = f"rsprune-{this_machine()}-"
+    for left_over in parent.glob(f"{here}*-*"):
+        process = left_over.name.removeprefix(here).partition("-")[0]
+        if os.name == "posix" and process.isdecimal() and not _is_alive(int(process)):
+            shutil.rmtree(left_over, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{here}{os.getpid()}-", dir=parent))
+    atexit.register(_remove_folder, folder, os.getpid())
+    return folder
+
+
+def _remove_folder(folder: Path, process: int) -> None:
+    if os.getpid() == process:  # and not one that it forked
+        shutil.rmtree(folder, ignore_errors=True)

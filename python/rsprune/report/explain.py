@@ -78,6 +78,8 @@ class Explanation:
         digits = telling_digits(self.entropy, self.tau)
         place = f"rank {self.entropy_rank:,} of {self.ranked:,}"
         figures = f"Entropy {self.entropy + 0.0:.{digits}f} bits, {place}"  # + 0.0: no minus before zero
+        if self.phase == "preselected" and self.entropy < self.tau:
+            return [f"{figures}; Stage I ended at {self.tau:.{digits}f}, but for what was selected beforehand."]
         if self.stage_one:
             return [f"{figures}; Stage I kept everything down to {self.tau:.{digits}f}."]
         if self.entropy == self.tau:

@@ -53,6 +53,8 @@ class RayRunner(Runner):
     def run(self, stage: Stage[S], shards: Sequence[Shard], progress: Progress) -> Iterator[S]:
         ray = _connect(self.address)
         resources, room = _resources(ray, stage, len(shards))
+        if not _has_node_for(ray, resources):
+            progress.note(f"no node of the Ray cluster has {resources['num_cpus']} CPUs; waiting for one")
         stage = stage.with_threads(resources["num_cpus"])
         count = min(self.workers or room, len(shards))
         watch = _Watch(ray, stage, progress)
@@ -178,6 +180,11 @@ def _resources(ray: Any, stage: Stage[Any], shards: int) -> tuple[dict[str, int]
     threads = stage.threads or max(1, min([*cores, sum(cores) // shards]))
     room = max(1, sum(core // threads for core in cores))
     return {"num_cpus": threads}, AHEAD if stage.device is None else room
+
+
+def _has_node_for(ray: Any, resources: dict[str, int]) -> bool:
+    """Tell whether there is a node of so many CPUs, be they free or not."""
+    return any(node["Resources"].get("CPU", 0) >= resources["num_cpus"] for node in ray.nodes() if node["Alive"])
 
 
 class _Task:

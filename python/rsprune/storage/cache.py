@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import re
-import shutil
 import tempfile
 import threading
 from collections import OrderedDict, deque
@@ -16,6 +14,7 @@ from pathlib import Path
 
 from rsprune.storage.clients import StoredObject
 from rsprune.storage.objects import find, is_remote, read_range, recall
+from rsprune.temporaries import folder_for_copies
 
 __all__ = ["download", "fetch", "fetch_ahead", "read_many", "requests_of"]
 
@@ -82,11 +81,7 @@ class _Cache:
     """Copies of objects on the local disk, which go with the process; the oldest make room for new ones."""
 
     def __init__(self) -> None:
-        parent = os.environ.get("RSPRUNE_CACHE") or None
-        if parent:
-            Path(parent).mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix="rsprune-", dir=parent))
-        atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
+        self._folder = folder_for_copies()
         self._limit = int(os.environ.get("RSPRUNE_CACHE_BYTES") or CACHE_BYTES)
         self._copies: OrderedDict[str, Future[tuple[Path, int]]] = OrderedDict()
         self._lock = threading.Lock()

@@ -6,17 +6,15 @@ whole. A process that is killed leaves at the address what it had finished, in t
 
 from __future__ import annotations
 
-import atexit
 import os
 import re
-import shutil
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 from rsprune.storage.cache import download
 from rsprune.storage.clients import SCHEMES
 from rsprune.storage.objects import find, is_remote, list_objects, upload
+from rsprune.temporaries import folder_for_copies
 
 __all__ = ["address_of", "localize", "stand_for", "with_addresses", "written"]
 
@@ -51,9 +49,7 @@ def localize(path: str | os.PathLike[str]) -> Path:
     for known, local in _local.items():
         if uri == known or uri.startswith(f"{known}/"):
             return local / uri[len(known) + 1 :]
-    folder = Path(tempfile.mkdtemp(prefix="rsprune-", dir=os.environ.get("RSPRUNE_CACHE") or None))
-    atexit.register(_remove, folder, os.getpid())
-    local = folder / uri.rpartition("/")[2]
+    local = folder_for_copies() / uri.rpartition("/")[2]
     copies = {local / one.uri[len(uri) + 1 :]: one for one in list_objects(uri)}
     if not copies:
         with suppress(FileNotFoundError):
@@ -87,8 +83,3 @@ def with_addresses(text: str) -> str:
     for uri, local in _local.items():
         text = text.replace(str(local), uri)
     return text
-
-
-def _remove(folder: Path, process: int) -> None:
-    if os.getpid() == process:
-        shutil.rmtree(folder, ignore_errors=True)
