@@ -199,7 +199,7 @@ class FakeSource(Source):
 
 def png(number):
     """A small PNG whose colour tells its number."""
-    image = Image.new("RGB", (120, 60), (number % 256, number // 256 % 256, 128))
+    image = Image.new("RGB", (240, 120), (number % 256, number // 256 % 256, 128))
     out = io.BytesIO()
     image.save(out, "PNG")
     return out.getvalue()

@@ -1,7 +1,9 @@
 """The page of a finished run: right figures, no way out of it for what the keys say, the same bytes each time."""
 
 import base64
+import hashlib
 import io
+import re
 import shutil
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -17,9 +19,10 @@ from finished_run import FakeSource, make_rows, rank, write_run
 from rsprune import _core, charts
 from rsprune.errors import KeyMismatchError, UnfinishedRunError
 from rsprune.report import write_report
-from rsprune.report.html import percent
-from rsprune.report.sections import merge_bins, round_values
-from rsprune.report.statistics import KEPT_SHOWN, run_statistics
+from rsprune.report.gallery import LARGE, SMALL
+from rsprune.report.stages import merge_bins, round_values
+from rsprune.report.statistics import KEPT_SHOWN, RANDOM_SHOWN, STRIP, run_statistics
+from rsprune.report.words import percent
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.reader import RunReader
 from rsprune.sources import Item
@@ -40,7 +43,7 @@ def folder(tmp_path, rows):
 class Page(HTMLParser):
     """What a browser would make of the page: its elements, in order, and its text."""
 
-    VOID = ("meta", "img", "br")
+    VOID = ("meta", "img", "br", "input")
 
     def __init__(self, folder):
         super().__init__()
@@ -61,7 +64,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.words.append(data)
 
     @property
@@ -105,12 +108,10 @@ def test_pictures_are_the_extremes_of_all_shards(folder, rows):
     ranked = rank(rows)
     dropped = [i for i in ranked if not rows[i].survived]
     missed = [i for i in ranked if rows[i].survived and rows[i].cluster >= 0 and rows[i].phase is None]
-    assert [p.number for p in counts.lowest_entropy.examples] == sorted(dropped, key=lambda i: (rows[i].entropy, i))[:8]
-    assert [p.number for p in counts.nearly_kept.examples] == dropped[:8]
-    assert [p.number for p in counts.least_similar.examples] == sorted(missed, key=lambda i: (rows[i].similarity, i))[
-        :16
-    ]
-    for example in counts.least_similar.examples:
+    assert [p.number for p in counts.lowest_entropy] == sorted(dropped, key=lambda i: (rows[i].entropy, i))[:8]
+    assert [p.number for p in counts.nearly_kept] == dropped[:8]
+    assert [p.number for p in counts.least_similar] == sorted(missed, key=lambda i: (rows[i].similarity, i))[:16]
+    for example in counts.least_similar:
         row = rows[example.number]
         figures = (row.shard, row.row, row.entropy, row.cluster, float(row.similarity))
         assert (example.shard, example.row, example.entropy, example.cluster, example.similarity) == figures
@@ -118,7 +119,7 @@ def test_pictures_are_the_extremes_of_all_shards(folder, rows):
 
 def test_kept_pictures_go_round_the_clusters_from_the_largest(tmp_path, rows):
     folder, summary = write_run(tmp_path / "other", rows, k=6, budget=75)
-    examples = run_statistics(RunReader(folder)).kept_in_turn()
+    examples = run_statistics(RunReader(folder)).kept_in_turn
     pool = summary["clusters"]["pool"]
     order = sorted((k for k in range(6) if pool[k]), key=lambda k: (-pool[k], k))
     nearest = {
@@ -135,6 +136,49 @@ def test_kept_pictures_go_round_the_clusters_from_the_largest(tmp_path, rows):
     assert [p.number for p in examples] == turns[:KEPT_SHOWN]
 
 
+def test_strips_are_the_edges_of_each_cluster(tmp_path, rows):
+    folder, _ = write_run(tmp_path / "other", rows, k=6, budget=75)
+    strips = run_statistics(RunReader(folder)).strips
+    assert set(strips) == set(range(6))
+    for k, strip in strips.items():
+        mine = [i for i, r in enumerate(rows) if r.survived and r.cluster == k]
+        nearest = sorted(mine, key=lambda i: (-rows[i].similarity, i))
+        kept = [i for i in nearest if rows[i].phase is not None]
+        farthest = sorted(kept, key=lambda i: (rows[i].similarity, i))
+        assert [e.number for e in strip.nearest] == kept[: STRIP[0]]
+        assert [e.number for e in strip.last_kept] == [i for i in farthest if i not in kept[: STRIP[0]]][: STRIP[1]]
+        assert [e.number for e in strip.first_dropped] == [i for i in nearest if i not in kept][: STRIP[2]]
+
+
+def test_random_examples_are_drawn_from_all_and_by_the_seed_alone(tmp_path):
+    pages = []
+    for name, shards in (("one", {"a": 2000}), ("two", {"a": 700, "b": 1300})):
+        rows = make_rows(shards, k=4)
+        counts = run_statistics(RunReader(write_run(tmp_path / name, rows, k=4, budget=400)[0]))
+        pages.append([[example.number for example in some] for some in (counts.random_kept, counts.random_dropped)])
+        kept, dropped = pages[-1]
+        assert len(kept) == len(dropped) == RANDOM_SHOWN
+        assert all(rows[i].phase is not None for i in kept)
+        assert all(rows[i].phase is None for i in dropped)
+        assert 600 < np.mean(kept + dropped) < 1400  # of 0 to 1999
+    assert pages[0] == pages[1]
+
+
+def test_every_number_of_the_table_is_that_of_the_summary(folder):
+    write_report(folder)
+    clusters = RunReader(folder).summary["clusters"]
+    found = {}
+    for body in re.findall(r"<tbody>\n<tr><th scope=\"row\" .*?</tbody>", folder.report.read_text(), re.DOTALL):
+        k, *numbers = re.findall(r'data-value="([^"]*)"', body)
+        found[int(k)] = [float(number) for number in numbers]
+    assert len(found) == 6
+    for k, (pool, quota, fill, kept, share, cut) in found.items():
+        assert (pool, quota, fill) == tuple(clusters[name][k] for name in ("pool", "quota", "fill"))
+        assert kept == quota + fill
+        assert share == pytest.approx(kept / pool)
+        assert cut == (-2 if clusters["quota_cut"][k] is None else clusters["quota_cut"][k])
+
+
 def test_figures_do_not_depend_on_the_shards(tmp_path):
     one, two = (make_rows(shards, k=4, failed={7}) for shards in ({"a": 300}, {"a": 100, "b": 150, "c": 50}))
     counts = [
@@ -143,9 +187,7 @@ def test_figures_do_not_depend_on_the_shards(tmp_path):
     ]
     np.testing.assert_array_equal(counts[0].entropy, counts[1].entropy)
     np.testing.assert_array_equal(counts[0].similarity, counts[1].similarity)
-    numbers = [
-        [p.number for p in c.kept_in_turn() + c.lowest_entropy.examples + c.least_similar.examples] for c in counts
-    ]
+    numbers = [[p.number for p in c.kept_in_turn + c.lowest_entropy + c.least_similar] for c in counts]
     assert numbers[0] == numbers[1]
 
 
@@ -193,14 +235,21 @@ def test_similarity_cut_is_shown_only_where_similarity_decided(tmp_path, rows, w
 # --- the page as a document -------------------------------------------------------------------------------------------
 
 
-def test_page_loads_and_runs_nothing(folder, rows):
+def test_page_loads_nothing_and_runs_its_own_script_alone(folder, rows):
     write_report(folder, FakeSource(rows))
-    page = Page(folder)
-    assert not {"script", "link", "iframe", "object", "a"} & {tag for tag, _ in page.elements}
+    page, text = Page(folder), folder.report.read_text()
+    assert not {"link", "iframe", "object"} & {tag for tag, _ in page.elements}
+    assert all(attrs["href"].startswith("#") for attrs in page.all("a"))
     assert all(attrs["src"].startswith("data:image/jpeg;base64,") for attrs in page.all("img"))
-    assert "url(" not in folder.report.read_text()
+    assert "url(" not in text
+    assert "style" not in {name for _, attrs in page.elements for name in attrs}
     policy = next(attrs["content"] for attrs in page.all("meta") if "http-equiv" in attrs)
-    assert "default-src 'none'" in policy
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    for tag, rule in (("style", "style-src"), ("script", "script-src")):
+        (inside,) = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        assert rules.pop(rule) == f"'sha256-{digest}'"
+    assert rules == {"default-src": "'none'", "img-src": "data:"}
 
 
 def test_page_is_readable_without_eyes(folder, rows):
@@ -226,7 +275,7 @@ def test_keys_cannot_write_html(tmp_path):
     folder, _ = write_run(tmp_path / "run", rows, k=3, budget=18, encoder="<script>encoder</script>")
     write_report(folder, FakeSource(rows))
     page = Page(folder)
-    assert not page.all("script")
+    assert len(page.all("script")) == 1
     assert not page.all("b")
     assert not any("onerror" in attrs for _, attrs in page.elements)
     for told in (HOSTILE.replace("{shard}{row}", "s4"), "<script>message</script>", "<script>encoder</script>"):
@@ -279,20 +328,25 @@ def test_only_the_images_shown_are_read(folder, rows):
     source = FakeSource(rows)
     write_report(folder, source)
     counts = run_statistics(RunReader(folder))
+    named = (counts.kept_in_turn, counts.random_kept, counts.random_dropped)
     extremes = (counts.lowest_entropy, counts.nearly_kept, counts.least_similar)
-    examples = {*counts.kept_in_turn(), *(example for one in extremes for example in one.examples)}
+    strips = [part for strip in counts.strips.values() for part in vars(strip).values()]
+    examples = {example for some in (*named, *extremes, *strips) for example in some}
     assert sorted(source.reads) == sorted({(example.shard, example.row) for example in examples})
 
 
 def test_thumbnails_are_small_and_of_the_right_image(folder, rows):
     write_report(folder, FakeSource(rows))
     images = Page(folder).all("img")
-    assert len(images) == 24 + 16 + 16
+    sides = [int(attrs["width"]) for attrs in images]
+    assert sides.count(LARGE) == 24 + 16 + 16 + 2 * RANDOM_SHOWN
+    assert sides.count(SMALL) > 24
     number = {row.key: row.row for row in rows}
     for attrs in images:
         picture = Image.open(io.BytesIO(base64.b64decode(attrs["src"].partition(",")[2])))
-        assert (picture.format, picture.size) == ("JPEG", (96, 48))
-        red, green, _ = picture.getpixel((48, 24))
+        side = int(attrs["width"])
+        assert (picture.format, picture.size) == ("JPEG", (2 * side, side))
+        red, green, _ = picture.getpixel((side, side // 2))
         assert abs(red - number[attrs["alt"]] % 256) <= 3
         assert abs(green - number[attrs["alt"]] // 256) <= 3
 
@@ -301,7 +355,7 @@ def test_thumbnails_are_small_and_of_the_right_image(folder, rows):
 def test_any_number_of_bands_has_a_thumbnail(folder, rows, bands, monkeypatch):
     monkeypatch.setattr(_core, "decode_images", lambda items, **_: ([np.zeros((8, 8, bands), np.uint8)], []))
     write_report(folder, FakeSource(rows))
-    assert len(Page(folder).all("img")) == 56
+    assert len(Page(folder).all("img")) > 88
 
 
 def test_decoder_is_given_the_options_of_the_run(folder, rows, monkeypatch):
@@ -328,7 +382,7 @@ def test_a_page_keeps_its_pictures_without_the_images(tmp_path):
     folder, _ = write_run(tmp_path / "run", rows, k=6, budget=75)
     write_report(folder, FakeSource(rows))
     first = folder.report.read_bytes()
-    assert len(Page(folder).all("img")) == 24 + 16 + 16
+    assert len(Page(folder).all("img")) > 88
     write_report(folder)
     assert folder.report.read_bytes() == first
 

@@ -1,9 +1,9 @@
-"""Charts as SVG text: pure functions of their numbers.
+"""Charts as SVG text: pure functions of their numbers, and the one place where charts are written.
 
 :func:`columns`, :func:`cells` and :func:`funnel` are parts of an HTML page and take their colors from the classes of
-its style sheet, ``report/page.css``. Their horizontal lengths are percentages and their vertical ones pixels, so that a
-chart fills any width while its text keeps its size; the shapes lie in a nested SVG that is stretched to the plot.
-:func:`dots` and :func:`lines` are documents of their own, with colors and a fixed size.
+its style sheet, ``report/templates/page.css``. Their horizontal lengths are percentages and their vertical ones pixels,
+so that a chart fills any width while its text keeps its size; the shapes lie in a nested SVG that is stretched to the
+plot. :func:`dots` and :func:`lines` are documents of their own, with colors and a fixed size.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from rsprune.evaluation.diagnostics import Redundancy, Trial, redundancy, sweep
 from rsprune.experiments.pool import EmbeddedPool
 from rsprune.experiments.tables import Column, csv_table, markdown_table, text_table, write_results
 from rsprune.io import check_output_folder
-from rsprune.report.html import plural
+from rsprune.report.words import plural
 from rsprune.selection import budget_rows
 
 __all__ = ["Diagnosis", "diagnose"]

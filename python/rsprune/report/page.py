@@ -1,40 +1,45 @@
-"""The report page: one HTML file that runs no script and loads nothing."""
+"""The report page: one HTML file that loads nothing, and whose figures need no script."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Mapping
-from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from rsprune import charts
 from rsprune.io import write_text
-from rsprune.report.gallery import Gallery
-from rsprune.report.html import percent, plural, table
-from rsprune.report.places import places_section
-from rsprune.report.scenes import scenes_lead, scenes_section
-from rsprune.report.sections import stage_one_section, stage_two_section
+from rsprune.report.clusters import ROWS, cluster_rows
+from rsprune.report.gallery import LARGE, SMALL, Gallery
+from rsprune.report.places import places
+from rsprune.report.render import render
+from rsprune.report.scenes import scenes
+from rsprune.report.stages import stage_one, stage_two
 from rsprune.report.statistics import RunStatistics, run_statistics
+from rsprune.report.words import percent, plural
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.reader import RunReader
+from rsprune.runs.summary import describe_passed_over
 from rsprune.sources import SourceLike
 
 __all__ = ["write_report"]
 
 QUARANTINE_SHOWN = 50
 
-# The policy holds whatever the keys of a collection contain.
-HEAD = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-"""
+#: The sections of the page, and how its head names them.
+SECTIONS = {
+    "kept": "what was kept",
+    "stage-one": "Stage I",
+    "stage-two": "Stage II",
+    "clusters": "clusters",
+    "scenes": "kinds of scenes",
+    "places": "where they lie",
+    "quarantine": "quarantine",
+    "provenance": "provenance",
+}
 
 
 def write_report(folder: RunFolder | str | Path, source: SourceLike | None = None) -> Path:
@@ -63,100 +68,78 @@ def write_report(folder: RunFolder | str | Path, source: SourceLike | None = Non
     if images is not None:
         run.check_source(images)
     counts = run_statistics(run)
-    gallery = Gallery(run, counts, images)
-    title = escape(headline(run.summary))
-    style = files("rsprune.report").joinpath("page.css").read_text(encoding="utf-8")
-    parts = [
-        f"{HEAD}<title>rsprune: {title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>",
-        head_section(run, counts),
-        kept_section(counts, gallery),
-        stage_one_section(run, counts, gallery),
-        stage_two_section(run, counts, gallery),
-        *filter(None, [scenes_section(run.summary)]),
-        *filter(None, [places_section(run, images)]),
-        quarantine_section(run),
-        provenance_section(run),
-        "</main>\n</body>\n</html>\n",
+    rows = cluster_rows(run, counts)
+    large = [
+        *counts.kept_in_turn,
+        *counts.random_kept,
+        *counts.random_dropped,
+        *counts.lowest_entropy,
+        *counts.nearly_kept,
+        *counts.least_similar,
     ]
-    write_text(run.folder.report, "\n".join(parts))
+    small = [one for row in rows if row.strip for part in vars(row.strip).values() for one in part]
+    gallery = Gallery(run, [(LARGE, one) for one in large] + [(SMALL, one) for one in small], images)
+    kinds, where = scenes(run.summary), places(run, images)
+    absent = {name for name, part in (("scenes", kinds), ("places", where)) if part is None}
+    page = render(
+        "report.html",
+        title=headline(run.summary),
+        sections=[(name, SECTIONS[name]) for name in SECTIONS if name not in absent],
+        summary=run.summary,
+        counts=counts,
+        gallery=gallery,
+        large=LARGE,
+        small=SMALL,
+        funnel=funnel(run.summary, counts),
+        one=stage_one(run, counts),
+        two=stage_two(run, counts),
+        clusters=rows,
+        most_clusters=ROWS,
+        by_cut=run.within == "nearest" and run.summary["quota"] is not None,
+        scenes=kinds,
+        places=where,
+        quarantine=quarantine(run),
+        provenance=provenance(run.config),
+    )
+    write_text(run.folder.report, page)
     return run.folder.report
 
 
-def head_section(run: RunReader, counts: RunStatistics) -> str:
-    """Render the headline and the funnel."""
-    summary = run.summary
-    line, _, share = headline(summary).partition(" (")
-    steps = [
-        ("images", summary["images"], "in all"),
-        ("read", counts.ranked, percent(counts.ranked, summary["images"])),
-        ("Stage I", summary["survivors"], percent(summary["survivors"], summary["images"])),
-        ("kept", summary["selected"], percent(summary["selected"], summary["images"])),
-    ]
-    k = len(summary["clusters"]["pool"])
-    return f"""<header>
-<p class="eyebrow">rsprune report</p>
-<h1>{escape(line)} <span>({escape(share)}</span></h1>
-<p>Stage I ranked the images by how much there is to see in them and passed on {summary["survivors"]:,}.
-Stage II sorted these by {plural(k, "kind of scene", "kinds of scenes")} and kept
-{summary["selected"]:,}. {scenes_lead(summary)}</p>
-{charts.funnel("funnel", "Images left after each step", steps)}
-</header>"""
+def headline(summary: Mapping[str, Any]) -> str:
+    """Say how many images of how many were kept."""
+    images, selected = summary["images"], summary["selected"]
+    return f"{selected:,} of {plural(images, 'image', 'images')} kept ({percent(selected, images)})"
 
 
-def kept_section(counts: RunStatistics, gallery: Gallery) -> str:
-    """Render examples of what was kept."""
-    if not gallery.images:
-        text = "<p>The collection was not at hand when this page was made, so it shows no images.</p>"
-    else:
-        text = """<p>From the largest clusters, one after another, the images nearest to the centroid: each with its
-entropy, and its similarity to the centroid of that number.</p>"""
-    return f"<section>\n<h2>What was kept</h2>\n{text}\n{gallery.tiles(counts.kept_in_turn())}\n</section>"
+def funnel(summary: Mapping[str, Any], counts: RunStatistics) -> Markup:
+    """Draw what is left after each step."""
+    images = summary["images"]
+    steps = [("images", images, "in all")]
+    for name, count in (("read", counts.ranked), ("Stage I", summary["survivors"]), ("kept", summary["selected"])):
+        steps.append((name, count, percent(count, images)))
+    return Markup(charts.funnel("funnel", "Images left after each step", steps))
 
 
-def quarantine_section(run: RunReader) -> str:
-    """Render the images that could not be read, with their causes."""
+def quarantine(run: RunReader) -> dict[str, Any]:
+    """Return the images that could not be read, by their causes, and what was passed over, as the template takes it."""
     causes: Counter[tuple[str, str]] = Counter()
     first: list[dict[str, Any]] = []
     for batch in run.quarantine_batches():
         first += batch.slice(0, max(0, QUARANTINE_SHOWN - len(first))).to_pylist()
         causes.update(zip(batch["stage"].to_pylist(), batch["kind"].to_pylist(), strict=True))
-    if not causes:
-        text = "<p>Every image could be read.</p>"
-        return f"<section>\n<h2>Quarantine</h2>\n{text}\n</section>"
-    by_cause = table(
-        ("images", "stage", "cause"),
-        (
-            f'<td class="number">{count:,}</td><td>{escape(stage)}</td><td>{escape(spaced(kind))}</td>'
-            for (stage, kind), count in sorted(causes.items(), key=lambda item: (-item[1], item[0]))
-        ),
-    )
-    shown = table(
-        ("key", "shard", "row", "stage", "cause", "message"),
-        (
-            f'<td class="key"><bdi>{escape(row["key"])}</bdi></td><td>{escape(row["shard"])}</td>'
-            f'<td class="number">{row["row"]:,}</td><td>{escape(row["stage"])}</td>'
-            f'<td>{escape(spaced(row["kind"]))}</td><td class="message">{escape(row["message"])}</td>'
-            for row in first
-        ),
-    )
     shards = sum(count for (stage, _), count in causes.items() if stage == "source")
-    images = causes.total() - shards
-    share = percent(images, run.summary["images"])
-    damaged = f"{plural(shards, 'damaged shard was', 'damaged shards were')} left out. " if shards else ""
-    title = f"The first {QUARANTINE_SHOWN}" if causes.total() > QUARANTINE_SHOWN else "All of them"
-    return f"""<section>
-<h2>Quarantine</h2>
-<p>{damaged}{plural(images, "image", "images")} ({share}) could not be used; none of them was kept.
-<code>quarantine.parquet</code> lists them all.</p>
-{by_cause}
-<h3>{title}</h3>
-{shown}
-</section>"""
+    return {
+        "causes": [(*cause, count) for cause, count in sorted(causes.items(), key=lambda item: (-item[1], item[0]))],
+        "shards": shards,
+        "images": causes.total() - shards,
+        "first": first,
+        "whole": causes.total() <= QUARANTINE_SHOWN,
+        "passed_over": describe_passed_over(run.summary.get("passed_over", {})),
+    }
 
 
-def provenance_section(run: RunReader) -> str:
-    """Render the provenance of the run."""
-    config = run.config
+def provenance(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what made the run as the template takes it."""
     encoder, centroids, selection = (config.get(name, {}) for name in ("encoder", "centroids", "selection"))
     facts = {
         "rsprune": config.get("rsprune"),
@@ -170,31 +153,12 @@ def provenance_section(run: RunReader) -> str:
         else None,
         "selection": ", ".join(f"{name} {value}" for name, value in sorted(selection.items())),
     }
-    rows = "\n".join(f"<dt>{name}</dt><dd>{escape(plain(fact))}</dd>" for name, fact in facts.items() if fact)
-    text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
-    return f"""<section>
-<h2>Provenance</h2>
-<p>The same images with this configuration give the same selection, byte for byte.</p>
-<dl>
-{rows}
-</dl>
-<details><summary>The whole configuration</summary>
-<pre>{escape(text)}</pre>
-</details>
-</section>"""
-
-
-def headline(summary: Mapping[str, Any]) -> str:
-    """Say how many images of how many were kept."""
-    images, selected = summary["images"], summary["selected"]
-    return f"{selected:,} of {plural(images, 'image', 'images')} kept ({percent(selected, images)})"
+    return {
+        "facts": [(name, plain(fact)) for name, fact in facts.items() if fact],
+        "config": json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False),
+    }
 
 
 def plain(value: Any) -> str:
     """Format a value of the configuration."""
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
-
-
-def spaced(kind: str) -> str:
-    """Write a cause as words."""
-    return kind.replace("_", " ")

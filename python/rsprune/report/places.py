@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from rsprune import charts
-from rsprune.report.html import figure, plural
 from rsprune.runs.reader import RunReader
 from rsprune.sources import Source
 
-__all__ = ["places_section"]
+__all__ = ["places"]
 
 #: The columns of metadata with an image's bounds in degrees.
 DEGREES = ("west", "south", "east", "north")
@@ -31,33 +32,31 @@ class Places:
     kept: NDArray[np.bool_]
 
 
-def places_section(run: RunReader, source: Source | None) -> str:
-    """Render the map of all images, or only of those that were kept if the collection is not at hand; "" for none."""
+def places(run: RunReader, source: Source | None) -> dict[str, Any] | None:
+    """Return the map of all images, or of those that were kept if the collection is not at hand; None for no map."""
     parts = [one for one in _tables(run, source) if len(one.kept)]
     if not parts:
-        return ""
+        return None
     columns = zip(*(vars(one).values() for one in parts), strict=True)
-    places = Places(*map(np.concatenate, columns))
-    middle = np.cos(np.radians(places.latitude.mean()))
-    x, y = places.longitude * max(middle, 0.01), places.latitude
+    every = Places(*map(np.concatenate, columns))
+    middle = np.cos(np.radians(every.latitude.mean()))
+    x, y = every.longitude * max(middle, 0.01), every.latitude
     # Cells are as large as an image, or, where the map would have too many of these, larger.
-    side = max(float(np.median(places.span)), max(np.ptp(x), np.ptp(y)) / (CELLS - 1), 1e-9)
+    side = max(float(np.median(every.span)), max(np.ptp(x), np.ptp(y)) / (CELLS - 1), 1e-9)
     column, row = np.floor((x - x.min()) / side + 0.5), np.floor((y.max() - y) / side + 0.5)
     cells, of_place = np.unique(np.column_stack([column, row]).astype(np.int64), axis=0, return_inverse=True)
     total = np.bincount(of_place.ravel(), minlength=len(cells))
-    kept = np.bincount(of_place.ravel()[places.kept], minlength=len(cells))
+    kept = np.bincount(of_place.ravel()[every.kept], minlength=len(cells))
     found = [charts.Cell(*map(int, values)) for values in zip(*cells.T, kept, total, strict=True)]
-    corners = f"""{degrees(places.longitude.min(), "EW")} to {degrees(places.longitude.max(), "EW")},
-{degrees(places.latitude.min(), "NS")} to {degrees(places.latitude.max(), "NS")}"""
+    corners = f"""{degrees(every.longitude.min(), "EW")} to {degrees(every.longitude.max(), "EW")},
+{degrees(every.latitude.min(), "NS")} to {degrees(every.latitude.max(), "NS")}"""
     svg = charts.cells("places", "Where the images lie", f"From {corners}.", found)
-    count = int(places.kept.sum())
-    legend = [("kept", "kept")]
-    caption = f"The {plural(count, 'image', 'images')} that were kept, from {corners}."
-    if source is not None:
-        legend.append(("rest", "dropped"))
-        caption = f"""Each square holds the images that lie there; what is filled of it is the share that was kept:
-<strong>{count:,} of {len(places.kept):,}</strong> in all, from {corners}."""
-    return f"<section>\n<h2>Where they lie</h2>\n{figure(svg, caption, legend)}\n</section>"
+    return {
+        "chart": Markup(svg),
+        "corners": corners,
+        "kept": int(every.kept.sum()),
+        "images": None if source is None else len(every.kept),
+    }
 
 
 def degrees(value: float, letters: str) -> str:

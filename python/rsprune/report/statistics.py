@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rsprune.report.examples import Example, Extremes, draw_order
 from rsprune.runs.reader import NOT_CHOSEN, RunReader, ShardRows
 
-__all__ = ["ENTROPY_BIN", "SIMILARITY_BIN", "Example", "RunStatistics", "run_statistics"]
+__all__ = ["ENTROPY_BIN", "SIMILARITY_BIN", "RunStatistics", "Strip", "run_statistics"]
 
 ENTROPY_BIN = 0.1  # bits, from 0 to 8
 ENTROPY_BINS = 80
@@ -21,41 +20,19 @@ SIMILARITY_BINS = 400
 
 KEPT_SHOWN = 24
 DROPPED_SHOWN = 16
+RANDOM_SHOWN = 16
+STRIPS = 200  # clusters with a strip of images, the largest
+STRIP = (3, 2, 2)  # images of a strip: nearest, last kept, first dropped
+SEED = 0  # of the random examples
 
 
-class Example(NamedTuple):
-    """An image for the page. Examples compare by ``order``, then by row number."""
+@dataclass(frozen=True)
+class Strip:
+    """Images of a cluster."""
 
-    order: float
-    number: int  # row number through all shards
-    shard: str
-    row: int
-    entropy: float
-    cluster: int | None = None
-    similarity: float | None = None
-
-
-@dataclass
-class TopK:
-    """Keeps the ``size`` examples of lowest ``order``."""
-
-    size: int
-    examples: list[Example] = field(default_factory=list)
-
-    def offer(
-        self, shard: ShardRows, row: NDArray[np.int64], order: NDArray[np.floating], at: NDArray[np.int64] | None = None
-    ) -> None:
-        """Offer rows of a shard; ``at`` holds the positions of survivors in the arrays of Stage I's survivors."""
-        candidates = []
-        for i in np.lexsort((row, order))[: self.size]:
-            position = int(row[i])
-            example = Example(
-                float(order[i]), shard.first + position, shard.name, position, float(shard.entropy[position])
-            )
-            if at is not None:
-                example = example._replace(cluster=int(shard.cluster[at[i]]), similarity=float(shard.similarity[at[i]]))
-            candidates.append(example)
-        self.examples = heapq.nsmallest(self.size, self.examples + candidates)
+    nearest: Sequence[Example]  # of those that were kept, by similarity to the centroid
+    last_kept: Sequence[Example]  # the least similar of them, the least first; none of the nearest
+    first_dropped: Sequence[Example]  # the most similar that Stage II dropped
 
 
 @dataclass
@@ -67,66 +44,104 @@ class RunStatistics:
     #: (3, 400): histogram, in SIMILARITY_BIN from -1, of Stage I's survivors: kept by quota, kept by fill or
     #: preselected, dropped by Stage II.
     similarity: NDArray[np.int64]
-    kept: dict[int, TopK]  # for each of the largest clusters, the kept images nearest to its centroid
-    lowest_entropy: TopK  # of the images that Stage I dropped
-    nearly_kept: TopK  # those of highest entropy among them
-    least_similar: TopK  # of the images that Stage II dropped
+    preselected: NDArray[np.int64]  # (K,): of each cluster, the images that were chosen beforehand
+    #: The nearest image of every cluster, from the largest cluster on, then the second nearest, and so on.
+    kept_in_turn: list[Example] = field(default_factory=list)
+    lowest_entropy: list[Example] = field(default_factory=list)  # of the images that Stage I dropped
+    nearly_kept: list[Example] = field(default_factory=list)  # those of highest entropy among them
+    least_similar: list[Example] = field(default_factory=list)  # of the images that Stage II dropped
+    random_kept: list[Example] = field(default_factory=list)
+    random_dropped: list[Example] = field(default_factory=list)  # by either stage
+    strips: dict[int, Strip] = field(default_factory=dict)  # by cluster, from the largest on
 
-    def kept_in_turn(self) -> list[Example]:
-        """List the nearest image of every cluster, from the largest cluster on, then the second nearest, and so on."""
-        rounds = max((len(extremes.examples) for extremes in self.kept.values()), default=0)
-        turns = [e.examples[i] for i in range(rounds) for e in self.kept.values() if i < len(e.examples)]
-        return turns[:KEPT_SHOWN]
+
+@dataclass(frozen=True)
+class Search:
+    """The examples that are looked for."""
+
+    nearest: Extremes
+    last_kept: Extremes
+    first_dropped: Extremes
+    lowest_entropy: Extremes
+    nearly_kept: Extremes
+    least_similar: Extremes
+    random_kept: Extremes
+    random_dropped: Extremes
+    shown: NDArray[np.bool_]  # (K,): whether a cluster has a strip
 
 
 def run_statistics(run: RunReader) -> RunStatistics:
     """Compute the statistics of a run shard by shard; memory holds one shard."""
-    shown = largest_clusters(run.summary["clusters"])
-    each = -(-KEPT_SHOWN // max(len(shown), 1))
+    clusters = run.summary["clusters"]
+    k = len(clusters["pool"])
+    largest = sorted(range(k), key=lambda one: (-clusters["pool"][one], one))[:STRIPS]
+    some = sum(clusters["quota"][one] + clusters["fill"][one] > 0 for one in largest)
+    nearest = max(STRIP[0], -(-KEPT_SHOWN // max(some, 1)))
     result = RunStatistics(
         ranked=0,
         entropy=np.zeros((2, ENTROPY_BINS), np.int64),
         similarity=np.zeros((3, SIMILARITY_BINS), np.int64),
-        kept={k: TopK(each) for k in shown},
-        lowest_entropy=TopK(DROPPED_SHOWN // 2),
-        nearly_kept=TopK(DROPPED_SHOWN // 2),
-        least_similar=TopK(DROPPED_SHOWN),
+        preselected=np.zeros(k, np.int64),
+    )
+    search = Search(
+        nearest=Extremes(nearest, k),
+        last_kept=Extremes(sum(STRIP[:2]), k),
+        first_dropped=Extremes(STRIP[2], k),
+        lowest_entropy=Extremes(DROPPED_SHOWN // 2),
+        nearly_kept=Extremes(DROPPED_SHOWN // 2),
+        least_similar=Extremes(DROPPED_SHOWN),
+        random_kept=Extremes(RANDOM_SHOWN),
+        random_dropped=Extremes(RANDOM_SHOWN),
+        shown=np.isin(np.arange(k), largest),
     )
     for shard in run:
-        add_stage_one(result, shard)
-        add_stage_two(result, shard)
+        add_stage_one(result, search, shard)
+        add_stage_two(result, search, shard)
+    for name in ("lowest_entropy", "nearly_kept", "least_similar", "random_kept", "random_dropped"):
+        setattr(result, name, getattr(search, name).only(run.index))
+    near, last, missed = (one.examples(run.index) for one in (search.nearest, search.last_kept, search.first_dropped))
+    for one in largest:
+        first = near.get(one, [])[: STRIP[0]]
+        far = [example for example in last.get(one, []) if example not in first][: STRIP[1]]
+        result.strips[one] = Strip(first, far, missed.get(one, []))
+    turns = [near[one] for one in largest if one in near][:KEPT_SHOWN]
+    rounds = [turn[i] for i in range(nearest) for turn in turns if i < len(turn)]
+    result.kept_in_turn = rounds[:KEPT_SHOWN]
     return result
 
 
-def largest_clusters(clusters: Mapping[str, Sequence[int]]) -> list[int]:
-    """List the largest clusters with a kept image; among equal sizes the lower number comes first."""
-    pool = clusters["pool"]
-    some = [k for k in range(len(pool)) if clusters["quota"][k] + clusters["fill"][k]]
-    return sorted(some, key=lambda k: (-pool[k], k))[:KEPT_SHOWN]
-
-
-def add_stage_one(result: RunStatistics, shard: ShardRows) -> None:
+def add_stage_one(result: RunStatistics, search: Search, shard: ShardRows) -> None:
     """Add the entropies of a shard, and examples of what Stage I dropped."""
     passed = shard.passed
     dropped = np.flatnonzero(~passed & ~np.isnan(shard.entropy))
     result.ranked += len(dropped) + len(shard.row)
     result.entropy[0] += histogram(shard.entropy[passed], 0.0, ENTROPY_BIN, ENTROPY_BINS)
     result.entropy[1] += histogram(shard.entropy[dropped], 0.0, ENTROPY_BIN, ENTROPY_BINS)
-    result.lowest_entropy.offer(shard, dropped, shard.entropy[dropped])
-    result.nearly_kept.offer(shard, dropped, -shard.entropy[dropped])
+    search.lowest_entropy.offer(shard, dropped, shard.entropy[dropped])
+    search.nearly_kept.offer(shard, dropped, -shard.entropy[dropped])
+    search.random_dropped.offer(shard, dropped, draw_order(shard, dropped, SEED))
 
 
-def add_stage_two(result: RunStatistics, shard: ShardRows) -> None:
+def add_stage_two(result: RunStatistics, search: Search, shard: ShardRows) -> None:
     """Add the similarities of a shard, and examples of what Stage II kept and dropped."""
     valid = shard.cluster >= 0
     chosen = shard.phase != NOT_CHOSEN
     for series, mask in enumerate((shard.phase == 0, shard.phase > 0, valid & ~chosen)):
         result.similarity[series] += histogram(shard.similarity[mask], -1.0, SIMILARITY_BIN, SIMILARITY_BINS)
-    for k, nearest in result.kept.items():
-        at = np.flatnonzero(chosen & (shard.cluster == k))
-        nearest.offer(shard, shard.row[at], -shard.similarity[at], at)
-    at = np.flatnonzero(valid & ~chosen)
-    result.least_similar.offer(shard, shard.row[at], shard.similarity[at], at)
+    result.preselected += np.bincount(shard.cluster[valid & (shard.phase == 2)], minlength=len(result.preselected))
+    kept, dropped = np.flatnonzero(chosen), np.flatnonzero(valid & ~chosen)
+    for examples, at in ((search.random_kept, kept), (search.random_dropped, dropped)):
+        examples.offer(shard, shard.row[at], draw_order(shard, shard.row[at], SEED), at=at)
+    search.least_similar.offer(shard, shard.row[dropped], shard.similarity[dropped], at=dropped)
+    # Of images whose nearest centroid is that of a cluster with a strip.
+    kept, dropped = (at[search.shown[shard.cluster[at]]] for at in (kept[valid[kept]], dropped))
+    for examples, at, sign in (
+        (search.nearest, kept, -1),
+        (search.last_kept, kept, 1),
+        (search.first_dropped, dropped, -1),
+    ):
+        order = sign * shard.similarity[at].astype(np.float64)
+        examples.offer(shard, shard.row[at], order, at=at, group=shard.cluster[at])
 
 
 def histogram(values: NDArray[np.floating], start: float, step: float, bins: int) -> NDArray[np.int64]:

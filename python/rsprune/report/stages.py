@@ -1,28 +1,23 @@
-"""The sections of the page about the two stages."""
+"""The two stages on the page: their charts, and the numbers of their sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from rsprune import charts
-from rsprune.report.gallery import Gallery
-from rsprune.report.html import figure, percent, plural
 from rsprune.report.statistics import ENTROPY_BIN, SIMILARITY_BIN, RunStatistics
+from rsprune.report.words import percent, plural
 from rsprune.runs.coverage import cluster_name
 from rsprune.runs.reader import RunReader
 
-__all__ = ["stage_one_section", "stage_two_section"]
+__all__ = ["stage_one", "stage_two"]
 
 SIMILARITY_COLUMNS = 60  # at most
-
-# Colors, by their classes in the style sheet.
-STAGE_ONE = (("kept", "kept by Stage I"), ("rest", "dropped by Stage I"))
-STAGE_TWO = (("kept", "kept by quota"), ("fill", "kept by fill"), ("rest", "dropped by Stage II"))
 
 # Descriptions of the selection's options: for the quota, and for the fill.
 WITHIN = {
@@ -39,11 +34,11 @@ FILL = {
 }
 
 
-def stage_one_section(run: RunReader, counts: RunStatistics, gallery: Gallery) -> str:
-    """Render Stage I: the histogram of entropies, and examples of what was dropped."""
+def stage_one(run: RunReader, counts: RunStatistics) -> dict[str, Any]:
+    """Return Stage I as the template takes it: the histogram of entropies, and its numbers."""
     tau = run.summary["tau"]
     kept, dropped = (int(one.sum()) for one in counts.entropy)
-    svg = charts.columns(
+    chart = charts.columns(
         "entropy",
         "Entropy of all images that were read",
         f"Histogram from 0 to 8 bits. Stage I kept {kept:,} images and dropped {dropped:,}.",
@@ -56,23 +51,11 @@ def stage_one_section(run: RunReader, counts: RunStatistics, gallery: Gallery) -
         axis="entropy, bits",
         mark=None if tau is None else (tau / 8, f"tau = {tau:.3f} bits"),
     )
-    end = "" if tau is None else f", down to {tau:.3f} bits"
-    caption = f"""Each column counts the images within {ENTROPY_BIN} bit. <strong>Stage I kept {kept:,} of
-{counts.ranked:,}</strong> ({percent(kept, counts.ranked)}){end}."""
-    parts = [
-        "<section>\n<h2>Stage I: how much there is to see</h2>",
-        """<p>Entropy says how evenly an image uses the 256 levels of grey: 0 bits is one flat tone, 8 bits is every
-level equally often. Open water, cloud and empty borders are low. It does not tell texture from noise.</p>""",
-        figure(svg, caption, STAGE_ONE),
-    ]
-    if gallery.images and counts.lowest_entropy.examples:
-        parts += ["<h3>Dropped: the lowest entropies</h3>", gallery.tiles(counts.lowest_entropy.examples)]
-        parts += ["<h3>Dropped: just below the cut</h3>", gallery.tiles(counts.nearly_kept.examples)]
-    return "\n".join([*parts, "</section>"])
+    return {"chart": Markup(chart), "bin": ENTROPY_BIN, "kept": kept, "ranked": counts.ranked, "tau": tau}
 
 
-def stage_two_section(run: RunReader, counts: RunStatistics, gallery: Gallery) -> str:
-    """Render Stage II: clusters, similarities, and examples of what was dropped."""
+def stage_two(run: RunReader, counts: RunStatistics) -> dict[str, Any]:
+    """Return Stage II as the template takes it: clusters, similarities, and the rule of the choice."""
     quota: int | None = run.summary["quota"]  # None where the strategy has no quotas
     taken, next_in_line = WITHIN[run.within]
     first = (
@@ -80,26 +63,26 @@ def stage_two_section(run: RunReader, counts: RunStatistics, gallery: Gallery) -
         if quota
         else "The budget is smaller than the number of clusters, so they have no quota."
     )
-    title, rule = "the kinds of scenes", f"{first} {FILL[run.fill].format(next_in_line)}"
-    if quota is None:
-        title = f"chosen by the strategy {escape(run.strategy)}"
-        rule = f"Which images were kept was decided by the strategy <code>{escape(run.strategy)}</code>."
-    parts = [
-        f"<section>\n<h2>Stage II: {title}</h2>",
-        f"""<p>The centroids stand for kinds of scenes, found in reference images. An image belongs to the cluster of
-the centroid that its embedding is most similar to. {rule}</p>""",
-        cluster_figure(run.summary),
-        similarity_figure(run, counts),
-    ]
-    if gallery.images and counts.least_similar.examples:
-        parts += ["<h3>Dropped: the least similar to any centroid</h3>", gallery.tiles(counts.least_similar.examples)]
-    return "\n".join([*parts, "</section>"])
+    return {
+        "strategy": run.strategy if quota is None else None,
+        "rule": f"{first} {FILL[run.fill].format(next_in_line)}",
+        "clusters": cluster_chart(run.summary, counts),
+        "sentences": cluster_sentences(run.summary),
+        "similarity": similarity_chart(run, counts),
+        "step": merge_bins(counts.similarity)[1],
+        "by_similarity": by_similarity(run),
+    }
 
 
-def cluster_figure(summary: Mapping[str, Any]) -> str:
+def by_similarity(run: RunReader) -> bool:
+    """Tell whether similarity alone decided, so that the fill has a cut."""
+    return (run.within, run.fill) == ("nearest", "global")
+
+
+def cluster_chart(summary: Mapping[str, Any], counts: RunStatistics) -> Markup:
     """Draw what was kept of each cluster."""
     pool, by_quota, by_fill = (summary["clusters"][name] for name in ("pool", "quota", "fill"))
-    quota = summary["quota"]
+    before, quota = counts.preselected.tolist(), summary["quota"]
     order = sorted(range(len(pool)), key=lambda k: (-pool[k], k))
     names = [cluster_name(summary.get("coverage", {}), k) for k in order]
     svg = charts.columns(
@@ -108,18 +91,20 @@ def cluster_figure(summary: Mapping[str, Any]) -> str:
         f"{len(pool)} clusters by the number of images that Stage I kept of them, from {max(pool)} to {min(pool)}.",
         [
             charts.Series("kept", "by quota", [by_quota[k] for k in order]),
-            charts.Series("fill", "by fill", [by_fill[k] for k in order]),
-            charts.Series("rest", "dropped", [pool[k] - by_quota[k] - by_fill[k] for k in order]),
+            charts.Series(
+                "fill", "by fill" + (" or beforehand" if any(before) else ""), [by_fill[k] + before[k] for k in order]
+            ),
+            charts.Series("rest", "dropped", [pool[k] - by_quota[k] - by_fill[k] - before[k] for k in order]),
         ],
         labels=names,
         ticks=[(0.0, "largest"), (1.0, "smallest")] if len(pool) > 1 else [(0.5, "0")],
         axis="clusters, by size",
         level=(quota, f"quota {quota:,}") if quota else None,
     )
-    return figure(svg, f"Each column is a cluster. {cluster_words(summary)}", STAGE_TWO)
+    return Markup(svg)
 
 
-def cluster_words(summary: Mapping[str, Any]) -> str:
+def cluster_sentences(summary: Mapping[str, Any]) -> list[str]:
     """Say how many clusters are empty or small, and what this left to the fill."""
     pool = summary["clusters"]["pool"]
     quota = summary["quota"] or 0
@@ -129,23 +114,22 @@ def cluster_words(summary: Mapping[str, Any]) -> str:
     sentences = ["No cluster is empty."]
     if empty:
         share = f"({percent(empty, len(pool))}) {'is' if empty == 1 else 'are'}"
-        sentences = [f"<strong>{empty:,} of {plural(len(pool), 'cluster', 'clusters')}</strong> {share} empty."]
+        sentences = [f"{empty:,} of {plural(len(pool), 'cluster', 'clusters')} {share} empty."]
     if small:
         share = f"({percent(small, len(pool))}) {'has' if small == 1 else 'have'}"
-        sentences.append(f"<strong>{small:,}</strong> {share} fewer images than the quota of {quota:,}, and gave all.")
+        sentences.append(f"{small:,} {share} fewer images than the quota of {quota:,}, and gave all.")
     if left:
         sentences.append(f"Empty and small clusters left {plural(left, 'place', 'places')} of their quotas open.")
     sentences.append(f"The fill kept {plural(sum(summary['clusters']['fill']), 'image', 'images')}.")
-    return " ".join(sentences)
+    return sentences
 
 
-def similarity_figure(run: RunReader, counts: RunStatistics) -> str:
+def similarity_chart(run: RunReader, counts: RunStatistics) -> Markup:
     """Draw the similarities of the images that Stage I kept."""
     start, step, merged = merge_bins(counts.similarity)
     bins = merged.shape[1]
     width = bins * step
-    by_similarity = (run.within, run.fill) == ("nearest", "global")
-    fill_cut = run.summary["fill_cut"] if by_similarity else None
+    fill_cut = run.summary["fill_cut"] if by_similarity(run) else None
     svg = charts.columns(
         "similarity",
         "Similarity of each image to its centroid",
@@ -160,12 +144,7 @@ def similarity_figure(run: RunReader, counts: RunStatistics) -> str:
         axis="similarity to the nearest centroid, cosine",
         mark=None if fill_cut is None else ((fill_cut - start) / width, f"fill ended at {fill_cut:.3f}"),
     )
-    caption = f"""Similarity is the cosine of the angle between an image's embedding and its centroid: 1 is the same
-direction. Each column counts the images within {step:g}."""
-    if by_similarity:
-        caption += """ The quota reaches low similarities where a cluster has no better; the fill takes the best of
-what is left."""
-    return figure(svg, caption, STAGE_TWO)
+    return Markup(svg)
 
 
 def merge_bins(counts: NDArray[np.int64]) -> tuple[float, float, NDArray[np.int64]]:
