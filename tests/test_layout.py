@@ -31,6 +31,7 @@ ORDER = [
     "sources",
     "entropy",
     "encoders",
+    "embedding_tables",
     "embeddings",
     "centroids",
     "assignment_gpu",

@@ -20,6 +20,7 @@ PATH = {
     "selection.py",
     "select_options.py",
     "assignment.py",
+    "embedding_tables.py",
     "embeddings.py",
     "centroids.py",
 }

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rsprune import _core, assignment_gpu
 from rsprune.centroids import Centroids, OnInvalid, as_core
-from rsprune.embeddings import Embeddings, as_rows, host_blocks
+from rsprune.embeddings import Embeddings, as_rows, host_blocks, is_tensor
 from rsprune.errors import ArgumentError
 from rsprune.validation import check_choice, check_column, check_threads
 
@@ -103,7 +103,7 @@ def _assign_parts(
     options: dict[str, Any] = {"normalize": normalize, "raise_invalid": raise_invalid, "threads": threads}
     first_row = 0
     for part in rows.parts:
-        if not isinstance(part, _core.Rows) and assignment_gpu.supports(part, centroids):
+        if is_tensor(part) and assignment_gpu.supports(part, centroids):
             yield Assignment(*assignment_gpu.assign(part, centroids, first_row=first_row, **options))
             first_row += len(part)
             continue
