@@ -40,6 +40,7 @@ ORDER = [
     "apportion",
     "quotas",
     "select_options",
+    "left_out",
     "selection",
     "strategies",
     "runners",

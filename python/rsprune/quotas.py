@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, Literal, NamedTuple
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 from rsprune import _core
 from rsprune.apportion import apportion
 from rsprune.errors import ArgumentError, BudgetError, DtypeError, ShapeError
+from rsprune.sources.filesystem import load_array
 from rsprune.validation import as_array
 
-__all__ = ["GroupCounts", "Groups", "Quotas", "group_budgets", "read_groups", "select_in_groups"]
+__all__ = ["GroupCounts", "Groups", "Part", "Quotas", "group_budgets", "read_groups", "select_in_groups"]
 
 Quotas = Literal["even"] | Mapping[Any, float]
 
@@ -39,6 +41,8 @@ def read_groups(groups: Any, n: int) -> Groups:
     """Read a group for each of ``n`` rows: strings, whole or floating numbers."""
     if isinstance(groups, Groups):
         return groups
+    if isinstance(groups, (str, os.PathLike)):
+        groups = load_array(groups)
     # A list of strings and numbers must not become strings: NaN would be a group of its own.
     values = as_array("groups", groups if hasattr(groups, "dtype") else np.asarray(groups, object))
     if values.shape != (n,):
@@ -71,40 +75,58 @@ def _without_group(row: int, value: str) -> ArgumentError:
     return ArgumentError(f"row {row} has the group {value}; give rows without one a group of their own")
 
 
+class Part(NamedTuple):
+    """The rows selected from some rows."""
+
+    indices: NDArray[np.int64]
+    cluster: NDArray[np.int32]
+    phase: NDArray[np.uint8]
+    counts: NDArray[np.int64]  # (K, 4)
+
+
 def select_in_groups(
-    run: Callable[[NDArray[np.int32], int, NDArray[np.int64]], _core.Selection],
-    groups: Groups,
+    run: Callable[[NDArray[np.int64], NDArray[np.int32], int, int, NDArray[np.int64]], _core.Selection],
+    groups: Groups | None,
     labels: NDArray[np.int32],
     pool: NDArray[np.bool_],
     preselected: NDArray[np.int64],
     quotas: Quotas | None,
     budget: int,
+    k: int,
     *,
     strict: bool,
-) -> tuple[dict[Any, GroupCounts], list[_core.Selection]]:
+) -> tuple[dict[Any, GroupCounts], Part]:
     """Share a budget out among groups, and select from each of them by itself.
 
-    ``run(labels, budget, preselected)`` selects; rows of label -1 are invalid. ``groups``, ``labels`` and ``pool`` are
-    the group of each row, its cluster, and whether it can be selected; the others are those of
-    :func:`rsprune.select_assigned`. Returns the counts of each group by its name, and the selections from the groups
-    that have a budget.
+    ``run(rows, labels, k, budget, preselected)`` selects from some rows, whose numbers it is given, as those of the
+    preselected ones. ``groups``, ``labels`` and ``pool`` are the group of each row (None for its cluster), its cluster,
+    of ``k``, and whether it can be selected; the others are those of :func:`rsprune.select_assigned`. Returns the
+    counts of each group by its name, and all rows that were selected, ascending.
     """
-    names, of = groups
+    by_cluster = groups is None
+    names, of = groups or Groups(list(range(k)), np.maximum(labels, 0).astype(np.int64))
     pools = np.bincount(of[pool], minlength=len(names)).tolist()
     held = np.bincount(of[preselected], minlength=len(names)).tolist()
     budgets = group_budgets(quotas, budget, names, pools, held, strict=strict)
     members = np.split(np.argsort(of, kind="stable"), np.cumsum(np.bincount(of, minlength=len(names)))[:-1])
-    # The labels of one group at a time; the rows of the others look invalid.
-    visible = np.full_like(labels, -1)
-    parts: dict[int, _core.Selection] = {}
+    indices, cluster, phase = [np.empty(0, np.int64)], [np.empty(0, np.int32)], [np.empty(0, np.uint8)]
+    counts, selected = np.zeros((k, 4), np.int64), [0] * len(names)
     for group, rows in enumerate(members):
-        if budgets[group]:
-            visible[rows] = labels[rows]
-            parts[group] = run(visible, budgets[group], preselected[of[preselected] == group])
-            visible[rows] = -1
-    selected = [len(parts[group].indices) if group in parts else 0 for group in range(len(names))]
+        if not budgets[group]:
+            continue
+        own, first = np.sort(preselected[of[preselected] == group]), group if by_cluster else 0
+        # A cluster by itself has all of its budget as its quota.
+        within, k_within = (np.minimum(labels[rows], 0), 1) if by_cluster else (labels[rows], k)
+        part = run(rows, within, k_within, budgets[group], own)
+        indices.append(rows[part.indices])
+        cluster.append(part.cluster + np.int32(first))
+        phase.append(part.phase)
+        counts[first : first + k_within] += part.counts
+        selected[group] = len(part.indices)
     by_group = dict(zip(names, map(GroupCounts, pools, budgets, selected), strict=True))
-    return by_group, list(parts.values())
+    found = np.concatenate(indices)
+    order = np.argsort(found)
+    return by_group, Part(found[order], np.concatenate(cluster)[order], np.concatenate(phase)[order], counts)
 
 
 def group_budgets(

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rsprune.centroids import OnInvalid
+from rsprune.errors import ArgumentError
 from rsprune.options import Options, option
 from rsprune.quotas import Quotas
 from rsprune.sources.filesystem import load_array
 
-__all__ = ["AssignedSelectOptions", "Fill", "SelectOptions", "Within"]
+__all__ = ["AssignedSelectOptions", "Fill", "SelectOptions", "Within", "check_together"]
 
 Fill = Literal["global", "waterfill", "zscore", "none"]
 Within = Literal["nearest", "far", "random", "mid"]
@@ -41,24 +42,34 @@ class AssignedSelectOptions(Options):
     groups: Any = option(
         None,
         help="A group for each row, strings or numbers (N,), such as its resolution, region or sensor. Rows are "
-        "selected from each group as if it were alone, with its own share of the budget.",
-        parser=load_array,
-        metavar="FILE.npy",
+        "selected from each group as if it were alone, with its own share of the budget, or with max_per_group from "
+        "all of them. In a run: a column of the collection's metadata, or folder (in which an image lies), or shard.",
+        parser=str,
+        metavar="COLUMN|FILE.npy",
     )
     quotas: Quotas | None = option(
         None,
         help="The shares of the groups. By default in proportion to the rows to select from, by largest remainder. "
         "even: alike, as far as the rows of each group reach. Or a mapping of groups to rows (ints) or fractions of "
         "the budget (floats); the groups that it leaves out share the rest in proportion. Ties go to the larger group, "
-        "then to the first by name. No group gets less than is preselected of it.",
+        "then to the first by name. No group gets less than is preselected of it. Without groups, a mapping is of "
+        "clusters.",
         parser=lambda text: json.loads(text) if text.startswith("{") else text,
         metavar="even|JSON",
     )
+    max_per_group: int | None = option(
+        None,
+        help="Select at most so many rows of each group, such as the windows of one scene: of each the most similar to "
+        "their centroids stay to be selected from, and all preselected ones. The budget is not shared out then, unless "
+        "quotas are given.",
+        minimum=1,
+    )
     exclude: Any = option(
         None,
-        help="Row numbers, or a boolean mask (N,), of rows that are never selected.",
-        parser=load_array,
-        metavar="FILE.npy",
+        help="Rows that are never selected: their numbers, a boolean mask (N,), or their keys; or a file of these: "
+        ".npy, a text file with a key on each line, or the column key of a .parquet file.",
+        parser=str,
+        metavar="FILE",
     )
     preselected: Any = option(
         None,
@@ -71,6 +82,10 @@ class AssignedSelectOptions(Options):
         True,
         help="Fail when fewer rows than the budget can be selected, instead of returning all of them.",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_together(self)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -85,6 +100,19 @@ class SelectOptions(AssignedSelectOptions):
         minimum=0,
         maximum=1,
     )
+    leaks: Any = option(
+        None,
+        help="Embeddings (M, D) of an evaluation set, by the same encoder: rows that resemble any of its images are "
+        "left out. In a run also a folder of `rsprune embed`.",
+        parser=str,
+        metavar="FILE.npy|FOLDER",
+    )
+    leak_eps: float | None = option(
+        None,
+        help="The cosine distance below which a row is a leak. It depends on the encoder: look at some pairs first.",
+        minimum=0,
+        maximum=2,
+    )
     normalize: bool = option(
         True,
         help="Divide by the norm of each row. Otherwise similarities are dot products, which prefer long rows.",
@@ -94,3 +122,27 @@ class SelectOptions(AssignedSelectOptions):
         help="What happens with rows that are NaN, infinite or all zero: they are left out and listed in "
         "Selection.invalid, or raise an error.",
     )
+
+
+def check_together(options: Any) -> None:
+    """Fail where one of the options needs another one.
+
+    Raises
+    ------
+    ArgumentError
+        It names both.
+    """
+    if isinstance(options.quotas, str) and options.groups is None:
+        message = (
+            f"quotas is {options.quotas!r}, shares of groups: give groups, too, or a mapping of clusters to rows. "
+            'fill="waterfill" spreads the rows evenly over the clusters'
+        )
+        raise ArgumentError(message)
+    if options.max_per_group is not None and options.groups is None:
+        message = f"max_per_group is {options.max_per_group} without groups: say which group each row is of"
+        raise ArgumentError(message)
+    given = [name for name in ("leaks", "leak_eps") if getattr(options, name, None) is not None]
+    if len(given) == 1:
+        other = {"leaks": "leak_eps: how near is too near", "leak_eps": "leaks: the embeddings of the evaluation set"}
+        message = f"{given[0]} needs {other[given[0]]}"
+        raise ArgumentError(message)

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from rsprune import _core
 from rsprune.assignment import Assignment, assign, read_assignment
 from rsprune.centroids import as_core
-from rsprune.dedup import near_duplicates
 from rsprune.embeddings import Embeddings, as_rows
 from rsprune.errors import ArgumentError, BudgetError, DtypeError, ShapeError, as_html
 from rsprune.io import atomic_write
+from rsprune.left_out import find_left_out, read_excluded
 from rsprune.options import keywords
-from rsprune.quotas import GroupCounts, Groups, read_groups, select_in_groups
+from rsprune.quotas import GroupCounts, Groups, Part, read_groups, select_in_groups
 from rsprune.select_options import AssignedSelectOptions, Fill, SelectOptions, Within
 from rsprune.validation import (
     budget_rows,
@@ -92,6 +92,9 @@ class Selection:
         without groups.
     keys
         The keys of the rows, aligned with ``indices``; None if the rows were given none.
+    leaks, surplus
+        int64: rows left out because they resemble an image of the evaluation set, or because their group has more
+        than ``max_per_group``, ascending.
     """
 
     indices: NDArray[np.int64]
@@ -107,6 +110,8 @@ class Selection:
     outside: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     groups: Mapping[Any, GroupCounts] = field(default_factory=dict)
     keys: Sequence[str] | None = None
+    leaks: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    surplus: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -143,6 +148,10 @@ class Selection:
             lines.append(f"selected a cluster: {selected.min()} to {selected.max()}, median {np.median(selected):g}")
         if len(self.duplicates):
             lines.append(f"near-duplicates left out: {len(self.duplicates)}")
+        if len(self.leaks):
+            lines.append(f"too similar to the evaluation set: {len(self.leaks)}")
+        if len(self.surplus):
+            lines.append(f"beyond the maximum of their group: {len(self.surplus)}")
         if len(self.outside):
             lines.append(f"out of the domain: {len(self.outside)}")
         if self.groups:
@@ -221,8 +230,8 @@ def select(
     """
     rows = as_rows(embeds)
     # Everything that can be checked is checked before the rows are read.
-    request = read_request(rows.shape[0], budget, options, score=score, seed=seed, threads=threads)
     names = read_keys(keys, rows.shape[0])
+    request = read_request(rows.shape[0], budget, options, names, score=score, seed=seed, threads=threads)
     core = as_core(centroids, rows=rows.shape[0])
     assignment = assign(
         embeds, core, normalize=options.normalize, on_invalid=options.on_invalid, threads=request.threads
@@ -292,8 +301,8 @@ def select_assigned(
     """
     k = check_integer("k", k)
     assignment = read_assignment(labels, similarity, k)
-    request = read_request(len(assignment.labels), budget, options, score=score, seed=seed, threads=threads)
-    names = read_keys(keys, request.n)
+    names = read_keys(keys, len(assignment.labels))
+    request = read_request(len(assignment.labels), budget, options, names, score=score, seed=seed, threads=threads)
     return with_keys(choose(request, assignment, k), names)
 
 
@@ -339,19 +348,26 @@ class Request(NamedTuple):
 
 
 def read_request(
-    n: int, budget: float, options: AssignedSelectOptions, *, score: Any, seed: int, threads: int | None
+    n: int,
+    budget: float,
+    options: AssignedSelectOptions,
+    names: NDArray[np.object_] | None = None,
+    *,
+    score: Any,
+    seed: int,
+    threads: int | None,
 ) -> Request:
-    """Check the arguments of a selection from ``n`` rows; see :func:`select_assigned` for them and the errors."""
-    if options.quotas is not None and options.groups is None:
-        message = "quotas are those of groups: give a group for each row, too"
-        raise ArgumentError(message)
+    """Check the arguments of a selection from ``n`` rows; see :func:`select_assigned` for them and the errors.
+
+    ``names`` are the keys of the rows, if they have any.
+    """
     return Request(
         n,
         budget_rows(budget, n),
         options,
         None if score is None else _float32_ranks(score, n, options.fill),
         None if options.groups is None else read_groups(options.groups, n),
-        check_row_numbers("exclude", options.exclude, n),
+        read_excluded(options.exclude, n, names),
         check_row_numbers("preselected", options.preselected, n),
         check_integer("seed", seed, minimum=0),
         check_threads(threads),
@@ -359,7 +375,7 @@ def read_request(
 
 
 def choose(request: Request, assignment: Assignment, k: int, rows: Embeddings | None = None) -> Selection:
-    """Select from rows that are assigned to ``k`` clusters; ``rows`` themselves are needed for ``dedup`` alone."""
+    """Select from rows assigned to ``k`` clusters; ``rows`` themselves are needed for ``dedup`` and ``leaks`` alone."""
     options, budget, preselected = request.options, request.budget, request.preselected
     labels, similarity = assignment
     ranks = similarity
@@ -367,103 +383,91 @@ def choose(request: Request, assignment: Assignment, k: int, rows: Embeddings | 
         check_column("similarity", similarity, request.n, kinds="f")
         unknown = np.isnan(similarity)
         ranks = np.where(unknown, np.float32(np.nan), request.ranks) if unknown.any() else request.ranks
-    out_of_domain = _out_of_domain(similarity, options.min_similarity, preselected)
-    excluded = np.concatenate([request.excluded, out_of_domain]) if len(request.excluded) else out_of_domain
-    duplicates = np.empty(0, np.int64)
-    if (eps := getattr(options, "dedup", None)) is not None:
-        assert rows is not None
-        absent = np.concatenate([excluded, np.flatnonzero(np.isnan(ranks))])
-        duplicates = near_duplicates(
-            rows, labels, ranks, eps, preselected=preselected, excluded=absent, threads=request.threads
-        )
-        excluded = np.concatenate([excluded, duplicates])
+    left_out = find_left_out(
+        options,
+        labels,
+        similarity,
+        ranks,
+        rows=rows,
+        groups=request.groups,
+        excluded=request.excluded,
+        preselected=preselected,
+        threads=request.threads,
+    )
+    excluded = np.concatenate([request.excluded, *left_out]) if any(map(len, left_out)) else request.excluded
+    origin = request.origin
 
-    def run(labels: NDArray[np.int32], budget: int, preselected: NDArray[np.int64]) -> _core.Selection:
+    def run(
+        rows: NDArray[np.int64] | None, labels: NDArray[np.int32], k: int, budget: int, held: NDArray[np.int64]
+    ) -> _core.Selection:
+        """Select from all rows, or from some: those of another group cannot be selected."""
+        numbers = None if origin is None else origin.numbers
         return _core.select(
             labels,
-            ranks,
+            ranks if rows is None else ranks[rows],
             k=k,
             budget=budget,
             fill=options.fill,
             within=options.within,
             seed=request.seed,
-            exclude=excluded,
-            preselected=preselected,
+            exclude=excluded if rows is None else np.flatnonzero(~pool[rows]),
+            preselected=held if rows is None else np.searchsorted(rows, held),
             strict=options.strict,
             threads=request.threads,
-            numbers=None if request.origin is None else request.origin.numbers,
-            pools=None if request.origin is None else request.origin.pools.tolist(),
+            numbers=numbers if rows is None else rows if numbers is None else numbers[rows],
+            pools=None if origin is None or rows is not None else origin.pools.tolist(),
         )
 
     try:
         # Whatever fails here fails in groups, too.
-        chosen = run(labels, budget, preselected)
+        chosen = run(None, labels, k, budget, preselected)
     except BudgetError as error:
-        if not len(out_of_domain):
+        if not (why := left_out.describe(options.min_similarity)):
             raise
-        message = f"{error}. Of the excluded, {len(out_of_domain)} are below min_similarity = {options.min_similarity}"
+        message = f"{error}. Of the excluded, {why}"
         raise BudgetError(message) from None
-    indices, cluster, phase, counts = chosen.indices, chosen.cluster, chosen.phase, chosen.counts
+    whole = Part(chosen.indices, chosen.cluster, chosen.phase, chosen.counts)
     by_group: dict[Any, GroupCounts] = {}
     smallest, where = budget, ""
-    if request.groups is not None:
+    if options.quotas is not None or (request.groups is not None and options.max_per_group is None):
         pool = (labels >= 0) & ~np.isnan(ranks)
         pool[excluded] = False
-        by_group, parts = select_in_groups(
-            run, request.groups, labels, pool, preselected, options.quotas, budget, strict=options.strict
+        by_group, whole = select_in_groups(
+            run, request.groups, labels, pool, preselected, options.quotas, budget, k, strict=options.strict
         )
-        indices, cluster, phase = (
-            np.concatenate([getattr(chosen, name)[:0], *(getattr(part, name) for part in parts)])
-            for name in ("indices", "cluster", "phase")
-        )
-        order = np.argsort(indices)
-        indices, cluster, phase = indices[order], cluster[order], phase[order]
-        counts = sum((part.counts for part in parts), np.zeros_like(counts))
-        counts[:, 0] = chosen.counts[:, 0]  # the rows to select from are those of all groups
+        whole.counts[:, 0] = chosen.counts[:, 0]  # the rows to select from are those of all groups
+    if by_group and request.groups is not None:
         shares = ((group.budget, str(name)) for name, group in by_group.items() if group.budget)
         smallest, name = min(shares, default=(budget, ""))
         where = f" in the group {name!r}"
+    elif by_group:
+        by_group, smallest = {}, k  # the counts of clusters say all
     if smallest < k and options.fill == "global":
         warn_caller(
             f"a budget of {smallest} rows for {k} clusters{where} leaves no quota: the {smallest} most similar rows of "
             'all are selected, whatever their clusters. fill="waterfill" spreads them'
         )
     return Selection(
-        indices,
-        cluster,
-        similarity[indices],
-        phase,
-        counts.view(COUNTS).reshape(k),
+        whole.indices,
+        whole.cluster,
+        similarity[whole.indices],
+        whole.phase,
+        whole.counts.view(COUNTS).reshape(k),
         chosen.invalid,
         budget,
         k,
         request.n,
-        duplicates,
-        out_of_domain,
+        left_out.duplicates,
+        left_out.outside,
         by_group,
+        leaks=left_out.leaks,
+        surplus=left_out.surplus,
     )
 
 
 def check_min_similarity(value: Any) -> float | None:
     """Check a least similarity; None stands for none."""
     return None if value is None else check_number("min_similarity", value, minimum=-1, maximum=1)
-
-
-def _out_of_domain(
-    similarity: NDArray[np.float32], lower: float | None, preselected: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Find the rows below a similarity, ascending; none of them may be preselected."""
-    if lower is None:
-        return np.empty(0, np.int64)
-    rows = np.flatnonzero(similarity < np.float32(lower)).astype(np.int64, copy=False)
-    if (both := preselected[similarity[preselected] < np.float32(lower)]).size:
-        row = int(both.min())
-        message = (
-            f"row {row} is preselected, but its similarity of {similarity[row]:.4f} is below min_similarity = {lower}: "
-            "lower that, or leave the row out"
-        )
-        raise ArgumentError(message)
-    return rows
 
 
 def _float32_ranks(score: Any, n: int, fill: Fill) -> NDArray[np.float32]:
