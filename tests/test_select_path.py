@@ -19,6 +19,7 @@ PATH = {
     "strategies/rsprune.py",
     "selection.py",
     "select_options.py",
+    "left_out.py",
     "assignment.py",
     "embedding_tables.py",
     "embeddings.py",
