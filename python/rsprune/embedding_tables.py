@@ -20,7 +20,16 @@ from rsprune.sources.table import NAME_COLUMNS
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["TABLES", "VectorColumn", "is_table", "key_column", "read_column", "split_column", "vector_columns"]
+__all__ = [
+    "TABLES",
+    "VectorColumn",
+    "is_table",
+    "is_vectors",
+    "key_column",
+    "read_column",
+    "split_column",
+    "vector_columns",
+]
 
 #: How tables that may hold embeddings end.
 TABLES = (".parquet", ".arrow", ".feather")
@@ -134,6 +143,21 @@ def vector_columns(schema: pa.Schema) -> list[str]:
         return any(of(kind) for of in lists) and pa.types.is_floating(kind.value_type)
 
     return [field.name for field in schema if is_vector(field.type)]
+
+
+def is_vectors(spec: str | os.PathLike[str]) -> bool:
+    """Whether a table holds embeddings and no images: no column of bytes, unless one of vectors is named."""
+    import pyarrow as pa
+
+    path, column = split_column(spec)
+    check_regular(path)
+    with _reading(path):
+        schema, _ = _head(path)
+    may_be_images = pa.types.is_binary, pa.types.is_large_binary, pa.types.is_struct
+    found = vector_columns(schema)
+    if column is not None:
+        return column in found
+    return bool(found) and not any(test(field.type) for field in schema for test in may_be_images)
 
 
 def key_column(path: Path) -> str | None:

@@ -16,6 +16,7 @@ EXAMPLES = """
 [bold]Examples[/bold]\n
   rsprune centroids aid/ --encoder efficientnet-lite0 --k 200 --out reference/\n
   rsprune centroids aid-embeddings.npy -k 200 -o reference/\n
+  rsprune centroids 'embeddings-*.parquet' -k 200 -o reference/\n
   rsprune centroids run/ --sweep --ks 50,100,200 --out sweep/
 """
 

@@ -15,6 +15,7 @@ EXAMPLES = """
 [bold]Examples[/bold]\n
   rsprune select embedded/ --centroids reference/centroids.safetensors --keep 0.15 --out selection.parquet\n
   rsprune select img_emb/ -c centroids.safetensors --keep 1575000 -o selection.parquet\n
+  rsprune select 'embeddings-*.parquet' -c centroids.safetensors --keep 0.15 -o chosen/\n
   rsprune select img_emb/ --strategy herding -O shares=proportional --keep 0.1 -o herd.parquet
 """
 
@@ -23,9 +24,16 @@ EXAMPLES = """
 @with_options
 def command(
     embeds: Annotated[
-        Path, typer.Argument(help="A folder of [bold]rsprune embed[/bold], a .npy file, or a folder of them.")
+        list[str],
+        typer.Argument(
+            help="A folder of [bold]rsprune embed[/bold] or prune; or embeddings: .npy files, tables (.parquet, "
+            ".arrow) with a column of vectors (table#column), a folder, pattern or range of these."
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The manifest to write (.parquet).")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="The manifest to write (.parquet), or a folder for it and for selected.txt."),
+    ],
     options: SelectRunOptions,
     centroids: Annotated[
         Path | None,
@@ -33,7 +41,13 @@ def command(
             "--centroids", "-c", help="Fitted centroids (.safetensors, .npy), or the folder that they were written to."
         ),
     ] = None,
-    reference: Annotated[Path | None, typer.Option("--reference", "-r", help="Reference embeddings (.npy).")] = None,
+    reference: Annotated[
+        str | None, typer.Option("--reference", "-r", help="Reference embeddings, as those to choose from.")
+    ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(help="What names the rows of embeddings: a text with a line a row, or a table with a column key."),
+    ] = None,
     entropy: Annotated[Path | None, typer.Option(help="An entropy for each row (.npy).")] = None,
     score: Annotated[Path | None, typer.Option(help="A score for each row, more is better (.npy).")] = None,
     labels: Annotated[Path | None, typer.Option(help="A class for each row (.npy).")] = None,
@@ -53,6 +67,7 @@ def command(
     result = select_run(
         embeds,
         out=out,
+        keys=keys,
         centroids=centroids,
         reference=reference,
         entropy=entropy,

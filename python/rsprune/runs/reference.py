@@ -20,9 +20,10 @@ from typing_extensions import Self, override
 from rsprune import _core
 from rsprune.apportion import apportion
 from rsprune.centroids import Centroids, fit_centroids
-from rsprune.embeddings import Embeddings, as_rows
+from rsprune.embedding_tables import is_table, is_vectors
+from rsprune.embeddings import Embeddings, as_rows, embedding_files
 from rsprune.encoders import Encoder
-from rsprune.errors import ArgumentError, EncoderMismatchError, naming
+from rsprune.errors import ArgumentError, EmptyInputError, EncoderMismatchError, SourceError, naming
 from rsprune.io import canonical_json
 from rsprune.runs.config import ReferenceOptions, SourceOptions
 from rsprune.runs.context import RunContext, source_config
@@ -32,6 +33,7 @@ from rsprune.sources.concat import ConcatSource
 from rsprune.sources.damaged import whole
 from rsprune.sources.filesystem import load_array
 from rsprune.sources.published import PUBLISHED, fetch_published
+from rsprune.storage import is_remote
 
 __all__ = ["FittedReference", "ImageReference", "Reference", "ReferenceLike", "open_reference"]
 
@@ -99,10 +101,8 @@ def _open(
         return FittedReference(reference)
     if isinstance(reference, (str, Path)) and Path(reference).suffix == ".safetensors":
         return FittedReference(Centroids.load(reference))
-    is_file = isinstance(reference, (str, Path)) and Path(reference).suffix == ".npy"
-    if isinstance(reference, np.ndarray) or (is_file and not _is_stack(reference)):
-        rows: Any = reference
-        return EmbeddedReference.open(rows, options.k, seed)
+    if holds_embeddings(reference):
+        return EmbeddedReference.open(reference, options.k, seed)
     parts = [_published(part) for part in (reference if isinstance(reference, (list, tuple)) else [reference])]
     if weights := options.reference_weight:
         if len(weights) != len(parts):
@@ -115,10 +115,27 @@ def _open(
     return ImageReference(source, options, seed)
 
 
-def _is_stack(path: Any) -> bool:
-    """Whether a file holds images, and no embeddings: these are a table."""
-    with naming(path):
-        return bool(load_array(path, mmap_mode="r").ndim > 2)
+def holds_embeddings(reference: Any) -> bool:
+    """Whether a reference is embeddings, and no images: an array, or files of such.
+
+    A ``.npy`` file of more than two dimensions is a stack of images; a table is embeddings if it has a column of
+    vectors and none of bytes, or if the column that is named behind it is one of vectors.
+    """
+    if isinstance(reference, (list, tuple)):
+        return bool(reference) and all(map(holds_embeddings, reference))
+    if not isinstance(reference, (str, Path)):
+        return isinstance(reference, np.ndarray)
+    if is_remote(reference):
+        return False
+    try:
+        file = embedding_files(reference)[0]
+        if is_table(file):
+            return is_vectors(file)
+    except (EmptyInputError, OSError, SourceError):
+        return False  # whatever is wrong is said by who opens it
+    with naming(file):
+        array = Path(file).suffix == ".npy" and load_array(Path(file), mmap_mode="r")
+    return array is not False and array.ndim <= 2
 
 
 def _published(part: Any) -> Any:
@@ -160,18 +177,18 @@ class FittedReference(Reference):
 
 @dataclass(frozen=True)
 class EmbeddedReference(Reference):
-    """Embeddings of the reference images that were made before: an array, or a ``.npy`` file."""
+    """Embeddings of the reference images that were made before: an array, or files: see :func:`as_rows`."""
 
     rows: Embeddings  # (M, D)
     k: int
     seed: int
 
     @classmethod
-    def open(cls, rows: str | Path | NDArray[Any], k: int, seed: int) -> Self:
+    def open(cls, rows: Any, k: int, seed: int) -> Self:
         """Open embeddings, and see that ``k`` centroids can be fitted on them."""
-        with naming("the reference" if isinstance(rows, np.ndarray) else rows):
-            if not isinstance(rows, np.ndarray):
-                load_array(rows, mmap_mode="r")  # a file of Python objects is of no use, whatever its numbers are
+        with naming(rows if isinstance(rows, (str, Path)) else "the reference"):
+            if isinstance(rows, (str, Path)) and Path(rows).suffix == ".npy" and Path(rows).is_file():
+                load_array(Path(rows), mmap_mode="r")  # Python objects are of no use, whatever their numbers are
             opened = as_rows(rows)
             check_enough(int(opened.valid().sum()), k)
         return cls(opened, k, seed)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from typing_extensions import override
 
@@ -31,6 +32,7 @@ from rsprune.runs.moves import Choice
 from rsprune.runs.quarantine import write_quarantine
 from rsprune.runs.reader import RunReader
 from rsprune.runs.reference import Reference, check_same_provenance, digest_of
+from rsprune.runs.row_names import PathOrPaths, row_names
 from rsprune.runs.schema import SELECTION_SCHEMA, manifest_schema
 from rsprune.runs.stages.base import RunStage, StageResult
 from rsprune.runs.stages.candidates import Candidates
@@ -42,6 +44,7 @@ from rsprune.sources import Shard, Source, SourceLike
 from rsprune.sources.filesystem import load_array
 from rsprune.sources.key_lines import lines_of_keys
 from rsprune.sources.passing import reading_source
+from rsprune.storage import localize
 from rsprune.validation import check_column
 
 __all__ = ["SelectStage", "check_strategy", "select_run"]
@@ -252,9 +255,10 @@ def check_strategy(options: ChoiceOptions, *, has_reference: bool) -> dict[str, 
 
 @keywords(SelectRunOptions)
 def select_run(
-    embeds: str | Path,
+    embeds: PathOrPaths,
     *,
     out: str | Path,
+    keys: str | Path | None = None,
     centroids: str | Path | Centroids | None = None,
     reference: Any = None,
     entropy: str | Path | None = None,
@@ -263,15 +267,19 @@ def select_run(
     source: SourceLike | None = None,
     options: SelectRunOptions,
 ) -> StageResult:
-    """Choose rows of embeddings that are on the disk, and write the manifest ``out`` (Parquet).
+    """Choose rows of embeddings that are on the disk, and write the manifest.
 
     Parameters
     ----------
     embeds
         A folder that :func:`embed_run` or :func:`rsprune.prune` wrote, whose keys the manifest then names; a ``.npy``
-        file; a folder of shards.
+        file, a table with a column of vectors, a folder, pattern or range of these, or a list: see
+        :func:`rsprune.embeddings.as_rows`. Keys that stand beside them are kept: see :func:`row_names`.
     out
-        The manifest.
+        The manifest (``.parquet``), or a folder for it (``selection.parquet``) and for the keys alone
+        (``selected.txt``), or the numbers of the rows where nothing names them.
+    keys
+        A file that names the rows of embeddings: text with a line a row, or a table with a column of keys.
     centroids
         Fitted centroids, or their file.
     reference
@@ -291,18 +299,25 @@ def select_run(
         ``out`` is a file that this function did not write.
     ArgumentError
         The folder holds no embeddings, but only clusters and similarities, and those of other centroids.
+    ShapeError
+        More or fewer keys than embeddings.
     """
-    out = check_output_file(out, is_manifest)
-    if out.suffix != ".parquet":
-        message = f"{out} would be a Parquet file: give a name that ends in .parquet"
-        raise ArgumentError(message)
+    out, selected = output_files(out)
     rule, settings = options.strategy, settings_of(options)
     about = {"strategy": rule.strategy, "strategy_options": jsonable(settings), "seed": rule.seed}
     columns = {"entropy": entropy, "score": score, "labels": labels}
-    reader = RunReader(embeds) if (Path(embeds) / "config.json").is_file() else None
+    if isinstance(embeds, list | tuple) and len(embeds) == 1:
+        embeds = embeds[0]
+    is_run = isinstance(embeds, str | Path) and (Path(embeds) / "config.json").is_file()
+    reader = RunReader(embeds) if is_run and isinstance(embeds, str | Path) else None
+    names = None
     if reader is None:
         rows = as_rows(embeds)
         n = rows.shape[0]
+        names = row_names(embeds, keys)
+    elif keys is not None:
+        message = f"{embeds} is a folder of a run, which has the keys of its images: leave out keys"
+        raise ArgumentError(message)
     else:
         rows, n = None, len(reader.embedded_index)
     opened = None
@@ -317,6 +332,8 @@ def select_run(
     inputs |= {"reference": reference, "centroids": centroids, "seed": rule.seed, "threads": options.threads}
     if reader is None:
         chosen = strategies.select(rule.strategy, rows, rule.keep, **inputs, **settings)
+        if names is not None:
+            chosen = replace(chosen, keys=names.take(pa.array(chosen.indices)).to_pylist())
         chosen.to_parquet(out, about)
     else:
         fitted = Centroids.load(centroids) if isinstance(centroids, (str, Path)) else centroids
@@ -354,8 +371,41 @@ def select_run(
             note.append(
                 f"without {', '.join(missing)}: these are read from the collection, give it as source (--source)"
             )
+    if selected is not None:
+        write_keys(out, selected)
     metrics = {"selected": len(chosen), "k": chosen.k, "invalid": len(chosen.invalid), "outside": len(chosen.outside)}
-    return StageResult(out, metrics, "\n".join([chosen.summary(), *note, f"written to {out}"]))
+    written = f"written to {out}" if selected is None else f"written to {out} and {selected}"
+    return StageResult(out, metrics, "\n".join([chosen.summary(), *note, written]))
+
+
+def output_files(out: str | Path) -> tuple[Path, Path | None]:
+    """Return the manifest to write, and the file of keys where ``out`` is a folder for both.
+
+    Raises
+    ------
+    OutputError
+        One of them is there, and this command did not write it.
+    ArgumentError
+        ``out`` has another ending than ``.parquet``.
+    """
+    suffix = Path(out).suffix
+    if suffix == ".parquet":
+        return check_output_file(out, is_manifest), None
+    if suffix:
+        message = f"{out} would be a Parquet file: give a name that ends in .parquet, or a folder"
+        raise ArgumentError(message)
+    folder = localize(out)
+    manifest = check_output_file(folder / "selection.parquet", is_manifest)
+    return manifest, check_output_file(folder / "selected.txt", lambda _: manifest.exists())
+
+
+def write_keys(manifest: Path, selected: Path) -> None:
+    """Write the keys of a manifest, or the numbers of its rows where it has none, a line each."""
+    with pq.ParquetFile(manifest) as table, atomic_write(selected) as beside:
+        name = "key" if "key" in table.schema_arrow.names else "row"
+        with beside.open("w", encoding="utf-8", newline="\n") as file:
+            for batch in table.iter_batches(columns=[name]):
+                file.write(lines_of_keys(pa.chunked_array([batch.column(name).cast(pa.string())])))
 
 
 def load_column(name: str, path: str | Path, n: int) -> NDArray[Any]:
