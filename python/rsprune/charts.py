@@ -13,8 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+import numpy as np
+from numpy.typing import NDArray
+
 __all__ = [
+    "Bubble",
     "Cell",
+    "Dots",
     "Line",
     "Panel",
     "Series",
@@ -24,6 +29,7 @@ __all__ = [
     "funnel",
     "lines",
     "nice_step",
+    "scatter",
     "ticks",
 ]
 
@@ -32,6 +38,7 @@ UNITS = 1000  # of height in the stretched SVG
 THINNEST = 4  # units: a bar of one image among a million can still be seen
 GAPS_UP_TO = 100  # columns; more of them touch, or the gaps would show as stripes
 FUNNEL_HEIGHT = 96
+BUBBLE = 34  # units: the radius of the largest bubble
 MAP_HEIGHT, MAP_CELL = 420, 40  # pixels: of a map, and of its squares at most
 
 # Shades of one hue from dark to light, distinct in print and for the color-blind.
@@ -64,6 +71,26 @@ class Cell:
     row: int
     kept: int
     total: int
+
+
+@dataclass(frozen=True)
+class Dots:
+    """The points of one color of a map, (n, 2) in its units; see :class:`Series`."""
+
+    style: str
+    name: str
+    places: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Bubble:
+    """A disc of a map whose area is a number of images, of which a smaller disc inside is what was kept."""
+
+    x: float
+    y: float
+    kept: int
+    total: int
+    label: str
 
 
 @dataclass(frozen=True)
@@ -155,6 +182,37 @@ def cells(name: str, title: str, description: str, places: Sequence[Cell]) -> st
         [
             f'<svg class="map" role="img" aria-labelledby="{name}-title {name}-desc" viewBox="0 0 {width} {height}" ',
             f'width="100%" height="{min(MAP_HEIGHT, MAP_CELL * height)}">',
+            f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-desc">{escape(description)}</desc>',
+            *shapes,
+            "</svg>",
+        ]
+    )
+
+
+def scatter(
+    name: str, title: str, series: Sequence[Dots], bubbles: Sequence[Bubble], *, width: int, height: int
+) -> str:
+    """Draw a map of points, the last color on top, and of bubbles over them; see :func:`columns`."""
+    description = ", ".join(f"{len(one.places):,} {one.name}" for one in series if len(one.places))
+    # A line of no length with round ends is a dot, and a path of thousands of them is one shape.
+    shapes = [
+        f'<path class="dots {one.style}" d="{"".join(f"M{x:g} {y:g}h0" for x, y in one.places.tolist())}"/>'
+        for one in series
+        if len(one.places)
+    ]
+    largest = max([1, *(one.total for one in bubbles)])
+    for one in sorted(bubbles, key=lambda one: -one.total):
+        radii = [("rest", one.total), ("kept", one.kept)]
+        discs = "".join(
+            f'<circle class="{style}" cx="{one.x:g}" cy="{one.y:g}" r="{BUBBLE * math.sqrt(count / largest):.1f}"/>'
+            for style, count in radii
+            if count
+        )
+        shapes.append(f"<g><title>{escape(one.label)}</title>{discs}</g>")
+    labels = f'aria-labelledby="{name}-title {name}-desc"'
+    return "".join(
+        [
+            f'<svg class="scatter" role="img" {labels} viewBox="0 0 {width} {height}">',
             f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-desc">{escape(description)}</desc>',
             *shapes,
             "</svg>",

@@ -40,6 +40,7 @@ def command(
             keep=0.15,
             k=K,
             encoder="efficientnet-lite0",
+            keep_embeddings=True,  # for the map of the report
             out=out / "run",
             threads=threads,
             progress=observer,

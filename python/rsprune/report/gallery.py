@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ LARGE, SMALL = 96, 56  # CSS pixels of the longer side: of a tile, and of a pict
 QUALITY = {LARGE: 85, SMALL: 75}  # of JPEG
 MOST = 11 << 20  # characters of all pictures together: the page stays under 15 MB
 PICTURE = re.compile(r'<img src="(data:image/jpeg;base64,[A-Za-z0-9+/=]+)" width="(\d+)" height="\d+" alt="([^"]*)">')
+MAP_DATA = re.compile(r'<script type="application/json" id="map-data">(.*?)</script>', re.DOTALL)
 
 
 class Gallery:
@@ -40,12 +43,20 @@ class Gallery:
         The run.
     wanted
         The examples that are shown, the most important first, with the size of each.
+    named
+        Other images whose keys are shown.
     source
         The collection; without it the pictures are those of the page that is there.
     """
 
-    def __init__(self, run: RunReader, wanted: Sequence[tuple[int, Example]], source: Source | None) -> None:
-        self.keys = keys_of_examples(run, {example for _, example in wanted})
+    def __init__(
+        self,
+        run: RunReader,
+        wanted: Sequence[tuple[int, Example]],
+        named: Iterable[Example] = (),
+        source: Source | None = None,
+    ) -> None:
+        self.keys = keys_of_examples(run, {*(example for _, example in wanted), *named})
         if source is None:
             shown = pictures_of(run.folder.report)
             found = {(side, one.number): shown.get((side, self.keys[one.number])) for side, one in wanted}
@@ -92,7 +103,11 @@ def keys_of_examples(run: RunReader, examples: Iterable[Example]) -> dict[int, s
 def pictures_of(page: Path) -> dict[tuple[int, str], str]:
     """Read the pictures of a page that was written before: ``data:`` addresses by their sizes and keys."""
     text = page.read_bytes().decode(errors="replace") if page.is_file() else ""
-    return {(int(side), unescape(key)): address for address, side, key in PICTURE.findall(text)}
+    found = {(int(side), unescape(key)): address for address, side, key in PICTURE.findall(text)}
+    for data in MAP_DATA.findall(text):
+        with suppress(ValueError, AttributeError):
+            found |= {(SMALL, key): address for key, address in json.loads(data).get("pictures", {}).items()}
+    return found
 
 
 def pictures(

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from rsprune import charts
 from rsprune.io import write_text
 from rsprune.report.clusters import ROWS, cluster_rows
+from rsprune.report.embedding_map import draw_sample, embedding_map
 from rsprune.report.gallery import LARGE, SMALL, Gallery
 from rsprune.report.places import places
 from rsprune.report.render import render
@@ -32,6 +33,7 @@ QUARANTINE_SHOWN = 50
 #: The sections of the page, and how its head names them.
 SECTIONS = {
     "kept": "what was kept",
+    "map": "map",
     "stage-one": "Stage I",
     "stage-two": "Stage II",
     "clusters": "clusters",
@@ -78,13 +80,18 @@ def write_report(folder: RunFolder | str | Path, source: SourceLike | None = Non
         *counts.least_similar,
     ]
     small = [one for row in rows if row.strip for part in vars(row.strip).values() for one in part]
-    gallery = Gallery(run, [(LARGE, one) for one in large] + [(SMALL, one) for one in small], images)
-    kinds, where = scenes(run.summary), places(run, images)
-    absent = {name for name, part in (("scenes", kinds), ("places", where)) if part is None}
+    sample = draw_sample(run)
+    wanted = [(LARGE, one) for one in large] + [(SMALL, one) for one in [*sample.pictured, *small]]
+    gallery = Gallery(run, wanted, sample.images, images)
+    parts = {
+        "map": embedding_map(run, counts, sample, gallery),
+        "scenes": scenes(run.summary),
+        "places": places(run, images),
+    }
     page = render(
         "report.html",
         title=headline(run.summary),
-        sections=[(name, SECTIONS[name]) for name in SECTIONS if name not in absent],
+        sections=[(name, SECTIONS[name]) for name in SECTIONS if parts.get(name, ()) is not None],
         summary=run.summary,
         counts=counts,
         gallery=gallery,
@@ -96,8 +103,7 @@ def write_report(folder: RunFolder | str | Path, source: SourceLike | None = Non
         clusters=rows,
         most_clusters=ROWS,
         by_cut=run.within == "nearest" and run.summary["quota"] is not None,
-        scenes=kinds,
-        places=where,
+        **parts,
         quarantine=quarantine(run),
         provenance=provenance(run.config),
     )

@@ -1,0 +1,190 @@
+"""The map of the embeddings: a sample of the images in the two directions in which they differ most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from rsprune import _core, charts
+from rsprune.report.examples import Example, Extremes, draw_order
+from rsprune.report.gallery import SMALL, Gallery
+from rsprune.report.statistics import SEED, RunStatistics
+from rsprune.runs.coverage import cluster_name
+from rsprune.runs.reader import NOT_CHOSEN, RunReader
+
+__all__ = ["EmbeddingSample", "draw_sample", "embedding_map"]
+
+DRAWN = 1500  # images that were kept, and as many that Stage II dropped
+REFERENCES = 1000
+PICTURES = 400  # of each of the two; of the others the key is told
+SHARDS = 64  # from which images are drawn: their embeddings are read whole, to be checked
+WIDTH, HEIGHT, MARGIN = 1000, 640, 20  # units of the map
+
+
+@dataclass(frozen=True)
+class EmbeddingSample:
+    """Some images with their embeddings, float32 unit rows; none of a run that kept no embeddings."""
+
+    kept: Sequence[Example]
+    dropped: Sequence[Example]  # by Stage II
+    rows: NDArray[np.float32]  # of the kept ones and then of the dropped ones
+    references: NDArray[np.float32]
+    shards: tuple[int, int] = (0, 0)  # from so many of so many shards
+
+    @property
+    def images(self) -> list[Example]:
+        """The images of the sample."""
+        return [*self.kept, *self.dropped]
+
+    @property
+    def pictured(self) -> list[Example]:
+        """Those of which the map has pictures."""
+        return [*self.kept[:PICTURES], *self.dropped[:PICTURES]]
+
+
+def draw_sample(run: RunReader) -> EmbeddingSample:
+    """Draw images by a seed, and read their embeddings."""
+    references = reference_rows(run)
+    if not run.config.get("keep_embeddings", False):
+        return EmbeddingSample((), (), np.empty((0, references.shape[1]), np.float32), references)
+    names = drawn_shards(run)
+    kept, dropped = Extremes(DRAWN), Extremes(DRAWN)
+    for name in names:
+        shard = run.rows(name)
+        for some, at in (
+            (kept, np.flatnonzero((shard.phase != NOT_CHOSEN) & (shard.cluster >= 0))),
+            (dropped, np.flatnonzero((shard.phase == NOT_CHOSEN) & (shard.cluster >= 0))),
+        ):
+            some.offer(shard, shard.row[at], draw_order(shard, shard.row[at], SEED), at=at)
+    groups = kept.only(run.index), dropped.only(run.index)
+    images = [one for group in groups for one in group]
+    rows = np.empty((len(images), references.shape[1]), np.float32)
+    for name in names:
+        mine = [i for i, one in enumerate(images) if one.shard == name]
+        if mine:
+            row = run.assignments(name, ["row"])["row"].to_numpy()
+            places = np.searchsorted(row, [images[i].row for i in mine])
+            rows[mine] = np.load(run.folder.verify(run.folder.embeddings(name)), mmap_mode="r")[places]
+    return EmbeddingSample(*groups, rows, references, (len(names), len(run.shards)))
+
+
+def drawn_shards(run: RunReader) -> list[str]:
+    """Return the shards from which images are drawn: all of a few, and some by the seed."""
+    order = np.argsort(_core.hash64(SEED, 0, len(run.shards)), kind="stable")[:SHARDS]
+    return [run.shards[i] for i in sorted(order.tolist())]
+
+
+def reference_rows(run: RunReader) -> NDArray[np.float32]:
+    """Read some embeddings of the reference images, or none if there are only centroids: float32 (n, D)."""
+    dim = run.centroids.vectors.shape[1]
+    if (reference := run.reference) is None:
+        return np.empty((0, dim), np.float32)
+    names = drawn_shards(reference)
+    parts = [np.load(reference.folder.verify(reference.folder.embeddings(name)), mmap_mode="r") for name in names]
+    total = sum(map(len, parts))
+    numbers = np.sort(np.argsort(_core.hash64(SEED, 0, total), kind="stable")[:REFERENCES])
+    ends = np.cumsum([0, *map(len, parts)])
+    drawn = [
+        part[numbers[(numbers >= start) & (numbers < end)] - start]
+        for part, start, end in zip(parts, ends[:-1], ends[1:], strict=True)
+    ]
+    rows = np.concatenate([np.empty((0, dim), np.float32), *drawn])
+    return np.asarray(rows[np.isfinite(rows).all(axis=1)], np.float32)
+
+
+def principal_plane(rows: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Find the plane in which rows differ most: principal component analysis.
+
+    Returns the mean, (D,), two orthonormal directions, (D, 2), and the share of the variance that they explain. The
+    sign of a direction is such that its largest component is positive.
+    """
+    values = rows.astype(np.float64)
+    mean = values.mean(axis=0)
+    values -= mean
+    small = values.shape[0] < values.shape[1]
+    gram = values @ values.T if small else values.T @ values
+    variances, vectors = np.linalg.eigh(gram)
+    top = vectors[:, ::-1][:, :2]
+    if small:
+        top = values.T @ top
+        top /= np.maximum(np.linalg.norm(top, axis=0), 1e-30)
+    plane = np.zeros((values.shape[1], 2))
+    plane[:, : top.shape[1]] = top
+    largest = plane[np.argmax(np.abs(plane), axis=0), np.arange(2)]
+    plane *= np.where(largest < 0, -1, 1)
+    share = variances[::-1][:2].sum() / max(float(variances.sum()), 1e-30)
+    return mean, plane, float(share)
+
+
+def embedding_map(
+    run: RunReader, counts: RunStatistics, sample: EmbeddingSample, gallery: Gallery
+) -> dict[str, Any] | None:
+    """Return the map as the template takes it; None where there is nothing to draw."""
+    centroids = run.centroids.vectors
+    every = np.concatenate([sample.rows, sample.references, *([] if len(sample.rows) else [centroids])])
+    if len(every) < 3:
+        return None
+    mean, plane, share = principal_plane(every)
+    places = fit((every - mean) @ plane)
+    images, references = len(sample.rows), len(sample.references)
+    series = [
+        charts.Dots("reference", "reference", places[images : images + references]),
+        charts.Dots("rest", "dropped by Stage II", places[len(sample.kept) : images]),
+        charts.Dots("kept", "kept", places[: len(sample.kept)]),
+    ]
+    coverage = run.summary.get("coverage", {})
+    points = [
+        point(
+            gallery, one, place, "kept" if i < len(sample.kept) else "dropped", cluster_name(coverage, one.cluster or 0)
+        )
+        for i, (one, place) in enumerate(zip(sample.images, places.tolist(), strict=False))
+    ]
+    bubbles: list[charts.Bubble] = []
+    if not images:
+        clusters = run.summary["clusters"]
+        for k, (x, y) in enumerate(places[references:].tolist()):
+            pool, kept = clusters["pool"][k], clusters["quota"][k] + clusters["fill"][k] + int(counts.preselected[k])
+            label = f"{cluster_name(coverage, k)}: {kept:,} of {pool:,} kept"
+            bubbles.append(charts.Bubble(x, y, kept, pool, label))
+            nearest = counts.strips[k].nearest if k in counts.strips else ()
+            key = gallery.key(nearest[0]) if nearest else ""
+            points.append({"x": x, "y": y, "key": key, "text": label})
+    chart = charts.scatter("map-chart", "Map of the embeddings", series, bubbles, width=WIDTH, height=HEIGHT)
+    pictures = {gallery.key(one): gallery.picture(one, SMALL) for one in sample.pictured}
+    return {
+        "chart": Markup(chart),
+        "legend": [(one.style, one.name) for one in reversed(series) if len(one.places)],
+        "data": {
+            "width": WIDTH,
+            "height": HEIGHT,
+            "points": points,
+            "pictures": {key: address for key, address in pictures.items() if address is not None},
+        },
+        "share": share,
+        "kept": len(sample.kept),
+        "dropped": len(sample.dropped),
+        "embedded": sum(run.summary["clusters"]["pool"]),
+        "references": references,
+        "shards": sample.shards,
+    }
+
+
+def point(gallery: Gallery, one: Example, place: Sequence[float], what: str, cluster: str) -> dict[str, Any]:
+    """Describe a point for the script."""
+    x, y = place
+    return {"x": x, "y": y, "key": gallery.key(one), "text": f"{what}, {one.similarity:.3f} to {cluster}"}
+
+
+def fit(places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scale coordinates evenly to the map, and round them: to a tenth of a unit."""
+    low, high = places.min(axis=0), places.max(axis=0)
+    room = np.array([WIDTH, HEIGHT]) - 2 * MARGIN
+    scale = float(np.min(room / np.maximum(high - low, 1e-12)))
+    middle = (places - (low + high) / 2) * (scale, -scale)  # upwards is larger
+    placed: NDArray[np.float64] = np.round(middle + np.array([WIDTH, HEIGHT]) / 2, 1)
+    return placed

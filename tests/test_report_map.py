@@ -1,0 +1,104 @@
+"""The map of the embeddings: points where principal components put them, of the images that it names."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from rsprune.report import write_report
+from rsprune.report.embedding_map import HEIGHT, MARGIN, WIDTH, draw_sample, fit, principal_plane
+from rsprune.report.gallery import MAP_DATA
+from rsprune.runs.reader import RunReader
+from small_runs import picture, small_prune
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pool")
+    for i in range(60):
+        (folder / f"<b>&{i:03d}.png").write_bytes(picture(i))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(pool, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "run"
+    return small_prune(pool, pool, out, k=3, keep=12, entropy_keep=0.5, keep_embeddings=True)
+
+
+def points_of(run):
+    (data,) = MAP_DATA.findall((run.path / "report.html").read_text())
+    assert "<" not in data
+    return json.loads(data)
+
+
+@pytest.mark.parametrize("shape", [(40, 7), (7, 40), (3, 2)])
+def test_the_plane_is_that_of_a_singular_value_decomposition(shape):
+    rows = np.random.default_rng(0).normal(size=shape).astype(np.float32) * np.linspace(
+        1, 3, shape[1], dtype=np.float32
+    )
+    mean, plane, share = principal_plane(rows)
+    centered = rows.astype(np.float64) - rows.astype(np.float64).mean(axis=0)
+    _, values, directions = np.linalg.svd(centered, full_matrices=False)
+    np.testing.assert_allclose(mean, rows.astype(np.float64).mean(axis=0))
+    np.testing.assert_allclose(np.abs(directions[:2] @ plane), np.eye(2), atol=1e-9)
+    assert share == pytest.approx((values[:2] ** 2).sum() / (values**2).sum())
+    assert (plane[np.abs(plane).argmax(axis=0), [0, 1]] > 0).all()
+
+
+def test_equal_rows_have_a_place():
+    _, plane, _ = principal_plane(np.ones((4, 3), np.float32))
+    assert np.isfinite(plane).all()
+    np.testing.assert_array_equal(fit(np.zeros((4, 2))), [[WIDTH / 2, HEIGHT / 2]] * 4)
+
+
+def test_the_map_keeps_proportions_and_fills_its_frame():
+    places = np.random.default_rng(1).normal(size=(50, 2)) * (5, 1)
+    placed = fit(places)
+    assert placed[:, 0].min() == MARGIN
+    assert placed[:, 0].max() == WIDTH - MARGIN
+    scale = np.ptp(placed[:, 0]) / np.ptp(places[:, 0])
+    np.testing.assert_allclose(np.diff(placed[:, 1]), -scale * np.diff(places[:, 1]), atol=0.11)
+
+
+def test_every_point_is_an_image_with_its_own_row(run):
+    reader = RunReader(run.path, finished=True)
+    sample = draw_sample(reader)
+    assert {one.number for one in sample.kept} == set(run.selection.indices.tolist())
+    assert len(sample.images) == sum(run.summary["clusters"]["pool"])
+    stored = np.load(reader.folder.embeddings(reader.shards[0]))
+    row = reader.assignments(reader.shards[0], ["row"])["row"].to_numpy()
+    for one, embedding in zip(sample.images, sample.rows, strict=True):
+        np.testing.assert_array_equal(embedding, stored[np.flatnonzero(row == one.row)[0]])
+
+
+def test_the_page_draws_the_sample_and_says_how_many(run):
+    text = (run.path / "report.html").read_text()
+    data = points_of(run)
+    kept, embedded = len(run.keys), sum(run.summary["clusters"]["pool"])
+    keys = [point["key"] for point in data["points"]]
+    assert len(keys) == len(set(keys)) == embedded
+    assert keys[:kept] != sorted(keys[:kept])  # drawn
+    assert sorted(keys[:kept]) == sorted(run.keys)
+    assert set(data["pictures"]) == set(keys)
+    dots = {style: path.count("M") for style, path in re.findall(r'class="dots (\w+)" d="([^"]*)"', text)}
+    assert dots == {"kept": kept, "rest": embedded - kept, "reference": 60}
+    assert f"{kept} of the {kept} that were kept, and {embedded - kept} that Stage II dropped" in text
+
+
+def test_without_the_images_the_map_keeps_its_pictures(run):
+    first = (run.path / "report.html").read_bytes()
+    write_report(run.path)
+    assert (run.path / "report.html").read_bytes() == first
+
+
+def test_without_embeddings_clusters_are_drawn(pool, tmp_path):
+    run = small_prune(pool, pool, tmp_path / "run", k=3, keep=12, keep_embeddings=False)
+    data, clusters = points_of(run), run.summary["clusters"]
+    assert len(data["points"]) == 3
+    for k, point in enumerate(data["points"]):
+        kept = clusters["quota"][k] + clusters["fill"][k]
+        assert f"{kept} of {clusters['pool'][k]} kept" in point["text"]
+        assert point["key"] in run.keys
+    assert "--keep-embeddings" in (run.path / "report.html").read_text()
