@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from rsprune.centroids import Centroids
 from rsprune.io import write_table, write_text
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.schema import EMBEDDING_SCHEMA, ENTROPY_SCHEMA, QUARANTINE_SCHEMA, SELECTION_SCHEMA
@@ -130,6 +131,9 @@ def write_run(path, rows, k, budget, keep=0.3, encoder="made-up", **options):
             },
         }
     )
+    vectors = np.random.default_rng(k).normal(size=(k, 8)).astype(np.float32)
+    Centroids(vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).save(folder.centroids)
+    folder.complete(folder.record(folder.centroids), [folder.centroids])
     for shard in sorted({r.shard for r in rows}):
         mine = [r for r in rows if r.shard == shard]
         tables = {

@@ -210,7 +210,8 @@ def test_every_size_of_run_has_a_page(tmp_path, shards, k, budget):
     page = Page(folder)
     assert f"{summary['selected']:,} of {len(rows):,} image" in page.text
     assert "Every image could be read." in page.text
-    assert len(page.all("svg")) == 8  # the funnel, three charts, and the stretched part of each
+    charts_of_page = 8 + (k > 2)  # the funnel, three charts, the stretched part of each, and a map of three points
+    assert len(page.all("svg")) == charts_of_page
 
 
 def test_clusters_that_are_empty_or_small_are_told_in_words(tmp_path):
@@ -258,7 +259,7 @@ def test_page_is_readable_without_eyes(folder, rows):
     ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
     assert len(ids) == len(set(ids))
     charts_of_page = [attrs for attrs in page.all("svg") if "role" in attrs]
-    assert len(charts_of_page) == 4
+    assert len(charts_of_page) == 5
     for attrs in charts_of_page:
         assert set(attrs["aria-labelledby"].split()) <= set(ids)
     assert all(attrs["alt"] for attrs in page.all("img"))
@@ -275,7 +276,7 @@ def test_keys_cannot_write_html(tmp_path):
     folder, _ = write_run(tmp_path / "run", rows, k=3, budget=18, encoder="<script>encoder</script>")
     write_report(folder, FakeSource(rows))
     page = Page(folder)
-    assert len(page.all("script")) == 1
+    assert len(page.all("script")) == 2  # its own, and the data of the map
     assert not page.all("b")
     assert not any("onerror" in attrs for _, attrs in page.elements)
     for told in (HOSTILE.replace("{shard}{row}", "s4"), "<script>message</script>", "<script>encoder</script>"):
