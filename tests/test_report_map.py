@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from rsprune.report import write_report
-from rsprune.report.embedding_map import HEIGHT, MARGIN, WIDTH, draw_sample, fit, principal_plane
+from rsprune.report.duplicates import BOUND, find_duplicates
+from rsprune.report.embedding_map import HEIGHT, MARGIN, WIDTH, EmbeddingSample, draw_sample, fit, principal_plane
 from rsprune.report.gallery import MAP_DATA
+from rsprune.report.words import percent
 from rsprune.runs.reader import RunReader
 from small_runs import picture, small_prune
 
@@ -25,6 +27,10 @@ def pool(tmp_path_factory):
 def run(pool, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "run"
     return small_prune(pool, pool, out, k=3, keep=12, entropy_keep=0.5, keep_embeddings=True)
+
+
+def text_of(run):
+    return " ".join((run.path / "report.html").read_text().split())
 
 
 def points_of(run):
@@ -71,6 +77,27 @@ def test_every_point_is_an_image_with_its_own_row(run):
     row = reader.assignments(reader.shards[0], ["row"])["row"].to_numpy()
     for one, embedding in zip(sample.images, sample.rows, strict=True):
         np.testing.assert_array_equal(embedding, stored[np.flatnonzero(row == one.row)[0]])
+
+
+def test_near_duplicates_are_those_of_a_loop(run):
+    sample = draw_sample(RunReader(run.path, finished=True))
+    rows = sample.rows_compared.astype(np.float64)
+    cosine = rows @ rows.T / np.outer(*2 * [np.linalg.norm(rows, axis=1)])
+    np.fill_diagonal(cosine, -1)
+    found = find_duplicates(sample)
+    assert found.looked_at == len(run.keys)
+    assert found.found == (cosine.max(axis=1) > BOUND).sum() > 0
+    numbers = [one.number for one in sample.compared]
+    for first, second, value in found.pairs:
+        assert cosine[numbers.index(first.number), numbers.index(second.number)] == pytest.approx(value, abs=1e-6)
+        assert value > BOUND
+    assert found.pairs[0][2] == pytest.approx(cosine.max(), abs=1e-6)
+    assert f"{found.found} ({percent(found.found, found.looked_at)}) have another one" in text_of(run)
+
+
+def test_without_embeddings_nothing_is_compared():
+    none = np.empty((0, 3), np.float32)
+    assert find_duplicates(EmbeddingSample((), none, (), none, none)) is None
 
 
 def test_the_page_draws_the_sample_and_says_how_many(run):

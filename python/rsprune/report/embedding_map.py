@@ -20,6 +20,7 @@ from rsprune.runs.reader import NOT_CHOSEN, RunReader
 __all__ = ["EmbeddingSample", "draw_sample", "embedding_map"]
 
 DRAWN = 1500  # images that were kept, and as many that Stage II dropped
+COMPARED = 5000  # images that were kept, to be compared with each other: those drawn, and more
 REFERENCES = 1000
 PICTURES = 400  # of each of the two; of the others the key is told
 SHARDS = 64  # from which images are drawn: their embeddings are read whole, to be checked
@@ -28,17 +29,31 @@ WIDTH, HEIGHT, MARGIN = 1000, 640, 20  # units of the map
 
 @dataclass(frozen=True)
 class EmbeddingSample:
-    """Some images with their embeddings, float32 unit rows; none of a run that kept no embeddings."""
+    """Some images with their embeddings, float32 rows; none of a run that kept no embeddings.
 
-    kept: Sequence[Example]
+    The images of the map are the first of those that are compared.
+    """
+
+    compared: Sequence[Example]  # that were kept
+    rows_compared: NDArray[np.float32]
     dropped: Sequence[Example]  # by Stage II
-    rows: NDArray[np.float32]  # of the kept ones and then of the dropped ones
+    rows_dropped: NDArray[np.float32]
     references: NDArray[np.float32]
     shards: tuple[int, int] = (0, 0)  # from so many of so many shards
 
     @property
+    def kept(self) -> Sequence[Example]:
+        """The images of the map that were kept."""
+        return self.compared[:DRAWN]
+
+    @property
+    def rows(self) -> NDArray[np.float32]:
+        """The embeddings of the images of the map, those that were kept first."""
+        return np.concatenate([self.rows_compared[:DRAWN], self.rows_dropped])
+
+    @property
     def images(self) -> list[Example]:
-        """The images of the sample."""
+        """The images of the map."""
         return [*self.kept, *self.dropped]
 
     @property
@@ -51,9 +66,9 @@ def draw_sample(run: RunReader) -> EmbeddingSample:
     """Draw images by a seed, and read their embeddings."""
     references = reference_rows(run)
     if not run.config.get("keep_embeddings", False):
-        return EmbeddingSample((), (), np.empty((0, references.shape[1]), np.float32), references)
+        return EmbeddingSample((), references[:0], (), references[:0], references)
     names = drawn_shards(run)
-    kept, dropped = Extremes(DRAWN), Extremes(DRAWN)
+    kept, dropped = Extremes(COMPARED), Extremes(DRAWN)
     for name in names:
         shard = run.rows(name)
         for some, at in (
@@ -61,16 +76,15 @@ def draw_sample(run: RunReader) -> EmbeddingSample:
             (dropped, np.flatnonzero((shard.phase == NOT_CHOSEN) & (shard.cluster >= 0))),
         ):
             some.offer(shard, shard.row[at], draw_order(shard, shard.row[at], SEED), at=at)
-    groups = kept.only(run.index), dropped.only(run.index)
-    images = [one for group in groups for one in group]
-    rows = np.empty((len(images), references.shape[1]), np.float32)
+    groups = [some.only(run.index) for some in (kept, dropped)]
+    rows = [np.empty((len(group), references.shape[1]), np.float32) for group in groups]
     for name in names:
-        mine = [i for i, one in enumerate(images) if one.shard == name]
-        if mine:
-            row = run.assignments(name, ["row"])["row"].to_numpy()
-            places = np.searchsorted(row, [images[i].row for i in mine])
-            rows[mine] = np.load(run.folder.verify(run.folder.embeddings(name)), mmap_mode="r")[places]
-    return EmbeddingSample(*groups, rows, references, (len(names), len(run.shards)))
+        row = run.assignments(name, ["row"])["row"].to_numpy()
+        stored = np.load(run.folder.verify(run.folder.embeddings(name)), mmap_mode="r")
+        for group, found in zip(groups, rows, strict=True):
+            mine = [i for i, one in enumerate(group) if one.shard == name]
+            found[mine] = stored[np.searchsorted(row, [group[i].row for i in mine])]
+    return EmbeddingSample(groups[0], rows[0], groups[1], rows[1], references, (len(names), len(run.shards)))
 
 
 def drawn_shards(run: RunReader) -> list[str]:
@@ -126,12 +140,13 @@ def embedding_map(
 ) -> dict[str, Any] | None:
     """Return the map as the template takes it; None where there is nothing to draw."""
     centroids = run.centroids.vectors
-    every = np.concatenate([sample.rows, sample.references, *([] if len(sample.rows) else [centroids])])
+    rows = sample.rows
+    every = np.concatenate([rows, sample.references, *([] if len(rows) else [centroids])])
     if len(every) < 3:
         return None
     mean, plane, share = principal_plane(every)
     places = fit((every - mean) @ plane)
-    images, references = len(sample.rows), len(sample.references)
+    images, references = len(rows), len(sample.references)
     series = [
         charts.Dots("reference", "reference", places[images : images + references]),
         charts.Dots("rest", "dropped by Stage II", places[len(sample.kept) : images]),

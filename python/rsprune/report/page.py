@@ -13,6 +13,7 @@ from markupsafe import Markup
 from rsprune import charts
 from rsprune.io import write_text
 from rsprune.report.clusters import ROWS, cluster_rows
+from rsprune.report.duplicates import BOUND, find_duplicates
 from rsprune.report.embedding_map import draw_sample, embedding_map
 from rsprune.report.gallery import LARGE, SMALL, Gallery
 from rsprune.report.places import places
@@ -37,6 +38,7 @@ SECTIONS = {
     "stage-one": "Stage I",
     "stage-two": "Stage II",
     "clusters": "clusters",
+    "duplicates": "near-duplicates",
     "scenes": "kinds of scenes",
     "places": "where they lie",
     "quarantine": "quarantine",
@@ -81,6 +83,9 @@ def write_report(folder: RunFolder | str | Path, source: SourceLike | None = Non
     ]
     small = [one for row in rows if row.strip for part in vars(row.strip).values() for one in part]
     sample = draw_sample(run)
+    duplicates = find_duplicates(sample)
+    if duplicates is not None:
+        large += [one for first, second, _ in duplicates.pairs for one in (first, second)]
     wanted = [(LARGE, one) for one in large] + [(SMALL, one) for one in [*sample.pictured, *small]]
     gallery = Gallery(run, wanted, sample.images, images)
     parts = {
@@ -103,6 +108,8 @@ def write_report(folder: RunFolder | str | Path, source: SourceLike | None = Non
         clusters=rows,
         most_clusters=ROWS,
         by_cut=run.within == "nearest" and run.summary["quota"] is not None,
+        duplicates=duplicates,
+        near=BOUND,
         **parts,
         quarantine=quarantine(run),
         provenance=provenance(run.config),
