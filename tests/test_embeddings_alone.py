@@ -1,5 +1,7 @@
 """`centroids`, `select` and `compare` of embeddings alone: no encoder, no torch, and keys where there are any."""
 
+import csv
+import re
 import subprocess
 import sys
 
@@ -132,3 +134,68 @@ def test_a_table_of_images_is_a_reference_of_images(tmp_path):
     assert not holds_embeddings(tmp_path)
     np.save(tmp_path / "images.npy", np.zeros((2, 8, 8, 3), np.uint8))
     assert not holds_embeddings([tmp_path / "images.npy"])
+
+
+def test_compare_of_embeddings_alone_is_that_of_what_each_method_chose(layouts, tmp_path):
+    from rsprune.centroids import fit_centroids
+    from rsprune.evaluation import SubsetEvaluator
+    from rsprune.experiments import compare
+    from rsprune.experiments.pool import halves
+
+    rng = np.random.default_rng(1)
+    reference = rng.normal(size=(120, DIM)).astype(np.float32)
+    np.save(tmp_path / "reference.npy", reference)
+    entropy = rng.uniform(0, 8, N)
+    np.save(tmp_path / "entropy.npy", entropy)
+    given = {"reference": str(tmp_path / "reference.npy"), "entropy": tmp_path / "entropy.npy", "k": K}
+    options = given | {"keep": [40], "progress": False}
+    done = compare(tmp_path / "tables", ["rsprune", "random", "entropy"], out=tmp_path / "compared", **options)
+    prior, target = halves(rsprune.embeddings.as_rows(reference), 0.5, 0)
+    measure = SubsetEvaluator(X, fit_centroids(X, K, seed=1, n_init=1), target=target)
+    centroids = fit_centroids(prior, K, seed=0)
+    expected = rsprune.select(X, centroids, 40)
+    assert done.entries[0].metrics["vendi"] == measure(expected).vendi
+    assert done.entries[0].metrics["target_coverage"] == measure(expected).target_coverage
+    low = np.quantile(entropy, 0.25)
+    assert done.entries[0].metrics["low_entropy"] == (entropy[expected.indices] < low).mean()
+    (lines,) = (done.path / "entries").glob("rsprune-40-*.txt")
+    assert lines.read_text().splitlines() == [KEYS[row] for row in expected.indices]
+    assert all(one.failure is None for one in done.entries)
+    again = compare(X, ["rsprune"], out=tmp_path / "again", **options | {"centroids": centroids})
+    assert again.entries[0].metrics["vendi"] == done.entries[0].metrics["vendi"]
+
+
+def test_compare_leaves_out_methods_that_need_what_is_not_given(tmp_path):
+    from rsprune.experiments import compare
+
+    options = {"keep": [40], "progress": False, "k": K}
+    done = compare(X, ["rsprune", "random", "entropy"], out=tmp_path / "o", **options)
+    assert [one.failure is None for one in done.entries] == [False, True, False]
+    assert "low_entropy" not in done.entries[1].metrics
+    assert done.entries[1].metrics["target_coverage"] is None
+    assert "random" in done.describe()
+    with raises(ArgumentError, "out"):
+        compare(X, ["random"], **options)
+    (tmp_path / "config.json").write_text("{}")
+    with raises(ArgumentError, "keys"):
+        compare(tmp_path, ["random"], keys="x.txt", **options)
+
+
+def test_what_compare_prints_fits_a_terminal_and_axes_begin_at_zero(tmp_path):
+    from rsprune.experiments import compare
+    from rsprune.experiments.compare import COLUMNS
+
+    options = {"keep": [0.1, 0.2], "progress": False, "k": K, "reference": X[::2], "out": tmp_path / "o"}
+    done = compare(X, ["rsprune", "random", "kcenter", "semdedup:within=nearest"], **options)
+    tables = done.describe().split("\n")
+    assert max(map(len, tables[len(done.head) : -1])) <= 100
+    used = [one for one in COLUMNS if done.entries[0].metrics.get(one.name) is not None]
+    cells = [line.split()[1:] for line in tables if line.startswith("kcenter")]
+    assert sum(map(len, cells)) == 2 * len(used)
+    assert len(cells) > 2
+    columns = next(csv.reader((tmp_path / "o" / "compare.csv").read_text().splitlines()))
+    assert {"vendi", "target_coverage", "seconds", "covering_radius"} <= set(columns)
+    figure = (tmp_path / "o" / "compare.svg").read_text()
+    first = re.findall(r'class="tick"[^>]*text-anchor="start">([^<]*)<', figure)
+    assert set(first) == {"0"}
+    assert "-0.5" not in figure

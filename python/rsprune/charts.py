@@ -257,7 +257,10 @@ def funnel(name: str, title: str, steps: Sequence[tuple[str, int, str]]) -> str:
 
 
 def dots(title: str, names: Sequence[str], series: Sequence[str], panels: Sequence[Panel]) -> str:
-    """Draw an SVG document: a panel for each measure, with a row for each name and a dot for each series."""
+    """Draw an SVG document: a panel for each measure, with a row for each name and a dot for each series.
+
+    The axis of a panel begins at 0, or below it where values are negative.
+    """
     height = TOP + ROW_HEIGHT * len(names) + BOTTOM
     start = GAP + 8 + LETTER_WIDTH * max(map(len, names), default=0)
     width = start + len(panels) * (PANEL_WIDTH + GAP) + GAP
@@ -272,7 +275,7 @@ def dots(title: str, names: Sequence[str], series: Sequence[str], panels: Sequen
     for number, panel in enumerate(panels):
         left = start + number * (PANEL_WIDTH + GAP)
         finite = [value for values in panel.values for value in values if value is not None and math.isfinite(value)]
-        marks = ticks(min(finite, default=0.0), max(finite, default=1.0))
+        marks = ticks(min([0.0, *finite]), max([0.0, *finite]) if finite else 1.0)
         body.append(f'<text class="head" x="{left:.1f}" y="{TOP - 14}">{escape(panel.head)}</text>')
         body.append(f'<text class="tick" x="{left:.1f}" y="{TOP - 3}">{escape(panel.better)}</text>')
         for mark in marks:

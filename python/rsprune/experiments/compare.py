@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,17 +14,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune import strategies
-from rsprune.centroids import Centroids, fit_centroids
+from rsprune.centroids import Centroids, as_core, fit_centroids
 from rsprune.charts import Panel, dots
-from rsprune.errors import BudgetError, MissingInputError
+from rsprune.embeddings import as_rows
+from rsprune.errors import ArgumentError, BudgetError, EmptyInputError, MissingInputError
 from rsprune.evaluation.subset import SubsetEvaluator
-from rsprune.experiments.pool import EmbeddedPool, read_classes
+from rsprune.experiments.pool import ArrayPool, EmbeddedPool, Pool, known_to, read_classes
 from rsprune.experiments.tables import Column, csv_table, markdown_table, text_table, write_results
-from rsprune.io import check_output_folder, digest, provenance_header, verified_record, write_npy, write_record
+from rsprune.io import (
+    check_output_folder,
+    digest,
+    provenance_header,
+    verified_record,
+    write_npy,
+    write_record,
+    write_text,
+)
 from rsprune.options import Options, keywords, option
 from rsprune.runners import Progress, show_progress
 from rsprune.runs.config import parse_budget, parse_settings
+from rsprune.runs.row_names import row_names
 from rsprune.selection import budget_rows
+from rsprune.sources.filesystem import load_array
+from rsprune.sources.key_lines import line_of_key
+from rsprune.validation import check_column
 
 __all__ = ["CompareOptions", "Comparison", "Entry", "compare", "parse"]
 
@@ -136,16 +150,23 @@ class CompareOptions(Options):
         minimum=0,
         below=1,
     )
+    k: int = option(
+        200, help="Embeddings alone: how many centroids are fitted on the reference.", flags=("--k", "-k"), minimum=1
+    )
     seed: int = option(0, help="The seed of every random draw.", minimum=0)
     threads: int | None = option(None, help="Threads. Default: all cores.", flags=("--threads", "-j"), minimum=1)
 
 
 @keywords(CompareOptions)
 def compare(
-    run: str | Path,
+    run: Any,
     strategies: Sequence[str] = (),
     *,
     out: str | Path | None = None,
+    reference: Any = None,
+    centroids: Any = None,
+    keys: str | Path | None = None,
+    entropy: Any = None,
     options: CompareOptions,
     progress: bool | Progress = True,
 ) -> Comparison:
@@ -157,27 +178,35 @@ def compare(
     ----------
     run
         A run folder that kept its embeddings. Only Stage I's survivors have one: for methods without Stage I, run
-        ``prune`` with ``entropy_keep=1``.
+        ``prune`` with ``entropy_keep=1``. Or embeddings alone: see :func:`rsprune.embeddings.as_rows`.
     strategies
         Names, each with options if wanted: ``"rsprune:entropy_keep=0.3"``. All methods by default.
     out
-        Where to write; the folder ``compare`` of the run by default.
+        Where to write; the folder ``compare`` of the run by default. Embeddings alone have no default.
+    reference, centroids, keys, entropy
+        Of embeddings alone: those of the reference images, centroids (or their file), a file that names the rows, and
+        the entropies of the images (N,), or a ``.npy`` file of them. A method that needs what is not given is left out.
     progress
         As for :func:`rsprune.prune`.
 
     Raises
     ------
     ArgumentError
-        No such method or option; a run without embeddings.
+        No such method or option; a run without embeddings; embeddings alone, and no ``out``; or what is for these
+        alone, given for a run.
     BudgetError
         A budget that is none.
     FormatError
         The table lacks a column, or names none of the images.
     """
-    pool = EmbeddedPool.open(run)
+    pool = open_pool(run, reference, centroids, keys, entropy, options.k)
+    if out is None and isinstance(pool, ArrayPool):
+        message = "embeddings alone have no folder of their own: say where to write with out (--out)"
+        raise ArgumentError(message)
     asked = [parse(one) for one in strategies or all_names()]
     budgets = [(one, budget_rows(one, pool.total)) for one in options.keep]
-    folder = check_output_folder(pool.reader.folder.path / "compare" if out is None else out, "entries")
+    place = pool.reader.folder.path / "compare" if out is None and isinstance(pool, EmbeddedPool) else out
+    folder = check_output_folder(str(place), "entries")
     contest = _Contest(pool, options)
     entries: list[Entry] = []
     with show_progress(progress) as observer:
@@ -192,6 +221,41 @@ def compare(
         folder / "compare", comparison.describe(), comparison.markdown(), comparison.csv(), comparison.figure()
     )
     return comparison
+
+
+def open_pool(
+    pool: Any, reference: Any, centroids: Any, keys: str | Path | None, entropy: Any, k: int
+) -> EmbeddedPool | ArrayPool:
+    """Open a run folder, or embeddings alone with what is known of them."""
+    if isinstance(pool, list | tuple) and len(pool) == 1:
+        pool = pool[0]
+    given = {"reference": reference, "centroids": centroids, "keys": keys, "entropy": entropy}
+    if isinstance(pool, str | Path) and Path(pool, "config.json").is_file():
+        for name, value in given.items():
+            if value is not None:
+                message = f"{name} is for embeddings alone; the run in {os.fspath(pool)} has its own"
+                raise ArgumentError(message)
+        return EmbeddedPool.open(pool)
+    try:
+        rows = as_rows(pool)
+    except EmptyInputError as error:
+        if not (isinstance(pool, str | Path) and Path(pool).is_dir()):
+            raise
+        message = (
+            f"{os.fspath(pool)} is no run folder (it has no config.json), and holds no embeddings (.npy files, tables)"
+        )
+        raise FileNotFoundError(message) from error
+    names = row_names(pool, keys)
+    if isinstance(entropy, str | Path):
+        entropy = load_array(Path(entropy))
+    return ArrayPool(
+        rows,
+        None if names is None else names.to_pylist(),
+        None if reference is None else as_rows(reference),
+        None if centroids is None else Centroids(as_core(centroids, rows.shape[0]).vectors()),
+        k,
+        None if entropy is None else check_column("entropy", entropy, rows.shape[0]).astype(np.float64),
+    )
 
 
 def all_names() -> list[str]:
@@ -210,7 +274,7 @@ def parse(spec: str) -> tuple[str, str, dict[str, Any]]:
 class _Contest:
     """What all methods share; each part is computed when it is first needed."""
 
-    def __init__(self, pool: EmbeddedPool, options: CompareOptions) -> None:
+    def __init__(self, pool: Pool, options: CompareOptions) -> None:
         self.pool, self.options = pool, options
         self.labels: NDArray[np.int64] | None = None
         if options.labels is not None:
@@ -220,11 +284,11 @@ class _Contest:
         self.target: NDArray[Any] | None = None
         if halves := pool.reference(options.holdout, options.seed):
             self.prior, self.target = halves
-        self.low = float(np.nanquantile(pool.entropy, 0.25))
+        self.low = None if pool.entropy is None else float(np.nanquantile(pool.entropy, 0.25))
         self.digest = digest(
             {
                 **provenance_header(),
-                "run": digest(pool.reader.config),
+                "run": pool.identify(),
                 "labels": None if self.labels is None else self.labels.tolist(),
                 "holdout": options.holdout,
                 "seed": options.seed,
@@ -234,21 +298,22 @@ class _Contest:
     def head(self) -> tuple[str, ...]:
         """Describe what was compared, in lines."""
         lines = [self.pool.describe()]
-        k = self.pool.centroids.k
+        k = self.pool.k
         if self.target is None or self.prior is None:
-            lines.append("no reference embeddings in the run: no target, and methods that need them are left out")
+            lines.append("no reference embeddings: no target, and methods that need them are left out")
         elif self.options.holdout:
             lines.append(
                 f"reference: {len(self.prior):,} images for the methods ({k} centroids); "
                 f"target: {len(self.target):,} others"
             )
         else:
-            lines.append(f"reference and target: the same {len(self.target):,} images; {k} centroids of the run")
+            lines.append(f"reference and target: the same {len(self.target):,} images; {k} centroids")
         lines.append(
             f"balance and duplicates by {k} clusters of the pool, fitted apart from the methods' "
             f"(seed {self.options.seed + 1})"
         )
-        lines.append(f"low entropy: under {self.low:.4f} bits, the lower quartile of the pool")
+        if self.low is not None:
+            lines.append(f"low entropy: under {self.low:.4f} bits, the lower quartile of the pool")
         if self.labels is not None:
             lines.append(f"{self.classes} classes of {int((self.labels >= 0).sum()):,} images; no method sees them")
         return tuple(lines)
@@ -265,7 +330,7 @@ class _Contest:
 
     def run(self, path: Path, name: str, options: dict[str, Any], rows: int) -> dict[str, Any]:
         """Select with a method, and measure the selection."""
-        known = self.pool.known(name, self.prior, lambda: self.centroids)
+        known = known_to(self.pool, name, self.prior, lambda: self.centroids)
         settings = {"seed": self.options.seed, "threads": self.options.threads, **options}
         begun = time.perf_counter()
         try:
@@ -274,23 +339,26 @@ class _Contest:
             return {"metrics": {}, "failure": str(error)}
         seconds = time.perf_counter() - begun
         write_npy(path, chosen.indices)
+        if isinstance(self.pool, ArrayPool) and (names := self.pool.names) is not None:
+            lines = "".join(f"{line_of_key(names[row])}\n" for row in chosen.indices)
+            write_text(path.with_suffix(".txt"), lines)
         metrics = asdict(self.measure(chosen))
-        metrics["low_entropy"] = float((self.pool.entropy[chosen.indices] < self.low).mean())
+        if self.low is not None and self.pool.entropy is not None:
+            metrics["low_entropy"] = float((self.pool.entropy[chosen.indices] < self.low).mean())
         return {"metrics": {**metrics, "seconds": seconds}, "failure": None}
 
     @cached_property
-    def centroids(self) -> Centroids:
+    def centroids(self) -> Centroids | None:
         """The centroids of RS-Prune: fitted on what the methods may see."""
-        of_run = self.pool.centroids
         if self.prior is None or not self.options.holdout:
-            return of_run
-        return fit_centroids(self.prior, of_run.k, seed=self.options.seed, threads=self.options.threads)
+            return self.pool.centroids
+        return fit_centroids(self.prior, self.pool.k, seed=self.options.seed, threads=self.options.threads)
 
     @cached_property
     def measure(self) -> SubsetEvaluator:
         """The measures of this pool."""
         pool, seed, threads = self.pool, self.options.seed, self.options.threads
-        k = min(pool.centroids.k, pool.embeds.shape[0])
+        k = min(pool.k, pool.embeds.shape[0])
         # A seed of its own: methods that fit as many clusters on the pool must not meet the very same ones.
         clusters = fit_centroids(pool.embeds, k, seed=seed + 1, n_init=1, threads=threads)
         return SubsetEvaluator(

@@ -1,4 +1,4 @@
-"""A run folder that kept its embeddings, as a pool to choose from again."""
+"""Pools to choose from again: run folders that kept their embeddings, and embeddings alone."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 from typing_extensions import Self, override
 
 from rsprune import strategies
-from rsprune.centroids import Centroids
+from rsprune.centroids import Centroids, fit_centroids
 from rsprune.embeddings import Embeddings, as_rows
 from rsprune.errors import ArgumentError, FormatError, UnfinishedRunError
 from rsprune.evaluation.features import split_rows
+from rsprune.io import digest
 from rsprune.runs.reader import RunReader
 from rsprune.sources import Item, Shard, Source
 from rsprune.sources.filesystem import open_text
 from rsprune.sources.keys import read_known
 
-__all__ = ["EmbeddedPool", "EmbeddedSet", "read_classes"]
+__all__ = ["ArrayPool", "EmbeddedPool", "EmbeddedSet", "Pool", "read_classes"]
 
 
 @dataclass(frozen=True)
@@ -107,21 +108,20 @@ class EmbeddedPool(EmbeddedSet):
         """The centroids of the run."""
         return self.reader.centroids
 
+    @property
+    def k(self) -> int:
+        """The number of centroids of the run."""
+        return self.centroids.k
+
+    def identify(self) -> str:
+        """Return a digest of what the pool is."""
+        return digest(self.reader.config)
+
     def reference(self, holdout: float, seed: int) -> tuple[NDArray[Any], NDArray[Any]] | None:
         """Split the reference images' embeddings: for the methods, and held out; None if the run has none."""
         if self.reader.reference is None:
             return None
-        reference = EmbeddedSet(self.reader.reference)
-        if not holdout:
-            everything = reference.embeds.take(np.flatnonzero(reference.embeds.valid()))
-            return everything, everything
-        known, out = reference.split(seed, holdout)
-        return reference.embeds.take(known), reference.embeds.take(out)
-
-    def known(self, strategy: str, reference: Any, centroids: Callable[[], Centroids]) -> dict[str, Any]:
-        """Return what is known of the pool. Strategies that need no centroids cluster it themselves."""
-        known = {"embeds": self.embeds, "reference": reference, "entropy": self.entropy}
-        return known | ({"centroids": centroids()} if "centroids" in strategies.get(strategy).needs else {})
+        return halves(EmbeddedSet(self.reader.reference).embeds, holdout, seed)
 
     def describe(self) -> str:
         """Describe the pool in a line: methods without Stage I may want more than its survivors."""
@@ -129,6 +129,89 @@ class EmbeddedPool(EmbeddedSet):
         if n == self.total:
             return f"pool: all {n:,} images of the collection"
         return f"pool: the {n:,} of {self.total:,} images that Stage I kept and embedded; no method sees the others"
+
+
+@dataclass(frozen=True)
+class ArrayPool:
+    """A pool of embeddings alone, all of a collection.
+
+    Attributes
+    ----------
+    embeds
+        The embeddings (N, D), where they lie.
+    names
+        The keys of the rows; None if nothing names them.
+    references
+        Embeddings of the reference images, where there are some.
+    fitted
+        The centroids, where they are given.
+    clusters
+        How many centroids are fitted on the reference otherwise.
+    entropy
+        float64 (N,) in bits, where they are known.
+    """
+
+    embeds: Embeddings
+    names: list[str] | None = None
+    references: Embeddings | None = None
+    fitted: Centroids | None = None
+    clusters: int = 200
+    entropy: NDArray[np.float64] | None = None
+
+    @property
+    def total(self) -> int:
+        """The number of rows."""
+        return self.embeds.shape[0]
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the rows, or their numbers where nothing names them."""
+        return list(map(str, range(self.total))) if self.names is None else self.names
+
+    @property
+    def k(self) -> int:
+        """The number of centroids."""
+        return self.clusters if self.fitted is None else self.fitted.k
+
+    @cached_property
+    def centroids(self) -> Centroids | None:
+        """The centroids: those that are given, or fitted on the whole reference; None without either."""
+        if self.fitted is not None or self.references is None:
+            return self.fitted
+        return fit_centroids(self.references, self.k)
+
+    def identify(self) -> str:
+        """Return a digest of what the pool is. Reads all rows."""
+        sets = [None if one is None else one.on_host().digest(threads=None) for one in (self.embeds, self.references)]
+        centroids = None if self.fitted is None else as_rows(self.fitted.vectors).on_host().digest(threads=None)
+        known = None if self.entropy is None else digest(self.entropy.tolist())
+        return digest({"rows": sets, "centroids": centroids, "k": self.k, "entropy": known})
+
+    def reference(self, holdout: float, seed: int) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        """Split the reference embeddings: for the methods, and held out; None if there are none."""
+        return None if self.references is None else halves(self.references, holdout, seed)
+
+    def describe(self) -> str:
+        """Describe the pool in a line."""
+        return f"pool: {self.total:,} embeddings of {self.embeds.shape[1]} dimensions"
+
+
+Pool = EmbeddedPool | ArrayPool
+
+
+def known_to(pool: Pool, strategy: str, reference: Any, centroids: Callable[[], Centroids | None]) -> dict[str, Any]:
+    """Return what a strategy may know of a pool. Strategies that need no centroids cluster it themselves."""
+    known = {"embeds": pool.embeds, "reference": reference, "entropy": pool.entropy}
+    return known | ({"centroids": centroids()} if "centroids" in strategies.get(strategy).needs else {})
+
+
+def halves(reference: Embeddings, holdout: float, seed: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Split reference embeddings by seed: for the methods, and the share ``holdout``; with none of it both are all."""
+    if not holdout:
+        everything = reference.take(np.flatnonzero(reference.valid()))
+        return everything, everything
+    known, out = split_rows(reference, holdout, seed)
+    return reference.take(known), reference.take(out)
 
 
 def read_classes(path: str | Path, keys: Sequence[str], key: str, column: str) -> tuple[NDArray[np.int64], list[str]]:

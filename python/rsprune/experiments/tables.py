@@ -14,6 +14,9 @@ from rsprune.io import write_text
 
 __all__ = ["Column", "Mean", "csv_table", "markdown_table", "text_table", "write_results"]
 
+#: Letters of a line of text.
+WIDTH = 100
+
 Rows = Sequence[tuple[str, Mapping[str, Any]]]
 
 
@@ -53,14 +56,23 @@ class Column:
         return f"{value * self.scale:,.{self.digits}f}"
 
 
-def text_table(columns: Sequence[Column], rows: Rows) -> str:
-    """Make a table of aligned columns."""
+def text_table(columns: Sequence[Column], rows: Rows, width: int = WIDTH) -> str:
+    """Make a table of aligned columns; those that are too many for ``width`` letters follow below, in a further table.
+
+    A single column beside long names may be wider.
+    """
     cells = [["", *(column.head for column in columns)], *_cells(columns, rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(columns) + 1)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]).rstrip()
-        for row in cells
-    )
+    first, *widths = (max(len(row[i]) for row in cells) for i in range(len(columns) + 1))
+    tables: list[list[int]] = [[]]
+    for i, _ in enumerate(widths):
+        if tables[-1] and first + sum(widths[j] + 2 for j in [*tables[-1], i]) > width:
+            tables.append([])
+        tables[-1].append(i)
+
+    def line(row: list[str], some: list[int]) -> str:
+        return "  ".join([row[0].ljust(first), *(row[i + 1].rjust(widths[i]) for i in some)]).rstrip()
+
+    return "\n\n".join("\n".join(line(row, some) for row in cells) for some in tables)
 
 
 def markdown_table(columns: Sequence[Column], rows: Rows, first: str = "strategy") -> str:

@@ -21,7 +21,7 @@ from rsprune.encoders.checkpoints import weights_provenance
 from rsprune.errors import BudgetError, MissingInputError
 from rsprune.evaluation import EncoderExtractor, Extractor, Inception, open_images
 from rsprune.evaluation.evaluate import EvaluationOptions, compare_features
-from rsprune.experiments.pool import EmbeddedPool, EmbeddedSet
+from rsprune.experiments.pool import EmbeddedPool, EmbeddedSet, known_to
 from rsprune.experiments.presets import Scale
 from rsprune.experiments.tables_and_figures import POOL, THIRD, Arm
 from rsprune.io import digest, provenance_header, verified_record, write_npy, write_record
@@ -106,7 +106,7 @@ class TrialRunner:
         has_budget = strategies.get(arm.strategy).budget != "none"
         budget = budget_rows(arm.keep, self.pool.total) if has_budget else None
         prior = np.concatenate(list(self.known.values()))
-        known = self.pool.known(arm.strategy, prior, lambda: self.centroids(arm, seed))
+        known = known_to(self.pool, arm.strategy, prior, lambda: self.centroids(arm, seed))
         return strategies.select_from(arm.strategy, known, budget, seed=seed, threads=self.threads, **arm.options)
 
     def centroids(self, arm: Arm, seed: int) -> Centroids:
