@@ -467,13 +467,13 @@ def _tensors_digest(head: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]
     return state.hexdigest()
 
 
-def config_diff(old: Any, new: Any, where: str = "") -> Iterator[str]:
-    """Yield one line for each place where two JSON values differ."""
+def config_diff(old: Any, new: Any, where: str = "", names: tuple[str, str] = ("there", "now")) -> Iterator[str]:
+    """Yield one line for each place where two JSON values differ; ``names`` say which of the two a value is in."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in sorted(old.keys() | new.keys()):
-            yield from config_diff(old.get(name), new.get(name), f"{where}.{name}" if where else name)
+            yield from config_diff(old.get(name), new.get(name), f"{where}.{name}" if where else name, names)
     elif old != new:
-        yield f"{where}: {abbreviate(old)} there, {abbreviate(new)} now"
+        yield f"{where}: {abbreviate(old)} {names[0]}, {abbreviate(new)} {names[1]}"
 
 
 def abbreviate(value: Any) -> str:

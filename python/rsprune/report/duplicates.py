@@ -28,12 +28,15 @@ class Duplicates:
         The number of images that were compared, each with all others.
     found
         How many of them have another one with a cosine above :data:`BOUND`.
+    most
+        The highest cosine of two of the images.
     pairs
         The most similar pairs of these, with their cosines.
     """
 
     looked_at: int
     found: int
+    most: float
     pairs: Sequence[tuple[Example, Example, float]]
 
 
@@ -51,4 +54,4 @@ def find_duplicates(sample: EmbeddingSample) -> Duplicates | None:
     }
     most = sorted(pairs, key=lambda pair: (-pairs[pair], pair))[:PAIRS_SHOWN]
     shown = [(sample.compared[i], sample.compared[j], pairs[i, j]) for i, j in most]
-    return Duplicates(count, len(near), shown)
+    return Duplicates(count, len(near), float(cosine.max()), shown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from rsprune import charts
+from rsprune.errors import ArgumentError
 from rsprune.io import write_text
 from rsprune.report.clusters import ROWS, cluster_rows
 from rsprune.report.duplicates import BOUND, find_duplicates
@@ -64,6 +66,8 @@ def write_report(folder: RunFolder | str | Path, source: SourceLike | None = Non
         The folder is no run folder.
     UnfinishedRunError
         The run is not finished.
+    ArgumentError
+        The page that is there shows images, and the new one would show none: the collection is needed.
     KeyMismatchError
         The collection is not the one that the run was made from, or was not between the stages of the run.
     """
@@ -88,6 +92,18 @@ def write_report(folder: RunFolder | str | Path, source: SourceLike | None = Non
         large += [one for first, second, _ in duplicates.pairs for one in (first, second)]
     wanted = [(LARGE, one) for one in large] + [(SMALL, one) for one in [*sample.pictured, *small]]
     gallery = Gallery(run, wanted, sample.images, images)
+    if gallery.loses:
+        message = (
+            f"{run.folder.report} shows images, and a page without the collection would show none of them: give the "
+            "collection (--source), or delete that page"
+        )
+        raise ArgumentError(message)
+    if images is None and len(gallery) and gallery.missing:
+        message = (
+            f"{gallery.missing:,} of the images that the page shows were not in {run.folder.report}, and have no "
+            "picture: give the collection (--source) to draw them"
+        )
+        warnings.warn(message, stacklevel=2)
     parts = {
         "map": embedding_map(run, counts, sample, gallery),
         "scenes": scenes(run.summary),

@@ -26,7 +26,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"count": "{:,}".format, "fixed": lambda value, digits: f"{value + 0.0:.{digits}f}"}
+    made.filters |= {"count": "{:,}".format, "fixed": lambda value, digits: f"{value + 0.0:.{digits}f}", "zip": zip}
     made.globals |= {"percent": percent, "plural": plural}
     return made
 
