@@ -43,7 +43,8 @@ class AssignedSelectOptions(Options):
         None,
         help="A group for each row, strings or numbers (N,), such as its resolution, region or sensor. Rows are "
         "selected from each group as if it were alone, with its own share of the budget, or with max_per_group from "
-        "all of them. In a run: a column of the collection's metadata, or folder (in which an image lies), or shard.",
+        "all of them. In a run: a column of the collection's metadata, such as scene, or a field of one, such as "
+        "json.city; or folder, in which an image lies, or shard.",
         parser=str,
         metavar="COLUMN|FILE.npy",
     )

@@ -23,6 +23,13 @@ from rsprune.sources.key_lines import line_of_key
 
 __all__ = ["Explanation", "explain"]
 
+#: What the options that leave images out say of one.
+EXCLUDED = {
+    "exclude": "it is one of those to exclude",
+    "leaks": "it is too similar to the evaluation set",
+    "dedup": "it is a near-duplicate of an image that stays",
+    "max_per_group": "it is beyond the maximum of its group",
+}
 CANDIDATES = 1000  # keys among which similar ones are looked for
 
 
@@ -50,6 +57,7 @@ class Explanation:
     quota_cut: float | None  # the lowest similarity that the quota kept in this cluster; None when it kept none
     fill_cut: float | None  # the lowest similarity that the fill kept, in any cluster; None when it kept none
     phase: str | None  # quota, fill or preselected; None when Stage II did not choose the image
+    excluded: str | None  # the option by which it was left out of the choice: exclude, leaks, dedup or max_per_group
     within: str  # the options of the selection, and its strategy
     fill: str
     strategy: str
@@ -96,6 +104,8 @@ class Explanation:
             f"Similarity {self.similarity:.{digits}f} to centroid {self.cluster}, "
             f"rank {self.cluster_rank:,} of {self.cluster_pool:,} in that cluster"
         )
+        if self.excluded is not None:
+            return [f"{figures}; it was left out of the choice: {EXCLUDED[self.excluded]}."]
         if self.quota is None:
             return [f"{figures}; the strategy {self.strategy!r} {'kept' if self.kept else 'did not keep'} it."]
         if self.within != "nearest":
@@ -131,6 +141,7 @@ class Found:
     cluster: int = -1
     similarity: float = float("nan")
     phase: int = NOT_CHOSEN
+    excluded: str | None = None
     richer: int = 0  # images that Stage I ranks before it
     nearer: int = 0  # images of its cluster that Stage II ranks before it
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -178,6 +189,9 @@ def explain(
         look_up(finished, [one for one in found.values() if one.shard == name])
     ranked = rank(finished, list(found.values()))
     look_up_metadata(finished, list(found.values()), opened)
+    for one in found.values():
+        for rows, reasons in filter(None, [finished.excluded.get(one.shard)]):
+            one.excluded = next(iter(reasons[rows == one.row].tolist()), None)
     causes = causes_of(finished, keys)
     explanations = [describe(finished, key, found[key], causes, ranked) for key in keys if key in found]
     if likeness:
@@ -327,6 +341,7 @@ def describe(
         quota_cut=clusters["quota_cut"][found.cluster] if embedded else None,
         fill_cut=run.summary["fill_cut"],
         phase=PHASES[found.phase] if found.phase != NOT_CHOSEN else None,
+        excluded=found.excluded,
         within=run.within,
         fill=run.fill,
         strategy=run.strategy,

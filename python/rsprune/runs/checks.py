@@ -63,11 +63,13 @@ SUMMARY: dict[str, Any] = {
     "left_out": [str],
     "passed_over": {},
     "coverage": {},
+    "excluded": {},
+    "groups": {},
 }
 
 
 #: What the summaries of some runs lack.
-OPTIONAL = {"invalid", "outside", "strategy", "keys", "left_out", "passed_over", "coverage"}
+OPTIONAL = {"invalid", "outside", "strategy", "keys", "left_out", "passed_over", "coverage", "excluded", "groups"}
 
 
 def check_config(path: Path, config: Mapping[str, Any]) -> None:

@@ -20,8 +20,10 @@ from rsprune.encoders import DeviceOptions, Encoder, load_encoder
 from rsprune.entropy import Gray, mean_band_entropies
 from rsprune.errors import ArgumentError
 from rsprune.options import Options, integers, option, same_option, to_config
+from rsprune.quotas import Quotas
 from rsprune.runners import Runner, open_runner
 from rsprune.runners.parts import check_part, parse_part
+from rsprune.select_options import check_together
 from rsprune.selection import Fill, SelectOptions, Within, check_min_similarity
 from rsprune.sources import Source, SourceLike, open_source
 from rsprune.sources.damaged import without_damaged
@@ -255,7 +257,7 @@ class StrategyOptions(Options):
         object.__setattr__(self, "strategy_options", dict(self.strategy_options or {}))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ChoiceOptions(Options):
     """What Stage II keeps in a run; see :func:`rsprune.select` and :func:`rsprune.strategies.select`."""
 
@@ -263,10 +265,23 @@ class ChoiceOptions(Options):
     fill: Fill = same_option(SelectOptions, "fill")
     within: Within = same_option(SelectOptions, "within")
     min_similarity: float | None = same_option(SelectOptions, "min_similarity")
+    groups: Any = same_option(SelectOptions, "groups")
+    quotas: Quotas | None = same_option(SelectOptions, "quotas")
+    max_per_group: int | None = same_option(SelectOptions, "max_per_group")
+    exclude: Any = same_option(SelectOptions, "exclude")
+    dedup: float | None = same_option(SelectOptions, "dedup")
+    leaks: Any = same_option(SelectOptions, "leaks")
+    leak_eps: float | None = same_option(SelectOptions, "leak_eps")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "min_similarity", check_min_similarity(self.min_similarity))
+        check_together(self)
+
+    @property
+    def shares(self) -> bool:
+        """Whether the budget is shared out among groups, or among clusters that are named."""
+        return self.quotas is not None or (self.groups is not None and self.max_per_group is None)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ from rsprune.io import (
 )
 from rsprune.runs.basis import basis_of
 from rsprune.runs.checks import REMEDY
-from rsprune.runs.schema import EMBEDDING_SCHEMA, ENTROPY_SCHEMA, QUARANTINE_SCHEMA, SELECTION_SCHEMA
+from rsprune.runs.schema import EMBEDDING_SCHEMA, ENTROPY_SCHEMA, EXCLUDED_SCHEMA, QUARANTINE_SCHEMA, SELECTION_SCHEMA
 from rsprune.runs.shared_lock import SharedLock
 from rsprune.storage import address_of, localize, stand_for
 from rsprune.temporaries import remove_temporaries
@@ -141,6 +141,11 @@ class RunFolder:
         return self.choice / "quarantine.parquet"
 
     @property
+    def excluded(self) -> Path:
+        """The embedded images that the options of the choice leave out, with the option; there only if some do."""
+        return self.choice / "excluded.parquet"
+
+    @property
     def summary(self) -> Path:
         """The metrics of a finished run, and its record; written last."""
         return self.choice / "summary.json"
@@ -174,7 +179,7 @@ class RunFolder:
 
     def schema(self, table: Path) -> pa.Schema:
         """Return the columns that a table of the folder has."""
-        known = {self.selection: SELECTION_SCHEMA, self.quarantine: QUARANTINE_SCHEMA}
+        known = {self.selection: SELECTION_SCHEMA, self.quarantine: QUARANTINE_SCHEMA, self.excluded: EXCLUDED_SCHEMA}
         return known.get(table, ENTROPY_SCHEMA if table.parent.name == "entropy" else EMBEDDING_SCHEMA)
 
     def reference(self) -> RunFolder:
@@ -192,7 +197,8 @@ class RunFolder:
 
     def record(self, path: Path) -> Path:
         """Return the record that holds the digest of an artefact."""
-        return self.summary if path in (self.selection, self.selected, self.quarantine) else path.with_suffix(".json")
+        chosen = self.selection, self.selected, self.quarantine, self.excluded
+        return self.summary if path in chosen else path.with_suffix(".json")
 
     # --- configuration -----------------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ from rsprune.runs.stages.centroids import make_centroids
 from rsprune.runs.stages.coverage import Scenes, embed_dropped, name_clusters
 from rsprune.runs.stages.embed import EmbedStage
 from rsprune.runs.stages.entropy import EntropyRanking, EntropyStage, cut_entropies, require_readable
+from rsprune.runs.stages.left_out import LeavingOut
 from rsprune.runs.stages.select import SelectStage, check_strategy
 from rsprune.runs.start import start_run
 from rsprune.runs.summary import describe_passed_over
@@ -176,7 +177,8 @@ class Run:
         """Put the metrics in words: what was kept, and where it is."""
         metrics, folder = self.summary, RunFolder(self.path)
         if metrics["quota"] is None:
-            rule = f"{metrics['selected']:,} by the strategy {metrics['strategy']!r}"
+            shared = ", with quotas of their own" if metrics["strategy"] == "rsprune" else ""
+            rule = f"{metrics['selected']:,} by the strategy {metrics['strategy']!r}{shared}"
         else:
             by_quota = f"{metrics['phases']['quota']:,} by quota, {metrics['phases']['fill']:,} from the remainder"
             if "preselected" in metrics["phases"]:
@@ -186,12 +188,14 @@ class Run:
             rule += f"; {SECOND_BEST}"
         if metrics["outside"]:
             rule += f"; {metrics['outside']:,} are out of the domain"
+        left_out = ", ".join(f"{count:,} by {name}" for name, count in metrics.get("excluded", {}).items())
         return "\n".join(
             [
                 f"{metrics['selected']:,} of {metrics['images']:,} images kept "
                 f"({metrics['selected'] / metrics['images']:.1%}), {metrics['quarantined']:,} in quarantine",
                 f"Stage I   kept {metrics['survivors']:,} images of {metrics['tau']:.4f} bits or more",
                 f"Stage II  {rule}",
+                *([f"without   {left_out}"] if left_out else []),
                 *(f"scenes    {line}" for line in coverage_lines(metrics)),
                 *([f"warning   {warning}"] if (warning := warning_of(metrics)) else []),
                 *(f"advice    {line}" for line in advice_of(metrics)),
@@ -271,7 +275,7 @@ def prune(
         images = without_put_aside(images, folder)
     check_outside(out, images)
     check_bands(images, gray=options.gray, decode=options.gray.decode)
-    choice, rule, name = options.choice, options.choice.strategy, choice_name(options)
+    choice, rule = options.choice, options.choice.strategy
     total = images.total()
     budget = budget_rows(rule.keep, total)
     if budget > total:
@@ -289,9 +293,12 @@ def prune(
     selection |= {"coverage_sample": options.coverage_sample}
     selection |= {"fill": choice.fill, "within": choice.within, "min_similarity": choice.min_similarity}
     selection |= check_strategy(choice, has_reference=not isinstance(opened, FittedReference))
-    making = encoder_config(encoder, folder)
     # A strategy that selects by quota works from clusters and similarities; the others need the embeddings themselves.
     keep = options.keep_embeddings or not strategies.get(rule.strategy).quotas
+    leaving_out = LeavingOut.read(choice, images, encoder.model, keep_embeddings=keep)
+    selection |= leaving_out.config()
+    name = choice_name(options, selection)
+    making = encoder_config(encoder, folder)
     runner, threads = options.execution.open_runner(), options.execution.threads
     with folder.lock(shared=runner.part is not None), show_progress(progress) as shown:
         gray = settle_gray(options.gray, images, folder, shown, seed=rule.seed, threads=threads)
@@ -332,6 +339,7 @@ def prune(
         survivors = cut_entropies(EntropyRanking(RunReader(folder), summary), budget, shown, **options.stage_one())
         if kept is not None:
             survivors = survivors.keeping(kept.rows)
+        leaving_out = replace(leaving_out, rows=leaving_out.find(RunReader(folder), shown))
         centroids = fit() if fitted is None else fitted
         runner.map_merge(EmbedStage(context, images, survivors, encoder, decode, batch_size, centroids, keep), shown)
         scenes = None
@@ -339,7 +347,8 @@ def prune(
             draw = {"size": size, "seed": rule.seed}
             lost = embed_dropped(context, images, survivors, encoder, decode, centroids, runner, shown, **draw)
             scenes = Scenes(name_clusters(opened, context, centroids), lost)
-        LocalRunner().map_merge(SelectStage(context, images, choice, budget, opened, survivors, scenes, kept), shown)
+        stage = SelectStage(context, images, choice, budget, opened, survivors, scenes, kept, leaving_out)
+        LocalRunner().map_merge(stage, shown)
         store_choice(folder, name)
         write_report(folder, images)
     run, now = open_run(folder.path), Choice.read(folder)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from rsprune.errors import ConfigMismatchError, DamagedFileError, UnfinishedRunE
 from rsprune.io import digest, read_record, read_table
 from rsprune.runs.checks import REMEDY, check_config, check_summary, check_table
 from rsprune.runs.folder import RunFolder
+from rsprune.runs.rows import RunIndex, ShardRows, positions_of
 from rsprune.runs.schema import EMBEDDING_SCHEMA, QUARANTINE_SCHEMA, SELECTION_SCHEMA
 from rsprune.runs.summary import KeyForm, key_form
 from rsprune.selection import COUNTS, Selection
@@ -34,84 +34,6 @@ __all__ = ["NOT_CHOSEN", "PHASES", "RunIndex", "RunReader", "ShardRows", "open_a
 PHASES = ("quota", "fill", "preselected")
 NOT_CHOSEN = -1
 KEYS_NOTE = "names repeat from shard to shard: the key of an image is shard/name"
-
-
-@dataclass(frozen=True)
-class ShardRows:
-    """What became of the rows of one shard.
-
-    Attributes
-    ----------
-    name
-        The shard's name.
-    first
-        The number of its first row, counted through all shards in the order of their names.
-    entropy
-        float64 (n,), bits; NaN where Stage I could not rank the image.
-    row
-        int64 (m,): the positions of those that Stage I kept. The arrays below are aligned with it.
-    cluster
-        int32 (m,); -1 where Stage II could not embed the image.
-    similarity
-        float32 (m,); NaN where ``cluster`` is -1.
-    phase
-        int8 (m,): an index into :data:`PHASES`, or -1 where Stage II did not choose the image.
-    """
-
-    name: str
-    first: int
-    entropy: NDArray[np.float64]
-    row: NDArray[np.int64]
-    cluster: NDArray[np.int32]
-    similarity: NDArray[np.float32]
-    phase: NDArray[np.int8]
-
-    @property
-    def passed(self) -> NDArray[np.bool_]:
-        """Whether Stage I kept the row: bool (n,)."""
-        mask = np.zeros(len(self.entropy), np.bool_)
-        mask[self.row] = True
-        return mask
-
-
-@dataclass(frozen=True)
-class RunIndex:
-    """The numbers of rows, counted through all shards in the order of their names.
-
-    Attributes
-    ----------
-    shards
-        The shards' names.
-    offsets
-        int64 (S + 1,): the first row of each shard, and at the end the number of rows N.
-    """
-
-    shards: tuple[str, ...]
-    offsets: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return int(self.offsets[-1])
-
-    @cached_property
-    def _places(self) -> dict[str, int]:
-        return {shard: place for place, shard in enumerate(self.shards)}
-
-    def first(self, shard: str) -> int:
-        """Return the number of a shard's first row."""
-        return int(self.offsets[self._places[shard]])
-
-    def count(self, shard: str) -> int:
-        """Return how many rows a shard has."""
-        at = self._places[shard]
-        return int(self.offsets[at + 1] - self.offsets[at])
-
-    def locate(self, rows: NDArray[np.int64]) -> Iterator[tuple[str, NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield, for each shard that has some of ascending ``rows``, its name, and their positions in it and here."""
-        bounds = np.searchsorted(rows, self.offsets)
-        for i, shard in enumerate(self.shards):
-            if bounds[i] < bounds[i + 1]:
-                at = np.arange(bounds[i], bounds[i + 1])
-                yield shard, rows[at] - self.offsets[i], at
 
 
 class RunReader:
@@ -340,6 +262,11 @@ class RunReader:
                 column[index.offsets[i] : index.offsets[i + 1]] = values.to_numpy()
         return found
 
+    def embedded_numbers(self) -> NDArray[np.int64]:
+        """Return the numbers that the embedded rows have in the whole collection, ascending: int64 (M,)."""
+        parts = [self.index.first(one) + self.assignments(one, ["row"])["row"].to_numpy() for one in self.shards]
+        return np.concatenate([np.empty(0, np.int64), *parts])
+
     def embedded_at(self, at: NDArray[np.int64]) -> Iterator[tuple[pa.Table, NDArray[np.int64]]]:
         """Yield ``key``, ``shard`` and ``row`` of some embedded rows, a shard at a time, and their places in ``at``.
 
@@ -421,6 +348,22 @@ class RunReader:
         newest, kept = RunReader(self.folder.path).summary, ("images", "tau", "survivors")
         return all(newest.get(name) == self.summary.get(name) for name in kept)
 
+    @cached_property
+    def excluded(self) -> dict[str, tuple[NDArray[np.int64], NDArray[Any]]]:
+        """By shard, the positions of the embedded rows that were left out of the choice, and by which option."""
+        if "excluded" not in self.summary:
+            return {}
+        table = self.table(self.folder.excluded, ["shard", "row", "reason"])
+        rows, reasons = table["row"].to_numpy(), np.array(table["reason"].to_pylist(), object)
+        return {shard: (rows[at], reasons[at]) for shard, at in positions_of(table["shard"])}
+
+    def excluded_numbers(self, *options: str) -> NDArray[np.int64]:
+        """Return the numbers in the whole collection of the rows that some options left out, ascending."""
+        parts = [np.empty(0, np.int64)]
+        for shard, (rows, reasons) in self.excluded.items():
+            parts.append(self.index.first(shard) + rows[np.isin(reasons, options)])
+        return np.concatenate(parts)
+
     def rows(self, shard: str) -> ShardRows:
         """Read what became of the rows of one shard.
 
@@ -480,21 +423,12 @@ class RunReader:
             k=len(counts),
             total=summary["images"],
             outside=np.concatenate(outside),
+            leaks=self.excluded_numbers("leaks"),
+            duplicates=self.excluded_numbers("dedup"),
+            surplus=self.excluded_numbers("max_per_group"),
         )
 
 
 def open_as_run(source: SourceLike, run: RunFolder | str | Path | None) -> Source:
     """Open a collection as ``run`` did, or by its form alone where there is no run."""
     return open_source(source) if run is None else RunReader(run).open_source(source)
-
-
-def positions_of(column: pa.ChunkedArray) -> Iterator[tuple[str, NDArray[np.int64]]]:
-    """Yield each distinct string of a column with the positions that hold it, ascending."""
-    # Codes are joined, not the strings, which are many times their size.
-    encoded = column.dictionary_encode().combine_chunks()
-    codes = encoded.indices.to_numpy()
-    in_order = bool((codes[1:] >= codes[:-1]).all())  # as a manifest is: no need to sort what may be millions of rows
-    order = np.arange(len(codes)) if in_order else np.argsort(codes, kind="stable")
-    bounds = np.searchsorted(codes if in_order else codes[order], np.arange(len(encoded.dictionary) + 1))
-    for value, start, end in zip(encoded.dictionary.to_pylist(), bounds[:-1], bounds[1:], strict=True):
-        yield value, order[start:end]

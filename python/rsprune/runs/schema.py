@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-__all__ = ["EMBEDDING_SCHEMA", "ENTROPY_SCHEMA", "QUARANTINE_SCHEMA", "SELECTION_SCHEMA", "manifest_schema"]
+__all__ = [
+    "EMBEDDING_SCHEMA",
+    "ENTROPY_SCHEMA",
+    "EXCLUDED_SCHEMA",
+    "QUARANTINE_SCHEMA",
+    "SELECTION_SCHEMA",
+    "manifest_schema",
+]
 
 ENTROPY_SCHEMA = pa.schema(
     [
@@ -33,6 +40,14 @@ SELECTION_SCHEMA = pa.schema(
         pa.field("cluster", pa.int32(), nullable=False),
         pa.field("similarity", pa.float32(), nullable=False),
         pa.field("phase", pa.uint8(), nullable=False),  # 0 quota, 1 fill, 2 preselected
+    ]
+)
+EXCLUDED_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),  # the option that leaves it out
     ]
 )
 QUARANTINE_SCHEMA = pa.schema(

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
 from rsprune.errors import ArgumentError, ConfigMismatchError, DamagedFileError
@@ -19,7 +20,8 @@ __all__ = ["check_name", "choice_name", "describe_choices", "open_choice", "sele
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,99}")
 #: What a choice is called after, beside its strategy and budget, where it is not the default.
-TELLING = ("entropy_keep", "tau", "strategy_options", "seed", "fill", "within", "min_similarity", "preselected")
+TELLING = {"entropy_keep", "tau", "strategy_options", "seed", "preselected", "fill", "within", "min_similarity"}
+TELLING |= {"groups", "quotas", "max_per_group", "dedup", "leak_eps"}
 #: What a choice of one name may have otherwise than it had: the collection has grown, and the budget and the choice
 #: that it tops up with it.
 FOLLOWS = ("source.", "centroids.", "selection.images", "selection.budget", "selection.preselected")
@@ -27,8 +29,10 @@ FOLLOWS = ("source.", "centroids.", "selection.images", "selection.budget", "sel
 APART = ("selection.coverage_sample", "keep_embeddings")
 
 
-def choice_name(options: PruneOptions) -> str:
+def choice_name(options: PruneOptions, digests: Mapping[str, Any]) -> str:
     """Return the name of the choice that options make, such as ``rsprune-keep0.15-fill-waterfill``.
+
+    ``digests`` are those of what is given in files or arrays, by the names of the options.
 
     Raises
     ------
@@ -47,7 +51,9 @@ def choice_name(options: PruneOptions) -> str:
     parts = [f"{values['strategy']}-keep{values['keep']}"]
     for one in options_of(PruneOptions):
         value = values.get(one.name)
-        if one.name in TELLING and value not in (None, one.default, {}):
+        if one.name in ("exclude", "leaks"):
+            parts += [f"{one.name}-{digests[one.name][:8]}"] if one.name in digests else []
+        elif one.name in TELLING and value not in (None, one.default, {}):
             word = one.name.replace("_", "-")
             if isinstance(value, bool):
                 parts.append(word)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -262,13 +263,17 @@ class _Verifier:
         rule = reader.config["selection"]
         if strategies.get(reader.strategy).quotas:
             self._cut_offs(summary, phase, cluster, similarity)
-        if reader.strategy == "rsprune" and reader.within == "nearest" and not rule.get("preselected"):
+        reasons = Counter(reason for _, found in reader.excluded.values() for reason in found.tolist())
+        if dict(reasons) != summary.get("excluded", {}):
+            self.found(folder.summary, f"excluded is {summary.get('excluded')}, excluded.parquet says {dict(reasons)}")
+        left_out = reader.excluded_numbers(*reasons)
+        shared = rule.get("quotas") is not None or (rule.get("groups") and not rule.get("max_per_group"))
+        if reader.strategy == "rsprune" and reader.within == "nearest" and not rule.get("preselected") and not shared:
             labels, close = reader.embedded("label", "similarity")
             k, least = len(summary["clusters"]["pool"]), rule.get("min_similarity")
-            strict = least is None
-            again = select_assigned(
-                labels, close, budget, k=k, seed=rule["seed"], fill=reader.fill, min_similarity=least, strict=strict
-            )
+            never = np.isin(reader.embedded_numbers(), left_out)
+            options = {"fill": reader.fill, "min_similarity": least, "strict": least is None}
+            again = select_assigned(labels, close, budget, k=k, seed=rule["seed"], exclude=never, **options)
             chosen = [
                 (shard, row)
                 for shard, at, _ in reader.embedded_index.locate(again.indices)

@@ -39,7 +39,10 @@ class Candidates:
     threads
         Number of threads.
     whole
-        Hold all images: those that are kept from an earlier choice take places of the quotas.
+        Hold all images: those that are kept from an earlier choice take places of the quotas, and groups have their
+        own.
+    excluded
+        bool (M,): whether each image that was embedded is left out; None for none.
     """
 
     options: ChoiceOptions
@@ -47,6 +50,7 @@ class Candidates:
     k: int
     threads: int | None = None
     whole: bool = False  # hold all images, whatever the rule
+    excluded: NDArray[np.bool_] | None = None
     #: Of each image its label, its similarity, and its number in the whole collection.
     columns: list[NDArray[Any]] = field(init=False)
     pool: NDArray[np.int64] = field(init=False)  # (K,): the images that could be chosen of each cluster
@@ -68,6 +72,7 @@ class Candidates:
         threads: int | None,
         *,
         whole: bool = False,
+        excluded: NDArray[np.bool_] | None = None,
     ) -> Candidates:
         """Read the tables of all shards.
 
@@ -76,7 +81,7 @@ class Candidates:
         BudgetError
             They are fewer than the budget.
         """
-        candidates = cls(options, budget, k, threads, whole)
+        candidates = cls(options, budget, k, threads, whole, excluded)
         waiting = [candidates.columns]
         for shard in reader.shards:
             table = reader.assignments(shard, ["row", "label", "similarity"])
@@ -96,6 +101,8 @@ class Candidates:
         self.embedded += len(numbers)
         self.invalid += numbers[labels < 0].tolist()
         valid = (labels >= 0) & ~np.isnan(similarity)
+        if self.excluded is not None:
+            valid &= ~self.excluded[self.embedded - len(numbers) : self.embedded]
         if (least := self.options.min_similarity) is not None:
             below = similarity < np.float32(least)
             self.outside += int(np.count_nonzero(below))
@@ -135,6 +142,11 @@ class Candidates:
                 f"a budget of {self.budget} images, but only {there} of the {self.embedded} that Stage I kept can be "
                 f"chosen: {len(self.invalid)} could not be embedded"
                 + ("" if least is None else f", {self.outside} are below min_similarity = {least}")
+                + (
+                    ""
+                    if self.excluded is None
+                    else f", {np.count_nonzero(self.excluded)} are left out by other options"
+                )
                 + "; lower the budget, or keep more in Stage I"
             )
             raise BudgetError(message)

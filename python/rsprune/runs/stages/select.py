@@ -26,6 +26,7 @@ from rsprune.io import (
     write_tables,
 )
 from rsprune.options import keywords, options_of
+from rsprune.quotas import Groups
 from rsprune.runners import Advance
 from rsprune.runs.config import ChoiceOptions, SelectRunOptions
 from rsprune.runs.moves import Choice
@@ -38,6 +39,7 @@ from rsprune.runs.stages.base import RunStage, StageResult
 from rsprune.runs.stages.candidates import Candidates
 from rsprune.runs.stages.coverage import Scenes
 from rsprune.runs.stages.entropy import EntropyCut
+from rsprune.runs.stages.left_out import REASONS, LeavingOut
 from rsprune.runs.summary import ShardSummary
 from rsprune.selection import COUNTS, FILL, PRESELECTED, QUOTA, Origin, Selection, SelectOptions, budget_rows
 from rsprune.sources import Shard, Source, SourceLike
@@ -48,6 +50,14 @@ from rsprune.storage import localize
 from rsprune.validation import check_column
 
 __all__ = ["SelectStage", "check_strategy", "select_run"]
+
+
+#: Options that have been applied when a strategy chooses in a run, beside those that leave images out.
+APPLIED = ("leak_eps", "groups")
+#: The largest groups, which summary.json lists.
+LISTED_GROUPS = 50
+#: What a strategy by quota takes in a run, whatever is given; other options are only handed to it where they are given.
+ALWAYS = ("fill", "within", "min_similarity")
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,7 @@ class SelectStage(RunStage):
     survivors: EntropyCut
     scenes: Scenes | None = None
     kept: Choice | None = None
+    leaving_out: LeavingOut | None = None
     name: str = "select"
 
     @property
@@ -79,12 +90,19 @@ class SelectStage(RunStage):
     @override
     def outputs(self, shard: Shard) -> tuple[Path, ...]:
         folder = self.context.folder
-        return (folder.selected, folder.quarantine, folder.selection)
+        excluded = (folder.excluded,) if self._leaves_out else ()
+        return (folder.selected, folder.quarantine, *excluded, folder.selection)
+
+    @property
+    def _leaves_out(self) -> bool:
+        return self.leaving_out is not None and self.leaving_out.is_used
 
     @override
     def run(self, shard: Shard, advance: Advance) -> ShardSummary:
         folder, reader = self.context.folder, RunReader(self.context.folder)
         by_quota = strategies.get(self.options.strategy.strategy).quotas
+        if not self._leaves_out:
+            folder.excluded.unlink(missing_ok=True)
         selection, metrics = (self.choose_by_quota if by_quota else self.choose)(reader)
         metrics |= {"quarantined": write_quarantine(self.context, reader)}
         schema = manifest_schema(SELECTION_SCHEMA, self.source.metadata_schema)
@@ -113,10 +131,27 @@ class SelectStage(RunStage):
     def choose_by_quota(self, reader: RunReader) -> tuple[Selection, dict[str, Any]]:
         """Choose by clusters and similarities; rows are numbered through the whole collection. Also return metrics."""
         options, centroids, threads = self.options, reader.centroids, self.context.threads
-        whole = self.kept is not None
-        candidates = Candidates.gather(reader, options, self.budget, centroids.k, threads, whole=whole)
+        excluded, embedded = None, np.empty(0, np.int64)
+        if self.leaving_out is not None and (self._leaves_out or options.shares):
+            embedded = reader.embedded_numbers()
+            kept = np.empty(0, np.int64) if self.kept is None else self.kept.positions(reader.index, embedded)
+            excluded = self.leaving_out.apply(reader, self.source, kept, threads)
+            if self._leaves_out:
+                excluded.write(self.context.folder, reader, self.context.provenance)
+        candidates = Candidates.gather(
+            reader,
+            options,
+            self.budget,
+            centroids.k,
+            threads,
+            whole=self.kept is not None or options.shares,
+            excluded=None if excluded is None else excluded.reason > 0,
+        )
         labels, similarity, numbers = candidates.columns
-        settings = settings_of(options)
+        settings = {name: value for name, value in settings_of(options).items() if name not in (*REASONS, *APPLIED)}
+        if excluded is not None and excluded.groups is not None and options.shares:
+            at = np.searchsorted(embedded, numbers)
+            settings["groups"] = groups_of(excluded.groups, at)
         if self.kept is not None:
             settings["preselected"] = self.kept.positions(reader.index, numbers)
         known = {"centroids": centroids, "reference": self.reference.embeddings(self.context)}
@@ -129,10 +164,14 @@ class SelectStage(RunStage):
         chosen = strategies.select_from(
             rule.strategy, known, self.budget, origin=origin, seed=rule.seed, threads=threads, **settings
         )
-        return replace(chosen, indices=numbers[chosen.indices]), {
-            "outside": candidates.outside,
-            "invalid": candidates.invalid,
-        }
+        metrics: dict[str, Any] = {"outside": candidates.outside, "invalid": candidates.invalid}
+        if excluded is not None and self._leaves_out:
+            metrics["excluded"] = excluded.counts()
+        if chosen.groups:
+            largest = sorted(chosen.groups.items(), key=lambda one: (-one[1].pool, one[0]))[:LISTED_GROUPS]
+            metrics["groups"] = {"by": options.groups, "count": len(chosen.groups)}
+            metrics["groups"]["largest"] = [{"group": name, **counts._asdict()} for name, counts in largest]
+        return replace(chosen, indices=numbers[chosen.indices]), metrics
 
     def choose(self, reader: RunReader) -> tuple[Selection, dict[str, Any]]:
         """Choose by the embeddings; rows are numbered through the whole collection. Also return metrics."""
@@ -161,7 +200,7 @@ class SelectStage(RunStage):
             "tau": self.survivors.tau,
             "budget": selection.budget,
             "selected": len(selection),
-            "quota": selection.budget // selection.k if by_quota else None,
+            "quota": selection.budget // selection.k if by_quota and not self.options.shares else None,
             "phases": {"quota": int(np.count_nonzero(in_quota)), "fill": int(np.count_nonzero(in_fill))}
             | ({} if self.kept is None else {"preselected": len(self.kept)}),
             "fill_cut": float(selection.similarity[in_fill].min()) if by_quota and in_fill.any() else None,
@@ -180,6 +219,12 @@ def metadata_of(source: Source, rows: pa.Table) -> list[pa.ChunkedArray]:
         table = source.read_metadata(Shard(rows["shard"][0].as_py()), rows["row"].to_pylist())
     columns: list[pa.ChunkedArray] = table.columns
     return columns
+
+
+def groups_of(groups: Groups, rows: NDArray[np.int64]) -> Groups:
+    """Return the groups of some rows, without those that none of them is of."""
+    there, of = np.unique(groups.of[rows], return_inverse=True)
+    return Groups([groups.names[one] for one in there.tolist()], of.astype(np.int64))
 
 
 def with_clusters(
@@ -212,17 +257,18 @@ def settings_of(options: ChoiceOptions | SelectRunOptions) -> dict[str, Any]:
     where = options if isinstance(options, ChoiceOptions) else options.select
     shared = {one.name: one.default for one in options_of(SelectOptions) if hasattr(where, one.name)}
     own = {name: getattr(where, name) for name in shared}
-    if not strategies.get(rule.strategy).quotas:
-        # Options of one name mean the same in every strategy; the strategy refuses those that it does not have.
-        own = {
-            name: value
-            for name, value in own.items()
-            if value is not None and (shared[name] is None or value != shared[name])
-        }
-    elif is_run and rule.strategy_options:
+    by_quota = strategies.get(rule.strategy).quotas
+    # Options of one name mean the same in every strategy; the strategy refuses those that it does not have.
+    own = {
+        name: value
+        for name, value in own.items()
+        if (by_quota and (name in ALWAYS or not is_run))
+        or (value is not None and (shared[name] is None or value != shared[name]))
+    }
+    if by_quota and is_run and rule.strategy_options:
         message = (
             f"strategy_options is {rule.strategy_options!r}; in a run the options of {rule.strategy!r} are "
-            f"{', '.join(own)}"
+            f"{', '.join(shared)}"
         )
         raise ArgumentError(message)
     return own | dict(rule.strategy_options or {})
