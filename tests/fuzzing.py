@@ -46,6 +46,9 @@ SECONDS, MEMORY = 10, 1 << 30
 #: Images that are looked at in one file; a header may promise any number.
 IMAGES = 64
 
+#: What showed a fault once: the name of the target, and what is damaged.
+FOUND = Path(__file__).parent / "found_by_fuzzing"
+
 INTERESTING = [0, 1, 2, 7, 8, 16, 32, 64, 100, 127, 128, 255, 256, 512, 1024, 4096, 32767, 32768, 65535, 65536]
 INTERESTING += [2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 1]
 TOKENS = [
@@ -322,7 +325,8 @@ def fuzz(name: str, seed: int, seconds: float, executions: int | None, findings:
     path = folder / f"x{target.suffix}"
     signal.signal(signal.SIGALRM, overdue)
     end, count = time.monotonic() + seconds, 0
-    for data in target.seeds:  # they are what they should be: read, or refused with a reason
+    earlier = [one.read_bytes() for one in sorted(FOUND.glob(f"{name}-*"))]
+    for data in target.seeds + earlier:  # they are what they should be: read, or refused with a reason
         path.write_bytes(data)
         read_or_refuse(target.read, path)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

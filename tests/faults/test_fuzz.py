@@ -26,6 +26,16 @@ def test_mutations_of_files_are_read_or_refused(executions, tmp_path):
     assert done.stdout.count(f": {executions} executions, 0 findings") == 13
 
 
+@pytest.mark.parametrize("name", ["parquet-rows", "parquet-histogram"])
+def test_a_parquet_file_that_says_what_is_not_so_is_refused(name):
+    """A row group of fewer rows than it names; what is said of a column, which aborts a process that asks for it."""
+    path = Path(__file__).parents[1] / "found_by_fuzzing" / f"{name}.parquet"
+    code = f"from rsprune.sources import open_source\ns = open_source({os.fspath(path)!r})\nlist(s.read(s.shards[0]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"FormatError: {path} is cut short or damaged" in done.stderr
+
+
 def test_what_mutations_found(tmp_path):
     """Names of columns that are no UTF-8, places before a file's beginning, half a surrogate pair, a short row."""
     with pa.ipc.new_file(str(tmp_path / "x.arrow"), (table := pa.table({"im": [{"bytes": b"x"}]})).schema) as writer:

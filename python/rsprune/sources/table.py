@@ -105,7 +105,7 @@ class TableSource(ContainerSource):
         names: list[str | None] = [None] * count
         if name or self._has_paths:
             with self._damage(path):
-                for first, batch in self.batches(path, [column], range(count)):
+                for first, batch in self._batches(path, [column], range(count)):
                     names[first : first + batch.num_rows] = self._names(batch, column)
         often = Counter(names)
         first = 0
@@ -139,7 +139,7 @@ class TableSource(ContainerSource):
         if len(schema):
             with self._damage(path):
                 there = [name for name in schema.names if name in self.read_schema(path).names]
-                for first, batch in self.batches(path, there, rows):
+                for first, batch in self._batches(path, there, rows):
                     start, end = (bisect_left(rows, row) for row in (first, first + batch.num_rows))
                     inside = pa.array([row - first for row in rows[start:end]], pa.int64())
                     columns = [
@@ -273,13 +273,27 @@ class TableSource(ContainerSource):
         paths = pc.struct_field(batch.column(self._columns.image), "path").to_pylist()
         return [posixpath.basename(path) if path and path.startswith("/") else path for path in paths]
 
+    def _batches(self, path: str, columns: Sequence[str], rows: Sequence[int]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield :meth:`batches`, and fail where these do not hold all of the rows: the file names more than it has."""
+        import pyarrow as pa
+
+        held = 0
+        for first, batch in self.batches(path, columns, rows):
+            if held < len(rows) and rows[held] < first:
+                break
+            yield first, batch
+            held = bisect_left(rows, first + batch.num_rows)
+        if held < len(rows):
+            message = f"it names a row {rows[held]}, but does not hold it"
+            raise pa.ArrowInvalid(message)
+
     def _cells(
         self, path: str, columns: Sequence[str], rows: Sequence[int]
     ) -> Iterator[tuple[int, pa.RecordBatch, int]]:
         """Yield each row, the batch that holds it, and its place in there."""
         position = 0
         with self._damage(path):
-            for first, batch in self.batches(path, columns, rows):
+            for first, batch in self._batches(path, columns, rows):
                 while position < len(rows) and rows[position] < first + batch.num_rows:
                     yield rows[position], batch, rows[position] - first
                     position += 1
