@@ -69,7 +69,15 @@ test-python: dev ## Tests of the package, a file at a time on each of two proces
 
 .PHONY: test-slow
 test-slow: dev ## The tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --ignore tests/browser
+
+$(VENV)/browser: $(VENV)/dev
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --group browser
+	@touch $@
+
+.PHONY: test-browser
+test-browser: $(VENV)/browser build ## The pages in a browser: needs chromium (apt-get install chromium)
+	$(BIN)/python -m pytest -m slow tests/browser
 
 .PHONY: test-faults
 test-faults: dev ## Everything that is made to break a guarantee, in its long forms, too
