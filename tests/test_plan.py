@@ -1,11 +1,15 @@
 """`rsprune.plan`: it agrees with the run, and raises beforehand what the run would raise."""
 
+import inspect
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
 
+import rsprune
 from failures import raises
-from rsprune.errors import ArgumentError, BudgetError, EmptyInputError
+from rsprune.errors import ArgumentError, BudgetError, EmptyInputError, EncoderMismatchError, OutputError, ShapeError
 from rsprune.runs.plan import largest_share, plan
 from rsprune.sources import open_source
 from rsprune.sources.sample import spread_sample
@@ -131,3 +135,58 @@ def test_a_sample_is_from_all_over_the_collection(pool):
         assert keys[-1] >= everything[len(everything) // 2]
         assert [item.key for item in sample.read(shard, [0, len(keys) - 1])] == [keys[0], keys[-1]]
     assert spread_sample(source, 10**6).total() == 160
+
+
+def test_it_takes_every_option_of_the_run():
+    from rsprune.cli import plan as planning
+    from rsprune.cli import prune as pruning
+
+    options = [inspect.signature(module.command).parameters for module in (pruning, planning)]
+    assert options[0].keys() <= options[1].keys()
+    words = [options[i][name].annotation.__metadata__[0].param_decls for i in (0, 1) for name in sorted(options[0])]
+    assert words[: len(words) // 2] == words[len(words) // 2 :]
+
+
+def test_without_measurements_it_needs_no_weights(pool, reference, tmp_path, monkeypatch):
+    def load(*_, **__):
+        pytest.fail("the encoder was loaded")
+
+    monkeypatch.setattr("rsprune.runs.config.load_encoder", load)
+    options = {"k": 6, "keep": 0.25, "keep_embeddings": True}
+    planned = plan(pool, reference=reference, measure=False, **options)
+    assert planned.dimensions == 1024
+    assert planned.stage("embed").write_bytes == 48 * (2 * 1024 + 24)
+    fitted = rsprune.fit_centroids(np.random.default_rng(0).normal(size=(9, 1024)), 6)
+    assert plan(pool, reference=fitted, measure=False, **options).k == 6
+    other = rsprune.fit_centroids(np.random.default_rng(0).normal(size=(9, 768)), 6)
+    with raises(EncoderMismatchError, 768, "git-rsclip", 1024):
+        plan(pool, reference=other, measure=False, **options)
+    np.save(tmp_path / "test.npy", np.ones((2, 5), np.float32))
+    with raises(ShapeError, 5, 1024):
+        plan(pool, reference=reference, measure=False, leaks=tmp_path / "test.npy", leak_eps=0.1, **options)
+
+
+def test_it_knows_the_room_and_what_the_run_would_refuse(pool, reference, tmp_path, monkeypatch):
+    planned = plan(pool, reference=reference, out=tmp_path / "a" / "run", measure=False, **SETTINGS)
+    assert planned.free_bytes > 1 << 20
+    assert "free" in planned.describe()
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(100, 90, 10))
+    assert "not enough" in plan(pool, reference=reference, out=tmp_path, measure=False, **SETTINGS).describe()
+    wrong = (
+        {"dedup": 0.1},
+        {"groups": "city"},
+        {"max_per_group": 2},
+        {"quotas": "even"},
+        {"name": "a/b"},
+        {"leak_eps": 1},
+    )
+    for options in wrong:
+        with raises(ArgumentError, next(iter(options))):
+            plan(pool, reference=reference, measure=False, **SETTINGS, **options)
+    with raises(ArgumentError, "preselected", "'kcenter'"):
+        plan(pool, reference=reference, measure=False, preselected=True, strategy="kcenter", **SETTINGS)
+    with raises(BudgetError, 161, 160):
+        plan(pool, reference=reference, measure=False, **SETTINGS | {"keep": 161})
+    with raises(OutputError, pool):
+        plan(pool, reference=reference, out=pool / "run", measure=False, **SETTINGS)

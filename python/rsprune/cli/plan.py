@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,7 +16,7 @@ from rsprune.runs.config import PruneOptions
 EXAMPLES = """
 [bold]Examples[/bold]\n
   rsprune plan 'pool-*.tar' --reference aid.tar --keep 0.15 --encoder efficientnet-lite0\n
-  rsprune plan images/ -r aid/ --no-measure --json\n
+  rsprune plan images/ -r aid/ --no-measure --json   [dim]# needs no weights[/dim]\n
   rsprune plan 's3://bucket/pool-*.tar' -r resisc45 --machines 4 --gpus 16 --export tar
 """
 
@@ -32,6 +33,10 @@ def command(
     export: Annotated[
         Layout | None, typer.Option(help="The layout that `rsprune export` is to write the images in afterwards.")
     ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The run folder that is to be; nothing is written to it.")
+    ] = None,
+    quiet: common.Quiet = False,
     json: common.Json = False,
 ) -> None:
     """Say what [bold]rsprune prune[/bold] with the same options would read, write, hold in memory and roughly take."""
@@ -41,10 +46,11 @@ def command(
     planned = plan(
         images,
         reference=scenes,
+        out=out,
         options=options,
         measure=measure,
         machines=machines,
         gpus=gpus,
         export=export,
     )
-    common.conclude(asdict(planned), planned.describe(), quiet=False, json=json)
+    common.conclude(asdict(planned), planned.describe(), quiet, json)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from rsprune.encoders.base import DeviceOptions, Encoder, Precision
-from rsprune.encoders.registry import FAMILIES, ZOO, EncoderSpec, encoder_names, load_encoder
+from rsprune.encoders.registry import FAMILIES, ZOO, EncoderOutline, EncoderSpec, encoder_names, load_encoder
 
 __all__ = [
     "FAMILIES",
     "ZOO",
     "DeviceOptions",
     "Encoder",
+    "EncoderOutline",
     "EncoderSpec",
     "Precision",
     "encoder_names",

@@ -6,13 +6,19 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import override
 
 from rsprune.encoders.base import DeviceOptions, Encoder
+from rsprune.encoders.preprocess import Preprocessing
 from rsprune.errors import EncoderError, needed_by
 from rsprune.options import keywords
 from rsprune.registry import Registry
 
-__all__ = ["FAMILIES", "ZOO", "Builder", "EncoderSpec", "encoder_names", "load_encoder"]
+__all__ = ["FAMILIES", "ZOO", "Builder", "EncoderOutline", "EncoderSpec", "encoder_names", "load_encoder"]
 
 #: Builds an encoder from its name, its weights and where it is to run.
 Builder = Callable[[str, Path | None, DeviceOptions], Encoder]
@@ -105,6 +111,28 @@ ZOO = {
 def encoder_names() -> list[str]:
     """List the names that :func:`load_encoder` knows, beside the forms ``open_clip:``, ``timm:`` and ``hf:``."""
     return sorted(ZOO)
+
+
+class EncoderOutline(Encoder):
+    """What is known of an encoder of the zoo without its weights; it embeds nothing."""
+
+    device = "cpu"
+    batch_size = 32
+
+    def __init__(self, name: str) -> None:
+        spec = ZOO[name]
+        self.name, self.dim = name, spec.dim
+        self.preprocessing = Preprocessing(size=spec.size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+    @override
+    def provenance(self) -> dict[str, Any]:
+        """Return nothing: without the weights nothing tells the encoder from another one of its name."""
+        return {}
+
+    @override
+    def forward(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        message = f"{self.name} has no weights here: load it with load_encoder"
+        raise EncoderError(message)
 
 
 @keywords(DeviceOptions)

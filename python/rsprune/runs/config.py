@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rsprune import _core
 from rsprune.decoding import entropy_images
-from rsprune.encoders import DeviceOptions, Encoder, load_encoder
+from rsprune.encoders import ZOO, DeviceOptions, Encoder, EncoderOutline, load_encoder
 from rsprune.entropy import Gray, mean_band_entropies
 from rsprune.errors import ArgumentError
 from rsprune.options import Options, integers, option, same_option, to_config
@@ -191,6 +191,11 @@ class EncoderOptions(Options):
         if isinstance(self.encoder, Encoder):
             return self.encoder
         return load_encoder(self.encoder, weights=self.weights, options=self.where)
+
+    @property
+    def outline(self) -> Encoder:
+        """What tells the encoder's sizes: that of the zoo by its name, without weights; any other one is loaded."""
+        return EncoderOutline(self.encoder) if isinstance(self.encoder, str) and self.encoder in ZOO else self.model
 
     def __getstate__(self) -> dict[str, Any]:
         return {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}

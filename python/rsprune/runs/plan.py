@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from rsprune import strategies
 from rsprune.concurrency import WRITER_DEPTH
@@ -16,13 +18,14 @@ from rsprune.options import keywords
 from rsprune.runners.parts import share_out
 from rsprune.runners.progress import describe_seconds
 from rsprune.runs.config import PruneOptions
-from rsprune.runs.reference import FittedReference, ImageReference, Reference, ReferenceLike, open_reference
+from rsprune.runs.prepare import prepare
+from rsprune.runs.reference import ImageReference, Reference, ReferenceLike
 from rsprune.runs.rehearsal import UNMEASURED, Rehearsal, peak_bytes, rehearse, reset_peak
+from rsprune.runs.selections import choice_name
 from rsprune.runs.stages.embedding_writer import BLOCK
-from rsprune.runs.stages.select import check_strategy
-from rsprune.selection import budget_rows
-from rsprune.sources import Source, SourceLike
+from rsprune.sources import Source, SourceLike, check_outside
 from rsprune.sources.batches import BATCH_BYTES
+from rsprune.storage import address_of
 from rsprune.validation import check_integer, fraction_of
 
 __all__ = ["Plan", "StagePlan", "plan"]
@@ -86,6 +89,8 @@ class Plan:
         What it runs on.
     memory_bytes
         The most memory that a process takes.
+    free_bytes
+        The space that is free where the run folder is to be; None where that is not known.
     setup_seconds
         How long it takes to load the encoder and to write the report.
     stages
@@ -105,6 +110,7 @@ class Plan:
     memory_bytes: int
     setup_seconds: float | None
     stages: tuple[StagePlan, ...]
+    free_bytes: int | None = None
 
     @property
     def read_bytes(self) -> int:
@@ -127,6 +133,13 @@ class Plan:
 
     def _repr_html_(self) -> str:
         return as_html(self.describe())
+
+    def _room(self) -> str:
+        """Say whether there is room for the run."""
+        if self.free_bytes is None:
+            return ""
+        enough = "" if self.free_bytes > self.write_bytes else ": not enough"
+        return f", of {size(self.free_bytes)} free{enough}"
 
     def describe(self) -> str:
         """Put the plan in words."""
@@ -167,7 +180,7 @@ class Plan:
                 *table,
                 "",
                 f"time    {time} on {where}",
-                f"disk    {size(self.write_bytes)}",
+                f"disk    {size(self.write_bytes)}{self._room()}",
                 f"memory  {size(self.memory_bytes)}",
             ]
         )
@@ -178,6 +191,7 @@ def plan(
     source: SourceLike,
     *,
     reference: ReferenceLike,
+    out: str | Path | None = None,
     options: PruneOptions,
     measure: bool = True,
     machines: int = 1,
@@ -188,11 +202,12 @@ def plan(
 
     Parameters
     ----------
-    source, reference
-        See :func:`rsprune.prune`.
+    source, reference, out
+        See :func:`rsprune.prune`. Nothing is written to ``out``; without it, the free space there is not known.
     measure
         Carry the run out on a sample from all over the collection, for some 20 s, and see how long each stage takes,
-        and how much memory. Otherwise the memory is that of this process, with the encoder in it, and of batches.
+        and how much memory. Otherwise the memory is that of this process and of batches, and an encoder that is known
+        by its name is not loaded: its weights need not be there, and come on top.
     machines, gpus
         On how many machines like this one the run is to be, and on how many GPUs like this machine's; 0 for machines
         that embed on what this one embeds on. Shards are what they share.
@@ -208,14 +223,13 @@ def plan(
     check_integer("gpus", gpus, minimum=0)
     written = None if export is None else ExportOptions(export)
     reset_peak()
-    images, encoder, threads = options.source.open(source), options.encoder.model, options.execution.threads
-    total = images.total()
-    rule = options.choice.strategy
-    budget = budget_rows(rule.keep, total)
-    own = options.source.of_reference()
-    opened = open_reference(reference, options.reference, own, seed=rule.seed, pool=images)
-    opened.check(encoder)
-    check_strategy(options.choice, has_reference=not isinstance(opened, FittedReference))
+    images, threads = options.source.open(source), options.execution.threads
+    encoder = options.encoder.model if measure else options.encoder.outline
+    if out is not None:
+        check_outside(out, images)
+    prepared = prepare(images, reference, options, encoder)
+    opened, total, budget = prepared.reference, prepared.total, prepared.budget
+    choice_name(options, prepared.selection)
     survivors = max(fraction_of(options.entropy_keep, total), budget)
     if measure:
         found = rehearse(images, opened, options, written, budget=budget, survivors=survivors)
@@ -227,8 +241,9 @@ def plan(
     if not measure:
         workers = threads or os.cpu_count() or 1
         held += (workers + 2) * min(encoder.batch_size, survivors) * 3 * encoder.size**2 + BATCH_BYTES
-    by_quota = strategies.get(rule.strategy).quotas
-    choosing = budget * CHOSEN_BYTES + (0 if by_quota else survivors * ROW_BYTES)
+    rule, choice = strategies.get(options.choice.strategy.strategy), options.choice
+    whole = not rule.quotas or choice.shares or prepared.leaving_out.is_used
+    choosing = budget * CHOSEN_BYTES + (survivors * ROW_BYTES if whole else 0)
     return Plan(
         images=total,
         shards=len(images.shards),
@@ -245,12 +260,21 @@ def plan(
         stages=(
             *reference_stage(opened, encoder.dim, found, gpus or machines),
             entropy_stage(images, found, machines),
-            embed_stage(images, survivors, options, found, gpus or machines),
+            embed_stage(images, survivors, encoder.dim * prepared.keep_embeddings, found, gpus or machines),
             *dropped_stage(images, survivors, options, found, gpus or machines),
             select_stage(total, survivors, budget, found),
             *export_stage(images, budget, written, found),
         ),
+        free_bytes=None if out is None else free_bytes(out),
     )
+
+
+def free_bytes(out: str | Path) -> int | None:
+    """Return the space that is free where a folder is to be made; None for an address."""
+    if address_of(out) is not None:
+        return None
+    place = Path(out).absolute()
+    return shutil.disk_usage(next(one for one in (place, *place.parents) if one.exists())).free
 
 
 def reference_stage(reference: Reference, dim: int, found: Rehearsal, workers: int) -> Iterator[StagePlan]:
@@ -288,17 +312,16 @@ def entropy_stage(images: Source, found: Rehearsal, workers: int) -> StagePlan:
     )
 
 
-def embed_stage(images: Source, survivors: int, options: PruneOptions, found: Rehearsal, workers: int) -> StagePlan:
-    """Return the plan of the embeddings."""
+def embed_stage(images: Source, survivors: int, dim: int, found: Rehearsal, workers: int) -> StagePlan:
+    """Return the plan of the embeddings, of which so many dimensions are kept."""
     part = survivors / images.total()
-    keep = options.keep_embeddings or not strategies.get(options.choice.strategy.strategy).quotas
     return StagePlan(
         "embed",
         survivors,
         read_bytes=round(part * bytes_of(images)),
         requests=round(part * requests_of(images)),
-        write_bytes=survivors * (2 * options.encoder.model.dim * keep + TABLE_BYTES),
-        files=(2 + keep) * len(images.shards),
+        write_bytes=survivors * (2 * dim + TABLE_BYTES),
+        files=(3 if dim else 2) * len(images.shards),
         images_per_second=rate(found.embed),
         seconds=times(found.embed, survivors, largest_share(images, workers)),
     )

@@ -13,9 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rsprune import strategies
 from rsprune.centroids import Centroids
-from rsprune.errors import ArgumentError, BudgetError, DamagedFileError, MissingDependencyError, PartsLeftError, as_html
+from rsprune.errors import DamagedFileError, MissingDependencyError, PartsLeftError, as_html
 from rsprune.export.chosen import ChosenImages
 from rsprune.export.dataset import SelectedImages, select_webdataset
 from rsprune.io import provenance_header
@@ -24,25 +23,25 @@ from rsprune.report import Explanation, explain, write_report
 from rsprune.runners import Progress, show_progress
 from rsprune.runners.local import LocalRunner
 from rsprune.runs.config import PruneOptions
-from rsprune.runs.context import RunContext, check_bands, encoder_config, source_config
+from rsprune.runs.context import RunContext, encoder_config, source_config
 from rsprune.runs.coverage import advice_of, coverage_lines, warning_of
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.moves import Choice
+from rsprune.runs.prepare import prepare
 from rsprune.runs.put_aside import leaving_out_lost, without_put_aside
 from rsprune.runs.reader import RunReader
-from rsprune.runs.reference import FittedReference, ImageReference, Reference, ReferenceLike, open_reference
+from rsprune.runs.reference import ImageReference, Reference, ReferenceLike
 from rsprune.runs.schema import SELECTION_SCHEMA
 from rsprune.runs.selections import check_name, choice_name, open_choice, selection_names, store_choice
 from rsprune.runs.stages.centroids import make_centroids
 from rsprune.runs.stages.coverage import Scenes, embed_dropped, name_clusters
 from rsprune.runs.stages.embed import EmbedStage
 from rsprune.runs.stages.entropy import EntropyRanking, EntropyStage, cut_entropies, require_readable
-from rsprune.runs.stages.left_out import LeavingOut
-from rsprune.runs.stages.select import SelectStage, check_strategy
+from rsprune.runs.stages.select import SelectStage
 from rsprune.runs.start import start_run
 from rsprune.runs.summary import describe_passed_over
 from rsprune.runs.value_range import settle_gray
-from rsprune.selection import Selection, budget_rows
+from rsprune.selection import Selection
 from rsprune.sources import SourceLike, check_outside
 
 if TYPE_CHECKING:
@@ -274,29 +273,11 @@ def prune(
     if options.source.on_damaged_shard == "skip":
         images = without_put_aside(images, folder)
     check_outside(out, images)
-    check_bands(images, gray=options.gray, decode=options.gray.decode)
-    choice, rule = options.choice, options.choice.strategy
-    total = images.total()
-    budget = budget_rows(rule.keep, total)
-    if budget > total:
-        message = f"a budget of {budget} images is more than the collection has: {total}"
-        raise BudgetError(message)
-    opened = open_reference(reference, options.reference, options.source.of_reference(), seed=rule.seed, pool=images)
+    prepared = prepare(images, reference, options, encoder.model)
+    choice, rule, opened, selection = options.choice, options.choice.strategy, prepared.reference, prepared.selection
+    budget, keep, leaving_out = prepared.budget, prepared.keep_embeddings, prepared.leaving_out
     if isinstance(opened, ImageReference):
         check_outside(out, opened.source)
-        check_bands(opened.source, decode=options.gray.decode)
-    opened.check(encoder.model)
-    if options.preselected and not strategies.get(rule.strategy).quotas:
-        message = f"preselected is for strategies by quota; {rule.strategy!r} has none"
-        raise ArgumentError(message)
-    selection: dict[str, Any] = {"images": total, "budget": budget, "seed": rule.seed}
-    selection |= {"coverage_sample": options.coverage_sample}
-    selection |= {"fill": choice.fill, "within": choice.within, "min_similarity": choice.min_similarity}
-    selection |= check_strategy(choice, has_reference=not isinstance(opened, FittedReference))
-    # A strategy that selects by quota works from clusters and similarities; the others need the embeddings themselves.
-    keep = options.keep_embeddings or not strategies.get(rule.strategy).quotas
-    leaving_out = LeavingOut.read(choice, images, encoder.model, keep_embeddings=keep)
-    selection |= leaving_out.config()
     name = choice_name(options, selection)
     making = encoder_config(encoder, folder)
     runner, threads = options.execution.open_runner(), options.execution.threads

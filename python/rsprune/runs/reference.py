@@ -383,7 +383,7 @@ def check_same_encoder(centroids: Centroids, encoder: Encoder) -> None:
 
 def check_same_provenance(there: Any, here: Any, what: str) -> None:
     """Fail when two encoders' provenances differ in what embeddings depend on; one that is not known passes."""
-    if not isinstance(there, dict) or not isinstance(here, dict):
+    if not (isinstance(there, dict) and isinstance(here, dict) and there and here):
         return
     for name in ("name", "architecture", "weights", "preprocessing"):
         if canonical_json(there.get(name)) != canonical_json(here.get(name)):
