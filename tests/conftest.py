@@ -3,6 +3,7 @@
 import functools
 import os
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -108,3 +109,20 @@ def plugin_package(tmp_path_factory, monkeypatch):
     yield make
     for module in made:
         sys.modules.pop(module, None)
+
+
+ENCODER = f"""
+import sys
+from pathlib import Path
+sys.path.append({str(Path(__file__).parent)!r})
+from small_runs import Colours
+def build(*words, **settings):
+    return Colours()
+"""
+
+
+@pytest.fixture
+def colours(plugin_package):
+    """The encoder of `small_runs` by its name, here and in child processes."""
+    plugin_package("colours_by_name", ENCODER, {"rsprune.encoders": {"colours": "build"}})
+    return "colours"

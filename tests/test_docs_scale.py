@@ -23,14 +23,6 @@ def commands(section: str) -> list[str]:
     return [line for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
 
 
-ENCODER = f"""
-import sys
-sys.path.append({str(Path(__file__).parent)!r})
-from small_runs import Colours
-def build(*words, **settings):
-    return Colours()
-"""
-
 # A job runs in a copy of the script, as SLURM has it; one that waits for a job that has failed never begins.
 SBATCH = """#!/bin/bash
 array=0 first=0 last=0
@@ -61,8 +53,7 @@ echo $job
 
 
 @pytest.fixture
-def cluster(tmp_path, monkeypatch, plugin_package):
-    plugin_package("colours_of_slurm", ENCODER, {"rsprune.encoders": {"colours": "build"}})
+def cluster(tmp_path, monkeypatch, colours):
     (tmp_path / "bin" / "jobs").mkdir(parents=True)
     for name, text in {"sbatch": SBATCH, "rsprune": f'#!/bin/bash\nexec {sys.executable} -m rsprune "$@"\n'}.items():
         path = tmp_path / "bin" / name

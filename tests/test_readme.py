@@ -2,29 +2,23 @@
 
 import pkgutil
 import re
-import shlex
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+import rsprune
+from readme import ROOT, blocks
 
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+DOCS = sorted((ROOT / "docs").glob("*.md"))
 
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory):
-    """What the README takes for granted: `images/` and `aid/`."""
+    """What the pages take for granted: `images/` and `aid/`."""
     folder = tmp_path_factory.mktemp("readme")
     rng = np.random.default_rng(0)
-    for name, count in [("images/a", 100), ("images/b", 100), ("aid/Airport", 15), ("aid/Beach", 15)]:
+    for name, count in [("images/Airport", 100), ("images/Port", 100), ("aid/Airport", 15), ("aid/Port", 15)]:
         (folder / name).mkdir(parents=True)
         for i in range(count):
             pixels = rng.integers(0, rng.integers(2, 256), (48, 48, 3), np.uint8)
@@ -32,36 +26,49 @@ def collection(tmp_path_factory):
     return folder
 
 
-def test_python(collection, monkeypatch):
+def test_the_page_of_python(collection, monkeypatch):
     monkeypatch.chdir(collection)
-    namespace = {}
-    for block in blocks("python"):
-        exec(block, namespace)
-    assert len(namespace["s"]) == 1_500
-    assert namespace["h"].shape == (2,)
-    assert len(namespace["run"].keys) == 30
-    assert namespace["run"].report.is_file()
+    names = {"rsprune": rsprune, "transform": None}
+    for block in blocks("python", "docs/python.md"):
+        exec(block, names)
+    assert len(names["s"]) == 1_500
+    assert names["h"].shape == (2,)
+    assert len(names["run"].keys) == 30
+    assert names["run"].report.is_file()
 
 
-def test_commands(collection, tmp_path):
-    commands = [line for block in blocks("console") for line in block.splitlines() if line.startswith("rsprune ")]
-    assert len(commands) == 3
-    for command in commands:
-        words = shlex.split(command.partition("#")[0].replace("run/", str(tmp_path / "run")))
-        done = subprocess.run([sys.executable, "-m", *words], cwd=collection, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    assert "a/000.jpg" in done.stdout
+def test_every_command_of_the_readme_has_its_journey():
+    """They are run by `tests/journeys/`, a heading in each of its modules."""
+    headings = re.findall(r"^# (.+)$", "\n".join(blocks("console")), re.MULTILINE)
+    modules = [path.read_text() for path in (ROOT / "tests" / "journeys").glob("test_*.py")]
+    asked = [heading for text in modules for heading in re.findall(r'commands\("(.+?)"\)', text)]
+    assert len(headings) == 4
+    assert all(any(heading.startswith(one) for one in asked) for heading in headings)
 
 
 def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^make (\S+)", "\n".join(blocks("console")), re.MULTILINE):
+    for target in re.findall(r"`make ([\w-]+)`", (ROOT / "README.md").read_text()):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_links_lead_somewhere():
-    for path in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / path).exists(), path
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in DOCS)])
+def test_links_lead_somewhere(page):
+    """To a file, and to a heading of it."""
+    for path, heading in re.findall(r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)", (ROOT / page).read_text()):
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), path
+        if heading:
+            titles = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}, (
+                path,
+                heading,
+            )
+
+
+def test_the_index_names_every_page():
+    index = (ROOT / "docs" / "index.md").read_text()
+    assert {path.name for path in DOCS} - {"index.md"} <= set(re.findall(r"\]\(([\w.]+\.md)", index))
 
 
 def words_of_docs() -> list[tuple[str, str]]:
