@@ -56,7 +56,8 @@ SUMMARY: dict[str, Any] = {
     "fill_cut": (*NUMBER, type(None)),
     "phases": {"quota": int, "fill": int},
     "clusters": {"pool": COUNTS, "quota": COUNTS, "fill": COUNTS, "quota_cut": [*NUMBER, type(None)]},
-    "invalid": COUNTS,
+    "invalid": {"rows": int, "first": COUNTS},
+    "causes": [dict],
     "outside": int,
     "strategy": str,
     "keys": str,
@@ -69,7 +70,18 @@ SUMMARY: dict[str, Any] = {
 
 
 #: What the summaries of some runs lack.
-OPTIONAL = {"invalid", "outside", "strategy", "keys", "left_out", "passed_over", "coverage", "excluded", "groups"}
+OPTIONAL = {
+    "invalid",
+    "causes",
+    "outside",
+    "strategy",
+    "keys",
+    "left_out",
+    "passed_over",
+    "coverage",
+    "excluded",
+    "groups",
+}
 
 
 def check_config(path: Path, config: Mapping[str, Any]) -> None:

@@ -29,6 +29,7 @@ from rsprune.runs.folder import RunFolder
 from rsprune.runs.moves import Choice
 from rsprune.runs.prepare import prepare
 from rsprune.runs.put_aside import leaving_out_lost, without_put_aside
+from rsprune.runs.quarantine import describe_causes, write_quarantine
 from rsprune.runs.reader import RunReader
 from rsprune.runs.reference import ImageReference, Reference, ReferenceLike
 from rsprune.runs.schema import SELECTION_SCHEMA
@@ -203,7 +204,7 @@ class Run:
                 f"manifest  {folder.selection}",
                 *([f"left out  damaged shards: {', '.join(metrics['left_out'])}"] if "left_out" in metrics else []),
                 *(f"left out  {line}" for line in describe_passed_over(metrics.get("passed_over", {}))),
-                *([f"unread    {folder.quarantine}"] if metrics["quarantined"] or "left_out" in metrics else []),
+                *(f"unread    {line}" for line in describe_causes(metrics, folder.quarantine)),
                 f"keys      {folder.selected}",
                 *self.reader.keys_note(),
                 f"report    {folder.report}",
@@ -316,7 +317,8 @@ def prune(
             with contextlib.suppress(PartsLeftError):
                 fitted = fit()
         summary = runner.map_merge(EntropyStage(context, images, gray), shown)
-        require_readable(summary, folder.path / "entropy")
+        if summary.failed == summary.images:
+            require_readable(summary, write_quarantine(context, RunReader(folder)), folder.quarantine)
         survivors = cut_entropies(EntropyRanking(RunReader(folder), summary), budget, shown, **options.stage_one())
         if kept is not None:
             survivors = survivors.keeping(kept.rows)

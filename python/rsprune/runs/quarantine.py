@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,21 +15,50 @@ from rsprune.io import write_tables
 from rsprune.runs.context import RunContext
 from rsprune.runs.reader import RunReader
 from rsprune.runs.schema import QUARANTINE_SCHEMA
+from rsprune.sources.key_lines import line_of_key
 
-__all__ = ["write_quarantine"]
+__all__ = ["describe_causes", "write_quarantine"]
 
 
-def write_quarantine(context: RunContext, reader: RunReader) -> int:
+def write_quarantine(context: RunContext, reader: RunReader) -> dict[str, Any]:
     """Write the failures that the shards' tables name, in row order, and shards that are left out, of the row -1.
 
-    Returns the number of images among them.
+    Returns, for ``summary.json``, the number of images among them (``quarantined``) and their ``causes``, the most
+    frequent first: ``stage``, ``kind`` and number of ``images``, and of the first of these ``key`` and ``message``.
     """
-    names = sorted({*reader.shards, *context.left_out})
-    tables = (
-        damaged(name, context.left_out[name]) if name in context.left_out else failures(reader, name) for name in names
-    )
-    written = write_tables(context.folder.quarantine, QUARANTINE_SCHEMA, tables, context.provenance)
-    return written - len(context.left_out)
+    causes: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def tables() -> Iterator[pa.Table]:
+        for name in sorted({*reader.shards, *context.left_out}):
+            if name in context.left_out:
+                yield damaged(name, context.left_out[name])
+                continue
+            table = failures(reader, name)
+            for count in table.group_by(["stage", "kind"]).aggregate([([], "count_all")]).to_pylist():
+                of = count["stage"], count["kind"]
+                if of not in causes:
+                    these = pc.and_(pc.equal(table["stage"], of[0]), pc.equal(table["kind"], of[1]))
+                    first = table.filter(these).slice(0, 1).to_pylist()[0]
+                    causes[of] = {"stage": of[0], "kind": of[1], "images": 0}
+                    causes[of] |= {"key": first["key"], "message": first["message"]}
+                causes[of]["images"] += count["count_all"]
+            yield table
+
+    written = write_tables(context.folder.quarantine, QUARANTINE_SCHEMA, tables(), context.provenance)
+    ordered = sorted(causes.values(), key=lambda one: (-one["images"], one["stage"], one["kind"]))
+    return {"quarantined": written - len(context.left_out), "causes": ordered}
+
+
+def describe_causes(summary: Mapping[str, Any], quarantine: Path) -> list[str]:
+    """Say in lines, as a table, what kept how many images from being read, each with an example."""
+    causes = summary.get("causes", [])
+    numbers, kinds = ([f"{one['images']:,}" for one in causes], [one["kind"].replace("_", " ") for one in causes])
+    count, kind = (max(map(len, column), default=0) for column in (numbers, kinds))
+    lines = [
+        f"{number.rjust(count)}  {name.ljust(kind)}  such as {line_of_key(one['key'])}"
+        for number, name, one in zip(numbers, kinds, causes, strict=True)
+    ]
+    return [*lines, os.fspath(quarantine)] if summary["quarantined"] or "left_out" in summary else []
 
 
 def damaged(shard: str, message: str) -> pa.Table:

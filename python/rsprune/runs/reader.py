@@ -395,6 +395,15 @@ class RunReader:
             phase=phase[row],
         )
 
+    def invalid_rows(self) -> NDArray[np.int64]:
+        """Read the numbers of the images that Stage I kept and that could not be embedded."""
+        found = []
+        for shard in self.shards:
+            table = self.assignments(shard, ["row", "label"])
+            failed = table["label"].fill_null(-1).to_numpy() < 0
+            found.append(table["row"].to_numpy()[failed] + self.index.first(shard))
+        return np.concatenate(found)
+
     def selection(self) -> Selection:
         """Read the selection of a finished run. Its rows are numbered through the whole collection."""
         table = self.selected(["shard", "row", "cluster", "similarity", "phase"])
@@ -418,7 +427,7 @@ class RunReader:
             similarity=table["similarity"].to_numpy(),
             phase=table["phase"].to_numpy(),
             counts=counts,
-            invalid=np.array(summary["invalid"], np.int64),
+            invalid=self.invalid_rows() if summary.get("invalid", {}).get("rows") else np.empty(0, np.int64),
             budget=summary["budget"],
             k=len(counts),
             total=summary["images"],

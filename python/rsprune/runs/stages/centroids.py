@@ -95,7 +95,7 @@ def make_centroids(
         stage = EmbedStage(inside, reference.source, subset, encoder, decode, batch_size, name="reference")
         summary = runner.map_merge(stage, progress)
         if not folder.is_whole(folder.quarantine):
-            metrics = {"images": summary.images, "quarantined": write_quarantine(inside, RunReader(folder))}
+            metrics = {"images": summary.images} | write_quarantine(inside, RunReader(folder))
             folder.complete(folder.summary, [folder.quarantine], metrics)
         if summary.failed:
             failed = f"{summary.failed:,} of {summary.images:,} reference images"

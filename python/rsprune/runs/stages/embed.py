@@ -26,7 +26,7 @@ from rsprune.runs.config import DecodeOptions, EmbedOptions, EncoderOptions
 from rsprune.runs.context import RunContext, check_bands, encoder_config, source_config
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.put_aside import leaving_out_lost, without_put_aside
-from rsprune.runs.quarantine import write_quarantine
+from rsprune.runs.quarantine import describe_causes, write_quarantine
 from rsprune.runs.reader import RunReader
 from rsprune.runs.reference import check_same_encoder, digest_of
 from rsprune.runs.schema import EMBEDDING_SCHEMA
@@ -310,17 +310,18 @@ def embed_run(
         )
         summary = runner.map_merge(stage, shown)
         reader = RunReader(folder)
-        quarantined = write_quarantine(context, reader)
+        unread = write_quarantine(context, reader)
         metrics = {
             "images": summary.images,
-            "quarantined": quarantined,
+            **unread,
             "dimensions": options.encoder.model.dim,
             "keys": reader.key_form,
         }
         folder.complete(folder.summary, [folder.quarantine], metrics | context.skipped)
-        require_readable(summary, folder.quarantine)
+        require_readable(summary, metrics, folder.quarantine)
     lines = [
-        f"{summary.images:,} images, {quarantined:,} in quarantine",
+        f"{summary.images:,} images, {unread['quarantined']:,} in quarantine",
+        *(f"unread  {line}" for line in describe_causes(metrics, folder.quarantine)),
         *describe_passed_over(context.passed_over),
         *reader.keys_note(),
     ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ from rsprune.runs.config import EntropyOptions, GrayOptions
 from rsprune.runs.context import RunContext, check_bands, source_config
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.put_aside import leaving_out_lost, without_put_aside
-from rsprune.runs.quarantine import write_quarantine
+from rsprune.runs.quarantine import describe_causes, write_quarantine
 from rsprune.runs.reader import RunReader
 from rsprune.runs.schema import ENTROPY_SCHEMA
 from rsprune.runs.stages.base import REPEATED, RunStage, StageResult, failure_columns, repeated_names, require_read
@@ -237,16 +238,18 @@ def cut_entropies(
     return ranking.cut(keep=min(max(rows, budget), ranking.readable))
 
 
-def require_readable(summary: ShardSummary, quarantine: Path) -> None:
-    """Fail when no image could be read.
+def require_readable(summary: ShardSummary, unread: Mapping[str, Any], quarantine: Path) -> None:
+    """Fail when no image could be read; ``unread`` is what :func:`write_quarantine` has said.
 
     Raises
     ------
     EmptyInputError
-        It names the causes.
+        It names the causes, and an image of the most frequent one.
     """
     if summary.failed == summary.images:
-        message = f"none of the {summary.images:,} images could be read ({summary.causes()}): see {quarantine}"
+        causes = unread["causes"]
+        example = f"; such as {causes[0]['key']}: {causes[0]['message']}" if causes else ""
+        message = f"none of the {summary.images:,} images could be read ({summary.causes()}){example}. See {quarantine}"
         raise EmptyInputError(message)
 
 
@@ -290,14 +293,15 @@ def entropy_run(
         summary = runner.map_merge(EntropyStage(context, images, gray), shown)
         reader = RunReader(folder)
         ranking = EntropyRanking(reader, summary)
-        quarantined = write_quarantine(context, reader)
+        unread = write_quarantine(context, reader)
         ranks = {f"{keep:.2f}": min(fraction_of(keep, summary.images), ranking.readable) for keep in (0.1, 0.3, 0.5)}
         tau = {keep: ranking.at(rank) for keep, rank in ranks.items() if rank}
-        metrics = {"images": summary.images, "quarantined": quarantined, "tau": tau, "keys": reader.key_form}
+        metrics = {"images": summary.images, **unread, "tau": tau, "keys": reader.key_form}
         folder.complete(folder.summary, [folder.quarantine], metrics | context.skipped)
-        require_readable(summary, folder.quarantine)
+        require_readable(summary, metrics, folder.quarantine)
     lines = [
-        f"{summary.images:,} images, {quarantined:,} in quarantine",
+        f"{summary.images:,} images, {unread['quarantined']:,} in quarantine",
+        *(f"unread  {line}" for line in describe_causes(metrics, folder.quarantine)),
         *describe_passed_over(context.passed_over),
         *reader.keys_note(),
     ]

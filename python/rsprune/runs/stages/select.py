@@ -51,6 +51,9 @@ from rsprune.validation import check_column
 
 __all__ = ["SelectStage", "check_strategy", "select_run"]
 
+#: Images that could not be embedded, and that a summary names: the first.
+LISTED = 50
+
 
 #: Options that have been applied when a strategy chooses in a run, beside those that leave images out.
 APPLIED = ("leak_eps", "groups")
@@ -104,7 +107,9 @@ class SelectStage(RunStage):
         if not self._leaves_out:
             folder.excluded.unlink(missing_ok=True)
         selection, metrics = (self.choose_by_quota if by_quota else self.choose)(reader)
-        metrics |= {"quarantined": write_quarantine(self.context, reader)}
+        invalid = metrics.pop("invalid")
+        metrics |= {"invalid": {"rows": len(invalid), "first": invalid[:LISTED]}}
+        metrics |= write_quarantine(self.context, reader)
         schema = manifest_schema(SELECTION_SCHEMA, self.source.metadata_schema)
         with atomic_write(folder.selected) as beside, beside.open("w", encoding="utf-8", newline="\n") as selected:
 
