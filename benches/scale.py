@@ -10,12 +10,14 @@ images: in files of their own, or in tar files.
 """
 
 import argparse
+import multiprocessing
 import os
 import resource
 import shutil
 import tarfile
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +29,7 @@ import pyarrow.compute as pc
 from rsprune import fit_centroids
 from rsprune.errors import SourceError
 from rsprune.io import digest
+from rsprune.report import write_report
 from rsprune.runners.base import Runner
 from rsprune.runners.local import LocalRunner
 from rsprune.runners.processes import ProcessRunner
@@ -206,6 +209,16 @@ def simulate(source: Source, stage_one: type, keep: float, run: RunFolder, runne
     selection = RunReader(run, finished=True).selection()
     clock.lap(f"reading the selection of {len(selection):,}")
     print(f"in all {time.perf_counter() - begun:.1f} s")
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+        print(alone.submit(report, run.path).result())
+
+
+def report(run: Path) -> str:
+    """Write the report of a run, in a process of its own, so that its memory is not that of the stages."""
+    begun = time.perf_counter()
+    size = write_report(run).stat().st_size
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return f"the report, {size / 1e6:.1f} MB: {time.perf_counter() - begun:.1f} s, {most / 2**20:.2f} GiB at most"
 
 
 def main() -> None:
