@@ -6,13 +6,16 @@ import re
 import numpy as np
 import pytest
 
+from failures import raises
+from rsprune.errors import ArgumentError, EncoderMismatchError
 from rsprune.report import write_report
 from rsprune.report.duplicates import BOUND, find_duplicates
 from rsprune.report.embedding_map import HEIGHT, MARGIN, WIDTH, EmbeddingSample, draw_sample, fit, principal_plane
 from rsprune.report.gallery import MAP_DATA
 from rsprune.report.words import percent
 from rsprune.runs.reader import RunReader
-from small_runs import picture, small_prune
+from rsprune.sources import open_source
+from small_runs import Colours, picture, small_prune
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +121,24 @@ def test_without_the_images_the_map_keeps_its_pictures(run):
     first = (run.path / "report.html").read_bytes()
     write_report(run.path)
     assert (run.path / "report.html").read_bytes() == first
+
+
+def test_images_are_embedded_again_where_none_were_kept(pool, tmp_path, run):
+    other = small_prune(pool, pool, tmp_path / "run", k=3, keep=12, keep_embeddings=False)
+    source = open_source(str(pool))
+    reader = RunReader(other.path, finished=True)
+    again, stored = draw_sample(reader, source, 20, Colours()), draw_sample(RunReader(run.path, finished=True))
+    assert [len(again.kept), len(again.dropped)] == [10, 10]
+    known = {one.number: row for one, row in zip(stored.images, stored.rows, strict=True)}
+    for one, row in zip(again.images, again.rows, strict=True):
+        np.testing.assert_allclose(row, known[one.number], atol=2e-3)  # which are float16
+    write_report(other.path, str(pool), map_sample=20, encoder=Colours())
+    assert len(points_of(other)["points"]) == 20
+    assert "10 of the 12 that were kept, and 10 that Stage II dropped" in text_of(other)
+    with raises(ArgumentError, "map_sample"):
+        write_report(other.path, map_sample=20)
+    with raises(EncoderMismatchError, "colours"):
+        write_report(other.path, str(pool), map_sample=20, encoder=Colours(version="2"))
 
 
 def test_without_embeddings_clusters_are_drawn(pool, tmp_path):

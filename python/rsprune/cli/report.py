@@ -12,6 +12,7 @@ from rsprune.cli import common
 EXAMPLES = """
 [bold]Examples[/bold]\n
   rsprune report run/ --source images/\n
+  rsprune report run/ --source images/ --map-sample 1000   [dim]# where the run kept no embeddings[/dim]\n
   rsprune report --compare run/selections/rsprune-keep0.15 run/selections/kcenter-keep0.15 --source images/
 """
 
@@ -25,6 +26,10 @@ def command(
         list[str] | None,
         typer.Option("--source", "-s", help="The images of the run, for thumbnails; otherwise the page keeps its own."),
     ] = None,
+    map_sample: Annotated[
+        int,
+        typer.Option(min=0, help="Of a run without --keep-embeddings: embed so many images again, for the map."),
+    ] = 0,
     compare: Annotated[
         bool, typer.Option("--compare", help="Compare two: what both keep, and what one keeps alone.")
     ] = False,
@@ -45,4 +50,4 @@ def command(
         message = "the page of a run is report.html in its folder"
         raise typer.BadParameter(message, param_hint="--out")
     else:
-        typer.echo(write_report(runs[0], images))
+        typer.echo(write_report(runs[0], images, map_sample=map_sample))

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from rsprune import _core, charts
+from rsprune.encoders import Encoder, load_encoder
+from rsprune.encoders.loader import embed_items
 from rsprune.report.examples import Example, Extremes, draw_order
 from rsprune.report.gallery import SMALL, Gallery
 from rsprune.report.statistics import SEED, RunStatistics
 from rsprune.runs.coverage import cluster_name
 from rsprune.runs.reader import NOT_CHOSEN, RunReader
+from rsprune.runs.reference import check_same_provenance
+from rsprune.runs.verify import decode_of
+from rsprune.sources import Shard, Source
+from rsprune.sources.keys import read_known
 
 __all__ = ["EmbeddingSample", "draw_sample", "embedding_map"]
 
@@ -29,7 +37,7 @@ WIDTH, HEIGHT, MARGIN = 1000, 640, 20  # units of the map
 
 @dataclass(frozen=True)
 class EmbeddingSample:
-    """Some images with their embeddings, float32 rows; none of a run that kept no embeddings.
+    """Some images with their embeddings, float32 rows; no images if there are no embeddings.
 
     The images of the map are the first of those that are compared.
     """
@@ -62,13 +70,16 @@ class EmbeddingSample:
         return [*self.kept[:PICTURES], *self.dropped[:PICTURES]]
 
 
-def draw_sample(run: RunReader) -> EmbeddingSample:
-    """Draw images by a seed, and read their embeddings."""
-    references = reference_rows(run)
-    if not run.config.get("keep_embeddings", False):
+def draw_sample(
+    run: RunReader, source: Source | None = None, again: int = 0, encoder: Encoder | None = None
+) -> EmbeddingSample:
+    """Draw images by a seed, and read their embeddings; of a run that kept none, embed ``again`` images once more."""
+    references, stored = reference_rows(run), bool(run.config.get("keep_embeddings", False))
+    if not stored and not (again and source is not None):
         return EmbeddingSample((), references[:0], (), references[:0], references)
     names = drawn_shards(run)
-    kept, dropped = Extremes(COMPARED), Extremes(DRAWN)
+    sizes = (COMPARED, DRAWN) if stored else (again - again // 2, again // 2)
+    kept, dropped = map(Extremes, sizes)
     for name in names:
         shard = run.rows(name)
         for some, at in (
@@ -76,15 +87,44 @@ def draw_sample(run: RunReader) -> EmbeddingSample:
             (dropped, np.flatnonzero((shard.phase == NOT_CHOSEN) & (shard.cluster >= 0))),
         ):
             some.offer(shard, shard.row[at], draw_order(shard, shard.row[at], SEED), at=at)
-    groups = [some.only(run.index) for some in (kept, dropped)]
-    rows = [np.empty((len(group), references.shape[1]), np.float32) for group in groups]
-    for name in names:
+    drawn = [some.only(run.index) for some in (kept, dropped)]
+    images = sorted({one for group in drawn for one in group})
+    rows: Mapping[Example, NDArray[np.floating]]
+    if stored or source is None:
+        rows = stored_rows(run, images)
+    else:
+        rows = embedded_rows(run, images, source, encoder or load_encoder(run.config["encoder"]["name"]))
+    groups = [[one for one in group if one in rows] for group in drawn]
+    found = [np.array([rows[one] for one in group], np.float32).reshape(len(group), -1) for group in groups]
+    found = [part if len(part) else references[:0] for part in found]
+    return EmbeddingSample(groups[0], found[0], groups[1], found[1], references, (len(names), len(run.shards)))
+
+
+def stored_rows(run: RunReader, images: Sequence[Example]) -> dict[Example, NDArray[np.float16]]:
+    """Read the embeddings of images that a run kept."""
+    rows: dict[Example, NDArray[np.float16]] = {}
+    for name, group in groupby(images, lambda one: one.shard):
+        mine = list(group)
         row = run.assignments(name, ["row"])["row"].to_numpy()
         stored = np.load(run.folder.verify(run.folder.embeddings(name)), mmap_mode="r")
-        for group, found in zip(groups, rows, strict=True):
-            mine = [i for i, one in enumerate(group) if one.shard == name]
-            found[mine] = stored[np.searchsorted(row, [group[i].row for i in mine])]
-    return EmbeddingSample(groups[0], rows[0], groups[1], rows[1], references, (len(names), len(run.shards)))
+        rows.update(zip(mine, stored[np.searchsorted(row, [one.row for one in mine])], strict=True))
+    return rows
+
+
+def embedded_rows(
+    run: RunReader, images: Sequence[Example], source: Source, encoder: Encoder
+) -> dict[Example, NDArray[np.float32]]:
+    """Embed images as the run did; those that cannot be read now are left out."""
+    check_same_provenance(run.config["encoder"], encoder.provenance(), f"the embeddings in {run.folder.path}")
+    options = decode_of(run.config.get("pixels") or run.config.get("entropy") or {}).settings()
+    rows: dict[Example, NDArray[np.float32]] = {}
+    for name, group in groupby(images, lambda one: one.shard):
+        mine = list(group)
+        at = [one.row for one in mine]
+        items = read_known(source, Shard(name), at, run.names(name).take(pa.array(at)).to_pylist(), run.folder.path)
+        for block in embed_items(encoder, items, batch_size=encoder.batch_size, **options):
+            rows |= {mine[i]: row for i, row in zip(block.positions.tolist(), block.embeddings, strict=True)}
+    return rows
 
 
 def drawn_shards(run: RunReader) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from rsprune import charts
+from rsprune.encoders import Encoder
 from rsprune.errors import ArgumentError
 from rsprune.io import write_text
 from rsprune.report.clusters import ROWS, cluster_rows
@@ -28,6 +29,7 @@ from rsprune.runs.folder import RunFolder
 from rsprune.runs.reader import RunReader
 from rsprune.runs.summary import describe_passed_over
 from rsprune.sources import SourceLike
+from rsprune.validation import check_integer
 
 __all__ = ["write_report"]
 
@@ -48,7 +50,13 @@ SECTIONS = {
 }
 
 
-def write_report(folder: RunFolder | str | Path, source: SourceLike | None = None) -> Path:
+def write_report(
+    folder: RunFolder | str | Path,
+    source: SourceLike | None = None,
+    *,
+    map_sample: int = 0,
+    encoder: Encoder | None = None,
+) -> Path:
     """Write ``report.html`` into a finished run folder.
 
     The same run folder and images give the same bytes.
@@ -59,6 +67,10 @@ def write_report(folder: RunFolder | str | Path, source: SourceLike | None = Non
         The run folder.
     source
         The collection that the run was made from. Without it the page keeps the images that it shows already, if any.
+    map_sample
+        Of a run that kept no embeddings: so many images are embedded again, for the map and near-duplicates.
+    encoder
+        The encoder of the run, if it is not found by its name.
 
     Raises
     ------
@@ -67,10 +79,14 @@ def write_report(folder: RunFolder | str | Path, source: SourceLike | None = Non
     UnfinishedRunError
         The run is not finished.
     ArgumentError
-        The page that is there shows images, and the new one would show none: the collection is needed.
+        ``map_sample`` is negative, or given without ``source``. The page that is there shows images, and the new one
+        would show none: the collection is needed.
     KeyMismatchError
         The collection is not the one that the run was made from, or was not between the stages of the run.
     """
+    if check_integer("map_sample", map_sample, minimum=0) and source is None:
+        message = "map_sample embeds images again: give the collection (--source)"
+        raise ArgumentError(message)
     run = RunReader(folder, finished=True)
     images = None if source is None else run.open_source(source)
     if images is not None:
@@ -86,7 +102,7 @@ def write_report(folder: RunFolder | str | Path, source: SourceLike | None = Non
         *counts.least_similar,
     ]
     small = [one for row in rows if row.strip for part in vars(row.strip).values() for one in part]
-    sample = draw_sample(run)
+    sample = draw_sample(run, images, map_sample, encoder)
     duplicates = find_duplicates(sample)
     if duplicates is not None:
         large += [one for first, second, _ in duplicates.pairs for one in (first, second)]
