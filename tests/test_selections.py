@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -10,11 +11,23 @@ import rsprune
 from failures import raises
 from rsprune.cli.app import app
 from rsprune.errors import ArgumentError, ConfigMismatchError, OutputError
+from rsprune.runners import NoProgress
+from rsprune.runs.stages import embed_run, entropy_run
 from rsprune.runs.verify import verify_run
 from small_runs import Colours, artefacts, picture, small_prune, write_tar
 
 #: What tells one choice from another; a page is of the newest.
 FILES = ("config.json", "selection.parquet", "selected.txt", "summary.json", "quarantine.parquet")
+
+
+class Notes(NoProgress):
+    """Remembers what is noted."""
+
+    def __init__(self):
+        self.said = []
+
+    def note(self, text):
+        self.said.append(text)
 
 
 class Counting(Colours):
@@ -137,3 +150,49 @@ def test_a_choice_that_was_lost_or_damaged_is_kept_again(tars, decided, tmp_path
     path = out / "selections" / next(iter(CALLS)) / "selected.txt"
     path.write_text("another\n")
     assert str(path.relative_to(out)) in [one.file for one in verify_run(out).findings]
+
+
+@pytest.mark.parametrize("stage", ["entropy", "embed", "embed --centroids"])
+def test_prune_goes_on_from_what_a_stage_wrote(tars, tmp_path, stage):
+    pool, out, reference, encoder = str(tars / "pool-*.tar"), tmp_path / "run", tars / "ref.tar", Counting()
+    fresh = small_prune(pool, reference, tmp_path / "fresh", keep=0.2)
+    if stage == "entropy":
+        entropy_run(pool, out=out, progress=False)
+    elif stage == "embed":
+        embed_run(pool, out=out, encoder=encoder, progress=False)
+    else:
+        reference = fresh.reader.centroids
+        embed_run(pool, out=out, encoder=encoder, centroids=reference, keep_embeddings=True, progress=False)
+        fresh = small_prune(pool, reference, tmp_path / "fitted", keep=0.2)
+    before = {name: (out / name).stat().st_mtime_ns for name in artefacts(out) if name.startswith("entropy/")}
+    embedded = encoder.images
+    # The embeddings that are there stay, though it is not asked for them again.
+    run = small_prune(pool, reference, out, keep=0.2, encoder=encoder, keep_embeddings=stage == "entropy")
+    made, want = artefacts(run.path), artefacts(fresh.path)
+    same = [name for name in want if name in (*FILES, "report.html") or name.endswith(".npy")]
+    assert len(same) == 6 + 4 - ("-" in stage)
+    assert [name for name in same if made[name] != want[name]] == []
+    for name in (one for one in want if one.startswith(("embeddings/", "entropy/")) and one.endswith(".parquet")):
+        assert pq.read_table(run.path / name) == pq.read_table(fresh.path / name)
+    assert verify_run(run.path).findings == []
+    if stage == "entropy":
+        assert len(before) == 6
+        assert {name: (out / name).stat().st_mtime_ns for name in before} == before
+    else:
+        assert embedded == 69 + 1  # all that could be read, and one of noise
+        # The reference, a sample of what Stage I drops, and one of noise; no survivor.
+        assert encoder.images - embedded <= 12 * (stage == "embed") + 36 + 1
+
+
+def test_a_strategy_that_needs_embeddings_has_them_made_where_clusters_alone_are_there(tars, tmp_path):
+    pool, reference, notes = str(tars / "pool-*.tar"), tars / "ref.tar", Notes()
+    first = small_prune(pool, reference, tmp_path / "run", keep=0.2, keep_embeddings=False)
+    keys = first.keys
+    assert not list(first.path.glob("embeddings/*.npy"))
+    run = small_prune(pool, reference, first.path, keep=0.2, strategy="kcenter", keep_embeddings=False, progress=notes)
+    assert any("embedded again" in note for note in notes.said)
+    fresh = small_prune(pool, reference, tmp_path / "fresh", keep=0.2, strategy="kcenter")
+    made, want = artefacts(run.path), artefacts(fresh.path)
+    assert [name for name in (*FILES, "report.html") if made[name] != want[name]] == []
+    assert rsprune.open(run.path, name="rsprune-keep0.2-entropy-keep0.5").keys == keys
+    assert verify_run(run.path).findings == []

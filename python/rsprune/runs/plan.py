@@ -18,6 +18,7 @@ from rsprune.options import keywords
 from rsprune.runners.parts import share_out
 from rsprune.runners.progress import describe_seconds
 from rsprune.runs.config import PruneOptions
+from rsprune.runs.folder import RunFolder
 from rsprune.runs.prepare import prepare
 from rsprune.runs.reference import ImageReference, Reference, ReferenceLike
 from rsprune.runs.rehearsal import UNMEASURED, Rehearsal, peak_bytes, rehearse, reset_peak
@@ -227,7 +228,7 @@ def plan(
     encoder = options.encoder.model if measure else options.encoder.outline
     if out is not None:
         check_outside(out, images)
-    prepared = prepare(images, reference, options, encoder)
+    prepared = prepare(images, reference, options, encoder, None if out is None else RunFolder(out))
     opened, total, budget = prepared.reference, prepared.total, prepared.budget
     choice_name(options, prepared.selection)
     survivors = max(fraction_of(options.entropy_keep, total), budget)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
 from rsprune import strategies
 from rsprune.encoders import Encoder
-from rsprune.errors import ArgumentError, BudgetError
+from rsprune.errors import ArgumentError, BudgetError, DamagedFileError
 from rsprune.runs.config import PruneOptions
 from rsprune.runs.context import check_bands
+from rsprune.runs.folder import RunFolder
 from rsprune.runs.reference import FittedReference, ImageReference, Reference, ReferenceLike, open_reference
 from rsprune.runs.stages.left_out import LeavingOut
 from rsprune.runs.stages.select import check_strategy
 from rsprune.selection import budget_rows
 from rsprune.sources import Source
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["Prepared", "holds_all", "holds_embeddings", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,29 @@ class Prepared:
     selection: dict[str, Any]
 
 
-def prepare(images: Source, reference: ReferenceLike, options: PruneOptions, encoder: Encoder) -> Prepared:
-    """Check the arguments of :func:`rsprune.prune`; see there for what is raised."""
+def config_of(folder: RunFolder | None) -> dict[str, Any]:
+    """Read the configuration of the run that a folder holds; nothing if it holds none."""
+    with contextlib.suppress(FileNotFoundError, DamagedFileError):
+        return {} if folder is None else folder.read_config()
+    return {}
+
+
+def holds_embeddings(folder: RunFolder | None) -> bool | None:
+    """Tell whether a folder holds embeddings, and not only clusters; None if it holds no run that has any."""
+    held = config_of(folder).get("keep_embeddings")
+    return held if isinstance(held, bool) else None
+
+
+def holds_all(folder: RunFolder) -> bool:
+    """Tell whether a folder holds what `rsprune embed` wrote, of all images and not of survivors alone."""
+    config = config_of(folder)
+    return bool(config.get("keep_embeddings")) and "selection" not in config
+
+
+def prepare(
+    images: Source, reference: ReferenceLike, options: PruneOptions, encoder: Encoder, folder: RunFolder | None = None
+) -> Prepared:
+    """Check the arguments of :func:`rsprune.prune` in a folder; see there for what is raised."""
     check_bands(images, gray=options.gray, decode=options.gray.decode)
     choice, rule = options.choice, options.choice.strategy
     total = images.total()
@@ -67,6 +90,7 @@ def prepare(images: Source, reference: ReferenceLike, options: PruneOptions, enc
     selection |= {"fill": choice.fill, "within": choice.within, "min_similarity": choice.min_similarity}
     selection |= check_strategy(choice, has_reference=not isinstance(opened, FittedReference))
     # A strategy that selects by quota works from clusters and similarities; the others need the embeddings themselves.
-    keep = options.keep_embeddings or not by_quota
+    # Embeddings that are there stay.
+    keep = bool(options.keep_embeddings or not by_quota or holds_embeddings(folder))
     leaving_out = LeavingOut.read(choice, images, encoder, keep_embeddings=keep)
     return Prepared(opened, total, budget, keep, leaving_out, selection | leaving_out.config())

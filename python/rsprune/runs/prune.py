@@ -27,7 +27,7 @@ from rsprune.runs.context import RunContext, encoder_config, source_config
 from rsprune.runs.coverage import advice_of, coverage_lines, warning_of
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.moves import Choice
-from rsprune.runs.prepare import prepare
+from rsprune.runs.prepare import holds_all, holds_embeddings, prepare
 from rsprune.runs.put_aside import leaving_out_lost, without_put_aside
 from rsprune.runs.quarantine import describe_causes, write_quarantine
 from rsprune.runs.reader import RunReader
@@ -274,7 +274,7 @@ def prune(
     if options.source.on_damaged_shard == "skip":
         images = without_put_aside(images, folder)
     check_outside(out, images)
-    prepared = prepare(images, reference, options, encoder.model)
+    prepared = prepare(images, reference, options, encoder.model, folder)
     choice, rule, opened, selection = options.choice, options.choice.strategy, prepared.reference, prepared.selection
     budget, keep, leaving_out = prepared.budget, prepared.keep_embeddings, prepared.leaving_out
     if isinstance(opened, ImageReference):
@@ -300,6 +300,10 @@ def prune(
             check_name(folder, name, config)
         context = RunContext.of(folder, config, images, threads, fingerprint)
         earlier = Choice.read(folder)
+        if keep and holds_embeddings(folder) is False:
+            shown.note(f"{folder.path} holds no embeddings, but clusters: the survivors are embedded again")
+        if holds_all(folder):
+            shown.note(f"{folder.path} holds embeddings of all images: those of the images that Stage I drops go")
         start_run(context, images)
         if config["centroids"].get("self"):
             shown.note(SECOND_BEST)

@@ -18,10 +18,11 @@ from typing_extensions import override
 from rsprune.centroids import Centroids
 from rsprune.concurrency import WriterThread
 from rsprune.encoders.loader import embed_items
-from rsprune.errors import UnreadShardError
-from rsprune.io import provenance_header, read_record
+from rsprune.errors import FormatError, UnreadShardError
+from rsprune.io import digest, file_digest, provenance_header, read_provenance, read_record, read_table
 from rsprune.options import keywords, to_config
 from rsprune.runners import Advance, Progress, show_progress
+from rsprune.runs.basis import basis_of
 from rsprune.runs.config import DecodeOptions, EmbedOptions, EncoderOptions
 from rsprune.runs.context import RunContext, check_bands, encoder_config, source_config
 from rsprune.runs.folder import RunFolder
@@ -224,19 +225,45 @@ class EmbedStage(RunStage):
     def _kept(self, shard: Shard, rows: NDArray[np.int64]) -> tuple[KeptRows | None, dict[int, tuple[str, str]]]:
         """Read what an earlier run made of some of these rows of the shard, and why some of them failed."""
         folder, outputs = self.context.folder, self.outputs(shard)
-        if not folder.is_whole(*outputs):
+        whole = folder.is_whole(*outputs)
+        before = None if whole else self._earlier_centroids(*outputs)
+        now = self.context.config.get("centroids")
+        assigned = whole or (before is not None and before == now)
+        if not (assigned or (before is not None and self.keep)):
             return None, {}
         record = read_record(folder.record(outputs[-1]))
         if any(record.get(name) != value for name, value in super().depends_on(shard).items()):
             return None, {}
-        table = RunReader(folder).assignments(shard.name)
+        table = RunReader(folder).assignments(shard.name) if whole else read_table(outputs[-1])
         _, here, there = np.intersect1d(rows, table["row"].to_numpy(), assume_unique=True, return_indices=True)
         table = table.take(pa.array(there))
-        label, similarity = table["label"].fill_null(-1).to_numpy(), table["similarity"].to_numpy()
+        label = table["label"].fill_null(-1).to_numpy() if assigned else None
+        similarity = table["similarity"].to_numpy() if assigned else None
         embeddings = np.load(folder.embeddings(shard.name))[there] if self.keep else None
         causes = zip(here.tolist(), table["kind"].to_pylist(), table["message"].to_pylist(), strict=True)
         failures = {at: (kind, message) for at, kind, message in causes if kind is not None}
         return KeptRows(here, label, similarity, embeddings), failures
+
+    def _earlier_centroids(self, *outputs: Path) -> Any:
+        """Return the centroids of files that are whole and differ from those wanted by these alone; None for others.
+
+        :func:`embed_run` has made such, without centroids or with fitted ones.
+        """
+        try:
+            record = read_record(self.context.folder.record(outputs[-1]))
+            config = read_provenance(outputs[-1]).get("config")
+            files = {path.relative_to(outputs[-1].parent).as_posix(): file_digest(path) for path in outputs}
+        except (FileNotFoundError, FormatError):
+            return None
+        if not isinstance(config, dict) or record.get("basis") != digest(basis_of("embeddings", config)):
+            return None
+        apart = (basis_of("embeddings", {**one, "centroids": None}) for one in (config, self.context.config))
+        if len({digest(one) for one in apart}) > 1 or any(
+            record["files"].get(name) != one for name, one in files.items()
+        ):
+            return None
+        centroids = config.get("centroids")
+        return {"fitted": centroids} if isinstance(centroids, str) else centroids or {}
 
     @override
     def summarize(self, shard: Shard) -> ShardSummary:

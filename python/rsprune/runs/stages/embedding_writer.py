@@ -29,12 +29,13 @@ BLOCK = 4096
 class KeptRows:
     """Rows that an earlier run embedded, at ascending ``positions`` among those that are written.
 
-    ``embeddings`` are None where they were not kept, but their clusters alone.
+    ``embeddings`` are None where they were not kept, but their clusters alone; ``label`` and ``similarity`` where they
+    are those of other centroids.
     """
 
     positions: NDArray[np.int64]
-    label: NDArray[np.int32]
-    similarity: NDArray[np.float32]
+    label: NDArray[np.int32] | None
+    similarity: NDArray[np.float32] | None
     embeddings: NDArray[np.float16] | None
 
     @classmethod
@@ -46,8 +47,10 @@ class KeptRows:
     def between(self, start: int, end: int) -> KeptRows:
         """Return the rows at some positions."""
         at = slice(*np.searchsorted(self.positions, (start, end)).tolist())
+        label = None if self.label is None else self.label[at]
+        similarity = None if self.similarity is None else self.similarity[at]
         embeddings = None if self.embeddings is None else self.embeddings[at]
-        return KeptRows(self.positions[at], self.label[at], self.similarity[at], embeddings)
+        return KeptRows(self.positions[at], label, similarity, embeddings)
 
 
 class EmbeddingWriter:
@@ -144,7 +147,8 @@ class EmbeddingWriter:
                 assigned = assign(block, self._centroids, threads=self._threads)
                 self.label[start : start + len(block)] = assigned.labels
                 self.similarity[start : start + len(block)] = assigned.similarity
-                self.label[kept.positions], self.similarity[kept.positions] = kept.label, kept.similarity
+                if kept.label is not None and kept.similarity is not None:
+                    self.label[kept.positions], self.similarity[kept.positions] = kept.label, kept.similarity
 
         self._thread.submit(write)
         self._begin(start + len(block))
