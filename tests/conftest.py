@@ -25,6 +25,17 @@ def pytest_addoption(parser):
     parser.addoption("--bless", action="store_true", help="write golden/messages.txt anew (tests/test_messages.py)")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def patience():
+    """Tests count the lines that a command writes: none says that a busy machine is waited for."""
+    from rsprune import waiting
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(waiting, "PATIENCE", 60.0)
+    yield
+    patch.undo()
+
+
 class Done(NamedTuple):
     """What a command left when it ended."""
 

@@ -18,6 +18,7 @@ ORDER = [
     "_core",
     "errors",
     "validation",
+    "waiting",
     "options",
     "temporaries",
     "storage",

@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import os
 import tempfile
 import threading
 import time
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from failures import raises
+from failures import raises, warns
 from rsprune.errors import ConfigMismatchError, FormatError
 from rsprune.io import atomic_write, digest, read_json, read_provenance, read_table, write_table
 from rsprune.runners import JsonLines
@@ -141,21 +142,25 @@ def test_a_folder_is_waited_for_until_its_holder_lets_go(tmp_path, monkeypatch):
     holder.join()
 
 
-@pytest.mark.filterwarnings("ignore:.*flock:UserWarning")
-def test_a_file_system_without_flock_has_locks(tmp_path, monkeypatch):
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL])
+def test_a_file_system_without_flock_has_locks(tmp_path, monkeypatch, code):
     fcntl = pytest.importorskip("fcntl")
 
     def missing(*_):
-        raise OSError(errno.ENOSYS, "Function not implemented")
+        raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(fcntl, "flock", missing)
     monkeypatch.setattr(folder_module, "PATIENCE", 0.1)
     folder = RunFolder(tmp_path / "run")
     for _ in range(2):
-        with folder.lock():
+        with warns(UserWarning, folder.path, os.strerror(code), ".lock"), folder.lock():
             folder.start({"a": 1})
-            with raises(ConfigMismatchError, folder.path), RunFolder(folder.path).lock():
+            with raises(ConfigMismatchError, folder.path, folder.path / ".lock"), RunFolder(folder.path).lock():
                 pass
+    assert not (folder.path / ".lock").exists()
+    other = RunFolder(folder.path)
+    with warns(UserWarning, folder.path), folder.lock(shared=True), other.lock(shared=True):
+        pass
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):

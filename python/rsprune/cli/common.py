@@ -59,13 +59,8 @@ def one_or_many(source: list[str]) -> str | list[str]:
 def watch(quiet: bool, json: bool) -> Iterator[Progress]:
     """Yield the progress that the flags ask for; a part of the work that is done ends the command well."""
     try:
-        if json:
-            yield JsonLines()
-        elif quiet:
-            yield NoProgress()
-        else:
-            with show_progress(True) as observer:
-                yield observer
+        with show_progress(JsonLines() if json else NoProgress() if quiet else True) as observer:
+            yield observer
     except PartsLeftError as done:
         conclude(vars(done), str(done), quiet, json)
         raise typer.Exit from None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 from rsprune.encoders.torchscript import is_torchscript, read_torchscript
 from rsprune.errors import FormatError, MissingDependencyError, WeightsError, first_line
 from rsprune.io import check_pointer, read_json
+from rsprune.waiting import waiting_for
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -86,7 +87,8 @@ def fetch(name: str, repository: str, file: str) -> Path:
     level = logger.level
     try:
         logger.setLevel("ERROR")  # it tells of each of five attempts
-        return Path(hf_hub_download(repository, file))
+        with waiting_for(f"{file} of {repository} from the Hugging Face hub"):
+            return Path(hf_hub_download(repository, file))
     except Exception as error:  # of the network, the hub, the file system: each library's own
         cause = error.__cause__ or error.__context__ or error
         message = f"{wanted}, which is not on this machine and cannot be fetched ({first_line(cause)}). {instead}"

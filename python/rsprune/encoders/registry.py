@@ -17,6 +17,7 @@ from rsprune.encoders.preprocess import Preprocessing
 from rsprune.errors import EncoderError, needed_by
 from rsprune.options import keywords
 from rsprune.registry import Registry
+from rsprune.waiting import waiting_for
 
 __all__ = ["FAMILIES", "ZOO", "Builder", "EncoderOutline", "EncoderSpec", "encoder_names", "load_encoder"]
 
@@ -165,4 +166,5 @@ def load_encoder(name: str, *, weights: str | os.PathLike[str] | None = None, op
         raise EncoderError(message)
     with needed_by(f"the encoder {name}", "embed"):
         build = FAMILIES.get(family)
-    return build(name, None if weights is None else Path(weights), options)
+    with waiting_for(f"the weights of {name}"):
+        return build(name, None if weights is None else Path(weights), options)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 from typing_extensions import override
 
 from rsprune.errors import printable
+from rsprune.waiting import saying
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -206,17 +207,17 @@ class ProgressBars(Progress):
 def show_progress(progress: bool | Progress) -> Iterator[Progress]:
     """Yield bars on a terminal and lines elsewhere for True, nothing for False, and any other ``progress`` itself."""
     if not isinstance(progress, bool):
-        yield progress
+        shown = progress
     elif not progress:
-        yield NoProgress()
-    elif sys.stderr.isatty():
-        bars = ProgressBars()
-        try:
-            yield bars
-        finally:
-            bars.stop()
+        shown = NoProgress()
     else:
-        yield ProgressLines()
+        shown = ProgressBars() if sys.stderr.isatty() else ProgressLines()
+    try:
+        with saying(shown.note):
+            yield shown
+    finally:
+        if shown is not progress and isinstance(shown, ProgressBars):
+            shown.stop()
 
 
 def describe_seconds(seconds: float) -> str:

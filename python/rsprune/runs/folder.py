@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from rsprune.errors import (
     ConfigMismatchError,
@@ -44,9 +44,11 @@ from rsprune.io import (
 from rsprune.runs.basis import basis_of
 from rsprune.runs.checks import REMEDY
 from rsprune.runs.schema import EMBEDDING_SCHEMA, ENTROPY_SCHEMA, EXCLUDED_SCHEMA, QUARANTINE_SCHEMA, SELECTION_SCHEMA
-from rsprune.runs.shared_lock import SharedLock
+from rsprune.runs.shared_lock import SharedLock, why_no_locks
 from rsprune.storage import address_of, localize, stand_for
 from rsprune.temporaries import remove_temporaries
+from rsprune.validation import warn_caller
+from rsprune.waiting import waiting_for
 
 __all__ = ["RunFolder"]
 
@@ -394,6 +396,16 @@ class RunFolder:
         counts = " and ".join(f"{count} {name}/" for name, count in done.items() if count)
         return "Nothing that was finished is lost" + (f" ({counts})" if counts else "")
 
+    def _acquire(self, lock: SharedLock | BaseFileLock) -> None:
+        """Take a lock, whose holder may take the folder away with it where nothing has begun."""
+        while True:
+            try:
+                lock.acquire()
+            except FileNotFoundError:
+                self.path.mkdir(parents=True, exist_ok=True)
+            else:
+                return
+
     @contextlib.contextmanager
     def _locked(self, shared: bool) -> Iterator[None]:
         made = not self.path.exists()
@@ -404,12 +416,19 @@ class RunFolder:
             if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
                 message = f"{place} is a link, or no regular file: it is not the lock of a run. Delete it"
                 raise OutputError(message)
-        lock = SharedLock(place, PATIENCE) if shared else FileLock(place, timeout=PATIENCE)
+        lock: SharedLock | BaseFileLock
+        why = why_no_locks(place)
+        lock = SharedLock(place, PATIENCE) if shared else (SoftFileLock if why else FileLock)(place, timeout=PATIENCE)
         try:
-            lock.acquire()
+            with waiting_for(f"the process that works on {self.path} to end"):
+                self._acquire(lock)
         except Timeout:
-            message = f"another process is working on {self.path}; wait for it to end"
+            left = f", or delete {place} if none is" if why else ""
+            message = f"another process is working on {self.path}; wait for it to end{left}"
             raise ConfigMismatchError(message) from None
+        if why:
+            how = "nothing keeps other processes out of it" if shared else f"its file {place.name} keeps others out"
+            warn_caller(f"the file system of {self.path} has no locks ({why}): {how}")
         self._shared = shared
         try:
             yield

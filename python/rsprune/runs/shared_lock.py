@@ -1,4 +1,9 @@
-"""A lock that several processes hold at once, on one machine or on several that share a file system."""
+"""A lock that several processes hold at once, on one machine or on several that share a file system.
+
+The read-write locks of `filelock` are databases or marks in a folder, which a process that is killed leaves behind. The
+system lets go of a ``flock`` whatever becomes of the process, and it excludes the :class:`filelock.FileLock` of the
+same file.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +19,33 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["SharedLock"]
+__all__ = ["SharedLock", "why_no_locks"]
 
 #: Seconds between two attempts.
 PAUSE = 0.05
 #: What file systems without locks answer.
 NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
+
+
+def why_no_locks(path: Path) -> str | None:
+    """Return what the file system of ``path`` answers where it has no locks; None if it has them."""
+    if fcntl is None:
+        return None  # filelock has others
+    try:
+        descriptor, made = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), True
+    except FileExistsError:
+        descriptor, made = os.open(path, os.O_RDWR | os.O_CLOEXEC), False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            return None  # it is held, or whoever takes the lock says what is wrong
+        if made:
+            path.unlink()
+        return os.strerror(error.errno)
+    finally:
+        os.close(descriptor)
+    return None
 
 
 class SharedLock:

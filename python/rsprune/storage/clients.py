@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from rsprune.errors import MissingDependencyError, OutputError, SourceChangedError, SourceError, needed_by
+from rsprune.waiting import waiting_for
 
 __all__ = ["CutShortError", "Store", "StoredObject", "attempt", "open_store"]
 
@@ -160,6 +161,11 @@ def _store(process: int, root: str) -> Store:
 
 def attempt(uri: str, work: Callable[[], T]) -> T:
     """Do something, again where it may succeed, and name its errors as Python names those of files."""
+    with waiting_for(f"an answer of {'/'.join(uri.split('/')[:3])}"):
+        return _attempt(uri, work)
+
+
+def _attempt(uri: str, work: Callable[[], T]) -> T:
     for delay in (*DELAYS, None):
         try:
             return work()
