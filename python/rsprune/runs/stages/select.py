@@ -439,12 +439,12 @@ def output_files(out: str | Path) -> tuple[Path, Path | None]:
     ArgumentError
         ``out`` has another ending than ``.parquet``.
     """
-    suffix = Path(out).suffix
-    if suffix == ".parquet":
-        return check_output_file(out, is_manifest), None
-    if suffix:
-        message = f"{out} would be a Parquet file: give a name that ends in .parquet, or a folder"
-        raise ArgumentError(message)
+    if Path(out).suffix:
+        file = check_output_file(out, is_manifest)
+        if file.suffix != ".parquet":
+            message = f"{file} would be a Parquet file: give a name that ends in .parquet, or a folder"
+            raise ArgumentError(message)
+        return file, None
     folder = localize(out)
     manifest = check_output_file(folder / "selection.parquet", is_manifest)
     return manifest, check_output_file(folder / "selected.txt", lambda _: manifest.exists())
