@@ -62,6 +62,8 @@ def test_leaks_are_left_out_before_near_duplicates():
     assert f"too similar to the evaluation set: {len(leaked)}" in got.summary()
     with raises(BudgetError, len(leaked)):
         rsprune.select(ROWS, CENTROIDS, 60, leaks=evaluation, leak_eps=0.1)
+    with raises(ArgumentError, "groups", "'city'", 60):
+        rsprune.select(ROWS, CENTROIDS, 30, groups="city")
     for one in ({"leaks": evaluation}, {"leak_eps": 0.1}):
         with raises(ArgumentError, "leaks", "leak_eps"):
             rsprune.select(ROWS, CENTROIDS, 5, **one)

@@ -217,3 +217,46 @@ def test_the_command_takes_them_all(tars, tmp_path, monkeypatch):
         "max_per_group": 3,
     }
     assert issubclass(Colours, Encoder)
+
+
+def selected(out):
+    table = pq.read_table(out)
+    return list(zip(table["key"].to_pylist(), table["phase"].to_pylist(), strict=True))
+
+
+def test_selecting_from_the_folder_takes_them_as_the_run_does(tars, plain, tmp_path):
+    run, _, _ = plain
+    (tmp_path / "never.txt").write_text("\n".join(run.keys[:3]))
+    words = ["select", str(run.path), "-c", str(run.path / "centroids.safetensors"), "--keep", "7"]
+    words += ["--exclude", str(tmp_path / "never.txt"), "--dedup", "0.002", "--leaks", str(tars / "test")]
+    words += ["--leak-eps", "0.001", "--groups", "json.city", "--max-per-group", "3"]
+    out = tmp_path / "s.parquet"
+    done = CliRunner().invoke(app, [*words, "--source", str(tars / "pool-*.tar"), "-o", str(out)])
+    assert done.exit_code == 0, done.output
+    options = {"dedup": 0.002, "leaks": tars / "test", "leak_eps": 0.001, "groups": "json.city", "max_per_group": 3}
+    same = run_of(tars, tmp_path / "run", keep=7, exclude=run.keys[:3], **options)
+    assert selected(out) == list(zip(same.keys, same.selection.phase.tolist(), strict=True))
+    # What stands in the manifest depends on no path.
+    about = json.loads(pq.read_schema(out).metadata[b"rsprune"])["strategy_options"]
+    assert about["groups"] == "json.city"
+    assert str(tmp_path) not in json.dumps(about)
+    assert str(tars) not in json.dumps(about)
+    failed = CliRunner().invoke(app, [*words, "-o", str(out)])
+    assert failed.exit_code == 1
+    assert "'json.city'" in failed.output
+    assert "--source" in failed.output
+
+
+def test_a_folder_without_embeddings_says_what_needs_them(tars, tmp_path):
+    run = run_of(tars, tmp_path / "run", keep=12, keep_embeddings=False)
+    words = ["select", str(run.path), "-c", str(run.path / "centroids.safetensors"), "-o", str(tmp_path / "s.parquet")]
+    for option in (["--dedup", "0.1"], ["--leaks", str(tars / "test"), "--leak-eps", "0.1"]):
+        failed = CliRunner().invoke(app, [*words, *option])
+        assert failed.exit_code == 1
+        assert option[0][2:] in failed.output
+        assert "--keep-embeddings" in failed.output
+    with raises(ArgumentError, "dedup", "--keep-embeddings"):
+        run_of(tars, tmp_path / "run", keep=12, keep_embeddings=False, dedup=0.1)
+    done = CliRunner().invoke(app, [*words, "--groups", "shard", "--quotas", "even", "--keep", "12"])
+    assert done.exit_code == 0, done.output
+    assert Counter(pq.read_table(tmp_path / "s.parquet")["shard"].to_pylist()) == {f"pool-{s}": 4 for s in range(3)}

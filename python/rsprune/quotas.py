@@ -42,6 +42,9 @@ def read_groups(groups: Any, n: int) -> Groups:
     if isinstance(groups, Groups):
         return groups
     if isinstance(groups, (str, os.PathLike)):
+        if not os.fspath(groups).endswith(".npy"):
+            message = f"groups is {groups!r}; expected a group for each of {n} rows, or a .npy file of them"
+            raise ArgumentError(message)
         groups = load_array(groups)
     # A list of strings and numbers must not become strings: NaN would be a group of its own.
     values = as_array("groups", groups if hasattr(groups, "dtype") else np.asarray(groups, object))

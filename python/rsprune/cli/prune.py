@@ -13,6 +13,7 @@ EXAMPLES = """
   rsprune prune images/ -r centroids.safetensors --keep 0.15 -o run/\n
   rsprune prune Git-10M/ -r resisc45 -r ucmerced -r aid --keep 0.15 -o run/\n
   rsprune prune images/ -r aid/ --keep 0.15 --strategy cluster_nearest -O k=1000 -o other/\n
+  rsprune prune scenes/ -r aid/ --keep 0.15 -o run/ --groups scene --max-per-group 20 --exclude test.txt\n
   rsprune prune 'pool-*.tar' -r aid/ --keep 0.15 -o /shared/run/ --part 3/16
 """
 

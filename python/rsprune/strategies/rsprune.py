@@ -35,7 +35,7 @@ def rsprune(pool: Pool, *, entropy_keep: float | None = None, k: int = 200, opti
     if entropy_keep is not None:
         check_number("entropy_keep", entropy_keep, above=0, maximum=1)
     assert pool.requested is not None
-    if options.dedup is not None:
+    if options.dedup is not None or options.leaks is not None:
         pool.require("embeds")
     request = read_request(pool.n, pool.requested, options, score=pool.score, seed=pool.seed, threads=pool.threads)
     request = request._replace(origin=pool.origin)

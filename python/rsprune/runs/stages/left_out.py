@@ -18,7 +18,7 @@ from rsprune.embeddings import Embeddings, as_rows
 from rsprune.encoders import Encoder
 from rsprune.errors import ArgumentError, ShapeError, naming
 from rsprune.io import digest, write_tables
-from rsprune.left_out import check_found, find_left_out, is_keys, load_excluded
+from rsprune.left_out import check_found, find_left_out, is_keys, load_excluded, read_excluded
 from rsprune.quotas import Groups
 from rsprune.runners import Progress
 from rsprune.runs.config import ChoiceOptions
@@ -29,9 +29,9 @@ from rsprune.runs.schema import EXCLUDED_SCHEMA
 from rsprune.selection import SelectOptions
 from rsprune.sources import Shard, Source
 from rsprune.sources.passing import reading_source
-from rsprune.validation import check_row_numbers
+from rsprune.validation import check_row_numbers, warn_caller
 
-__all__ = ["REASONS", "Excluded", "LeavingOut", "check_groups", "group_column"]
+__all__ = ["REASONS", "Excluded", "LeavingOut", "check_groups", "group_column", "settle_rows"]
 
 #: Why an image is left out: the option that did it. Numbers of reasons count from 1.
 REASONS = ("exclude", "leaks", "dedup", "max_per_group")
@@ -92,13 +92,7 @@ class LeavingOut:
         EncoderMismatchError, ShapeError
             The evaluation set was embedded by another encoder.
         """
-        for name in ("dedup", "leaks"):
-            if getattr(options, name) is not None and not keep_embeddings:
-                message = (
-                    f"{name} compares the embeddings themselves: add --keep-embeddings (keep_embeddings=True), which "
-                    "keeps them in the run folder, 2 bytes a dimension"
-                )
-                raise ArgumentError(message)
+        check_compares(vars(options), keep_embeddings)
         check_groups(options.groups, source)
         found = None if options.leaks is None else load_leaks(options.leaks, encoder)
         return cls(options, load_excluded(options.exclude), found)
@@ -207,19 +201,92 @@ class LeavingOut:
         return Excluded(reason, found)
 
 
+def settle_rows(
+    settings: Mapping[str, Any],
+    rows: int,
+    *,
+    reader: RunReader | None,
+    source: Source | None,
+    names: Any | None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read what options say of rows of embeddings that are on the disk, in files and by keys and columns.
+
+    ``reader`` is that of their run, ``source`` its collection, or ``names`` are the keys of embeddings alone. Returns
+    the options, and what a manifest tells in the place of those that are no JSON values.
+
+    Raises
+    ------
+    ArgumentError
+        A column or keys that the rows do not have.
+    """
+    if reader is not None:
+        check_compares(settings, bool(reader.config.get("keep_embeddings", True)))
+    settled, told = dict(settings), {}
+    if settings.get("exclude") is not None:
+        keys = None if names is None else names.to_pylist()
+        exclude = load_excluded(settings["exclude"])
+        if reader is not None and is_keys(exclude):
+            wanted, found = pa.array(sorted(set(exclude)), pa.string()), [np.empty(0, np.int64)]
+            for i, shard in enumerate(reader.shards):
+                there = reader.as_keys(shard, reader.assignments(shard, ["key"])["key"])
+                at = np.flatnonzero(pc.is_in(there, value_set=wanted).to_numpy())
+                found.append(reader.embedded_index.offsets[i] + at)
+            settled["exclude"] = np.concatenate(found)
+            check_found(exclude, len(settled["exclude"]), warn_caller)
+        else:
+            settled["exclude"] = read_excluded(exclude, rows, keys)
+    groups = settings.get("groups")
+    if isinstance(groups, (str, Path)) and Path(groups).suffix != ".npy":
+        if reader is None or (source is None and groups not in PLACES):
+            there = "a file of the group of each row (.npy)"
+            if reader is not None:
+                there += ", or with the collection (--source) a column of its metadata, or folder, or shard"
+            message = f"groups is {str(groups)!r}; expected {there}"
+            raise ArgumentError(message)
+        if source is not None:
+            check_groups(groups, source)
+        parts = [np.empty(0, object)]
+        for shard in reader.shards:
+            at = reader.assignments(shard, ["row", "key"])
+            if len(at):
+                values = group_of_rows(source, shard, at["row"].to_numpy(), at["key"], str(groups))
+                parts.append(values.to_numpy(zero_copy_only=False))
+        settled["groups"], told["groups"] = np.concatenate(parts), str(groups)
+    if settings.get("leaks") is not None:
+        encoder = None if reader is None else reader.config.get("encoder")
+        settled["leaks"] = found_rows = open_leaks(settings["leaks"], encoder)
+        told["leaks"] = digest_of(found_rows.take(np.arange(found_rows.shape[0])))
+    return settled, told
+
+
+def check_compares(options: Mapping[str, Any], keep_embeddings: bool) -> None:
+    """Fail where options compare embeddings, and a run keeps none."""
+    for name in ("dedup", "leaks"):
+        if options.get(name) is not None and not keep_embeddings:
+            message = (
+                f"{name} compares the embeddings themselves: prune with --keep-embeddings (keep_embeddings=True), "
+                "which keeps them in the run folder, 2 bytes a dimension"
+            )
+            raise ArgumentError(message)
+
+
+def open_leaks(leaks: Any, encoder: Any) -> Embeddings:
+    """See the embeddings of an evaluation set as rows; those of a run must be of the encoder, if it is known."""
+    folder = Path(leaks) if isinstance(leaks, (str, Path)) else None
+    if folder is None or not (folder / "config.json").is_file():
+        with naming(folder or "leaks"):
+            return as_rows(leaks)
+    reader = RunReader(folder)
+    check_same_provenance(reader.config.get("encoder"), encoder, f"the embeddings in {folder}")
+    if not reader.config.get("keep_embeddings", True):
+        message = f"{folder} holds no embeddings, but clusters: embed the evaluation set with --keep-embeddings"
+        raise ArgumentError(message)
+    return as_rows(reader.embeddings())
+
+
 def load_leaks(leaks: Any, encoder: Encoder) -> Embeddings:
     """See the embeddings of an evaluation set as rows, which must be those of the encoder."""
-    folder = Path(leaks) if isinstance(leaks, (str, Path)) else None
-    if folder is not None and (folder / "config.json").is_file():
-        reader = RunReader(folder)
-        check_same_provenance(reader.config.get("encoder"), encoder.provenance(), f"the embeddings in {folder}")
-        if not reader.config.get("keep_embeddings", True):
-            message = f"{folder} holds no embeddings, but clusters: embed the evaluation set with --keep-embeddings"
-            raise ArgumentError(message)
-        rows = as_rows(reader.embeddings())
-    else:
-        with naming(folder or "leaks"):
-            rows = as_rows(leaks)
+    rows = open_leaks(leaks, encoder.provenance())
     if rows.shape[1] != encoder.dim:
         message = (
             f"the evaluation set of leaks has {rows.shape[1]} dimensions, the encoder {encoder.name} {encoder.dim}: "
@@ -258,9 +325,16 @@ def group_column(source: Source, shard: str, rows: NDArray[np.int64], names: pa.
 
     ``names`` are those of all images of the shard.
     """
-    columns = source.metadata_schema.names
+    return group_of_rows(source, shard, rows, names.take(pa.array(rows)), groups)
+
+
+def group_of_rows(
+    source: Source | None, shard: str, rows: NDArray[np.int64], names: pa.ChunkedArray, groups: str
+) -> pa.Array:
+    """Do the same with the ``names`` of these images alone; without a source there are no columns."""
+    columns = [] if source is None else source.metadata_schema.names
     column, _, path = (groups, "", "") if groups in columns else groups.partition(".")
-    if column in columns:
+    if source is not None and column in columns:
         with reading_source():
             values = source.read_metadata(Shard(shard), rows.tolist())[column]
         if path:
@@ -269,7 +343,7 @@ def group_column(source: Source, shard: str, rows: NDArray[np.int64], names: pa.
     elif groups == "shard":
         values = pa.chunked_array([pa.repeat(shard, len(rows))])
     else:
-        values = pc.replace_substring_regex(names.take(pa.array(rows)), r"/?[^/]*$", "")
+        values = pc.replace_substring_regex(names, r"/?[^/]*$", "")
     return pc.fill_null(values, "(none)").combine_chunks()
 
 

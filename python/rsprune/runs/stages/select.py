@@ -39,7 +39,7 @@ from rsprune.runs.stages.base import RunStage, StageResult
 from rsprune.runs.stages.candidates import Candidates
 from rsprune.runs.stages.coverage import Scenes
 from rsprune.runs.stages.entropy import EntropyCut
-from rsprune.runs.stages.left_out import REASONS, LeavingOut
+from rsprune.runs.stages.left_out import REASONS, LeavingOut, settle_rows
 from rsprune.runs.summary import ShardSummary
 from rsprune.selection import COUNTS, FILL, PRESELECTED, QUOTA, Origin, Selection, SelectOptions, budget_rows
 from rsprune.sources import Shard, Source, SourceLike
@@ -355,7 +355,6 @@ def select_run(
     """
     out, selected = output_files(out)
     rule, settings = options.strategy, settings_of(options)
-    about = {"strategy": rule.strategy, "strategy_options": jsonable(settings), "seed": rule.seed}
     columns = {"entropy": entropy, "score": score, "labels": labels}
     if isinstance(embeds, list | tuple) and len(embeds) == 1:
         embeds = embeds[0]
@@ -378,6 +377,8 @@ def select_run(
             raise ArgumentError(message)
         opened = reader.open_source(source)
         reader.check_source(opened)
+    settings, told = settle_rows(settings, n, reader=reader, source=opened, names=names)
+    about = {"strategy": rule.strategy, "strategy_options": jsonable(settings | told), "seed": rule.seed}
     inputs: dict[str, Any] = {name: path and load_column(name, path, n) for name, path in columns.items()}
     note: list[str] = []
     inputs |= {"reference": reference, "centroids": centroids, "seed": rule.seed, "threads": options.threads}
