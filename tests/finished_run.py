@@ -88,6 +88,7 @@ def prune(rows, k, budget, keep=0.3):
     return {
         "images": len(rows),
         "quarantined": sum(r.refused is not None for r in rows),
+        "causes": causes(rows),
         "survivors": len(survivors),
         "tau": min((rows[i].entropy for i in survivors), default=None),
         "budget": budget,
@@ -102,6 +103,17 @@ def prune(rows, k, budget, keep=0.3):
             "quota_cut": [lowest(i for i in valid if rows[i].cluster == c and rows[i].phase == 0) for c in range(k)],
         },
     }
+
+
+def causes(rows):
+    """What kept images from being read: the most frequent cause first."""
+    found = {}
+    for r in rows:
+        if r.refused:
+            stage, kind, message = r.refused
+            one = {"stage": stage, "kind": kind, "images": 0, "key": r.key, "message": message}
+            found.setdefault((stage, kind), one)["images"] += 1
+    return sorted(found.values(), key=lambda one: (-one["images"], one["stage"], one["kind"]))
 
 
 def write_run(path, rows, k, budget, keep=0.3, encoder="made-up", **options):

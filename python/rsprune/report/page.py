@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -167,18 +166,18 @@ def funnel(summary: Mapping[str, Any], counts: RunStatistics) -> Markup:
 
 def quarantine(run: RunReader) -> dict[str, Any]:
     """Return the images that could not be read, by their causes, and what was passed over, as the template takes it."""
-    causes: Counter[tuple[str, str]] = Counter()
     first: list[dict[str, Any]] = []
     for batch in run.quarantine_batches():
-        first += batch.slice(0, max(0, QUARANTINE_SHOWN - len(first))).to_pylist()
-        causes.update(zip(batch["stage"].to_pylist(), batch["kind"].to_pylist(), strict=True))
-    shards = sum(count for (stage, _), count in causes.items() if stage == "source")
+        first += batch.slice(0, QUARANTINE_SHOWN - len(first)).to_pylist()
+        if len(first) == QUARANTINE_SHOWN:
+            break
+    images, shards = run.summary["quarantined"], len(run.summary.get("left_out", []))
     return {
-        "causes": [(*cause, count) for cause, count in sorted(causes.items(), key=lambda item: (-item[1], item[0]))],
+        "causes": run.summary.get("causes", []),
         "shards": shards,
-        "images": causes.total() - shards,
+        "images": images,
         "first": first,
-        "whole": causes.total() <= QUARANTINE_SHOWN,
+        "whole": images + shards <= QUARANTINE_SHOWN,
         "passed_over": describe_passed_over(run.summary.get("passed_over", {})),
     }
 
