@@ -2,19 +2,18 @@
 
 import itertools
 import json
-import os
 import pickle
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from failures import raises
+from ray_nodes import NODE, KillsNode, three_nodes
 from rsprune import io
 from rsprune.errors import ArgumentError, DamagedFileError, LostShardsError, WorkerError
 from rsprune.runners import RUNNERS, NoProgress, Runner
@@ -65,23 +64,8 @@ class Recorder(NoProgress):
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A Ray cluster of three nodes on this machine, each of one core."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
-        ray = pytest.importorskip("ray")
-        from ray.cluster_utils import Cluster
-
-        node = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80_000_000}
-        soon = {"health_check_period_ms": 1_000, "health_check_timeout_ms": 3_000, "health_check_failure_threshold": 3}
-        made = Cluster(initialize_head=True, head_node_args=node | {"_system_config": soon})
-        patch.setenv("RAY_ADDRESS", made.address)
-        for _ in range(2):
-            made.add_node(**node)
-        made.wait_for_nodes()
+    with three_nodes() as made:
         yield made
-        ray.shutdown()
-        made.shutdown()
 
 
 @pytest.fixture(params=["local", "processes", "backwards", "ray"])
@@ -259,23 +243,6 @@ def test_an_address_is_for_a_runner_that_has_one():
     assert ExecutionOptions(runner="ray", address="auto").open_runner().address == "auto"
 
 
-class KillsNode(Recorder):
-    """Kills a node of a cluster when the first image is embedded."""
-
-    def __init__(self, cluster):
-        super().__init__()
-        self.cluster, self.killed = cluster, None
-
-    def advance(self, images):
-        super().advance(images)
-        if self.stages[-1][0] == "embed" and self.killed is None:
-            import ray
-
-            here = ray.get_runtime_context().get_node_id()
-            self.killed = next(node for node in self.cluster.worker_nodes if node.node_id != here)
-            self.cluster.remove_node(self.killed, allow_graceful=False)
-
-
 def test_a_ray_node_that_dies_does_not_show_in_the_result(cluster, images, tmp_path):
     for shard in range(8):
         members = {f"{shard}-{i:02d}.jpg": picture(100 * shard + i) for i in range(10)}
@@ -286,7 +253,7 @@ def test_a_ray_node_that_dies_does_not_show_in_the_result(cluster, images, tmp_p
     run = small_prune(pool, images / "reference.tar", tmp_path / "run", **options)
     assert progress.killed is not None
     assert artefacts(run.path) == artefacts(whole.path)
-    cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
+    cluster.add_node(**NODE)
 
 
 def test_a_stage_that_no_ray_node_has_room_for_says_so_and_waits(cluster, tmp_path):
@@ -294,7 +261,7 @@ def test_a_stage_that_no_ray_node_has_room_for_says_so_and_waits(cluster, tmp_pa
         def note(self, message):
             super().note(message)
             if len(self.notes) == 1:
-                self.added = cluster.add_node(num_cpus=2, include_dashboard=False, object_store_memory=80_000_000)
+                self.added = cluster.add_node(**NODE | {"num_cpus": 2})
 
     progress = Adds()
     merged = RUNNERS.get("ray")(1).map_merge(Counting(tmp_path, threads=2), progress)

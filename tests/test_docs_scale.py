@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ray_nodes import three_nodes
 from small_runs import artefacts, picture, small_prune, write_tar
 
 ROOT = Path(__file__).parent.parent
@@ -105,3 +106,15 @@ def test_the_jobs_of_the_script_make_a_run(images, expected, cluster, tmp_path, 
     assert list(logs) == ["log-1-1", "log-1-2", "log-2-1", "log-2-2", "log-3-0"]
     assert "3 of 21 images kept" in logs["log-3-0"]
     assert artefacts(tmp_path / "a run") == expected
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:unclosed file.*/dev/null:ResourceWarning")  # what Ray's processes write to
+def test_the_command_for_ray_makes_a_run(images, expected, cluster, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(images)
+    [line] = commands("Ray")
+    with three_nodes():
+        done = command(*shlex.split(line)[1:], *SMALL, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "3 of 21 images kept" in done.stdout
+    assert artefacts(tmp_path / "run") == expected

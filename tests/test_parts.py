@@ -67,10 +67,11 @@ def test_empty_shards_are_shared_out_too():
 
 def test_what_a_part_may_be(monkeypatch):
     assert (parse_part("3/16"), parse_part("slurm")) == ((3, 16), "slurm")
+    assert ExecutionOptions(part="3/16").part == (3, 16)
     for text in ("3", "3/", "a/b", "3/-1", "½/2"):
         with raises(ValueError, text):
             parse_part(text)
-    for part in ((0, 4), (5, 4), (1, 0), (1.5, 4), (True, 4), "3/16", 7, (1, 2, 3)):
+    for part in ((0, 4), (5, 4), (1, 0), (1.5, 4), (True, 4), "3", 7, (1, 2, 3)):
         with raises(ArgumentError):
             check_part(part)
     with raises(ArgumentError, "SLURM_ARRAY_TASK_ID"):

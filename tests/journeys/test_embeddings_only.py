@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -12,6 +13,7 @@ import readme
 import rsprune
 
 ROWS, DIMENSIONS = 3_000, 16
+KEYS = [f"{row % 7}/{row:05d}" for row in range(ROWS)]
 
 # What an environment without the extras lacks: whatever imports one of these fails.
 LACKING = ("torch", "torchvision", "timm", "open_clip", "huggingface_hub", "transformers", "rasterio", "ray")
@@ -24,11 +26,14 @@ def run(words):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """`reference.npy` and `embeds.npy`; the commands of the README have run."""
+    """`reference.npy`, and `embeds.parquet` with keys; the commands of the README have run."""
     folder = tmp_path_factory.mktemp("embeddings")
     rng = np.random.default_rng(0)
     np.save(folder / "reference.npy", rng.normal(size=(600, DIMENSIONS)).astype(np.float32))
-    np.save(folder / "embeds.npy", rng.normal(size=(ROWS, DIMENSIONS)).astype(np.float16))
+    rows = rng.normal(size=(ROWS, DIMENSIONS)).astype(np.float16)
+    np.save(folder / "embeds.npy", rows)
+    table = {"key": KEYS, "embedding": pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), DIMENSIONS)}
+    pq.write_table(pa.table(table), folder / "embeds.parquet", row_group_size=700)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for words in readme.commands("Embeddings that you have"):
@@ -45,6 +50,7 @@ def test_the_rows_are_those_of_the_method(folder):
     chosen = oracles.select(labels, similarity, 450, 200, "global", "nearest", [], [], 0)
     rows, phases = (list(column) for column in zip(*chosen, strict=True))
     assert table["row"].to_pylist() == rows
+    assert table["key"].to_pylist() == [KEYS[row] for row in rows]
     assert table["phase"].to_pylist() == phases
     assert table["cluster"].to_numpy().tolist() == labels[rows].tolist()
     assert table["similarity"].to_numpy().tobytes() == similarity[rows].tobytes()

@@ -30,7 +30,7 @@ def parse_part(text: str) -> Part | str:
 
 
 def check_part(part: Any) -> Part | None:
-    """Check a part, a pair of integers; ``"slurm"`` is that of the task of a SLURM array job.
+    """Check a part: a pair of integers, or as text ``"3/16"``; ``"slurm"`` is that of the task of a SLURM array job.
 
     Raises
     ------
@@ -42,7 +42,8 @@ def check_part(part: Any) -> Part | None:
     if part == "slurm":
         return _slurm_part()
     try:
-        number, count = part
+        pair: Any = parse_part(part) if isinstance(part, str) else part
+        number, count = pair
     except (TypeError, ValueError):
         message = f"part is {part!r}; {EXPECTED}"
         raise ArgumentError(message) from None
