@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from failures import raises
+from failures import raises, warns
 from rsprune import errors
 from rsprune.validation import (
     budget_rows,
@@ -64,7 +64,10 @@ def test_options_hold_the_decimal_number_of_a_numpy_scalar():
 def test_integers_choices_and_threads():
     assert check_integer("k", np.uint8(3)) == 3
     assert check_threads(None) is None
-    for value in (0, 1.0, True):
+    for value in (1.0, 1e6, np.float32(3)):
+        assert check_integer("k", value) == value
+        assert type(check_integer("k", value)) is int
+    for value in (0, 0.0, 1.5, np.nan, np.inf, 1e300, True):
         with raises(errors.ArgumentError, "threads", value):
             check_threads(value)
     from typing import Literal
@@ -101,3 +104,31 @@ def test_warnings_name_the_line_of_the_caller():
         warnings.simplefilter("always")
         warn_caller("look here")
     assert (caught[0].filename, caught[0].category) == (__file__, UserWarning)
+
+
+def test_a_whole_floating_number_is_a_count_where_no_fraction_can_be_meant():
+    assert [budget_rows(budget, 10**7) for budget in (1e6, np.float32(2), 3.0)] == [10**6, 2, 3]
+    for budget in (1.0, 0.0, -2.0, 100.5, np.inf):
+        with raises(errors.BudgetError, "budget"):
+            budget_rows(budget, 1000)
+
+
+def test_swapped_arguments_are_noticed():
+    import rsprune
+
+    x = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    centroids = rsprune.Centroids(x[:5])
+    with raises(errors.BudgetError, "Centroids", "(embeds, centroids, budget)"):
+        rsprune.select(x, 10, centroids)
+    with raises(errors.ArgumentError, "ndarray", "random"):
+        rsprune.strategies.select(x, "random", 10)
+    with raises(errors.ArgumentError, "(embeds, centroids)"):
+        rsprune.select(centroids, x, 3)
+    with warns(UserWarning, 50, 5, "(embeds, centroids)"):  # unit rows: it may be meant
+        rsprune.select(x[:5], x, 3)
+    with raises(errors.DtypeError, "labels", "float64"):
+        rsprune.select_assigned([0.5, 0.2], [0, 1], 1, k=2)
+    assert rsprune.select(x.tolist(), centroids.vectors.tolist(), 10.0).indices.tolist() == (
+        rsprune.select(x, centroids, 10).indices.tolist()
+    )

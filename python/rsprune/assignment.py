@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune import _core, assignment_gpu
-from rsprune.centroids import Centroids, OnInvalid, as_core
+from rsprune.centroids import OnInvalid, as_core, check_order
 from rsprune.embeddings import Embeddings, as_rows, host_blocks, is_tensor
 from rsprune.errors import ArgumentError
 from rsprune.validation import check_choice, check_column, check_threads
@@ -80,9 +80,7 @@ def assign(
     DtypeError, EmptyInputError, FormatError, OSError
         See :func:`rsprune.embeddings.as_rows`.
     """
-    if isinstance(embeds, Centroids) and not isinstance(centroids, Centroids | _core.Centroids):
-        message = "embeds is a Centroids and centroids is none: the order of the arguments is (embeds, centroids)"
-        raise ArgumentError(message)
+    check_order(embeds, centroids)
     rows = as_rows(embeds)
     core = as_core(centroids, rows=rows.shape[0])
     raise_invalid = check_choice("on_invalid", on_invalid, OnInvalid) == "raise"

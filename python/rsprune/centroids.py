@@ -19,7 +19,7 @@ from rsprune.io import read_tensors, write_tensors
 from rsprune.sources.filesystem import check_regular
 from rsprune.validation import check_choice, check_integer, check_number, check_threads, warn_caller
 
-__all__ = ["Centroids", "OnInvalid", "as_core", "fit_centroids"]
+__all__ = ["Centroids", "OnInvalid", "as_core", "check_order", "fit_centroids", "swapped_hint"]
 
 OnInvalid = Literal["exclude", "raise"]
 
@@ -195,6 +195,20 @@ def fit_centroids(
         "starts": clustering.seeds.tolist(),
     }
     return Centroids(clustering.centroids, meta)
+
+
+def check_order(embeds: Any, centroids: Any) -> None:
+    """Fail where embeddings and centroids are swapped: the first is a :class:`Centroids`, and the other is none."""
+    if isinstance(embeds, Centroids) and not isinstance(centroids, Centroids | _core.Centroids):
+        message = "embeds is a Centroids and centroids is none: the order of the arguments is (embeds, centroids)"
+        raise ArgumentError(message)
+
+
+def swapped_hint(rows: int, k: int) -> str:
+    """Say which argument comes first where there are more centroids than rows to select from."""
+    if k <= rows:
+        return ""
+    return f". There are {k} centroids for {rows} rows: the order of the arguments is (embeds, centroids)"
 
 
 def as_core(centroids: Any, rows: int | None = None) -> _core.Centroids:

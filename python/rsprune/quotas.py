@@ -15,7 +15,7 @@ from rsprune import _core
 from rsprune.apportion import apportion
 from rsprune.errors import ArgumentError, BudgetError, DtypeError, ShapeError
 from rsprune.sources.filesystem import load_array
-from rsprune.validation import as_array
+from rsprune.validation import as_array, is_whole
 
 __all__ = ["GroupCounts", "Groups", "Part", "Quotas", "group_budgets", "read_groups", "select_in_groups"]
 
@@ -199,7 +199,8 @@ def _named(quotas: Mapping[Any, float], budget: int) -> dict[Any, int]:
     rows: dict[Any, int] = {}
     fractions: dict[Any, Fraction] = {}
     for name, quota in quotas.items():
-        if isinstance(quota, int | np.integer) and not isinstance(quota, bool) and quota >= 0:
+        is_integer = isinstance(quota, int | np.integer) and not isinstance(quota, bool)
+        if (is_integer and quota >= 0) or (is_whole(quota) and quota > 1):
             rows[name] = int(quota)
         elif isinstance(quota, float | np.floating) and 0 <= quota <= 1:
             # As it is written: 0.1 is a tenth, though no float is.

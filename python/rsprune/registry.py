@@ -56,6 +56,9 @@ class Registry(Generic[T]):
 
         It is an :class:`ArgumentError` if there is none, or an entry point cannot be loaded or is something else.
         """
+        if not isinstance(name, str):
+            message = f"{self.kind} is a {type(name).__name__}; expected one of {', '.join(self.names())}"
+            raise ArgumentError(message)
         if name in self.built_in:
             module, _, attribute = self.built_in[name].partition(":")
             member = getattr(import_module(module), attribute)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rsprune import _core
 from rsprune.assignment import Assignment, assign, read_assignment
-from rsprune.centroids import as_core
+from rsprune.centroids import as_core, check_order, swapped_hint
 from rsprune.embeddings import Embeddings, as_rows
 from rsprune.errors import ArgumentError, BudgetError, DtypeError, ShapeError, as_html
 from rsprune.io import atomic_write
@@ -228,6 +228,7 @@ def select(
     RspruneError
         See :func:`assign` and :func:`select_assigned`.
     """
+    check_order(embeds, centroids)
     rows = as_rows(embeds)
     # Everything that can be checked is checked before the rows are read.
     names = read_keys(keys, rows.shape[0])
@@ -445,7 +446,7 @@ def choose(request: Request, assignment: Assignment, k: int, rows: Embeddings | 
     if smallest < k and options.fill == "global":
         warn_caller(
             f"a budget of {smallest} rows for {k} clusters{where} leaves no quota: the {smallest} most similar rows of "
-            'all are selected, whatever their clusters. fill="waterfill" spreads them'
+            'all are selected, whatever their clusters. fill="waterfill" spreads them' + swapped_hint(request.n, k)
         )
     return Selection(
         whole.indices,

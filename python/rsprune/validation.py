@@ -27,18 +27,27 @@ __all__ = [
     "check_threads",
     "decimal",
     "fraction_of",
+    "is_whole",
     "warn_caller",
 ]
 
 
 def check_integer(name: str, value: Any, *, minimum: int = 1, maximum: int = 2**63 - 1) -> int:
-    """Check an integer of any integer type, ``bool`` excepted; any other value is an :class:`ArgumentError`."""
+    """Check an integer of any integer type, ``bool`` excepted, or a whole floating number, such as 1e6.
+
+    Any other value is an :class:`ArgumentError`.
+    """
     is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not is_integer or not minimum <= value <= maximum:
+    if not (is_integer or is_whole(value)) or not minimum <= value <= maximum:
         bounds = f"of at least {minimum}" if maximum == 2**63 - 1 else f"from {minimum} to {maximum}"
         message = f"{name} is {value!r}; expected an integer {bounds}"
         raise ArgumentError(message)
     return int(value)
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a floating number is a whole one."""
+    return isinstance(value, float | np.floating) and math.isfinite(value) and value == math.floor(value)
 
 
 def check_number(
@@ -144,22 +153,28 @@ def check_threads(threads: int | None) -> int | None:
 
 
 def budget_rows(budget: Any, n: int) -> int:
-    """Read a budget as a number of rows, at least one."""
-    if isinstance(budget, int | np.integer) and not isinstance(budget, bool):
+    """Read a budget as a number of rows, at least one.
+
+    A whole floating number counts as one, except 1.0, which may be a row or all of them.
+    """
+    if (isinstance(budget, int | np.integer) and not isinstance(budget, bool)) or (is_whole(budget) and budget > 1):
         rows = int(budget)
         if rows < 1:
             message = f"a budget of {rows} rows; expected at least 1, or a fraction between 0 and 1"
             raise BudgetError(message)
     elif isinstance(budget, float | np.floating):
         if not 0 < budget < 1:
-            message = f"a budget of {budget}; expected a fraction between 0 and 1, or a whole number of rows as an int"
+            message = f"a budget of {budget}; expected a fraction between 0 and 1, or a whole number of rows"
             raise BudgetError(message)
         rows = fraction_of(budget, n)
         if rows < 1:
             message = f"a budget of {budget} of {n} rows is less than one row; raise it, or give a number of rows"
             raise BudgetError(message)
     else:
-        message = f"a budget of {budget!r}; expected a whole number of rows, or a fraction between 0 and 1"
+        shown = f"a {type(budget).__name__}" if hasattr(budget, "__array__") else repr(budget)
+        message = f"a budget of {shown}; expected a whole number of rows, or a fraction between 0 and 1"
+        if hasattr(budget, "__array__"):
+            message += ": the order of the arguments is (embeds, centroids, budget)"
         raise BudgetError(message)
     # The core counts in machine words; any larger number asks for more rows than there can be.
     return min(rows, 2**63 - 1)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rsprune import _core
 from rsprune._core import Rows
 from rsprune.assignment import Assignment, assign, read_assignment
-from rsprune.centroids import Centroids, as_core, fit_centroids
+from rsprune.centroids import Centroids, as_core, check_order, fit_centroids
 from rsprune.embeddings import Embeddings, as_rows
 from rsprune.errors import ArgumentError, BudgetError, EmptyInputError, MissingInputError, ShapeError
 from rsprune.selection import Origin, Selection, budget_rows
@@ -108,6 +108,8 @@ class Pool:
         read: dict[str, Any] = {}
         lengths: dict[str, int] = {}
         if "embeds" in given:
+            if "centroids" in given:
+                check_order(given["embeds"], given["centroids"])
             read["embeds"] = as_rows(given["embeds"])
             lengths["embeds"] = read["embeds"].shape[0]
         if "centroids" in given:
