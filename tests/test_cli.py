@@ -67,6 +67,16 @@ def test_help_names_every_command_and_gives_examples(command):
         assert f"rsprune {name}" in page.stdout
 
 
+def test_options_stand_under_the_stage_that_they_are_of(command):
+    for name in ("prune", "plan"):
+        page = command(name, "--help").stdout
+        places = [
+            page.index(f" {word} ") for word in ("Stage I: entropy", "The encoder", "How the work is carried out")
+        ]
+        assert places == sorted(places)
+        assert page.index("Stage II: the choice") < page.index("--dedup") < places[0] < page.index("--tau") < places[1]
+
+
 def test_version_of_the_installed_command():
     done = subprocess.run([sys.executable, "-m", "rsprune", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"rsprune {__version__}\n"

@@ -143,7 +143,7 @@ def check_found(exclude: Sequence[str], found: int, warn: Any) -> None:
     """Fail where none of the keys to exclude was found, and warn where some were not."""
     wanted = len(set(exclude))
     if not found:
-        message = f"none of the {wanted} keys of exclude is there, such as {exclude[0]!r}"
+        message = f"none of the keys of exclude is there ({wanted}, such as {exclude[0]!r})"
         raise ArgumentError(message)
     if found < wanted:
         warn(f"{wanted - found} of the {wanted} keys of exclude are not there")

@@ -52,6 +52,7 @@ class Option:
     above: float | None = None  # exclusive bounds
     below: float | None = None
     hidden: bool = False  # whether it exists in Python alone
+    panel: str | None = None  # under which heading --help shows it: the `panel` of its dataclass
     repeated: bool = False  # whether the command line may give it several times; the parser gets the list of texts
     name: str = ""  # of the field, unique in the dataclass and its groups
     type: Any = None  # the evaluated type of the field
@@ -76,7 +77,8 @@ def options_of(cls: type) -> Iterator[Option]:
         if dataclasses.is_dataclass(hints[field.name]):
             yield from options_of(hints[field.name])
         elif (details := field.metadata.get("option")) is not None:
-            yield dataclasses.replace(details, name=field.name, type=hints[field.name], default=field.default)
+            found = {"name": field.name, "type": hints[field.name], "default": field.default}
+            yield dataclasses.replace(details, panel=details.panel or getattr(cls, "panel", None), **found)
 
 
 def build(cls: type[T], values: Mapping[str, Any]) -> T:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from rsprune.centroids import OnInvalid
 from rsprune.errors import ArgumentError
@@ -21,6 +21,8 @@ Within = Literal["nearest", "far", "random", "mid"]
 @dataclass(frozen=True, eq=False, kw_only=True)
 class AssignedSelectOptions(Options):
     """Options of :func:`select_assigned`."""
+
+    panel: ClassVar[str] = "Stage II: the choice"
 
     fill: Fill = option(
         "global",

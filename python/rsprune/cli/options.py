@@ -52,7 +52,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
 def _parameter(option: Option) -> inspect.Parameter:
     flag = f"--{option.name.replace('_', '-')}"
     flags = option.flags or ((f"{flag}/--no-{flag[2:]}",) if option.default is True else (flag,))
-    settings: dict[str, Any] = {"help": option.help, "metavar": option.metavar}
+    settings: dict[str, Any] = {"help": option.help, "metavar": option.metavar, "rich_help_panel": option.panel}
     kind: Any = option.type
     if option.repeated:
         kind = list[str] | None

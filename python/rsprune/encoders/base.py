@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 @dataclass(frozen=True)
 class DeviceOptions(Options):
     """Where and how an encoder runs."""
+
+    panel: ClassVar[str] = "The encoder"
 
     device: str | None = option(
         None, help="The device of the encoder: cpu, cuda, or cuda:0,cuda:1. Default: every GPU, or the CPU."

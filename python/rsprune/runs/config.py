@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +86,8 @@ def parse_range(text: str) -> tuple[float, float] | Literal["auto"]:
 class DecodeOptions(Options):
     """How pixels are read; :func:`rsprune.entropy` explains each option."""
 
+    panel: ClassVar[str] = "How pixels are read"
+
     bands: Sequence[int] | None = option(
         None, help="The bands to read, counted from 0.", metavar="B,B,B", parser=integers
     )
@@ -120,6 +122,8 @@ class DecodeOptions(Options):
 @dataclass(frozen=True)
 class GrayOptions(Options):
     """How the gray levels of Stage I are made of pixels; :func:`rsprune.entropy` explains each option."""
+
+    panel: ClassVar[str] = "Stage I: entropy"
 
     gray: Gray = option("bt601", help="Grayscale: Pillow's L, a JPEG's own Y (faster), or the mean.")
     nodata: float | None = option(None, help="Leave pixels of this value out of the histogram.")
@@ -170,6 +174,8 @@ class GrayOptions(Options):
 class EncoderOptions(Options):
     """Which encoder embeds images, and where; :func:`rsprune.encoders.load_encoder` explains each option."""
 
+    panel: ClassVar[str] = "The encoder"
+
     encoder: str | Encoder = option(
         "git-rsclip",
         help="The encoder: `rsprune encoders list` names them.",
@@ -205,6 +211,8 @@ class EncoderOptions(Options):
 class ReferenceOptions(Options):
     """The centroids that are fitted on the reference."""
 
+    panel: ClassVar[str] = "The reference"
+
     k: int = option(
         200, help="The number of centroids, unless fitted centroids are given.", flags=("--k", "-k"), minimum=1
     )
@@ -239,6 +247,8 @@ class ReferenceOptions(Options):
 class StrategyOptions(Options):
     """How many images are kept, and by which strategy."""
 
+    panel: ClassVar[str] = "Stage II: the choice"
+
     # Checked by budget_rows, which knows the number of images.
     keep: Any = option(
         0.15,
@@ -265,6 +275,8 @@ class StrategyOptions(Options):
 @dataclass(frozen=True, eq=False)
 class ChoiceOptions(Options):
     """What Stage II keeps in a run; see :func:`rsprune.select` and :func:`rsprune.strategies.select`."""
+
+    panel: ClassVar[str] = "Stage II: the choice"
 
     strategy: StrategyOptions = field(default_factory=StrategyOptions)
     fill: Fill = same_option(SelectOptions, "fill")
@@ -302,6 +314,8 @@ class SelectRunOptions(Options):
 class ExecutionOptions(Options):
     """How the work is carried out. None of this shows in the result."""
 
+    panel: ClassVar[str] = "How the work is carried out"
+
     threads: int | None = option(None, help="Threads. Default: all cores.", flags=("--threads", "-j"), minimum=1)
     runner: str = option("local", help="What carries the work out: local (this process), processes, or ray.")
     workers: int | None = option(None, help="Processes of a runner that has several.", minimum=1)
@@ -328,6 +342,8 @@ class ExecutionOptions(Options):
 @dataclass(frozen=True)
 class SourceOptions(Options):
     """How a collection is opened. An option of a layout that is not given is left to the layout."""
+
+    panel: ClassVar[str] = "How the collection is read"
 
     on_damaged_shard: Literal["raise", "skip"] = option(
         "raise",
@@ -402,25 +418,33 @@ class PruneOptions(Options):
         help="The fraction of the collection that Stage I keeps. At least the budget is kept.",
         minimum=0,
         maximum=1,
+        panel="Stage I: entropy",
     )
     tau: float | None = option(
-        None, help="Keep images of this entropy (bits) or more, instead of a fraction.", minimum=0, maximum=8
+        None,
+        help="Keep images of this entropy (bits) or more, instead of a fraction.",
+        minimum=0,
+        maximum=8,
+        panel="Stage I: entropy",
     )
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
     keep_embeddings: bool = option(
         False,
         help="Keep the embeddings, too (float16, 2 D bytes an image), and not only clusters and similarities: for "
         "choosing again in other ways.",
+        panel="Stage II: the choice",
     )
     preselected: bool = option(
         False,
         help="Keep all images that the run in the folder chose before, and top them up to the budget: for a collection "
         "that has grown, or a larger --keep.",
+        panel="Stage II: the choice",
     )
     name: str | None = option(
         None,
         help="The name under which the choice is kept in the folder's selections/, beside earlier ones. Default: one "
         "made of the options, such as rsprune-keep0.15.",
+        panel="Stage II: the choice",
     )
     coverage_sample: int = option(
         1000, help="Embed so many of the images that Stage I drops, to tell their kinds of scenes. 0: none.", minimum=0
