@@ -199,3 +199,18 @@ def test_what_compare_prints_fits_a_terminal_and_axes_begin_at_zero(tmp_path):
     first = re.findall(r'class="tick"[^>]*text-anchor="start">([^<]*)<', figure)
     assert set(first) == {"0"}
     assert "-0.5" not in figure
+
+
+def test_prune_takes_reference_embeddings_of_a_table(tmp_path):
+    """The run is that with the same embeddings in a .npy file."""
+    from small_runs import artefacts, picture, small_prune, write_tar
+
+    write_tar(tmp_path / "pool.tar", {f"{i:02d}.jpg": picture(i) for i in range(30)})
+    rows = np.random.default_rng(2).normal(size=(40, 6)).astype(np.float32)
+    np.save(tmp_path / "r.npy", rows)
+    pq.write_table(pa.table({"key": KEYS[:40], "v": list(rows)}), tmp_path / "r.parquet")
+    runs = [
+        small_prune(tmp_path / "pool.tar", tmp_path / name, tmp_path / f"run-{name}", k=3)
+        for name in ("r.npy", "r.parquet")
+    ]
+    assert artefacts(runs[0].path) == artefacts(runs[1].path)

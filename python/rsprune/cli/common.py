@@ -36,7 +36,8 @@ ReferenceOption = Annotated[
         "--reference",
         "-r",
         help="Labelled scene images, one set or several; published ones by name (resisc45, ucmerced, aid, whu-rs19, "
-        "rsd46-whu); their embeddings (.npy), or centroids (.safetensors); or self, a sample of the collection.",
+        "rsd46-whu); their embeddings (.npy, tables), or centroids (.safetensors); or self, a sample of the "
+        "collection.",
     ),
 ]
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="The run folder. An interrupted run goes on from it.")]

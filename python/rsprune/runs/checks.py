@@ -63,7 +63,7 @@ SUMMARY: dict[str, Any] = {
     "keys": str,
     "left_out": [str],
     "passed_over": {},
-    "coverage": {},
+    "coverage": {"kept_by": [dict]},
     "excluded": {},
     "groups": {},
 }

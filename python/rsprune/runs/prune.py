@@ -238,8 +238,9 @@ def prune(
     reference
         What the centroids are fitted on: labelled scene images (anything that ``source`` can be, or the name of a
         published set: ``"resisc45"``, ``"ucmerced"``, ``"aid"``, ``"whu-rs19"``, ``"rsd46-whu"``), their embeddings (an
-        array or a ``.npy`` file), or fitted centroids (:class:`Centroids` or a ``.safetensors`` file). ``"self"`` is a
-        sample of the collection, for want of anything better.
+        array, or files: see :func:`rsprune.embeddings.as_rows`), or fitted centroids
+        (:class:`Centroids` or a ``.safetensors`` file). ``"self"`` is a sample of the collection, for want of anything
+        better.
     out
         The run folder.
     progress

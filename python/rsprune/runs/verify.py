@@ -219,6 +219,8 @@ class _Verifier:
         lost = int(histogram.sum()) - cut.total
         if (coverage := summary.get("coverage")) and coverage["dropped"] != lost:
             self.found(folder.summary, f"its coverage has {coverage['dropped']} dropped images, the tables {lost}")
+        if (told := sum(one["images"] for one in summary.get("causes", []))) != failed:
+            self.found(folder.summary, f"its causes are those of {told} images, the tables have {failed} failures")
         quarantined = int(np.count_nonzero(reader.quarantine(["row"])["row"].to_numpy() >= 0))
         if quarantined != failed:
             self.found(folder.quarantine, f"it has {quarantined} images, the tables of the shards {failed} failures")
