@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from finished_run import FakeSource, make_rows, write_run
+from rsprune.cli.app import app
 from rsprune.report import write_comparison, write_report
 from small_runs import small_prune
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 WIDTHS = {"desktop": 1280, "phone": 390}
 HOSTILE = "</title><script>window.hacked = 1</script>\"'><img src=x onerror='window.hacked=1'>&lt;"
@@ -44,6 +46,9 @@ def pages(tmp_path_factory):
     made["small"] = write_report(run, FakeSource(rows))
     other, _ = write_run(folder / "other", random_rows(), k=30, budget=90)
     made["comparison"] = write_comparison(run.path, other.path, source=FakeSource(rows))
+    cut = CliRunner().invoke(app, ["demo", "--out", str(folder / "demo"), "--quiet"])
+    assert cut.exit_code == 0, cut.output
+    made["demo"] = folder / "demo" / "run" / "report.html"
     if data := os.environ.get("RSPRUNE_DATA"):
         pool = [Path(data) / f"pool-0000{i}.tar" for i in (0, 3)]
         settings = {"k": 30, "keep": 0.1, "entropy_keep": 0.3, "keep_embeddings": True}
@@ -76,7 +81,7 @@ def visit(browser, pages):
     assert told == []
 
 
-NAMES = ["small", "comparison", *(["pool"] if "RSPRUNE_DATA" in os.environ else [])]
+NAMES = ["small", "comparison", "demo", *(["pool"] if "RSPRUNE_DATA" in os.environ else [])]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -145,10 +150,9 @@ def test_the_table_is_searched(visit):
 
 @pytest.fixture
 def atlas(visit):
-    name = "pool" if "pool" in NAMES else "small"
 
     def open_map(width):
-        page = visit(name, width)
+        page = visit("demo", width)
         points = json.loads(page.locator("#map-data").text_content())["points"]
         canvas = page.locator("#map-box canvas")
         canvas.scroll_into_view_if_needed()
@@ -219,6 +223,24 @@ def test_the_map_answers_to_the_keyboard(atlas):
     page.keyboard.press("Escape")
     assert keys.is_hidden()
     assert first in known
+
+
+def test_numbers_in_the_head_are_those_of_the_summary(visit, pages):
+    page = visit("demo")
+    summary = json.loads((pages["demo"].parent / "summary.json").read_text())
+    figures = [int(one.text_content().replace(",", "")) for one in page.locator(".funnel .figure").all()]
+    assert figures == [summary["images"], summary["images"], summary["survivors"], summary["selected"]]
+    rows = {
+        int(k): [float(one) for one in values]
+        for k, *values in (
+            [cell.get_attribute("data-value") for cell in row.locator("> *").all()]
+            for row in page.locator("#cluster-table tbody tr:first-child").all()
+        )
+    }
+    clusters = summary["clusters"]
+    assert [rows[k][1:4] for k in range(len(rows))] == [
+        list(one) for one in zip(clusters["pool"], clusters["quota"], clusters["fill"], strict=True)
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
