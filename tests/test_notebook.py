@@ -6,7 +6,8 @@ import pytest
 
 import rsprune
 from failures import raises
-from rsprune.errors import DtypeError, MissingDependencyError, ShapeError
+from rsprune.errors import DtypeError, MissingDependencyError, ShapeError, UnfinishedRunError
+from rsprune.runs.stages import centroids_run, entropy_run
 from small_runs import Colours, picture, small_prune
 
 
@@ -28,6 +29,17 @@ def test_a_run_is_opened_explained_and_read_as_a_table(run):
     (said,) = again.explain(run.keys[0])
     assert said.kept
     assert [one.key for one in again.explain(*run.keys[:3])] == run.keys[:3]
+
+
+@pytest.mark.parametrize("stage", ["entropy", "centroids"])
+def test_the_folder_of_a_single_stage_is_no_damaged_run(stage, run, tmp_path):
+    pool = run.path.parent / "pool"
+    if stage == "entropy":
+        entropy_run(pool, out=tmp_path / "out", progress=False)
+    else:
+        centroids_run(pool, out=tmp_path / "out", k=3, encoder=Colours(), progress=False)
+    with raises(UnfinishedRunError, "out", "rsprune prune", stage):
+        rsprune.open(tmp_path / "out")
 
 
 def test_a_run_becomes_a_data_frame(run, monkeypatch):

@@ -68,6 +68,10 @@ class RunReader:
         self._joined: set[str] = set()
         self._finished = finished
         if finished:
+            if "selection" not in self.config:
+                stages = "`rsprune entropy`, `embed` or `centroids` has written it"
+                message = f"{self.folder.path} holds no choice of images: {stages}. `rsprune prune` chooses"
+                raise UnfinishedRunError(message)
             self.summary  # noqa: B018 (raises)
             for path in (self.folder.quarantine, self.folder.selection):
                 self.folder.verify(path)
