@@ -118,6 +118,17 @@ def test_whatever_takes_a_run_takes_a_choice_of_it(tars, decided, tmp_path):
         run.explain(run.keys[0])
 
 
+def test_a_choice_is_found_from_within_and_other_folders_are_no_choice(tars, decided, tmp_path, monkeypatch):
+    out, name = decided[0], list(CALLS)[-1]
+    monkeypatch.chdir(out / "selections")
+    assert rsprune.open(name).explain(rsprune.open(out, name=name).keys[0])[0].kept
+    # A folder of the user's own that is called so.
+    (tmp_path / "config.json").write_text("{}")
+    run = small_prune(str(tars / "pool-*.tar"), tars / "ref.tar", tmp_path / "selections" / "mine", keep=9)
+    assert run.path == tmp_path / "selections" / "mine"
+    assert verify_run(run.path).findings == []
+
+
 def test_names_are_checked(tars, decided, tmp_path):
     out, _ = decided
     pool, reference = str(tars / "pool-*.tar"), tars / "ref.tar"

@@ -96,6 +96,11 @@ def test_a_run_at_addresses_has_the_bytes_of_a_local_one(buckets, serve, tmp_pat
     assert artefacts(folder / "runs" / "whole") == artefacts(tmp_path / "local")
     forget()
     assert open_run("s3://runs/whole").keys == want.keys
+    forget()
+    (name,) = want.selections
+    there = open_run(f"s3://runs/whole/selections/{name}")
+    assert (there.keys, there.selections) == (want.keys, [name])
+    assert there.explain(want.keys[0])[0].kept
     for secret in KEYS.values():
         assert not [name for name, data in artefacts(folder / "runs" / "whole").items() if secret.encode() in data]
 

@@ -77,6 +77,11 @@ RECORDS = ("*.json", "entropy/*.json", "embeddings/*.json")
 SELECTIONS = "selections"
 
 
+def is_run(path: Path) -> bool:
+    """Tell whether a folder holds a run that makes choices, and not other files of the same names."""
+    return (path / "config.json").is_file() and (path / "entropy").is_dir()
+
+
 class RunFolder:
     """The layout of a run folder, the records of what is done in it, and the lock of the process that works on it.
 
@@ -95,10 +100,13 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = self.choice = localize(path)
         self._address = address_of(path)
-        if self.path.parent.name == SELECTIONS and (self.path.parent.parent / "config.json").is_file():
-            self.path = self.path.parent.parent
+        if self._address is not None and f"/{SELECTIONS}/" in self._address:
+            localize(self._address.rpartition(f"/{SELECTIONS}/")[0])  # the run, in which the choice lies
+        self.path = self.choice = localize(path)
+        place = self.path if self.path.parent.name == SELECTIONS else self.path.absolute()
+        if place.parent.name == SELECTIONS and is_run(place.parent.parent):
+            self.path, self.choice = place.parent.parent, place
         self._verified: set[Path] = set()
         self._bases: dict[str, str] = {}
         self._shared = False  # whether other processes work on it as well

@@ -125,7 +125,8 @@ class Choice:
         if not there.all():
             message = (
                 f"{np.count_nonzero(~there)} of the {len(self)} preselected images cannot be chosen now: they are "
-                "below min_similarity, or could not be read. Choose without --preselected, or lower it"
+                "left out by other options, below min_similarity, or could not be read. Choose without --preselected, "
+                "or without these options"
             )
             raise ArgumentError(message)
         return at
