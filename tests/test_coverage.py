@@ -83,8 +83,12 @@ def test_the_page_says_what_the_summary_says(run, tmp_path):
 
 def test_a_choice_that_loses_many_clusters_is_warned_of(run):
     assert "warning   1 of the 3 clusters that the collection has are lost: 33%, more than 5%" in run.describe()
-    coverage = run.summary["coverage"] | {"present": 20}
-    assert warning_of({"coverage": coverage}) is None  # 5 %
+    assert warning_of(run.summary) == run.summary["coverage"]["warning"]
+    for many, warned in ((19, True), (20, False)):  # 5 % are no reason for one
+        counts = np.array([0] + [1] * (many - 1))
+        found = coverage_of(counts, counts, dropped=1, sample=1 - counts, names=None, shares=None, shares_kept=[])
+        assert found["lost_by_stage_one"] == [0]
+        assert (found["warning"] is not None) == warned
     assert warning_of({}) is None
 
 

@@ -58,7 +58,7 @@ def coverage_of(
     if names is not None and shares is not None and any(names):
         found["names"] = [name or "" for name in names]
         found["shares"] = [round(share, 4) for share in shares]
-    return found | {"kept_by": shares_kept}
+    return found | {"kept_by": shares_kept, "warning": lost_clusters(found)}
 
 
 def kept_by(by: str, counts: Mapping[str | None, NDArray[np.int64]], column: str | None = None) -> dict[str, Any]:
@@ -147,9 +147,13 @@ def advice_of(summary: Mapping[str, Any]) -> list[str]:
 
 
 def warning_of(summary: Mapping[str, Any]) -> str | None:
+    """Return the warning of a run that has lost many clusters; None for any other."""
+    warning: str | None = summary.get("coverage", {}).get("warning")
+    return warning
+
+
+def lost_clusters(coverage: Mapping[str, Any]) -> str | None:
     """Warn of a choice that loses more than :data:`LOST_SHARE` of the clusters that the collection has."""
-    if (coverage := summary.get("coverage")) is None:
-        return None
     lost, present = len(coverage["lost_by_stage_one"]) + len(coverage["lost_by_stage_two"]), coverage["present"]
     if lost <= LOST_SHARE * present:
         return None

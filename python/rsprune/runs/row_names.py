@@ -56,7 +56,8 @@ def row_names(embeds: Any, keys: str | Path | None = None) -> pa.ChunkedArray | 
         table = table_of(file)
         if table is None or (column := key_column(table)) is None:
             return None
-        found.append(checked(column_of(table, column), as_rows(file).shape[0], table))
+        names = column_of(table, column)
+        found.append(names if is_table(file) else checked(names, as_rows(file).shape[0], table))
     if len(files) > 1 and key_form(found) == "shard/name":
         stems = [split_column(file)[0].stem for file in files]
         found = [pc.binary_join_element_wise(stem, names, "/") for stem, names in zip(stems, found, strict=True)]
