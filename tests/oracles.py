@@ -1,6 +1,7 @@
 """What the package computes, written from the specifications alone: plain, slow, and sharing nothing with it."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 
@@ -86,10 +87,36 @@ def proportional(total, sizes):
     return given_out
 
 
+def apportion(total, weights, lower, upper, offsets, priority):
+    """Shares of a total: every level at which a share meets a bound, and the one between the two that enclose it."""
+    weights, offsets = [Fraction(w) for w in weights], [Fraction(o) for o in offsets]
+    parties = list(zip(weights, lower, upper, offsets, strict=True))
+
+    def shares_at(level):
+        return [min(max(o + level * w, Fraction(low)), Fraction(high)) for w, low, high, o in parties]
+
+    bends = sorted({(bound - o) / w for w, low, high, o in parties if w > 0 for bound in (low, high)})
+    if bends:
+        end = next(i for i, level in enumerate(bends) if sum(shares_at(level)) >= total)
+        level = bends[end]
+        if sum(shares_at(level)) > total:
+            before, after = sum(shares_at(bends[end - 1])), sum(shares_at(level))
+            level = bends[end - 1] + (total - before) * (level - bends[end - 1]) / (after - before)
+    else:
+        level = Fraction(0)
+    exact = shares_at(level)
+    assert sum(exact) == total
+    shares = [math.floor(share) for share in exact]
+    order = sorted(range(len(exact)), key=lambda i: (shares[i] - exact[i], -priority[i], i))
+    for i in order[: total - sum(shares)]:
+        shares[i] += 1
+    return shares
+
+
 # --- selection --------------------------------------------------------------------------------------------------------
 
 
-def select(labels, similarity, budget, k, fill, within, exclude, preselected, seed):
+def select(labels, similarity, budget, k, fill, within, exclude, preselected, seed, weights=None):
     """(row, phase) of every selected row, ascending."""
     s = [float(v) + 0.0 for v in similarity]
     excluded = set(exclude)
@@ -114,10 +141,18 @@ def select(labels, similarity, budget, k, fill, within, exclude, preselected, se
     n = [len(members) for members in pool]
     p = [sum(i in before for i in members) for members in pool]
     target = min(budget, sum(n))
-    quota = [max(min(budget // k, n[c]), p[c]) for c in range(k)]
+    alone = [budget // k] * k if weights is None else [budget * weight // sum(weights) for weight in weights]
+    quota = [max(min(alone[c], n[c]), p[c]) for c in range(k)]
     if sum(quota) > target:
         quota = water_level(target, p, quota)
-    held = water_level(target, p, n) if fill == "waterfill" else quota
+    if fill != "waterfill":
+        held = quota
+    elif weights is None:
+        held = water_level(target, p, n)
+    else:  # clusters of weight 0 have what the others leave
+        within_reach = sum(n[c] if weights[c] else p[c] for c in range(k))
+        held = apportion(min(target, within_reach), weights, p, n, [0] * k, n)
+        held = water_level(target, held, n)
 
     phase = dict.fromkeys(before, PRESELECTED)
     remainder = []

@@ -40,6 +40,7 @@ def problems(draw):
         budget = max(1, len(valid))
     else:
         budget = draw(st.integers(least, max(least, len(valid))))
+    weights = draw(st.none() | st.lists(st.sampled_from([0, 1, 2, 3, 10, 2**62]), min_size=k, max_size=k).filter(any))
     return {
         "labels": labels,
         "similarity": similarity,
@@ -49,6 +50,7 @@ def problems(draw):
         "within": within,
         "exclude": exclude,
         "preselected": preselected,
+        "weights": weights,
         "seed": draw(st.integers(0, 2**63 - 1)),
     }
 

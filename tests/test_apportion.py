@@ -1,6 +1,5 @@
 """Apportionment against its definition in rational numbers."""
 
-import math
 from fractions import Fraction
 
 import numpy as np
@@ -8,35 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import oracles
 from rsprune.apportion import apportion
 from rsprune.errors import ArgumentError
-
-
-def oracle(total, weights, lower, upper, offsets, priority):
-    """Try every level at which a share meets a bound, and the one level between the two that enclose the total."""
-    weights, offsets = [Fraction(w) for w in weights], [Fraction(o) for o in offsets]
-    parties = list(zip(weights, lower, upper, offsets, strict=True))
-
-    def shares_at(level):
-        return [min(max(o + level * w, Fraction(low)), Fraction(high)) for w, low, high, o in parties]
-
-    bends = sorted({(bound - o) / w for w, low, high, o in parties if w > 0 for bound in (low, high)})
-    if bends:
-        end = next(i for i, level in enumerate(bends) if sum(shares_at(level)) >= total)
-        level = bends[end]
-        if sum(shares_at(level)) > total:
-            before, after = sum(shares_at(bends[end - 1])), sum(shares_at(level))
-            level = bends[end - 1] + (total - before) * (level - bends[end - 1]) / (after - before)
-    else:
-        level = Fraction(0)
-    exact = shares_at(level)
-    assert sum(exact) == total
-    shares = [math.floor(share) for share in exact]
-    order = sorted(range(len(exact)), key=lambda i: (shares[i] - exact[i], -priority[i], i))
-    for i in order[: total - sum(shares)]:
-        shares[i] += 1
-    return shares
-
 
 integers = st.integers(0, 5)
 floats = st.one_of(st.floats(0, 50), st.sampled_from([0.1, 0.3, 1 / 3, 1e-200, 1e200]))
@@ -63,7 +36,7 @@ def test_shares_are_those_of_the_exact_level(data, numbers, with_offsets, with_p
         priority=priority if with_priority else None,
     )
     assert got.dtype == np.int64
-    assert got.tolist() == oracle(total, weights, lower, upper, offsets, priority)
+    assert got.tolist() == oracles.apportion(total, weights, lower, upper, offsets, priority)
 
 
 def test_apportionment_by_hand():

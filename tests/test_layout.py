@@ -37,6 +37,7 @@ ORDER = [
     "centroids",
     "assignment_gpu",
     "assignment",
+    "calibration",
     "dedup",
     "apportion",
     "quotas",

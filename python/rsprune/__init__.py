@@ -7,6 +7,7 @@ from rsprune import errors
 from rsprune._core import VERSION as __version__
 from rsprune._core import cpu_features
 from rsprune.assignment import Assignment, assign
+from rsprune.calibration import calibrate
 from rsprune.centroids import Centroids, fit_centroids
 from rsprune.dedup import leaks
 from rsprune.entropy import entropy
@@ -24,6 +25,7 @@ __all__ = [
     "Selection",
     "__version__",
     "assign",
+    "calibrate",
     "cpu_features",
     "entropy",
     "errors",

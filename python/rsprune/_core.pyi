@@ -202,6 +202,7 @@ def select(
     threads: int | None,
     numbers: NDArray[np.int64] | None = None,
     pools: Sequence[int] | None = None,
+    weights: Sequence[int] | None = None,
 ) -> Selection: ...
 
 # Centroids float32 (k, D), the objective after each iteration of the best run, the rows that it started from.

@@ -17,7 +17,14 @@ from rsprune.embeddings import as_rows
 from rsprune.errors import ArgumentError, FormatError, RspruneError, as_html
 from rsprune.io import read_tensors, write_tensors
 from rsprune.sources.filesystem import check_regular
-from rsprune.validation import check_choice, check_integer, check_number, check_threads, warn_caller
+from rsprune.validation import (
+    check_choice,
+    check_column,
+    check_integer,
+    check_number,
+    check_threads,
+    warn_caller,
+)
 
 __all__ = ["Centroids", "OnInvalid", "as_core", "check_order", "fit_centroids", "swapped_hint"]
 
@@ -34,20 +41,31 @@ class Centroids:
         float32 (K, D), C order, rows of unit length. Other rows are normalized, with a warning.
     meta
         How they were fitted, see :func:`fit_centroids`; empty for other vectors.
+    tau
+        float64 (K,): the least entropy of each cluster, in bits; None unless :func:`rsprune.calibrate` made them.
+    reference_counts
+        int64 (K,): the number of reference images in each cluster; None likewise.
 
     Raises
     ------
     ShapeError, DtypeError, EmptyInputError
-        ``vectors`` is no (K, D) array of floating numbers.
+        ``vectors`` is no (K, D) array of floating numbers, or ``tau`` or ``reference_counts`` no (K,) of numbers.
     InvalidRowError
         A vector holds NaN or infinity, or is all zero.
     """
 
     vectors: NDArray[np.float32]
     meta: Mapping[str, Any] = field(default_factory=dict)
+    tau: NDArray[np.float64] | None = None
+    reference_counts: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "vectors", as_core(self.vectors).vectors())
+        if self.tau is not None:
+            object.__setattr__(self, "tau", check_column("tau", self.tau, self.k, kinds="f").astype(np.float64))
+        if self.reference_counts is not None:
+            counts = check_column("reference_counts", self.reference_counts, self.k, kinds="iu")
+            object.__setattr__(self, "reference_counts", counts.astype(np.int64))
 
     @property
     def k(self) -> int:
@@ -78,7 +96,9 @@ class Centroids:
 
         ``meta`` that JSON cannot express is an :class:`ArgumentError`.
         """
-        write_tensors(path, "centroids", {"centroids": self.vectors}, dict(self.meta))
+        tensors = {"centroids": self.vectors, "tau": self.tau, "reference_counts": self.reference_counts}
+        there = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        write_tensors(path, "centroids", there, dict(self.meta))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Centroids:
@@ -101,14 +121,15 @@ class Centroids:
         if path.suffix == ".npy":
             rows = as_rows(path)
             return cls(rows.take(np.arange(rows.shape[0])))
-        (vectors,), meta = read_tensors(path, "centroids", ["centroids"])
+        tensors, meta = read_tensors(path, "centroids", ["centroids"], ["tau", "reference_counts"])
+        vectors = tensors.pop("centroids")
         if vectors.dtype != np.float32:
             message = f"{path}: not centroids that rsprune saved: vectors of {vectors.dtype}"
             raise FormatError(message)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", UserWarning)
-                return cls(vectors, meta)
+                return cls(vectors, meta, **tensors)
         except (RspruneError, UserWarning) as error:
             message = f"{path}: {error}"
             raise FormatError(message) from error

@@ -432,8 +432,10 @@ def write_tensors(
         beside.write_bytes(content)
 
 
-def read_tensors(path: Path, what: str, names: Sequence[str]) -> tuple[list[NDArray[Any]], dict[str, Any]]:
-    """Read the arrays ``names``, all there are, and the JSON object that :func:`write_tensors` wrote.
+def read_tensors(
+    path: Path, what: str, names: Sequence[str], optional: Sequence[str] = ()
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Read the arrays ``names``, all there are but ``optional`` ones, and the object that :func:`write_tensors` wrote.
 
     Raises
     ------
@@ -446,7 +448,8 @@ def read_tensors(path: Path, what: str, names: Sequence[str]) -> tuple[list[NDAr
     try:
         with safe_open(path, framework="np") as file:
             head = json.loads((file.metadata() or {})["rsprune"])
-            tensors = {name: file.get_tensor(name) for name in names}
+            there = [name for name in optional if name in file.keys()]  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in [*names, *there]}
         known = head.pop("content_digest")
     # NumPy's TypeError is that of bfloat16, the AttributeError that of JSON that is no object.
     except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
@@ -455,7 +458,7 @@ def read_tensors(path: Path, what: str, names: Sequence[str]) -> tuple[list[NDAr
     if known != _tensors_digest(head, tensors):
         message = f"{path} is damaged: its content does not have the digest that it names. Make it anew"
         raise DamagedFileError(message)
-    return list(tensors.values()), head
+    return tensors, head
 
 
 def _tensors_digest(head: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> str:

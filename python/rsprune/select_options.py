@@ -67,6 +67,13 @@ class AssignedSelectOptions(Options):
         "quotas are given.",
         minimum=1,
     )
+    weights: Any = option(
+        None,
+        help="Integers (K,), what the quotas of the clusters are in proportion to, and the shares of fill=waterfill. "
+        "By default all are alike. A cluster of weight 0 has no quota; fill=waterfill gives it what the others leave.",
+        parser=load_array,
+        metavar="FILE.npy",
+    )
     exclude: Any = option(
         None,
         help="Rows that are never selected: their numbers, a boolean mask (N,), or their keys; or a file of these: "

@@ -28,6 +28,7 @@ from rsprune.validation import (
     check_number,
     check_row_numbers,
     check_threads,
+    check_weights,
     warn_caller,
 )
 
@@ -379,6 +380,7 @@ def choose(request: Request, assignment: Assignment, k: int, rows: Embeddings | 
     """Select from rows assigned to ``k`` clusters; ``rows`` themselves are needed for ``dedup`` and ``leaks`` alone."""
     options, budget, preselected = request.options, request.budget, request.preselected
     labels, similarity = assignment
+    weights = None if options.weights is None else check_weights(options.weights, k)
     ranks = similarity
     if request.ranks is not None:
         check_column("similarity", similarity, request.n, kinds="f")
@@ -417,6 +419,7 @@ def choose(request: Request, assignment: Assignment, k: int, rows: Embeddings | 
             threads=request.threads,
             numbers=numbers if rows is None else rows if numbers is None else numbers[rows],
             pools=None if origin is None or rows is not None else origin.pools.tolist(),
+            weights=None if weights is None or k == 1 else weights.tolist(),
         )
 
     try:

@@ -25,6 +25,7 @@ __all__ = [
     "check_range",
     "check_row_numbers",
     "check_threads",
+    "check_weights",
     "decimal",
     "fraction_of",
     "is_whole",
@@ -247,3 +248,18 @@ def fraction_of(fraction: float | np.floating[Any], count: int) -> int:
 def _one_of(values: tuple[Any, ...]) -> str:
     *others, last = map(repr, values)
     return f"{', '.join(others)} or {last}" if others else last
+
+
+def check_weights(weights: Any, k: int) -> NDArray[np.uint64]:
+    """Check the weights of ``k`` clusters."""
+    given = np.asarray(weights)
+    if given.shape != (k,):
+        message = f"weights of shape {given.shape} for {k} clusters; expected ({k},)"
+        raise ShapeError(message)
+    if given.dtype.kind not in "iu":
+        message = f"weights of {given.dtype}; expected integers"
+        raise DtypeError(message)
+    if (given < 0).any() or not given.any():
+        message = f"weights from {given.min()} to {given.max()}; expected integers of at least 0, some of them above"
+        raise ArgumentError(message)
+    return given.astype(np.uint64)

@@ -113,9 +113,9 @@ class Statistics:
         """Read what :meth:`save` wrote; anything else is a ``FormatError``."""
         path = Path(path)
         check_regular(path)  # raises the OSError of the system, whatever safetensors would make of it
-        (mean, covariance), head = read_tensors(path, "statistics", ["mean", "covariance"])
+        tensors, head = read_tensors(path, "statistics", ["mean", "covariance"])
         try:
-            return cls(int(head["n"]), mean, covariance, head["meta"])
+            return cls(int(head["n"]), tensors["mean"], tensors["covariance"], head["meta"])
         except (KeyError, TypeError, ValueError) as error:
             message = f"{path}: not statistics that rsprune saved: {error}"
             raise FormatError(message) from error

@@ -404,6 +404,11 @@ class CentroidOptions(Options):
     decode: DecodeOptions = field(default_factory=DecodeOptions)
     reference: ReferenceOptions = field(default_factory=ReferenceOptions)
     seed: int = option(0, help="Seed for k-means++ and for the draw of reference images.", minimum=0)
+    calibrate: bool = option(
+        False,
+        help="Measure the entropies of the reference images, too, and keep with each centroid the least of its scenes: "
+        "for the strategy rsprune_calibrated.",
+    )
     source: SourceOptions = field(default_factory=SourceOptions)
     execution: ExecutionOptions = field(default_factory=ExecutionOptions)
 

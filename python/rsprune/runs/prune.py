@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from rsprune import strategies
 from rsprune.centroids import Centroids
 from rsprune.errors import DamagedFileError, MissingDependencyError, PartsLeftError, as_html
 from rsprune.export.chosen import ChosenImages
@@ -31,7 +32,7 @@ from rsprune.runs.prepare import holds_all, holds_embeddings, prepare
 from rsprune.runs.put_aside import leaving_out_lost, without_put_aside
 from rsprune.runs.quarantine import describe_causes, write_quarantine
 from rsprune.runs.reader import RunReader
-from rsprune.runs.reference import ImageReference, Reference, ReferenceLike
+from rsprune.runs.reference import ImageReference, Reference, ReferenceLike, calibrated
 from rsprune.runs.schema import SELECTION_SCHEMA
 from rsprune.runs.selections import check_name, choice_name, open_choice, selection_names, store_choice
 from rsprune.runs.stages.centroids import make_centroids
@@ -285,6 +286,8 @@ def prune(
     runner, threads = options.execution.open_runner(), options.execution.threads
     with folder.lock(shared=runner.part is not None), show_progress(progress) as shown:
         gray = settle_gray(options.gray, images, folder, shown, seed=rule.seed, threads=threads)
+        if rule.strategy == strategies.CALIBRATED:
+            opened = calibrated(opened, gray)
         sample, fingerprint = earlier_sample(folder, opened), images.fingerprint()
         config: dict[str, Any] = provenance_header() | {
             "source": source_config(images, fingerprint),

@@ -7,7 +7,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -19,16 +19,18 @@ from typing_extensions import Self, override
 
 from rsprune import _core
 from rsprune.apportion import apportion
+from rsprune.calibration import calibrate
 from rsprune.centroids import Centroids, fit_centroids
 from rsprune.embedding_tables import is_table, is_vectors
 from rsprune.embeddings import Embeddings, as_rows, embedding_files
 from rsprune.encoders import Encoder
 from rsprune.errors import ArgumentError, EmptyInputError, EncoderMismatchError, SourceError, naming
 from rsprune.io import canonical_json
-from rsprune.runs.config import ReferenceOptions, SourceOptions
+from rsprune.runs.config import GrayOptions, ReferenceOptions, SourceOptions
 from rsprune.runs.context import RunContext, source_config
 from rsprune.runs.reader import RunReader
 from rsprune.sources import Shard, Source, SourceLike, open_source
+from rsprune.sources.batches import batched
 from rsprune.sources.concat import ConcatSource
 from rsprune.sources.damaged import whole
 from rsprune.sources.filesystem import load_array
@@ -39,6 +41,8 @@ __all__ = ["FittedReference", "ImageReference", "Reference", "ReferenceLike", "o
 
 ReferenceLike = SourceLike | Centroids | NDArray[Any]
 
+#: Images whose entropies are measured at a time.
+BATCH = 1024
 #: The reference that is a sample of the pool itself, and how many images that has unless another number is given.
 SELF, SELF_IMAGES = "self", 50_000
 
@@ -223,6 +227,7 @@ class ImageReference(Reference):
     options: ReferenceOptions
     seed: int
     of_pool: bool = False  # whether the source is the collection that is pruned, of which a sample is taken
+    calibration: GrayOptions | None = None  # how entropies are measured that calibrate the centroids, if any do
 
     @property
     def k(self) -> int:  # type: ignore[override]
@@ -266,6 +271,8 @@ class ImageReference(Reference):
         own: dict[str, Any] = {"self": True} if self.of_pool else {}
         if self.weights:
             own["weights"] = self.weights
+        if self.calibration is not None:
+            own["calibration"] = self.calibration.config()
         return {"images": source_config(self.source), "k": self.k, "seed": self.seed, **self.limits, **own}
 
     @override
@@ -275,7 +282,17 @@ class ImageReference(Reference):
     @override
     def fit(self, context: RunContext) -> Centroids:
         encoder = {name: value for name, value in context.config["encoder"].items() if name != "batch_size"}
-        return fit_centroids(self.embeddings(context), self.k, seed=self.seed, encoder=encoder, threads=context.threads)
+        rows, threads = as_rows(self.embeddings(context)), context.threads
+        fitted = fit_centroids(rows, self.k, seed=self.seed, encoder=encoder, threads=threads)
+        if self.calibration is None:
+            return fitted
+        return calibrate(fitted, rows, self.entropies(self.calibration, threads), threads=threads)
+
+    def entropies(self, options: GrayOptions, threads: int | None) -> NDArray[np.float64]:
+        """Measure the entropies of the images that are taken, in bits; NaN for those that cannot be read."""
+        parts = [self.source.read(shard, self.rows[shard.name].tolist()) for shard in self.source.shards]
+        batches = (batch for part in parts for batch in batched(part, BATCH))
+        return np.concatenate([options.measure([item.data for item in items], threads)[0] for items in batches])
 
     @override
     def embeddings(self, context: RunContext) -> Any | None:
@@ -371,6 +388,26 @@ def check_enough(rows: int, k: int) -> None:
     if k > rows:
         message = f"{k} centroids cannot be fitted on {rows} reference images: lower k (--k), or give more images"
         raise ArgumentError(message)
+
+
+def calibrated(reference: Reference, gray: GrayOptions) -> Reference:
+    """Return a reference whose centroids know the entropies of their scenes; see :func:`rsprune.calibrate`.
+
+    Raises
+    ------
+    ArgumentError
+        They cannot: it is no images, but embeddings, or centroids without ``tau``.
+    """
+    if isinstance(reference, ImageReference):
+        return replace(reference, calibration=gray)
+    if isinstance(reference, FittedReference) and reference.fitted.tau is not None:
+        return reference
+    what = "centroids without tau" if isinstance(reference, FittedReference) else "embeddings"
+    message = (
+        f"the reference is {what}, which do not say how much entropy its scenes have: give its images, or centroids "
+        "of `rsprune centroids --calibrate`"
+    )
+    raise ArgumentError(message)
 
 
 def check_same_encoder(centroids: Centroids, encoder: Encoder) -> None:

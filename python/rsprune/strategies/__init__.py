@@ -31,9 +31,12 @@ __all__ = [
     "tdds",
 ]
 
+#: The method whose centroids are to be calibrated.
+CALIBRATED = "rsprune_calibrated"
 # In the order of the documentation. Each is the function of its name in the module of its name.
 BUILT_IN = (
     "rsprune",
+    "rsprune_calibrated",
     "full",
     "random",
     "entropy",

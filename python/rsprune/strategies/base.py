@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -114,6 +115,8 @@ class Pool:
             lengths["embeds"] = read["embeds"].shape[0]
         if "centroids" in given:
             read["centroids"] = given["centroids"]
+            if isinstance(read["centroids"], (str, os.PathLike)):
+                read["centroids"] = Centroids.load(read["centroids"])
             if not isinstance(read["centroids"], Centroids):
                 read["centroids"] = Centroids(as_core(given["centroids"], rows=lengths.get("embeds")).vectors())
         if "assignment" in given:

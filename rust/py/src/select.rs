@@ -22,7 +22,7 @@ pub struct Selection {
 }
 
 #[pyfunction]
-#[pyo3(signature = (labels, similarity, /, *, k, budget, fill, within, seed, exclude, preselected, strict, threads, numbers=None, pools=None))]
+#[pyo3(signature = (labels, similarity, /, *, k, budget, fill, within, seed, exclude, preselected, strict, threads, numbers=None, pools=None, weights=None))]
 #[allow(clippy::too_many_arguments, reason = "the options of one Python function")]
 pub fn select<'py>(
     py: Python<'py>,
@@ -39,6 +39,7 @@ pub fn select<'py>(
     threads: Option<usize>,
     numbers: Option<PyReadonlyArray1<'py, i64>>,
     pools: Option<Vec<usize>>,
+    weights: Option<Vec<u64>>,
 ) -> PyResult<Selection> {
     let fill = match fill {
         "global" => Fill::Global,
@@ -57,8 +58,8 @@ pub fn select<'py>(
     let (labels, similarity) = (labels.as_slice()?, similarity.as_slice()?);
     let (exclude, preselected) = (exclude.as_slice()?, preselected.as_slice()?);
     let numbers = numbers.as_ref().map(|numbers| numbers.as_slice()).transpose()?;
-    let options =
-        Options { k, budget, fill, within, seed, numbers, pools: pools.as_deref(), exclude, preselected, strict };
+    let (pools, weights) = (pools.as_deref(), weights.as_deref());
+    let options = Options { k, budget, fill, within, seed, numbers, pools, weights, exclude, preselected, strict };
     let selection = gil::detach(py, threads, |par| rsprune_core::select::select(labels, similarity, &options, par))?;
     let counts = selection.counts.iter().flat_map(|c| [c.pool, c.quota, c.fill, c.preselected]);
     let counts: Vec<i64> = counts.map(|count| count as i64).collect();

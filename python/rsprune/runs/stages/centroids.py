@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ from rsprune.io import provenance_header
 from rsprune.options import keywords, to_config
 from rsprune.runners import Advance, Progress, Runner, show_progress
 from rsprune.runners.local import LocalRunner
-from rsprune.runs.config import CentroidOptions, DecodeOptions, EncoderOptions
+from rsprune.runs.config import CentroidOptions, DecodeOptions, EncoderOptions, GrayOptions
 from rsprune.runs.context import RunContext, encoder_config, source_config
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.quarantine import write_quarantine
 from rsprune.runs.reader import RunReader
-from rsprune.runs.reference import ImageReference, Reference, ReferenceLike, open_reference
+from rsprune.runs.reference import ImageReference, Reference, ReferenceLike, calibrated, open_reference
 from rsprune.runs.stages.base import RunStage, StageResult
 from rsprune.runs.stages.embed import EmbedStage, SomeRows
 from rsprune.runs.start import start_run
@@ -127,6 +127,8 @@ def centroids_run(
         Some of the first images need a ``valid_range``.
     """
     opened = open_reference(reference, options.reference, options.source, seed=options.seed)
+    if options.calibrate:
+        opened = calibrated(opened, GrayOptions(decode=options.decode))
     folder = RunFolder(out)
     config = provenance_header() | {"centroids": opened.fingerprint()}
     if isinstance(opened, ImageReference):
@@ -138,6 +140,9 @@ def centroids_run(
         if isinstance(opened, ImageReference):
             source, seed = opened.source, options.seed
             decode = settle_range(decode, source, folder, shown, section="pixels", seed=seed, threads=threads)
+            if opened.calibration is not None:
+                opened = replace(opened, calibration=GrayOptions(decode=decode))
+                config["centroids"] = opened.fingerprint()
             config |= {} if decode == DecodeOptions() else {"pixels": to_config(decode)}
         folder.start(config)
         context = RunContext(folder, config, threads)

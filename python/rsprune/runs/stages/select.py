@@ -262,15 +262,16 @@ def settings_of(options: ChoiceOptions | SelectRunOptions) -> dict[str, Any]:
     where = options if isinstance(options, ChoiceOptions) else options.select
     shared = {one.name: one.default for one in options_of(SelectOptions) if hasattr(where, one.name)}
     own = {name: getattr(where, name) for name in shared}
-    by_quota = strategies.get(rule.strategy).quotas
+    is_paper = rule.strategy == "rsprune"  # whose defaults are those of the options here
     # Options of one name mean the same in every strategy; the strategy refuses those that it does not have.
     own = {
         name: value
         for name, value in own.items()
-        if (by_quota and (name in ALWAYS or not is_run))
+        if (is_paper and (name in ALWAYS or not is_run))
         or (value is not None and (shared[name] is None or value != shared[name]))
     }
-    if by_quota and is_run and rule.strategy_options:
+    twice = shared.keys() & (rule.strategy_options or {}).keys()
+    if is_run and ((is_paper and rule.strategy_options) or (twice and strategies.get(rule.strategy).quotas)):
         message = (
             f"strategy_options is {rule.strategy_options!r}; in a run the options of {rule.strategy!r} are "
             f"{', '.join(shared)}"

@@ -1,6 +1,6 @@
 //! Stage II: selects the rows that a budget keeps.
 //!
-//! Each of K clusters fills a quota of `floor(B / K)` of the budget B with its best rows. What is left of B, because K
+//! Each of K clusters fills a quota of `floor(B / K)` of the budget B, or one of its own, with its best rows. What is left of B, because K
 //! does not divide it or because clusters are too small, goes to the best of all remaining rows (RS-Prune, Sec. 3.3).
 //! [`Within`] says which rows are best, [`Fill`] how the rest is distributed. Ties go to the lowest row.
 //!
@@ -20,9 +20,11 @@ mod result;
 #[cfg(test)]
 mod tests;
 
+use num_bigint::BigInt;
+
 use crate::error::{Error, Result};
 use crate::runtime::parallel::Par;
-use apportion::{Bound, apportion_evenly};
+use apportion::{Bound, Weights, apportion, apportion_evenly};
 use grouped::GroupedRanking;
 use histogram::Threshold;
 pub use options::{Fill, Options, Within};
@@ -71,7 +73,7 @@ fn select_by(
     fill_ranking: &impl Ranking,
     par: &Par<'_>,
 ) -> Result<Selection> {
-    let Options { k, budget, fill, strict, .. } = *options;
+    let Options { k, budget, fill, strict, weights, .. } = *options;
     let clusters = GroupedRanking { labels: pool.labels(), groups: k, ranking, par };
     let histogram = clusters.histogram()?;
     let preselected = pool.preselected();
@@ -85,10 +87,13 @@ fn select_by(
         pool.check_budget(budget, size)?;
     }
     let target = budget.min(size);
-    let by_quota = quotas(&pools, preselected, budget / k, target)?;
+    if weights.is_some_and(|weights| weights.len() != k || weights.iter().all(|&weight| weight == 0)) {
+        return Err(Error::Argument(format!("weights of other than {k} clusters, or all of them 0")));
+    }
+    let by_quota = quotas(&pools, preselected, &quotas_of(budget, k, weights), target)?;
     // What each cluster keeps by itself; the rest of the target goes to the best of what remains of all.
     let kept = match fill {
-        Fill::Waterfill => apportion_evenly(target, &bounds(preselected, &pools))?,
+        Fill::Waterfill => waterfill(target, weights, preselected, &pools)?,
         _ => by_quota.clone(),
     };
     if kept.iter().zip(&there).any(|(kept, there)| kept > there) {
@@ -138,17 +143,38 @@ fn select_by(
     result::assemble(pool, (0..k).map(count).collect(), &candidates, phase, par)
 }
 
+/// `floor(B / K)` for every cluster, or `floor(B * weight / sum)`.
+fn quotas_of(budget: usize, k: usize, weights: Option<&[u64]>) -> Vec<usize> {
+    let Some(weights) = weights else { return vec![budget / k; k] };
+    let sum: u128 = weights.iter().map(|&weight| u128::from(weight)).sum();
+    // No more than the budget, so that it fits.
+    weights.iter().map(|&weight| (budget as u128 * u128::from(weight) / sum) as usize).collect()
+}
+
 /// The rows that each cluster keeps by quota, including its preselected ones: `min(quota, pool)`, but never fewer than
 /// are preselected. Where clusters have so many preselected rows beyond their quotas that all together would exceed the
 /// target, the quotas of the other clusters are lowered evenly.
-fn quotas(pools: &[usize], preselected: &[usize], quota: usize, target: usize) -> Result<Vec<usize>> {
-    let wanted: Vec<usize> =
-        pools.iter().zip(preselected).map(|(&pool, &before)| pool.min(quota).max(before)).collect();
+fn quotas(pools: &[usize], preselected: &[usize], quotas: &[usize], target: usize) -> Result<Vec<usize>> {
+    let wanted = pools.iter().zip(quotas).zip(preselected);
+    let wanted: Vec<usize> = wanted.map(|((&pool, &quota), &before)| pool.min(quota).max(before)).collect();
     if wanted.iter().sum::<usize>() <= target {
         Ok(wanted)
     } else {
         apportion_evenly(target, &bounds(preselected, &wanted))
     }
+}
+
+/// Shares the target out between the clusters, in proportion to their weights as far as their rows reach; what is left
+/// then goes evenly to those of weight 0.
+fn waterfill(target: usize, weights: Option<&[u64]>, lower: &[usize], upper: &[usize]) -> Result<Vec<usize>> {
+    let bounds_of_all = bounds(lower, upper);
+    let Some(weights) = weights else { return apportion_evenly(target, &bounds_of_all) };
+    let most =
+        weights.iter().zip(&bounds_of_all).map(|(&weight, bound)| if weight > 0 { bound.upper } else { bound.lower });
+    let weighted = target.min(most.sum());
+    let exact: Vec<BigInt> = weights.iter().map(|&weight| weight.into()).collect();
+    let shares = apportion(weighted, Weights::Integers(&exact), &bounds_of_all, apportion::Options::default())?;
+    if weighted == target { Ok(shares) } else { apportion_evenly(target, &bounds(&shares, upper)) }
 }
 
 fn bounds(lower: &[usize], upper: &[usize]) -> Vec<Bound> {

@@ -44,6 +44,9 @@ pub struct Options<'a> {
     /// The number of rows of each cluster, where the rows are some of these: those that can be selected. By default
     /// they are all there are.
     pub pools: Option<&'a [usize]>,
+    /// What the quotas, and the shares of [`Fill::Waterfill`], are in proportion to: `floor(B * weight / sum)` rows
+    /// of each cluster. By default all are alike.
+    pub weights: Option<&'a [u64]>,
     /// Rows that are never selected.
     pub exclude: &'a [i64],
     /// Rows that are always selected: they count towards B and towards their cluster's quota.
@@ -63,6 +66,7 @@ impl Options<'_> {
             seed: 0,
             numbers: None,
             pools: None,
+            weights: None,
             exclude: &[],
             preselected: &[],
             strict: true,

@@ -47,6 +47,37 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn equal_weights_are_as_none(
+        rows in proptest::collection::vec((-1i32..4, 0u8..9), 1..80),
+        budget in 1usize..60,
+        weight in 1u64..=u64::MAX,
+    ) {
+        let labels: Vec<i32> = rows.iter().map(|row| row.0).collect();
+        let similarity: Vec<f32> = rows.iter().map(|row| row.1.into()).collect();
+        for fill in [Fill::Global, Fill::Waterfill, Fill::Zscore, Fill::None] {
+            let options = Options { fill, strict: false, ..Options::new(4, budget) };
+            let plain = select(&labels, &similarity, &options, &Par::new(Some(1))).unwrap();
+            let options = Options { weights: Some(&[weight; 4]), ..options };
+            let got = select(&labels, &similarity, &options, &Par::new(Some(1))).unwrap();
+            prop_assert_eq!((got.indices, got.phase), (plain.indices, plain.phase));
+        }
+    }
+}
+
+#[test]
+fn a_cluster_without_weight_has_what_the_others_leave() {
+    let labels = [0, 0, 0, 1, 1, 2, 2, 2];
+    let options = Options { fill: Fill::Waterfill, weights: Some(&[0, 1, 0]), ..Options::new(3, 6) };
+    let got = select(&labels, &[0.5; 8], &options, &Par::new(Some(1))).unwrap();
+    assert_eq!(got.indices, [0, 1, 3, 4, 5, 6]);
+    for weights in [&[0; 3][..], &[1; 2]] {
+        let options = Options { weights: Some(weights), ..Options::new(3, 6) };
+        assert!(select(&labels, &[0.5; 8], &options, &Par::new(Some(1))).is_err());
+    }
+}
+
 #[test]
 fn preselected_rows_beyond_their_quota_lower_the_others_evenly() {
     // Cluster 0 holds 4 of a budget of 6 already; a quota of 2 each for the others would make 8.
