@@ -35,10 +35,11 @@ from rsprune.embeddings import as_rows
 from rsprune.encoders.loader import embed_items
 from rsprune.errors import RspruneError
 from rsprune.experiments.pool import read_classes
-from rsprune.io import read_json, read_provenance, read_record, read_table, write_record, write_table, write_tensors
+from rsprune.io import read_json, read_provenance, read_record, read_table, write_record, write_table
 from rsprune.sources import open_source
 from rsprune.sources.base import Item
 from rsprune.sources.filesystem import load_array
+from rsprune.tensors import write_tensors
 from small_runs import Colours, picture, write_tar
 
 #: Seconds and bytes that reading a file of some kilobytes may take.

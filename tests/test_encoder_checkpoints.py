@@ -15,8 +15,9 @@ from rsprune import errors
 from rsprune.encoders import load_encoder
 from rsprune.encoders.checkpoints import read_state
 from rsprune.encoders.torchscript import is_torchscript
-from rsprune.io import read_json, read_table, read_tensors
+from rsprune.io import read_json, read_table
 from rsprune.sources import open_source
+from rsprune.tensors import read_tensors
 from rsprune.training.autoencoder import load_autoencoder
 from rsprune.training.checkpoint import read_checkpoint
 

@@ -24,6 +24,7 @@ ORDER = [
     "storage",
     "interrupts",
     "io",
+    "tensors",
     "pixels",
     "decoding",
     "concurrency",

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from rsprune import _core
 from rsprune.embeddings import as_rows
 from rsprune.errors import ArgumentError, FormatError, RspruneError, as_html
-from rsprune.io import read_tensors, write_tensors
 from rsprune.sources.filesystem import check_regular
+from rsprune.tensors import read_tensors, write_tensors
 from rsprune.validation import (
     check_choice,
     check_column,

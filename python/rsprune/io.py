@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune._core import VERSION
-from rsprune.errors import ArgumentError, DamagedFileError, FormatError, OutputError, RspruneError, ShapeError
+from rsprune.errors import DamagedFileError, FormatError, OutputError, RspruneError, ShapeError
 from rsprune.storage import localize, written
 from rsprune.temporaries import unfinished
 
@@ -41,12 +42,12 @@ __all__ = [
     "digest",
     "file_digest",
     "is_own_npz",
+    "parse_json",
     "provenance_header",
     "read_json",
     "read_provenance",
     "read_record",
     "read_table",
-    "read_tensors",
     "verified_record",
     "write_json",
     "write_npy",
@@ -54,7 +55,6 @@ __all__ = [
     "write_record",
     "write_table",
     "write_tables",
-    "write_tensors",
     "write_text",
 ]
 
@@ -231,6 +231,18 @@ def check_pointer(path: str | os.PathLike[str], error: type[Exception] = FormatE
                 raise error(message)
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON; a number that is not finite, such as NaN or 1e999, is a ``ValueError``, as it is no JSON."""
+    return json.loads(text, parse_float=_finite, parse_constant=_finite)
+
+
+def _finite(text: str) -> float:
+    if math.isfinite(number := float(text)):
+        return number
+    message = f"{text} is no finite number"
+    raise ValueError(message)
+
+
 def read_json(path: str | Path) -> dict[str, Any]:
     """Read a JSON file that holds an object.
 
@@ -242,7 +254,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     check_pointer(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         message = f"{path} is not JSON: {error}"
         raise FormatError(message) from error
@@ -400,74 +412,10 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     try:
-        return dict(json.loads((pq.read_schema(path).metadata or {}).get(b"rsprune", b"{}")))
+        return dict(parse_json((pq.read_schema(path).metadata or {}).get(b"rsprune", b"{}")))
     except (pa.ArrowException, OSError, TypeError, ValueError, RecursionError) as error:
         message = f"{path} is not a Parquet file of rsprune: {error}"
         raise FormatError(message) from error
-
-
-def write_tensors(
-    path: str | os.PathLike[str], what: str, tensors: Mapping[str, NDArray[Any]], head: Mapping[str, Any]
-) -> None:
-    """Write arrays and a JSON object as a safetensors file, atomically; ``what`` names their kind in messages.
-
-    The object is completed by a ``content_digest`` of both.
-
-    Raises
-    ------
-    ArgumentError
-        ``head`` holds something that JSON cannot express.
-    """
-    from safetensors.numpy import save
-
-    arrays = {name: np.ascontiguousarray(one) for name, one in tensors.items()}
-    try:
-        text = json.dumps({**head, "content_digest": _tensors_digest(head, arrays)}, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        message = f"the meta of {what} must be JSON: {error}"
-        raise ArgumentError(message) from error
-    # One entry: safetensors writes several in an order that changes.
-    content = save(arrays, metadata={"rsprune": text})
-    with atomic_write(path) as beside:
-        beside.write_bytes(content)
-
-
-def read_tensors(
-    path: Path, what: str, names: Sequence[str], optional: Sequence[str] = ()
-) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Read the arrays ``names``, all there are but ``optional`` ones, and the object that :func:`write_tensors` wrote.
-
-    Raises
-    ------
-    DamagedFileError
-        It is no such file, or its content does not have the digest that it names.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    check_pointer(path)
-    try:
-        with safe_open(path, framework="np") as file:
-            head = json.loads((file.metadata() or {})["rsprune"])
-            there = [name for name in optional if name in file.keys()]  # noqa: SIM118
-            tensors = {name: file.get_tensor(name) for name in [*names, *there]}
-        known = head.pop("content_digest")
-    # NumPy's TypeError is that of bfloat16, the AttributeError that of JSON that is no object.
-    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        message = f"{path} is damaged, or not {what} that rsprune saved: {error}"
-        raise DamagedFileError(message) from error
-    if known != _tensors_digest(head, tensors):
-        message = f"{path} is damaged: its content does not have the digest that it names. Make it anew"
-        raise DamagedFileError(message)
-    return tensors, head
-
-
-def _tensors_digest(head: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> str:
-    """BLAKE2b-128 of a JSON object and of arrays, in hexadecimal."""
-    state = hashlib.blake2b(canonical_json(head).encode(errors="surrogatepass"), digest_size=16)
-    for name in sorted(tensors):
-        state.update(f"{name} {tensors[name].dtype.str} {tensors[name].shape}".encode())
-        state.update(tensors[name].tobytes())
-    return state.hexdigest()
 
 
 def config_diff(old: Any, new: Any, where: str = "", names: tuple[str, str] = ("there", "now")) -> Iterator[str]:

@@ -37,7 +37,7 @@ def test_a_parquet_file_that_says_what_is_not_so_is_refused(name):
 
 
 def test_what_mutations_found(tmp_path):
-    """Names of columns that are no UTF-8, places before a file's beginning, half a surrogate pair, a short row."""
+    """Names that are no UTF-8, places before a file, half a surrogate pair, infinity, two lines, a short row."""
     with pa.ipc.new_file(str(tmp_path / "x.arrow"), (table := pa.table({"im": [{"bytes": b"x"}]})).schema) as writer:
         writer.write_table(table)
     (tmp_path / "x.arrow").write_bytes((tmp_path / "x.arrow").read_bytes().replace(b"bytes", b"\xffytes"))
@@ -60,6 +60,14 @@ def test_what_mutations_found(tmp_path):
     (tmp_path / "x.json").write_text('{"files": {}, "a": "\\ud800", "digest": ""}')
     with raises(errors.DamagedFileError, tmp_path / "x.json"):
         read_record(tmp_path / "x.json")
+    for value in ("1e999", "-1e999", "NaN", "Infinity"):
+        (tmp_path / "x.json").write_text('{"files": {}, "digest": "", "a": ' + value + "}")
+        with raises(errors.DamagedFileError, tmp_path / "x.json"):
+            read_record(tmp_path / "x.json")
+    (tmp_path / "x.csv").write_text('n,path\na,"x\ny.jpg"\n')
+    with raises(FileNotFoundError, tmp_path / "x.csv") as caught:
+        open_source(str(tmp_path / "x.csv"))
+    assert "\n" not in str(caught.value)
     (tmp_path / "x.csv").write_text("name,kind\na,even\nb\n")
     classes, names = read_classes(tmp_path / "x.csv", ["a", "b"], "name", "kind")
     assert (classes.tolist(), names) == ([0, -1], ["even"])

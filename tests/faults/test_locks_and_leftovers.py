@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from failures import raises
-from rsprune import errors, io
+from rsprune import errors, io, tensors
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.stages import entropy_run
 from small_runs import artefacts, picture, write_tar
@@ -45,7 +45,7 @@ WRITERS = {
     "x.json": lambda path: io.write_json(path, {"a": "b" * 100_000}),
     "x.npy": lambda path: io.write_npy(path, np.random.default_rng(0).random(20_000)),
     "x.parquet": lambda path: io.write_table(path, pa.table({"a": np.random.default_rng(0).random(20_000)}), {}),
-    "x.safetensors": lambda path: io.write_tensors(path, "x", {"a": np.zeros(20_000)}, {}),
+    "x.safetensors": lambda path: tensors.write_tensors(path, "x", {"a": np.zeros(20_000)}, {}),
     "x.npz": lambda path: io.write_npz(path, iter([np.zeros((300, 300, 3), np.uint8)]), 1),
 }
 

@@ -14,9 +14,10 @@ import pytest
 import rsprune
 from failures import raises
 from rsprune.errors import FormatError, SourceError
-from rsprune.io import read_json, read_tensors
+from rsprune.io import read_json
 from rsprune.sources import open_source
 from rsprune.sources.tar import members
+from rsprune.tensors import read_tensors
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from rsprune.errors import EmptyInputError, FormatError, ShapeError
 from rsprune.evaluation.features import blocks, check_same_dim
-from rsprune.io import read_tensors, write_tensors
 from rsprune.sources.filesystem import check_regular
+from rsprune.tensors import read_tensors, write_tensors
 
 __all__ = ["Statistics", "frechet_distance"]
 

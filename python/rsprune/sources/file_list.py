@@ -19,7 +19,7 @@ from rsprune.sources.base import Source
 from rsprune.sources.container_kinds import container_of
 from rsprune.sources.filesystem import join, local_path, open_text
 from rsprune.sources.image_files import SEPARATOR, FileSource, NamedFile
-from rsprune.sources.key_lines import key_of_line
+from rsprune.sources.key_lines import key_of_line, line_of_key
 from rsprune.storage import is_remote
 
 __all__ = ["ListSource", "duplicate_candidates", "listed_files"]
@@ -118,7 +118,7 @@ def listed_files(path: str) -> list[str]:
 def _none_found(path: str, first: str, count: int) -> FileNotFoundError:
     message = (
         f"none of the {count:,} files that {path} lists is there. The first is {first!r}, looked for in the folder of "
-        f"the list: {Path(path).parent / first}"
+        f"the list: {line_of_key(os.fspath(Path(path).parent / first))}"
     )
     if os.path.exists(first):  # noqa: PTH110 (a name that is too long is an error to Path)
         message += ". It is there from the current folder: move the list here, or write absolute paths"

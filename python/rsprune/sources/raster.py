@@ -384,7 +384,7 @@ def _virtual_parts(
             message = f"{path} names {name}, which is not on the local disk: copy it, and make the virtual raster anew"
             raise SourceError(message)
         if not os.path.isfile(place):  # noqa: PTH113
-            message = f"{path} is made of {name}, which is not there: restore it, or make the virtual raster anew"
+            message = f"{path} is made of {name!r}, which is not there: restore it, or make the virtual raster anew"
             raise FileNotFoundError(message)
         if os.path.realpath(place) in above:
             message = f"{path} is made of itself, by way of {name}"
