@@ -103,6 +103,7 @@ def test_near_duplicates_leaks_and_keys_are_left_out(tars, plain, tmp_path):
     assert counts["dedup"] == len(got.selection.duplicates) >= 1
     assert not set(keys) & set(got.keys)
     assert f"{counts['leaks']} by leaks" in got.describe()
+    assert f"Left out before: {counts['dedup']} images by dedup, " in got.report.read_text()
     assert verify_run(got.path).findings == []
     # Each image that was left out says why.
     table = pq.read_table(got.path / "excluded.parquet")
@@ -128,6 +129,7 @@ def test_no_group_has_more_than_its_maximum_and_groups_have_shares(tars, plain, 
     told = {one["group"]: one["selected"] for one in shared.summary["groups"]["largest"]}
     assert (told["Oslo"], told["(none)"], sum(told.values())) == (8, 6, 24)
     assert shared.summary["quota"] is None
+    assert "Each of 4 groups by json.city has its own share" in shared.report.read_text()
     assert "Oslo" in json.dumps(json.loads((shared.path / "config.json").read_text())["selection"]["quotas"])
     assert verify_run(shared.path).findings == []
     assert not (shared.path / "excluded.parquet").exists()

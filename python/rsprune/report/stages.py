@@ -63,15 +63,35 @@ def stage_two(run: RunReader, counts: RunStatistics) -> dict[str, Any]:
         if quota
         else "The budget is smaller than the number of clusters, so they have no quota."
     )
+    rule = f"{first} {FILL[run.fill].format(next_in_line)}"
+    if quota is None and run.strategy == "rsprune":
+        rule = shares(run)
     return {
-        "strategy": run.strategy if quota is None else None,
-        "rule": f"{first} {FILL[run.fill].format(next_in_line)}",
+        "strategy": run.strategy if quota is None and run.strategy != "rsprune" else None,
+        "rule": rule + left_out(run.summary),
         "clusters": cluster_chart(run.summary, counts),
         "sentences": cluster_sentences(run.summary),
         "similarity": similarity_chart(run, counts),
         "step": merge_bins(counts.similarity)[1],
         "by_similarity": by_similarity(run),
     }
+
+
+def shares(run: RunReader) -> str:
+    """Say how a budget was shared out among groups, or among clusters that were named."""
+    if "groups" not in run.summary:
+        return "Some clusters have a share of the budget of their own; the others share the rest in proportion."
+    groups = run.summary["groups"]
+    return (
+        f"Each of {plural(groups['count'], 'group', 'groups')} by {groups['by']} has its own share of the budget, of "
+        "which every cluster has the same quota."
+    )
+
+
+def left_out(summary: Mapping[str, Any]) -> str:
+    """Say how many images the options of the choice left out."""
+    parts = [f"{plural(count, 'image', 'images')} by {name}" for name, count in summary.get("excluded", {}).items()]
+    return f" Left out before: {', '.join(parts)}." if parts else ""
 
 
 def by_similarity(run: RunReader) -> bool:
