@@ -25,6 +25,7 @@ from rsprune.runs.coverage import cluster_name
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.reader import RunReader
 from rsprune.sources import SourceLike
+from rsprune.sources.base import check_outside
 
 __all__ = ["write_comparison"]
 
@@ -96,7 +97,7 @@ def write_comparison(
     ArgumentError
         They have no image in common in their collections, as far as their shards tell.
     OutputError
-        ``out`` is a file that this function did not write.
+        ``out`` is a file that this function did not write, or lies among the images.
     FileNotFoundError, UnfinishedRunError, KeyMismatchError
         See :func:`write_report`.
     """
@@ -105,11 +106,13 @@ def write_comparison(
         message = f"{first} and {second} were made from other collections: no shard of one is a shard of the other"
         raise ArgumentError(message)
     page = check_output_file(runs[0].folder.choice / "comparison.html" if out is None else out, is_page)
+    opened = [None if source is None else run.open_source(source) for run in runs]
+    check_outside(page, *(images for images in opened if images is not None))
     one, two = sides(runs, [Path(path).name or str(path) for path in (first, second)])
     galleries = []
     groups = [(one, one.drawn(one.common)), (one, one.drawn(~one.common)), (two, two.drawn(~two.common))]
     for side, examples in groups:
-        images = None if source is None else side.run.open_source(source)
+        images = opened[runs.index(side.run)]
         galleries.append(Gallery(side.run, [(LARGE, example) for example in examples], source=images))
     same = np.array_equal(one.run.centroids.vectors, two.run.centroids.vectors)
     text = render(
