@@ -67,12 +67,17 @@ def test_all_layouts_give_one_choice_with_the_keys_that_they_have(layouts, tmp_p
 def test_the_command_line_needs_neither_torch_nor_weights(layouts, tmp_path):
     """Arguments as a shell makes them of a pattern; the modules of torch cannot be imported."""
     first, second = (str(tmp_path / f"tables/e_{i}.parquet") for i in range(2))
-    begin = "import sys; sys.modules['torch'] = None; from rsprune.cli import main; sys.argv[0] = 'rsprune'; main()"
     fit = ["centroids", first, second, "-k", str(K), "-o", str(tmp_path / "c")]
     choose = ["select", first, second, "-c", str(tmp_path / "c"), "--keep", "0.2", "-o", str(tmp_path / "o")]
-    for arguments in (fit, choose):
-        done = subprocess.run([sys.executable, "-c", begin, *arguments], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+    program = f"""
+import sys
+sys.modules["torch"] = None
+from rsprune.cli.app import app
+for words in {[fit, choose]!r}:
+    app(words, standalone_mode=False)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     rows = np.concatenate(PARTS[:2])
     expected = rsprune.select(X[rows], rsprune.fit_centroids(X[rows], K), 0.2)
     assert (tmp_path / "o" / "selected.txt").read_text().splitlines() == [KEYS[row] for row in expected.indices]
