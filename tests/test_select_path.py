@@ -27,7 +27,7 @@ PATH = {
 }
 # ... and what every command and every check goes through.
 GROUND_FLOOR = {"errors", "validation", "options", "io", "registry", "cli", "runs", "runners", "sources", "storage"}
-GROUND_FLOOR |= {"interrupts", "temporaries"}
+GROUND_FLOOR |= {"interrupts", "temporaries", "tensors"}
 
 
 @pytest.fixture
