@@ -262,3 +262,9 @@ def test_a_folder_without_embeddings_says_what_needs_them(tars, tmp_path):
     done = CliRunner().invoke(app, [*words, "--groups", "shard", "--quotas", "even", "--keep", "12"])
     assert done.exit_code == 0, done.output
     assert Counter(pq.read_table(tmp_path / "s.parquet")["shard"].to_pylist()) == {f"pool-{s}": 4 for s in range(3)}
+
+
+def test_everything_may_be_kept(tars, tmp_path):
+    run = small_prune(str(tars / "pool-*.tar"), tars / "ref.tar", tmp_path / "run", k=4, entropy_keep=1.0, keep=72)
+    assert len(run.keys) == 72
+    assert run.report.is_file()

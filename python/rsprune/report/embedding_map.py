@@ -95,8 +95,8 @@ def draw_sample(
     else:
         rows = embedded_rows(run, images, source, encoder or load_encoder(run.config["encoder"]["name"]))
     groups = [[one for one in group if one in rows] for group in drawn]
-    found = [np.array([rows[one] for one in group], np.float32).reshape(len(group), -1) for group in groups]
-    found = [part if len(part) else references[:0] for part in found]
+    dim = next((len(row) for row in rows.values()), references.shape[1])
+    found = [np.array([rows[one] for one in group], np.float32).reshape(len(group), dim) for group in groups]
     return EmbeddingSample(groups[0], found[0], groups[1], found[1], references, (len(names), len(run.shards)))
 
 
