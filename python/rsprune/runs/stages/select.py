@@ -20,6 +20,7 @@ from rsprune.errors import ArgumentError, BudgetError, MissingInputError, naming
 from rsprune.io import (
     atomic_write,
     check_output_file,
+    check_output_folder,
     digest,
     provenance_header,
     read_provenance,
@@ -46,7 +47,6 @@ from rsprune.sources import Shard, Source, SourceLike
 from rsprune.sources.filesystem import load_array
 from rsprune.sources.key_lines import lines_of_keys
 from rsprune.sources.passing import reading_source
-from rsprune.storage import localize
 from rsprune.validation import check_column
 
 __all__ = ["SelectStage", "check_strategy", "select_run"]
@@ -437,7 +437,7 @@ def output_files(out: str | Path) -> tuple[Path, Path | None]:
     Raises
     ------
     OutputError
-        One of them is there, and this command did not write it.
+        One of them is there, and this command did not write it; or the folder holds other files.
     ArgumentError
         ``out`` has another ending than ``.parquet``.
     """
@@ -447,7 +447,7 @@ def output_files(out: str | Path) -> tuple[Path, Path | None]:
             message = f"{file} would be a Parquet file: give a name that ends in .parquet, or a folder"
             raise ArgumentError(message)
         return file, None
-    folder = localize(out)
+    folder = check_output_folder(out, "selection.parquet")
     manifest = check_output_file(folder / "selection.parquet", is_manifest)
     return manifest, check_output_file(folder / "selected.txt", lambda _: manifest.exists())
 
