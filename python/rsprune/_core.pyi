@@ -36,6 +36,7 @@ __all__ = [
     "pass_messages",
     "preprocess_images",
     "sample_values",
+    "score_images",
     "select",
     "similar_components",
     "softmax",
@@ -104,6 +105,20 @@ def entropy_arrays(
     threads: int | None = None,
 ) -> tuple[NDArray[np.float64], list[tuple[int, str, str]]]: ...
 def entropy_images(
+    items: Sequence[str | bytes | tuple[str, int, int] | _Samples],
+    /,
+    *,
+    gray: str,
+    bands: Sequence[int] | None = None,
+    nodata: float | None = None,
+    valid_range: tuple[float, float] | None = None,
+    max_pixels: int | None = None,
+    max_bytes: int | None = None,
+    threads: int | None = None,
+) -> tuple[NDArray[np.float64], list[tuple[int, str, str]]]: ...
+
+# A row an image: entropy, width, height, mean, standard deviation, sharpness, JPEG quality; NaN for what it has not.
+def score_images(
     items: Sequence[str | bytes | tuple[str, int, int] | _Samples],
     /,
     *,

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use rsprune_core::entropy::Histogram;
+use rsprune_core::entropy::Levels;
 use rsprune_core::image::gray::Gray;
 use rsprune_core::image::{GrayOptions, Limits, Scratch, decode, gray_levels};
 use rsprune_fuzz::MAX_PIXELS;
@@ -26,13 +26,14 @@ fuzz_target!(|file: &[u8]| {
     let limits = Limits { max_pixels: MAX_PIXELS, ..Limits::default() };
     let mut scratch = Scratch::default();
     for options in &*OPTIONS {
-        let (mut by_rows, mut whole) = (Histogram::default(), Histogram::default());
+        let (mut by_rows, mut whole) = (Levels::with_laplacian(), Levels::with_laplacian());
         let levels = gray_levels(file, options, &limits, &mut scratch, &mut by_rows);
         let image = decode(file, options.output(), &limits, &mut scratch);
         let expected = image.and_then(|image| options.gray_levels(image.as_ref(), &mut whole));
         assert_eq!(levels.is_ok(), expected.is_ok());
         if levels.is_ok() {
             assert_eq!(by_rows.counts(), whole.counts());
+            assert_eq!(by_rows.sharpness(), whole.sharpness());
         }
     }
 });

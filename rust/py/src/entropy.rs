@@ -1,9 +1,9 @@
 //! Bindings of `rsprune_core::entropy`.
 
 use numpy::ndarray::{ArrayViewD, Axis};
-use numpy::{PyArray1, PyReadonlyArrayDyn};
+use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArrayDyn};
 use pyo3::prelude::*;
-use rsprune_core::entropy::{entropies_from_arrays, entropies_from_inputs};
+use rsprune_core::entropy::{Scores, entropies_from_arrays, entropies_from_inputs, scores_from_inputs};
 use rsprune_core::image::gray::Gray;
 use rsprune_core::image::{GrayOptions, ImageRef, SamplesRef};
 use rsprune_core::{Error, Par, Result};
@@ -32,6 +32,35 @@ pub fn entropy_images<'py>(
     let (inputs, limits) = (inputs(&items)?, limits(max_pixels, max_bytes));
     let outcomes = gil::detach(py, threads, |par| entropies_from_inputs(&inputs, &options, &limits, par))?;
     Ok(with_failures(py, outcomes))
+}
+
+/// Entropy, width, height, mean, standard deviation, sharpness and JPEG quality of each image; NaN for what it has not.
+#[pyfunction]
+#[pyo3(signature = (items, /, *, gray, bands=None, nodata=None, valid_range=None, max_pixels=None, max_bytes=None, threads=None))]
+#[allow(clippy::too_many_arguments, reason = "keywords in Python")]
+pub fn score_images<'py>(
+    py: Python<'py>,
+    items: Vec<Item<'py>>,
+    gray: &str,
+    bands: Option<Vec<usize>>,
+    nodata: Option<f64>,
+    valid_range: Option<(f64, f64)>,
+    max_pixels: Option<u64>,
+    max_bytes: Option<u64>,
+    threads: Option<usize>,
+) -> PyResult<(Bound<'py, PyArray2<f64>>, Vec<Failure>)> {
+    let options = gray_options(py, gray, bands, nodata, valid_range)?;
+    let (inputs, limits) = (inputs(&items)?, limits(max_pixels, max_bytes));
+    let outcomes = gil::detach(py, threads, |par| scores_from_inputs(&inputs, &options, &limits, par))?;
+    let (found, failures) = split(outcomes);
+    let values = found.iter().flat_map(|one| one.as_ref().map_or([f64::NAN; 7], columns)).collect();
+    Ok((PyArray1::from_vec(py, values).reshape([found.len(), 7])?, failures))
+}
+
+fn columns((entropy, scores): &(f64, Scores)) -> [f64; 7] {
+    let &Scores { width, height, mean, deviation, sharpness, jpeg_quality } = scores;
+    let quality = jpeg_quality.map_or(f64::NAN, f64::from);
+    [*entropy, width as f64, height as f64, mean, deviation, sharpness.unwrap_or(f64::NAN), quality]
 }
 
 /// A stack of images of one size: (N, H, W) or (N, H, W, C).

@@ -25,7 +25,7 @@ mod _core {
     #[pymodule_export]
     use super::cpu::cpu_features;
     #[pymodule_export]
-    use super::entropy::{entropy_arrays, entropy_images};
+    use super::entropy::{entropy_arrays, entropy_images, score_images};
     #[pymodule_export]
     use super::herding::herd;
     #[pymodule_export]

@@ -2,14 +2,11 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::bit_sliced;
-use crate::image::LevelSink;
 use crate::runtime::cpu::{self, Level, dispatch};
 
 /// Levels of an 8-bit gray image.
 pub const LEVELS: usize = 256;
 
-/// Levels collected before they are counted, where they come in small pieces.
-const COLLECTED: usize = 1 << 14;
 /// Fewer levels than this are counted one by one: the vector kernel's set-up takes longer.
 const FEW: usize = 1024;
 
@@ -17,14 +14,12 @@ const FEW: usize = 1024;
 #[derive(Debug, Clone)]
 pub struct Histogram {
     counts: [u64; LEVELS],
-    /// Levels that are not in `counts` yet.
-    waiting: Vec<u8>,
     level: Level,
 }
 
 impl Default for Histogram {
     fn default() -> Self {
-        Histogram { counts: [0; LEVELS], waiting: Vec::with_capacity(COLLECTED), level: cpu::active() }
+        Histogram { counts: [0; LEVELS], level: cpu::active() }
     }
 }
 
@@ -32,52 +27,26 @@ impl Histogram {
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.counts = [0; LEVELS];
-        self.waiting.clear();
     }
 
     /// The counts so far.
-    pub fn counts(&mut self) -> &[u64; LEVELS] {
-        self.flush();
+    pub fn counts(&self) -> &[u64; LEVELS] {
         &self.counts
     }
 
-    fn flush(&mut self) {
-        count(self.level, &mut self.counts, &self.waiting);
-        self.waiting.clear();
-    }
-}
-
-impl LevelSink for Histogram {
-    fn add(&mut self, levels: &[u8]) {
-        if levels.len() >= COLLECTED {
-            count(self.level, &mut self.counts, levels);
+    /// Counts more levels.
+    pub fn add(&mut self, levels: &[u8]) {
+        if levels.len() < FEW {
+            count_one_by_one(&mut self.counts, levels);
         } else {
-            self.add_with(levels.len(), |to| to.copy_from_slice(levels));
+            count_many(self.level, &mut self.counts, levels);
         }
     }
 
-    fn add_with(&mut self, number: usize, write: impl FnOnce(&mut [u8])) {
-        let start = self.waiting.len();
-        self.waiting.resize(start + number, 0);
-        write(&mut self.waiting[start..]);
-        if self.waiting.len() >= COLLECTED {
-            self.flush();
-        }
-    }
-
-    fn remove(&mut self, level: u8, count: usize) {
-        // The levels may still be waiting.
+    /// Takes back `count` of one level, which may be counted later.
+    pub fn remove(&mut self, level: u8, count: usize) {
         let counter = &mut self.counts[usize::from(level)];
         *counter = counter.wrapping_sub(count as u64);
-    }
-}
-
-/// Adds `levels` to `counts`.
-fn count(level: Level, counts: &mut [u64; LEVELS], levels: &[u8]) {
-    if levels.len() < FEW {
-        count_one_by_one(counts, levels);
-    } else {
-        count_many(level, counts, levels);
     }
 }
 
@@ -152,23 +121,5 @@ mod tests {
                 prop_assert_eq!(*histogram.counts(), counts_by_the_book(&blocks.concat()));
             }
         }
-    }
-
-    #[test]
-    fn what_is_removed_may_still_be_waiting() {
-        let mut histogram = Histogram::default();
-        histogram.add(&[7, 9, 7, 7]);
-        histogram.remove(7, 2);
-        histogram.add(&[9; 20_000]);
-        assert_eq!(*histogram.counts(), counts_by_the_book(&[&[7][..], &[9; 20_001]].concat()));
-    }
-
-    #[test]
-    fn nothing_is_left_of_what_was_forgotten() {
-        let mut histogram = Histogram::default();
-        histogram.add(&[7; 5000]);
-        histogram.clear();
-        histogram.add(&[9; 3]);
-        assert_eq!(*histogram.counts(), counts_by_the_book(&[9; 3]));
     }
 }

@@ -3,9 +3,14 @@
 #[cfg(target_arch = "x86_64")]
 mod bit_sliced;
 mod histogram;
+mod laplacian;
+mod levels;
 mod log_terms;
+mod scores;
 
-pub use histogram::{Histogram, LEVELS};
+pub use histogram::LEVELS;
+pub use levels::Levels;
+pub use scores::Scores;
 
 use crate::error::{Error, ImageError, Result};
 use crate::image::{self, GrayOptions, ImageRef, Input, Limits};
@@ -16,14 +21,19 @@ use log_terms::LogTerms;
 #[derive(Default)]
 pub struct Scratch {
     decoder: image::Scratch,
-    histogram: Histogram,
+    levels: Levels,
     terms: LogTerms,
 }
 
 impl Scratch {
+    /// That for scores.
+    fn of_scores() -> Self {
+        Scratch { levels: Levels::with_laplacian(), ..Scratch::default() }
+    }
+
     /// The entropy of the histogram.
     fn entropy(&mut self) -> image::Result<f64> {
-        self.terms.entropy(self.histogram.counts()).ok_or(ImageError::NoValidPixels)
+        self.terms.entropy(self.levels.counts()).ok_or(ImageError::NoValidPixels)
     }
 }
 
@@ -51,8 +61,8 @@ pub fn entropy_from_input(
     limits: &Limits,
     scratch: &mut Scratch,
 ) -> Result<f64> {
-    scratch.histogram.clear();
-    input.gray_levels(options, limits, &mut scratch.decoder, &mut scratch.histogram)?;
+    scratch.levels.clear();
+    input.gray_levels(options, limits, &mut scratch.decoder, &mut scratch.levels)?;
     Ok(scratch.entropy()?)
 }
 
@@ -70,6 +80,23 @@ pub fn entropies_from_inputs(
     par.map(inputs.len(), Scratch::default, |scratch, i| Ok(entropy_from_input(inputs[i], options, limits, scratch)))
 }
 
+/// The entropy and the scores of every image, from one decoding. One that fails leaves its cause in its place.
+///
+/// # Errors
+///
+/// [`Error::Interrupted`] and [`Error::Threads`].
+pub fn scores_from_inputs(
+    inputs: &[Input<'_>],
+    options: &GrayOptions,
+    limits: &Limits,
+    par: &Par<'_>,
+) -> Result<Vec<Result<(f64, Scores)>>> {
+    par.map(inputs.len(), Scratch::of_scores, |scratch, i| {
+        let entropy = entropy_from_input(inputs[i], options, limits, scratch);
+        Ok(entropy.map(|entropy| (entropy, Scores::of(&mut scratch.levels))))
+    })
+}
+
 /// The entropy of each of `n` arrays, which `with_array` lends one at a time. One that fails leaves its cause in its place.
 ///
 /// # Errors
@@ -84,8 +111,8 @@ pub fn entropies_from_arrays(
     par.map(n, Scratch::default, |scratch, i| {
         let mut outcome = Err(ImageError::NoValidPixels);
         with_array(i, &mut |image| {
-            scratch.histogram.clear();
-            outcome = options.gray_levels(image, &mut scratch.histogram).and_then(|()| scratch.entropy());
+            scratch.levels.clear();
+            outcome = options.gray_levels(image, &mut scratch.levels).and_then(|()| scratch.entropy());
         });
         Ok(outcome.map_err(Error::Image))
     })

@@ -9,8 +9,24 @@ use crate::error::{Error, ImageError};
 /// Pixels reduced at a time: their samples and levels stay in the first cache.
 const BLOCK: usize = 4096;
 
+/// What is known of an image before its gray levels.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Pixels in a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// The level of the pixels that are taken back, if any may be.
+    pub missing: Option<u8>,
+    /// The quality that a JPEG was saved with, 1 to 100.
+    pub jpeg_quality: Option<u8>,
+}
+
 /// Takes an image's gray levels.
 pub trait LevelSink {
+    /// Called once, before the first levels.
+    fn start(&mut self, _header: Header) {}
+
     /// Takes the next levels.
     fn add(&mut self, levels: &[u8]);
 
@@ -85,13 +101,38 @@ impl GrayOptions {
     ///
     /// Those of [`GrayOptions::check_bands`] and [`GrayOptions::check_range`].
     pub fn gray_levels(&self, image: ImageRef<'_>, sink: &mut impl LevelSink) -> Result<()> {
+        let missing = match image.samples {
+            SamplesRef::U8(_) => self.narrow_nodata(),
+            SamplesRef::U16(_) => self.missing_level::<u16>(),
+            SamplesRef::I16(_) => self.missing_level::<i16>(),
+            SamplesRef::F32(_) => self.missing_level::<f32>(),
+            SamplesRef::F64(_) => self.missing_level::<f64>(),
+        };
+        sink.start(Header { width: image.width, height: image.height, missing, jpeg_quality: None });
+        self.piece(image, sink)
+    }
+
+    /// The level of nodata in samples of 8 bits, if they can be that.
+    pub(super) fn narrow_nodata(&self) -> Option<u8> {
+        self.nodata.filter(|&value| f64::from(value as u8) == value).map(|value| value as u8)
+    }
+
+    /// The level of nodata in other samples, and of NaN.
+    fn missing_level<T: Wide>(&self) -> Option<u8> {
+        let missing = Missing::<T>::new(self.nodata);
+        let level = |nodata| Quantizer::new(self.range, missing).level(nodata);
+        missing.any().then(|| missing.nodata.map_or(0, level))
+    }
+
+    /// [`GrayOptions::gray_levels`] of a piece of an image, which has been announced to `sink`.
+    pub(super) fn piece(&self, image: ImageRef<'_>, sink: &mut impl LevelSink) -> Result<()> {
         self.check_bands(image.bands)?;
         let chosen = bands::select(self.bands.as_deref(), image.bands)?;
         let bands = image.bands;
         let mut blocks = Blocks { gray: self.gray, bands, chosen, planes: Vec::new(), sink };
         match image.samples {
             SamplesRef::U8(samples) => {
-                let nodata = self.nodata.filter(|&value| f64::from(value as u8) == value).map(|value| value as u8);
+                let nodata = self.narrow_nodata();
                 // Samples that are levels already need no block to become them in.
                 let block = if bands == 1 { usize::MAX } else { BLOCK * bands };
                 for samples in samples.chunks(block) {
@@ -114,7 +155,7 @@ impl GrayOptions {
         let (bands, missing) = (blocks.bands, Missing::new(self.nodata));
         self.check_values(samples, bands, blocks.chosen)?;
         let (quantizer, mut plane) = (Quantizer::new(self.range, missing), vec![T::default(); BLOCK]);
-        let level = missing.nodata.map_or(0, |nodata| quantizer.level(nodata));
+        let level = self.missing_level::<T>().unwrap_or(0);
         for samples in samples.chunks(BLOCK * bands) {
             blocks.wide(samples, &quantizer, &mut plane);
             if missing.any() {

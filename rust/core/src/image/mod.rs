@@ -15,7 +15,7 @@ mod tiff;
 mod values;
 mod webp;
 
-pub use gray_levels::{GrayOptions, LevelSink};
+pub use gray_levels::{GrayOptions, Header, LevelSink};
 pub use input::{Input, Rgb, rgb_from_inputs};
 pub use jpeg::Output;
 pub use values::{Values, values_from_inputs};

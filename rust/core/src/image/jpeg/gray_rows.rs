@@ -2,9 +2,9 @@
 
 use super::frame::{Color, MAX_COMPONENTS};
 use super::row_output::RowSink;
-use super::{Scratch, color, decode_rows};
+use super::{Scratch, color, decode_rows, quality};
 use crate::image::gray::Gray;
-use crate::image::{GrayOptions, ImageRef, LevelSink, Limits, Result, SamplesRef};
+use crate::image::{GrayOptions, Header, ImageRef, LevelSink, Limits, Result, SamplesRef};
 use crate::runtime::cpu::{self, Level};
 
 /// The number of samples that are collected before they are reduced, where a row does not become levels at once.
@@ -29,6 +29,7 @@ pub fn gray_levels(
         sink,
         samples,
         width: 0,
+        quality: None,
         color: Color::Gray,
         direct: false,
         outcome: Ok(()),
@@ -47,6 +48,7 @@ struct GrayRows<'a, L> {
     /// The samples of the last few rows, where those do not become levels at once.
     samples: Vec<u8>,
     width: usize,
+    quality: Option<u8>,
     color: Color,
     /// Whether a row becomes levels at once.
     direct: bool,
@@ -61,14 +63,20 @@ impl<L: LevelSink> GrayRows<'_, L> {
         }
         let (bands, samples) = (self.color.bands(), SamplesRef::U8(&self.samples));
         let image = ImageRef { width: self.samples.len() / bands, height: 1, bands, samples };
-        self.outcome = self.options.gray_levels(image, self.sink);
+        self.outcome = self.options.piece(image, self.sink);
         self.samples.clear();
     }
 }
 
 impl<L: LevelSink> RowSink for GrayRows<'_, L> {
-    fn start(&mut self, width: usize, _: usize, color: Color) -> Result<()> {
+    fn quantized_by(&mut self, table: &[u16; 64]) {
+        self.quality = Some(quality::estimate(table));
+    }
+
+    fn start(&mut self, width: usize, height: usize, color: Color) -> Result<()> {
         (self.width, self.color) = (width, color);
+        let (missing, jpeg_quality) = (self.options.narrow_nodata(), self.quality);
+        self.sink.start(Header { width, height, missing, jpeg_quality });
         let weighted = color == Color::YCbCr && self.options.gray() != Gray::Mean;
         self.direct = self.options.takes_all(color.bands()) && (color == Color::Gray || weighted);
         self.samples.clear();

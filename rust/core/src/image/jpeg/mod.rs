@@ -20,6 +20,7 @@ mod huffman;
 mod idct;
 mod markers;
 mod progressive;
+mod quality;
 mod row_output;
 mod scan;
 mod smoothing;
@@ -186,6 +187,14 @@ struct Decoding<'a> {
 }
 
 impl Decoding<'_> {
+    /// Announces the image.
+    fn start(&self, frame: &Frame, sink: &mut impl RowSink) -> Result<()> {
+        if let Some(table) = &frame.components()[0].quantizer {
+            sink.quantized_by(table);
+        }
+        sink.start(frame.width, frame.height, self.plan.color)
+    }
+
     /// All components in one sequential scan: each row of MCUs becomes rows of the image at once.
     fn single_scan(
         &self,
@@ -205,7 +214,7 @@ impl Decoding<'_> {
         segments.read(self.bytes, markers.position(), layout.segments(interval));
         let mut reader = Reader::new(segments, interval)?;
         let mut coder = tables.sequential(scan);
-        sink.start(frame.width, frame.height, self.plan.color)?;
+        self.start(frame, sink)?;
         for mcu_row in 0..frame.mcus_down {
             check_cancelled()?;
             blocks.clear();
@@ -247,7 +256,7 @@ impl Decoding<'_> {
         if !complete && !matches!(next, Next::EndOfImage) {
             return Err(truncated("the file ends before its last scan"));
         }
-        sink.start(frame.width, frame.height, self.plan.color)?;
+        self.start(frame, sink)?;
         if !complete && smoothing::applies(frame, &progress) {
             self.emit_smoothed(frame, &progress, &places, blocks, strips, sink);
             return Ok(());

@@ -10,6 +10,9 @@ use crate::runtime::cpu::Level;
 
 /// Takes an image's rows as they are finished.
 pub trait RowSink {
+    /// Called before [`RowSink::start`] with the quantization table of the first component, in natural order.
+    fn quantized_by(&mut self, _table: &[u16; 64]) {}
+
     /// Called once, before the first row.
     ///
     /// # Errors
