@@ -42,7 +42,7 @@ from rsprune.runs.reference import FittedReference
 from rsprune.runs.schema import EMBEDDING_SCHEMA, ENTROPY_SCHEMA
 from rsprune.runs.stages import EntropyStage, SelectStage
 from rsprune.runs.stages.base import RunStage
-from rsprune.runs.stages.entropy import EntropyCut, EntropyRanking, cut_entropies
+from rsprune.runs.stages.entropy import EntropyCut, EntropyRanking, cut_entropies, score_columns
 from rsprune.runs.summary import ShardSummary
 from rsprune.sources import Shard, Source, open_source
 from rsprune.validation import fraction_of
@@ -98,7 +98,10 @@ class DrawnEntropies(EntropyStage):
         entropy[bad] = np.nan
         digits = pc.utf8_lpad(pa.array(np.arange(count)).cast(pa.string()), 6, "0")
         keys = pc.binary_join_element_wise(shard.name.removeprefix("part-"), digits, "_")
-        columns = [keys, pa.array(entropy, from_pandas=True), *failed(bad)]
+        sides, mean, spread = np.full(count, 256.0), draw.uniform(20, 220, count), draw.uniform(5, 80, count)
+        scores = np.stack([entropy, sides, sides, mean, spread, spread**2, draw.choice([75.0, 90.0], count)], axis=1)
+        scores[bad] = np.nan
+        columns = [keys, *score_columns(scores), *failed(bad)]
         self.write(self.outputs(shard)[0], shard, columns, ENTROPY_SCHEMA)
         self.complete(shard)
         advance(count)

@@ -12,7 +12,7 @@ from PIL import Image
 from rsprune.centroids import Centroids
 from rsprune.io import write_table, write_text
 from rsprune.runs.folder import RunFolder
-from rsprune.runs.schema import EMBEDDING_SCHEMA, ENTROPY_SCHEMA, QUARANTINE_SCHEMA, SELECTION_SCHEMA
+from rsprune.runs.schema import EMBEDDING_SCHEMA, ENTROPY_SCHEMA, QUARANTINE_SCHEMA, SCORE_FIELDS, SELECTION_SCHEMA
 from rsprune.sources import Item, Shard, Source
 
 
@@ -157,7 +157,11 @@ def write_run(path, rows, k, budget, keep=0.3, encoder="made-up", **options):
             folder.complete(folder.record(path), [path])
     chosen = [r for r in rows if r.phase is not None]
     columns = ("key", "shard", "row", "entropy", "cluster", "similarity", "phase")
-    write_table(folder.selection, table(SELECTION_SCHEMA, ([getattr(r, c) for c in columns] for r in chosen)), {})
+    write_table(
+        folder.selection,
+        table(SELECTION_SCHEMA, ([*(getattr(r, c) for c in columns), *[None] * len(SCORE_FIELDS)] for r in chosen)),
+        {},
+    )
     refused = ([r.key, r.shard, r.row, *r.refused] for r in rows if r.refused)
     write_table(folder.quarantine, table(QUARANTINE_SCHEMA, refused), {})
     write_text(folder.selected, "".join(f"{r.key}\n" for r in chosen))
@@ -167,7 +171,8 @@ def write_run(path, rows, k, budget, keep=0.3, encoder="made-up", **options):
 
 def entropy_table(rows):
     cause = [r.refused[1:] if r.refused and r.entropy is None else (None, None) for r in rows]
-    return table(ENTROPY_SCHEMA, ([r.key, r.entropy, *c] for r, c in zip(rows, cause, strict=True)))
+    scores = [None] * len(SCORE_FIELDS)
+    return table(ENTROPY_SCHEMA, ([r.key, r.entropy, *scores, *c] for r, c in zip(rows, cause, strict=True)))
 
 
 def embedding_table(rows):

@@ -10,7 +10,7 @@ from rsprune.assignment import Assignment, assign
 from rsprune.calibration import calibrate
 from rsprune.centroids import Centroids, fit_centroids
 from rsprune.dedup import leaks
-from rsprune.entropy import entropy
+from rsprune.entropy import entropy, image_scores
 from rsprune.selection import Selection, select, select_assigned
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ __all__ = [
     "entropy",
     "errors",
     "fit_centroids",
+    "image_scores",
     "leaks",
     "open",
     "plan",

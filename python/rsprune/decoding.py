@@ -27,7 +27,7 @@ from rsprune.errors import (
 )
 from rsprune.pixels import pillow_samples
 
-__all__ = ["decode_images", "entropy_images", "preprocess_images", "sample_values"]
+__all__ = ["decode_images", "entropy_images", "preprocess_images", "sample_values", "score_images"]
 
 Failures = list[tuple[int, str, str]]
 
@@ -43,10 +43,21 @@ MAX_PIXELS = 178_956_970
 
 def entropy_images(items: Sequence[Any], **options: Any) -> tuple[NDArray[np.float64], Failures]:
     """Return the entropy of each image, NaN where it failed, and the failures."""
-    values, failures = _core.entropy_images(items, **options)
+    return _measured(_core.entropy_images, items, options)
+
+
+def score_images(items: Sequence[Any], **options: Any) -> tuple[NDArray[np.float64], Failures]:
+    """Return the :data:`~rsprune.entropy.SCORES` of each image, a row of NaN where it failed, and the failures."""
+    return _measured(_core.score_images, items, options)
+
+
+def _measured(
+    measure: Callable[..., tuple[NDArray[np.float64], Failures]], items: Sequence[Any], options: dict[str, Any]
+) -> tuple[NDArray[np.float64], Failures]:
+    values, failures = measure(items, **options)
 
     def again(number: int, image: NDArray[Any]) -> Failures:
-        value, failed = _core.entropy_images([image], **options)
+        value, failed = measure([image], **options)
         values[number] = value[0]
         return failed
 

@@ -6,14 +6,14 @@ import itertools
 import operator
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsprune import _core
-from rsprune.decoding import entropy_images
+from rsprune.decoding import entropy_images, score_images
 from rsprune.errors import (
     ArgumentError,
     ImageError,
@@ -25,9 +25,12 @@ from rsprune.sources import FilePart
 from rsprune.sources.batches import batched
 from rsprune.validation import as_array, check_finite_number, check_range
 
-__all__ = ["Gray", "entropy", "mean_band_entropies", "top_entropies"]
+__all__ = ["SCORES", "Gray", "entropy", "image_scores", "mean_band_scores", "top_entropies"]
 
 Gray = Literal["bt601", "luma", "mean"]
+#: What one decoding tells of an image, in the order of the columns.
+SCORES = ("entropy", "image_width", "image_height", "gray_mean", "gray_std", "sharpness", "jpeg_quality")
+
 _Item = str | bytes | FilePart | NDArray[Any]
 
 # Images handed to the core at a time, at most: enough to keep every core busy.
@@ -128,35 +131,109 @@ def entropy(
     >>> float(entropy(two_levels)[0])
     1.0
     """
-    if on_error not in ("raise", "nan"):
-        msg = f'on_error={on_error!r} is unknown: it is "raise" or "nan"'
-        raise ArgumentError(msg)
-    options = _Options(
+    options = _options(gray, bands, nodata, valid_range, threads)
+    limits = _limits(max_pixels, max_bytes)
+    images, raises = _collection(images, "entropy"), _raises(on_error)
+    if isinstance(images, np.ndarray):
+        return _of_stack(images, options, raises=raises)
+    return _of_items(images, options, limits, entropy_images, np.empty(0), raises=raises)
+
+
+def image_scores(
+    images: Iterable[Any],
+    *,
+    gray: Gray = "bt601",
+    bands: Iterable[int] | None = None,
+    nodata: float | None = None,
+    valid_range: tuple[float, float] | None = None,
+    on_error: Literal["raise", "nan"] = "raise",
+    max_pixels: int | None = None,
+    max_bytes: int | None = None,
+    threads: int | None = None,
+) -> NDArray[np.void]:
+    """Return the entropy of each image together with what the same decoding tells of its quality.
+
+    Parameters
+    ----------
+    images, gray, bands, nodata, valid_range, on_error, max_pixels, max_bytes, threads
+        See :func:`entropy`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Structured (N,), with a float64 field for each of
+
+        - ``entropy``: that of :func:`entropy`, bit for bit;
+        - ``image_width``, ``image_height``: the size, in pixels;
+        - ``gray_mean``, ``gray_std``: mean and standard deviation of the gray levels;
+        - ``sharpness``: the variance of their Laplacian, the sum of the four neighbors of a level less four times
+          itself, over the levels that have all four. It is low where an image is blurred, or shows nothing. With
+          ``nodata``, and among NaN, levels of which one of the five is that of nodata are left out. NaN where no level
+          is left;
+        - ``jpeg_quality``: the quality that a JPEG was saved with, 1 to 100, told from its luminance quantization
+          table: that of libjpeg, and the nearest for writers with tables of their own. NaN for others.
+
+        All are NaN for an image that could not be read.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> scores = image_scores([np.array([[0, 0, 0], [0, 255, 0], [0, 0, 0], [0, 0, 0]], np.uint8)])
+    >>> float(scores["gray_mean"][0]), float(scores["sharpness"][0])
+    (21.25, 406406.25)
+    """
+    options = _options(gray, bands, nodata, valid_range, threads)
+    limits = _limits(max_pixels, max_bytes)
+    images, raises = _collection(images, "image_scores"), _raises(on_error)
+    if isinstance(images, np.ndarray):
+        _check_stack(images, options)
+    found = _of_items(images, options, limits, score_images, np.empty((0, len(SCORES))), raises=raises)
+    return found.view([(name, np.float64) for name in SCORES])[:, 0]
+
+
+def _options(
+    gray: str,
+    bands: Iterable[int] | None,
+    nodata: float | None,
+    valid_range: tuple[float, float] | None,
+    threads: int | None,
+) -> _Options:
+    return _Options(
         gray=gray,
         bands=_bands(bands),
         nodata=None if nodata is None or nodata != nodata else check_finite_number("nodata", nodata),  # NaN always is
         valid_range=None if valid_range is None else check_range("valid_range", valid_range),
         threads=None if threads is None else _integer("threads", threads, 1, 65535),
     )
-    if max_pixels is not None:
-        max_pixels = _integer("max_pixels", max_pixels, 1, 2**63 - 1)
-    if max_bytes is not None:
-        max_bytes = _integer("max_bytes", max_bytes, 1, 2**63 - 1)
-    if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike)) or not isinstance(images, Iterable):
-        msg = f"images is a single {type(images).__name__}; pass a list: entropy([image])"
+
+
+def _limits(max_pixels: int | None, max_bytes: int | None) -> dict[str, int | None]:
+    given = {"max_pixels": max_pixels, "max_bytes": max_bytes}
+    return {name: None if value is None else _integer(name, value, 1, 2**63 - 1) for name, value in given.items()}
+
+
+def _raises(on_error: str) -> bool:
+    if on_error not in ("raise", "nan"):
+        msg = f'on_error={on_error!r} is unknown: it is "raise" or "nan"'
         raise ArgumentError(msg)
-    if hasattr(images, "__array__"):
-        array = as_array("images", images)
-        if array.dtype.kind not in "OU":
-            return _of_stack(array, options, raises=on_error == "raise")
-        images = array.ravel().tolist()
-    return _of_items(images, options, max_pixels, max_bytes, raises=on_error == "raise")
+    return on_error == "raise"
 
 
-def mean_band_entropies(
+def _collection(images: Iterable[Any], function: str) -> Iterable[Any]:
+    """Return the array that holds all images, or the images one by one."""
+    if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike)) or not isinstance(images, Iterable):
+        msg = f"images is a single {type(images).__name__}; pass a list: {function}([image])"
+        raise ArgumentError(msg)
+    if not hasattr(images, "__array__"):
+        return images
+    array = as_array("images", images)
+    return array if array.dtype.kind not in "OU" else iter(array.ravel().tolist())
+
+
+def mean_band_scores(
     images: Sequence[Any], entropy_bands: Sequence[int] | Literal["all"], **options: Any
 ) -> tuple[NDArray[np.float64], list[tuple[int, str, str]]]:
-    """Measure the entropy of each band by itself, and return the mean of an image's bands.
+    """Measure each band by itself, and return the means of an image's bands.
 
     Parameters
     ----------
@@ -169,18 +246,18 @@ def mean_band_entropies(
 
     Returns
     -------
-    entropies : ndarray
-        float64 (n,), bits; NaN for images that failed.
+    scores : ndarray
+        float64 (n, 7), the :data:`SCORES`; NaN for images that failed.
     failures : list of (int, str, str)
         Number, kind and message of each.
     """
-    total, measured = np.zeros(len(images)), np.zeros(len(images), np.int64)
+    total, measured = np.zeros((len(images), len(SCORES))), np.zeros((len(images), 1), np.int64)
     failures: dict[int, tuple[int, str, str]] = {}
     left = list(range(len(images)))
     for band in itertools.count() if entropy_bands == "all" else entropy_bands:
         if not left:
             break
-        values, failed = entropy_images([images[i] for i in left], **{**options, "bands": [int(band)]})
+        values, failed = score_images([images[i] for i in left], **{**options, "bands": [int(band)]})
         ended = {left[i]: (left[i], kind, message) for i, kind, message in failed}
         at = [i for i in left if i not in ended]
         total[at] += values[[i not in ended for i in left]]
@@ -193,27 +270,33 @@ def mean_band_entropies(
 
 
 def _of_items(
-    images: Iterable[Any], options: _Options, max_pixels: int | None, max_bytes: int | None, *, raises: bool
+    images: Iterable[Any],
+    options: _Options,
+    limits: dict[str, int | None],
+    measure: Callable[..., tuple[NDArray[np.float64], list[tuple[int, str, str]]]],
+    nothing: NDArray[np.float64],
+    *,
+    raises: bool,
 ) -> NDArray[np.float64]:
-    done = [np.empty(0)]
+    done = [nothing]
     start = 0
     for items in batched((_item(image, f"images[{i}]", options) for i, image in enumerate(images)), _CHUNK):
         # A Pillow image that could not be read stands as an empty file: the core counts it among the failures.
         encoded = [b"" if isinstance(item, ImageError) else item for item in items]
-        entropies, failures = entropy_images(encoded, max_pixels=max_pixels, max_bytes=max_bytes, **options)
+        values, failures = measure(encoded, **limits, **options)
         if failures and raises:
             i, kind, message = failures[0]
             item = items[i]
             if isinstance(item, ImageError):
                 raise item
             raise _failed(kind, message, item if isinstance(item, str) else f"images[{start + i}]", options)
-        done.append(entropies)
+        done.append(values)
         start += len(items)
         del items, encoded
     return np.concatenate(done)
 
 
-def _of_stack(array: NDArray[Any], options: _Options, *, raises: bool) -> NDArray[np.float64]:
+def _check_stack(array: NDArray[Any], options: _Options) -> None:
     if array.ndim not in (3, 4):
         msg = (
             f"images has shape {array.shape}; a stack of images is (N, H, W) or (N, H, W, C): one image is image[None]"
@@ -222,6 +305,10 @@ def _of_stack(array: NDArray[Any], options: _Options, *, raises: bool) -> NDArra
     first = samples(array[:0], "images")
     _check_extent(array.shape[1:], "images", options)
     _check_dtype(first, options)
+
+
+def _of_stack(array: NDArray[Any], options: _Options, *, raises: bool) -> NDArray[np.float64]:
+    _check_stack(array, options)
     done = [np.empty(0)]
     for start in range(0, len(array), _CHUNK):
         entropies, failures = _core.entropy_arrays(samples(array[start : start + _CHUNK], "images"), **options)

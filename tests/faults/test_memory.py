@@ -18,7 +18,7 @@ from rsprune.centroids import Centroids
 from rsprune.runs.context import RunContext
 from rsprune.runs.folder import RunFolder
 from rsprune.runs.reference import digest_of
-from rsprune.runs.schema import EMBEDDING_SCHEMA, ENTROPY_SCHEMA
+from rsprune.runs.schema import EMBEDDING_SCHEMA, ENTROPY_SCHEMA, SCORE_FIELDS
 from rsprune.runs.stages.embed import EmbedStage
 from rsprune.runs.stages.entropy import EntropyStage
 from rsprune.sources import Shard
@@ -214,7 +214,8 @@ def test_failures_are_written_shard_by_shard(tmp_path):
     for first in range(0, rows, each):
         shard, keys = Shard(f"part-{first // each:06d}"), [f"images/{i:09d}.jpg" for i in range(first, first + each)]
         texts = [pa.repeat(pa.scalar(text, pa.string()), each) for text in ("truncated", message)]
-        columns = [pa.array(keys), pa.nulls(each, pa.float64()), *texts]
+        nothing = [pa.nulls(each, field.type) for field in SCORE_FIELDS]
+        columns = [pa.array(keys), pa.nulls(each, pa.float64()), *nothing, *texts]
         stage.write(folder.entropy(shard.name), shard, columns, ENTROPY_SCHEMA)
         stage.complete(shard, keys)
     folder.complete(folder.summary, [], {"keys": "name"})

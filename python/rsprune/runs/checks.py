@@ -24,6 +24,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "cluster": (-1, 2**31),
     "row": (-1, 2**48),
     "phase": (0, 2),
+    "gray_mean": (0, 255),
+    "gray_std": (0, 127.5),
+    "sharpness": (0, 1020**2),
+    "jpeg_quality": (1, 100),
 }
 
 NUMBER = (int, float)

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsprune import _core
-from rsprune.decoding import entropy_images
+from rsprune.decoding import score_images
 from rsprune.encoders import ZOO, DeviceOptions, Encoder, EncoderOutline, load_encoder
-from rsprune.entropy import Gray, mean_band_entropies
+from rsprune.entropy import Gray, mean_band_scores
 from rsprune.errors import ArgumentError
 from rsprune.options import Options, integers, option, same_option, to_config
 from rsprune.quotas import Quotas
@@ -149,14 +149,14 @@ class GrayOptions(Options):
         _core.entropy_images([], threads=1, **self.settings())  # refuses what does not go together
 
     def measure(self, images: list[Any], threads: int | None) -> tuple[NDArray[np.float64], list[tuple[int, str, str]]]:
-        """Return the entropy of each image in bits, NaN where it failed, and number, kind and message of each failure.
+        """Return the scores of each image, NaN where it failed, and number, kind and message of each failure.
 
-        Images are as the core takes them.
+        Images are as the core takes them; scores are float64 (n, 7), the :data:`~rsprune.entropy.SCORES`.
         """
         settings = self.settings() | {"threads": threads}
         if self.entropy_bands is None:
-            return entropy_images(images, **settings)
-        return mean_band_entropies(images, self.entropy_bands, **settings)
+            return score_images(images, **settings)
+        return mean_band_scores(images, self.entropy_bands, **settings)
 
     def settings(self) -> dict[str, Any]:
         """Return the options side by side, as the core takes them."""

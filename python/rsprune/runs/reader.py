@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rsprune.centroids import Centroids
+from rsprune.entropy import SCORES
 from rsprune.errors import ConfigMismatchError, DamagedFileError, UnfinishedRunError
 from rsprune.io import digest, read_record, read_table
 from rsprune.runs.checks import REMEDY, check_config, check_summary, check_table
@@ -283,14 +284,15 @@ class RunReader:
             yield pa.Table.from_arrays(columns, schema=schema), places
 
     def ranked_at(self, numbers: NDArray[np.int64]) -> Iterator[tuple[pa.Table, NDArray[np.int64]]]:
-        """Yield ``key``, ``shard``, ``row`` and ``entropy`` of some rows, a shard at a time, and their places.
+        """Yield ``key``, ``shard``, ``row``, entropy and scores of some rows, a shard at a time, and their places.
 
         ``numbers`` are their ascending numbers among all rows of the collection.
         """
-        schema = pa.schema([SELECTION_SCHEMA.field(name) for name in ("key", "shard", "row", "entropy")])
+        schema = pa.schema([SELECTION_SCHEMA.field(name) for name in ("key", "shard", "row", *SCORES)])
         for shard, rows, places in self.index.locate(numbers):
-            table = self.table(self.folder.entropy(shard), ["key", "entropy"]).take(pa.array(rows))
-            columns = [self.as_keys(shard, table["key"]), pa.repeat(shard, len(rows)), pa.array(rows), table["entropy"]]
+            table = self.table(self.folder.entropy(shard), ["key", *SCORES]).take(pa.array(rows))
+            scores = [table[name] for name in SCORES]
+            columns = [self.as_keys(shard, table["key"]), pa.repeat(shard, len(rows)), pa.array(rows), *scores]
             yield pa.Table.from_arrays(columns, schema=schema), places
 
     def embeddings(self) -> list[Path]:

@@ -7,16 +7,26 @@ import pyarrow as pa
 __all__ = [
     "EMBEDDING_SCHEMA",
     "ENTROPY_SCHEMA",
-    "EXCLUDED_SCHEMA",
     "QUARANTINE_SCHEMA",
+    "SCORE_FIELDS",
     "SELECTION_SCHEMA",
     "manifest_schema",
 ]
 
+#: What Stage I tells of an image beside its entropy; null where the image was not read.
+SCORE_FIELDS = (
+    pa.field("image_width", pa.uint32()),
+    pa.field("image_height", pa.uint32()),
+    pa.field("gray_mean", pa.float32()),  # of the gray levels, as are the next two
+    pa.field("gray_std", pa.float32()),
+    pa.field("sharpness", pa.float32()),  # the variance of their Laplacian; null of an image too small to have one
+    pa.field("jpeg_quality", pa.uint8()),  # null of other images
+)
 ENTROPY_SCHEMA = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),
         pa.field("entropy", pa.float64()),  # bits; null where the image was not read
+        *SCORE_FIELDS,
         pa.field("kind", pa.string()),  # why not, in one word
         pa.field("message", pa.string()),
     ]
@@ -40,6 +50,7 @@ SELECTION_SCHEMA = pa.schema(
         pa.field("cluster", pa.int32(), nullable=False),
         pa.field("similarity", pa.float32(), nullable=False),
         pa.field("phase", pa.uint8(), nullable=False),  # 0 quota, 1 fill, 2 preselected
+        *SCORE_FIELDS,
     ]
 )
 EXCLUDED_SCHEMA = pa.schema(

@@ -329,7 +329,7 @@ class _Verifier:
     def _entropies(self, reader: RunReader, source: Source, shard: Shard, rows: NDArray[np.int64]) -> int:
         known, keys = reader.entropy(shard.name)[rows], reader.names(shard.name).take(rows).to_pylist()
         items = list(read_known(source, shard, rows.tolist(), keys, self.folder.path))
-        values, _ = gray_of(reader.config["entropy"]).measure([item.data for item in items], None)
+        values = gray_of(reader.config["entropy"]).measure([item.data for item in items], None)[0][:, 0]
         for row, value, before in zip(rows.tolist(), values.tolist(), known.tolist(), strict=True):
             repeated = np.isnan(before) and not np.isnan(value) and self._repeats(reader, shard.name, row)
             if value != before and not (np.isnan(value) and np.isnan(before)) and not repeated:

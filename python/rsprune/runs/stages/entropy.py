@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from rsprune.entropy import SCORES
 from rsprune.errors import BudgetError, EmptyInputError, UnreadShardError
 from rsprune.io import provenance_header
 from rsprune.options import keywords
@@ -43,7 +44,10 @@ BATCH = 1024
 
 @dataclass(frozen=True)
 class EntropyStage(RunStage):
-    """Writes ``entropy/<shard>.parquet``. An image that cannot be read has a null entropy and says why."""
+    """Writes ``entropy/<shard>.parquet``. An image that cannot be read has a null entropy and says why.
+
+    The decoding that gives the entropies gives the scores beside them.
+    """
 
     source: Source
     options: GrayOptions
@@ -78,7 +82,7 @@ class EntropyStage(RunStage):
 
     def _read(self, shard: Shard, advance: Advance) -> ShardSummary:
         keys: list[str] = []
-        entropies: list[NDArray[np.float64]] = [np.empty(0)]
+        found: list[NDArray[np.float64]] = [np.empty((0, len(SCORES)))]
         failures: dict[int, tuple[str, str]] = {}
         measure = partial(self.options.measure, threads=self.context.threads)
         for items in batched(reading(self.source.read(shard)), BATCH):
@@ -89,22 +93,22 @@ class EntropyStage(RunStage):
             require_read(self.source, shard, failed)
             failures |= {row: (kind, message) for row, kind, message in failed}
             keys += [item.key for item in items]
-            entropies.append(values)
+            found.append(values)
             advance(len(items))
             del items, images
         self.source.check_unchanged(shard)
-        entropy = np.concatenate(entropies)
+        scores = np.concatenate(found)
         repeated = repeated_names(keys)
-        entropy[repeated] = np.nan
+        scores[repeated] = np.nan
         failures |= dict.fromkeys(repeated, REPEATED)
         columns = [
             pa.array(keys, pa.string()),
-            pa.array(entropy, pa.float64(), from_pandas=True),  # NaN becomes null
+            *score_columns(scores),
             *failure_columns(failures, len(keys)),
         ]
         self.write(self.context.folder.entropy(shard.name), shard, columns, ENTROPY_SCHEMA)
         self.complete(shard, keys)
-        return ShardSummary().update(len(keys), (kind for kind, _ in failures.values()), entropy)
+        return ShardSummary().update(len(keys), (kind for kind, _ in failures.values()), scores[:, 0])
 
     @override
     def summarize(self, shard: Shard) -> ShardSummary:
@@ -112,6 +116,15 @@ class EntropyStage(RunStage):
         table = RunReader(folder).table(folder.entropy(shard.name), ["entropy", "kind"])
         entropy = table["entropy"].to_numpy().astype(np.float64)
         return ShardSummary().update(len(table), table["kind"].drop_null().to_pylist(), entropy)
+
+
+def score_columns(scores: NDArray[np.float64]) -> list[pa.Array]:
+    """Make columns of Stage I's table of the :data:`~rsprune.entropy.SCORES` of images; NaN becomes null."""
+    fields = [ENTROPY_SCHEMA.field(name) for name in SCORES]
+    return [
+        pa.array(column, pa.float64(), from_pandas=True).cast(field.type)
+        for column, field in zip(scores.T, fields, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

@@ -117,8 +117,10 @@ class SelectStage(RunStage):
                 for table, at in reader.ranked_at(selection.indices):
                     selected.write(lines_of_keys(table["key"]))
                     numbers = selection.cluster[at], selection.similarity[at], selection.phase[at]
-                    columns = [*table.columns, *map(pa.array, numbers), *metadata_of(self.source, table)]
-                    yield pa.Table.from_arrays(columns, schema=schema)
+                    for name, column in zip(("cluster", "similarity", "phase"), numbers, strict=True):
+                        table = table.append_column(SELECTION_SCHEMA.field(name), pa.array(column))
+                    own = [table[name] for name in SELECTION_SCHEMA.names]
+                    yield pa.Table.from_arrays([*own, *metadata_of(self.source, table)], schema=schema)
 
             write_tables(folder.selection, schema, chosen(), self.context.provenance)
         metrics |= self.metrics(selection) | {"images": len(reader.index), "keys": reader.key_form}
