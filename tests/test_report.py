@@ -332,7 +332,8 @@ def test_only_the_images_shown_are_read(folder, rows):
     named = (counts.kept_in_turn, counts.random_kept, counts.random_dropped)
     extremes = (counts.lowest_entropy, counts.nearly_kept, counts.least_similar)
     strips = [part for strip in counts.strips.values() for part in vars(strip).values()]
-    examples = {example for some in (*named, *extremes, *strips) for example in some}
+    flagged = [one.examples for one in counts.quality]
+    examples = {example for some in (*named, *extremes, *strips, *flagged) for example in some}
     assert sorted(source.reads) == sorted({(example.shard, example.row) for example in examples})
 
 

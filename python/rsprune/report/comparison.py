@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from rsprune import _core, charts
 from rsprune.errors import ArgumentError
 from rsprune.io import check_output_file, config_diff, write_text
-from rsprune.report.examples import Example
+from rsprune.report.examples import SEED, Example
 from rsprune.report.gallery import LARGE, Gallery
 from rsprune.report.render import render
-from rsprune.report.statistics import RANDOM_SHOWN, SEED
+from rsprune.report.statistics import RANDOM_SHOWN
 from rsprune.report.words import plural
 from rsprune.runs.coverage import cluster_name
 from rsprune.runs.folder import RunFolder

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from rsprune import _core, charts
 from rsprune.encoders import Encoder, load_encoder
 from rsprune.encoders.loader import embed_items
-from rsprune.report.examples import Example, Extremes, draw_order
+from rsprune.report.examples import SEED, Example, Extremes, draw_order
 from rsprune.report.gallery import SMALL, Gallery
-from rsprune.report.statistics import SEED, RunStatistics
+from rsprune.report.statistics import RunStatistics
 from rsprune.runs.coverage import cluster_name
 from rsprune.runs.reader import NOT_CHOSEN, RunReader
 from rsprune.runs.reference import check_same_provenance

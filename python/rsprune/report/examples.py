@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from rsprune import _core
 from rsprune.runs.reader import RunIndex, ShardRows
 
-__all__ = ["Example", "Extremes", "draw_order"]
+__all__ = ["SEED", "Example", "Extremes", "draw_order"]
+
+SEED = 0  # of what is drawn at random
 
 ROW = np.dtype(
     [

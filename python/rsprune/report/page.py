@@ -42,6 +42,7 @@ SECTIONS = {
     "stage-two": "Stage II",
     "clusters": "clusters",
     "duplicates": "near-duplicates",
+    "quality": "quality",
     "scenes": "kinds of scenes",
     "places": "where they lie",
     "quarantine": "quarantine",
@@ -99,6 +100,7 @@ def write_report(
         *counts.lowest_entropy,
         *counts.nearly_kept,
         *counts.least_similar,
+        *(one for flagged in counts.quality for one in flagged.examples),
     ]
     small = [one for row in rows if row.strip for part in vars(row.strip).values() for one in part]
     sample = draw_sample(run, images, map_sample, encoder)

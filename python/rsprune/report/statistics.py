@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from rsprune.report.examples import Example, Extremes, draw_order
+from rsprune.report.examples import SEED, Example, Extremes, draw_order
+from rsprune.report.quality import Flagged, QualityCounter
 from rsprune.runs.reader import NOT_CHOSEN, RunReader, ShardRows
 
 __all__ = ["ENTROPY_BIN", "SIMILARITY_BIN", "RunStatistics", "Strip", "run_statistics"]
@@ -23,7 +24,6 @@ DROPPED_SHOWN = 16
 RANDOM_SHOWN = 16
 STRIPS = 200  # clusters with a strip of images, the largest
 STRIP = (3, 2, 2)  # images of a strip: nearest, last kept, first dropped
-SEED = 0  # of the random examples
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class RunStatistics:
     random_kept: list[Example] = field(default_factory=list)
     random_dropped: list[Example] = field(default_factory=list)  # by either stage
     strips: dict[int, Strip] = field(default_factory=dict)  # by cluster, from the largest on
+    quality: list[Flagged] = field(default_factory=list)  # images that may be of no use
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,12 @@ def run_statistics(run: RunReader) -> RunStatistics:
         random_dropped=Extremes(RANDOM_SHOWN),
         shown=np.isin(np.arange(k), largest),
     )
+    quality = QualityCounter()
     for shard in run:
+        quality.add(run, shard)
         add_stage_one(result, search, shard)
         add_stage_two(result, search, shard)
+    result.quality = quality.found(run.index)
     for name in ("lowest_entropy", "nearly_kept", "least_similar", "random_kept", "random_dropped"):
         setattr(result, name, getattr(search, name).only(run.index))
     near, last, missed = (one.examples(run.index) for one in (search.nearest, search.last_kept, search.first_dropped))
