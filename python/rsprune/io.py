@@ -396,7 +396,8 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Tab
             table = pq.read_table(file, columns=wanted, page_checksum_verification=True)
             table.validate(full=True)
         except (pa.ArrowException, OSError, ValueError) as error:  # pyarrow raises them all for damaged files
-            message = f"{path} is damaged, or not a Parquet file of rsprune: {error}. Delete it and run again"
+            cause = next(iter(str(error).splitlines()), type(error).__name__)  # the rest may list all columns
+            message = f"{path} is damaged, or not a Parquet file of rsprune: {cause}. Delete it and run again"
             raise DamagedFileError(message) from error
     if missing := [name for name in columns or () if name not in table.column_names]:
         message = f"{path} has no column {missing[0]!r}; it has {', '.join(table.column_names)}"
