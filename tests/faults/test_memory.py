@@ -200,7 +200,7 @@ from rsprune.runs.context import RunContext
 from rsprune.runs.quarantine import write_quarantine
 from rsprune.runs.reader import RunReader
 reader = RunReader(sys.argv[1])
-assert write_quarantine(RunContext(reader.folder, reader.config), reader) == int(sys.argv[2])
+assert write_quarantine(RunContext(reader.folder, reader.config), reader)["quarantined"] == int(sys.argv[2])
 """
 
 
