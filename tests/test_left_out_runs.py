@@ -188,7 +188,7 @@ def test_each_is_decided_anew_on_what_is_there(tars, plain, tmp_path):
         ({"exclude": ["a"], "strategy": "kcenter"}, ArgumentError, ("'kcenter'", "'exclude'")),
         ({"exclude": "NOWHERE"}, FileNotFoundError, ("nowhere.txt",)),
     ],
-    ids=str,
+    ids=lambda one: one.__name__ if isinstance(one, type) else "-".join(map(str, one)),  # of options their names
 )
 def test_what_cannot_be_is_said_before_the_first_image(tars, tmp_path, options, error, values):
     paths = {"TEST": tars / "test", "NOWHERE": tmp_path / "nowhere.txt"}
