@@ -301,7 +301,7 @@ def test_every_stage_works_in_another_process(images, tmp_path):
     source = open_source(f"{images}/pool-*.tar")
     written = tmp_path / "expected"
     small_prune(f"{images}/pool-*.tar", images / "reference.tar", written, coverage_sample=0)
-    expected = artefacts(written)
+    expected = {name: content for name, content in artefacts(written).items() if not name.startswith("selections/")}
     config = RunReader(written).config
     encoder = type(options.encoder)(encoder=Colours())
     reference = open_reference(images / "reference.tar", type(options.reference)(k=6), seed=0)

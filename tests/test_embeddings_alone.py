@@ -116,7 +116,7 @@ def test_a_folder_that_holds_other_files_is_not_written_to(tmp_path):
     options = {"centroids": tmp_path / "c.npy", "keep": 30}
     (tmp_path / "o").mkdir()
     (tmp_path / "o" / "selected.txt").write_text("mine\n")
-    with raises(OutputError, "selected.txt"):
+    with raises(OutputError, tmp_path / "o"):
         select_run(tmp_path / "x.npy", out=tmp_path / "o", **options)
     (tmp_path / "o" / "selected.txt").unlink()
     first = select_run(tmp_path / "x.npy", out=tmp_path / "o", **options)

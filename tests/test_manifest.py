@@ -18,15 +18,16 @@ from hypothesis import strategies as st
 
 from failures import raises, warns
 from rsprune.errors import ConfigMismatchError, FormatError
-from rsprune.io import atomic_write, digest, read_json, read_provenance, read_table, write_table
+from rsprune.io import atomic_write, digest, read_json, read_provenance, read_table, write_json, write_table
 from rsprune.runners import JsonLines
 from rsprune.runs import folder as folder_module
 from rsprune.runs import summary as summary_module
-from rsprune.runs.folder import RunFolder
+from rsprune.runs.folder import FORMAT, RunFolder
 from rsprune.runs.reader import RunReader
 from rsprune.runs.schema import ENTROPY_SCHEMA
 from rsprune.runs.stages.entropy import EntropyRanking
 from rsprune.runs.summary import ShardSummary, key_form
+from rsprune.runs.verify import verify_run
 from rsprune.sources import Shard
 
 
@@ -189,6 +190,21 @@ def test_names_of_several_shards_make_keys_with_these(tmp_path):
     assert (again.names("b").to_pylist(), again.as_names("b", ["b/q"])) == (["q"], ["q"])
     [note] = again.keys_note()
     assert "shard/name" in note
+
+
+def test_a_folder_of_another_format_is_refused_in_one_line(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.start({"rsprune": "0.1", "a": 1})
+    config = read_json(folder.config)
+    for form in (None, 7):
+        other = {name: value for name, value in config.items() if name not in ("format", "digest")}
+        other |= {} if form is None else {"format": form}
+        write_json(folder.config, other | {"digest": digest(other)})
+        with raises(FormatError, tmp_path / "run", "0.1", form or 0, FORMAT):
+            RunFolder(tmp_path / "run").start({"rsprune": "0.1", "a": 1})
+        with raises(FormatError, tmp_path / "run", form or 0):
+            RunReader(tmp_path / "run")
+        assert len(verify_run(tmp_path / "run").findings) == 1
 
 
 def test_a_name_that_a_shard_repeats_makes_no_other_keys(tmp_path):

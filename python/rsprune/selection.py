@@ -397,7 +397,8 @@ def choose(request: Request, assignment: Assignment, k: int, rows: Embeddings | 
         preselected=preselected,
         threads=request.threads,
     )
-    excluded = np.concatenate([request.excluded, *left_out]) if any(map(len, left_out)) else request.excluded
+    some = [numbers for numbers in (request.excluded, *left_out) if len(numbers)]
+    excluded = np.concatenate(some) if len(some) > 1 else next(iter(some), request.excluded)
     origin = request.origin
 
     def run(

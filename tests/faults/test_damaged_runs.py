@@ -28,12 +28,18 @@ def prune(there, out):
 
 
 def content(path):
-    """All that a finished run says; what is for other programs is compared with its digest."""
+    """All that a finished run and its choices say; what is for other programs is compared with its digest."""
     run, reader = open_run(path), RunReader(path)
-    for one in (reader.folder.selected, reader.folder.quarantine, reader.folder.centroids):
-        reader.folder.verify(one)
     shards = [(reader.entropy(one).tobytes(), reader.assignments(one).to_pydict()) for one in reader.shards]
-    return run.summary, run.keys, run.selection.indices.tolist(), run.describe(), repr(shards)
+    reader.folder.verify(reader.folder.centroids)
+    return repr(shards), [said(open_run(path, name)) for name in (None, *run.selections)]
+
+
+def said(run):
+    """What one choice says."""
+    for one in (run.reader.folder.selected, run.reader.folder.quarantine):
+        run.reader.folder.verify(one)
+    return run.summary, run.keys, run.selection.indices.tolist(), run.describe()
 
 
 @pytest.mark.parametrize(("flips", "mends"), [(3, 0), pytest.param(30, 30, marks=pytest.mark.slow)])

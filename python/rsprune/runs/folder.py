@@ -52,6 +52,8 @@ from rsprune.waiting import waiting_for
 
 __all__ = ["RunFolder"]
 
+#: The format of the tables, records and configuration; another one is not read.
+FORMAT = 1
 #: Seconds that a lock is waited for: a process that was killed holds its own until its memory is given back.
 PATIENCE = 5.0
 
@@ -221,6 +223,8 @@ class RunFolder:
             This is no run folder.
         DamagedFileError
             The file is not as it was written.
+        FormatError
+            Another version of rsprune wrote the folder, in another format.
         """
         if not self.config.is_file():
             message = f"{self.choice} is not a run folder: it has no config.json"
@@ -233,6 +237,12 @@ class RunFolder:
         if config.pop("digest", None) != digest(config):
             message = f"{self.config} is damaged: its content does not have the digest that it names. {REMEDY}"
             raise DamagedFileError(message)
+        if (form := config.pop("format", 0)) != FORMAT:
+            message = (
+                f"{self.path} was written by rsprune {config.get('rsprune')}, in format {form}; this version reads and "
+                f"writes format {FORMAT}. Make the run anew in another folder, or use that version"
+            )
+            raise FormatError(message)
         return config
 
     @cached_property
@@ -303,7 +313,8 @@ class RunFolder:
         if not intact:
             if differences:
                 self.summary.unlink(missing_ok=True)
-            write_json(self.config, wanted | {"digest": digest(wanted)})
+            content = wanted | {"format": FORMAT}
+            write_json(self.config, content | {"digest": digest(content)})
         for name in ("run", "_config"):
             self.__dict__.pop(name, None)
         self._bases.clear()

@@ -292,7 +292,8 @@ class ImageReference(Reference):
         """Measure the entropies of the images that are taken, in bits; NaN for those that cannot be read."""
         parts = [self.source.read(shard, self.rows[shard.name].tolist()) for shard in self.source.shards]
         batches = (batch for part in parts for batch in batched(part, BATCH))
-        return np.concatenate([options.measure([item.data for item in items], threads)[0] for items in batches])
+        measured = [options.measure([item.data for item in items], threads)[0] for items in batches]
+        return np.concatenate([np.empty(0), *(scores[:, 0] for scores in measured)])
 
     @override
     def embeddings(self, context: RunContext) -> Any | None:
