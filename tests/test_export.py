@@ -29,7 +29,7 @@ from rsprune.io import read_record
 from rsprune.sources import open_source
 from small_runs import artefacts, picture, small_prune, write_tar
 
-LAYOUTS = ["folder", "links", "tar", "parquet", "hf", "list"]
+LAYOUTS = ["folder", "links", "tar", "parquet", "hf", "list", "embedding-atlas", "fiftyone"]
 KEYS = [f"{kind}/{name}" for kind in ("Port", "Forest") for name in ("a.b", "é ü", *(f"{i:02d}" for i in range(10)))]
 
 
@@ -91,7 +91,7 @@ def test_pruning_an_export_keeps_the_same_keys(layout, files, tmp_path):
     assert images_of(open_source(out)) == {key: pool[key] for key in run.keys}
 
 
-@pytest.mark.parametrize("layout", ["folder", "tar", "parquet", "hf"])
+@pytest.mark.parametrize("layout", ["folder", "tar", "parquet", "hf", "embedding-atlas", "fiftyone"])
 def test_images_in_tar_files_keep_their_keys_and_captions(layout, tars, tmp_path):
     spec = str(tars / "pool-*.tar")
     export_run(tars / "run", spec, to=tmp_path / "out", layout=layout, progress=False)
@@ -157,11 +157,11 @@ def test_shards_are_for_files_that_hold_many_images(files, tmp_path):
         export_run(files / "run", files / "pool", to=tmp_path / "out", layout="folder", shard_images=4, progress=False)
 
 
-@pytest.mark.parametrize("layout", ["folder", "links", "tar", "hf"])
+@pytest.mark.parametrize("layout", ["folder", "links", "tar", "hf", "embedding-atlas", "fiftyone"])
 @pytest.mark.parametrize("after", [1, 6, 11, 14, 17, 20])
 def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(layout, after, files, tmp_path):
     """The child is killed before it renames, links or writes a file for the time that ``after`` says."""
-    size = {} if layout in ("folder", "links") else {"shard_images": 3}
+    size = {"shard_images": 3} if layout in ("tar", "hf") else {}
     arguments = {"layout": layout, "progress": False, **size}
     export_run(files / "run", files / "pool", to=tmp_path / "whole", **arguments)
     child = os.fork()
@@ -228,7 +228,7 @@ def test_what_is_read_back_is_what_was_written(layout, files, tmp_path, monkeypa
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("layout", ["folder", "tar", "hf"])
+@pytest.mark.parametrize("layout", ["folder", "tar", "hf", "embedding-atlas", "fiftyone"])
 def test_a_finished_export_that_was_changed(layout, files, tmp_path):
     arguments = {"layout": layout, "progress": False}
     export_run(files / "run", files / "pool", to=tmp_path / "out", **arguments)
@@ -373,7 +373,7 @@ def test_names_differ_on_any_system():
     assert file_stems(keys[1:2]) == ["A"]
 
 
-@pytest.mark.parametrize("layout", ["folder", "tar", "parquet", "hf"])
+@pytest.mark.parametrize("layout", ["folder", "tar", "parquet", "hf", "embedding-atlas", "fiftyone"])
 def test_odd_keys_come_back(layout, files, tmp_path):
     import pyarrow as pa
 

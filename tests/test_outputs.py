@@ -59,7 +59,10 @@ COMMANDS = {
     "finetune sr": [["pool", "-c", "column.npy", "-o"]],
     "finetune sis": [["pool", "-c", "column.npy", "-o"]],
     "export": [
-        *(["run", "-s", "pool", "--as", layout, "--to"] for layout in ("folder", "tar", "parquet", "hf", "list")),
+        *(
+            ["run", "-s", "pool", "--as", layout, "--to"]
+            for layout in ("folder", "tar", "parquet", "hf", "list", "embedding-atlas", "fiftyone")
+        ),
     ],
     "experiment": [["table3", "--pool", "pool", "-r", "reference.tar", "-o"]],
     "encoders convert": [["git-rsclip", "--weights", "open_clip", "-o"]],

@@ -15,7 +15,8 @@ EXAMPLES = """
 [bold]Examples[/bold]\n
   rsprune export run/ --source images/ --as folder --to subset/\n
   rsprune export run/ --source 'pool-*.tar' --as tar --shard-bytes 1000000000 --to shards/\n
-  rsprune export run/ --source images/ --as list --to train.csv
+  rsprune export run/ --source images/ --as list --to train.csv\n
+  rsprune export run/ --source images/ --as embedding-atlas --to atlas/
 """
 
 

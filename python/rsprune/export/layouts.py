@@ -27,7 +27,19 @@ from rsprune.sources.exported import FILE_NAME, METADATA
 from rsprune.sources.filesystem import read_head
 from rsprune.sources.formats import HEAD, extension_of
 
-__all__ = ["LAYOUTS", "Layout", "Part", "Sample", "local_file", "plain", "relative_path"]
+__all__ = [
+    "FolderLayout",
+    "HuggingFaceLayout",
+    "Layout",
+    "LinkLayout",
+    "ParquetLayout",
+    "Part",
+    "Sample",
+    "TarLayout",
+    "local_file",
+    "plain",
+    "relative_path",
+]
 
 #: Images and bytes of a row group of Parquet: what a reader holds of it.
 GROUP_IMAGES, GROUP_BYTES = 100, 1 << 25
@@ -328,12 +340,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
-
-
-LAYOUTS: dict[str, type[Layout]] = {
-    "folder": FolderLayout,
-    "links": LinkLayout,
-    "tar": TarLayout,
-    "parquet": ParquetLayout,
-    "hf": HuggingFaceLayout,
-}

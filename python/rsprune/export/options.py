@@ -10,7 +10,7 @@ from rsprune.options import Options, option
 
 __all__ = ["ExportOptions", "Layout"]
 
-Layout = Literal["folder", "links", "tar", "parquet", "hf", "list"]
+Layout = Literal["folder", "links", "tar", "parquet", "hf", "list", "embedding-atlas", "fiftyone"]
 
 #: The layouts of files that hold many images, which have shards of a size.
 SHARDED = ("tar", "parquet", "hf")
@@ -21,8 +21,8 @@ class ExportOptions(Options):
     """In which layout the images are written."""
 
     layout: Layout = option(
-        help="folder (files), links (symbolic links), tar (WebDataset), parquet, hf (a data set of Hugging Face), or "
-        "list (paths).",
+        help="folder (files), links (symbolic links), tar (WebDataset), parquet, hf (a data set of Hugging Face), "
+        "list (paths), or for an application that shows them embedding-atlas or fiftyone.",
         flags=("--as",),
     )
     shard_images: int | None = option(None, help="Images of a shard of tar, parquet or hf at most.", minimum=1)

@@ -21,9 +21,21 @@ from rsprune.errors import (
     DamagedFileError,
     RspruneError,
 )
+from rsprune.export.applications import EmbeddingAtlasLayout, FiftyOneLayout
 from rsprune.export.chosen import ChosenImages
-from rsprune.export.layouts import LAYOUTS, Layout, Part, Sample, local_file, relative_path
-from rsprune.export.options import ExportOptions
+from rsprune.export.layouts import (
+    FolderLayout,
+    HuggingFaceLayout,
+    Layout,
+    LinkLayout,
+    ParquetLayout,
+    Part,
+    Sample,
+    TarLayout,
+    local_file,
+    relative_path,
+)
+from rsprune.export.options import SHARDED, ExportOptions
 from rsprune.io import (
     check_output_file,
     check_output_folder,
@@ -50,6 +62,15 @@ from rsprune.temporaries import remove_temporaries
 
 __all__ = ["Export", "export_run"]
 
+LAYOUTS: dict[str, type[Layout]] = {
+    "folder": FolderLayout,
+    "links": LinkLayout,
+    "tar": TarLayout,
+    "parquet": ParquetLayout,
+    "hf": HuggingFaceLayout,
+    "embedding-atlas": EmbeddingAtlasLayout,
+    "fiftyone": FiftyOneLayout,
+}
 #: What a shard of Parquet or a tar file holds at most, if nothing is asked for, and how many images of their own files
 #: are written before it is noted that they are there.
 SHARD_BYTES, FOLDER_IMAGES = 500_000_000, 1000
@@ -157,9 +178,9 @@ class _Writer:
         self.place = localize(to)
         self.work = self.place / WORK
         self.files = self.work / "files"
-        self.in_shards = options.layout not in ("folder", "links")
+        self.in_shards = not issubclass(LAYOUTS[options.layout], FolderLayout)
         self.images = options.shard_images or (len(chosen.keys) if self.in_shards else FOLDER_IMAGES)
-        self.bytes = options.shard_bytes or (SHARD_BYTES if self.in_shards else None)
+        self.bytes = options.shard_bytes or (SHARD_BYTES if options.layout in SHARDED else None)
         self.of_links = options.layout == "links"
 
     def write(self, progress: Progress) -> Export:

@@ -360,7 +360,7 @@ def export_stage(images: Source, budget: int, export: ExportOptions | None, foun
     if export is None:
         return
     copied = 0 if export.layout in ("links", "list") else round(bytes_of(images) * budget / images.total())
-    files = {"list": 1}.get(export.layout, budget)
+    files = {"list": 1, "embedding-atlas": 1}.get(export.layout, budget)
     if export.layout in SHARDED:
         files = max(1, math.ceil(copied / SHARD_BYTES))
     yield StagePlan(

@@ -83,7 +83,7 @@ class FolderSource(FileSource):
         """
         root = address_of(spec) or Path(spec)
         layout = exported_layout(root)
-        if layout in ("folder", "links"):
+        if layout in ("folder", "links", "fiftyone"):
             return ExportedFolder(root)
         source = cls(root)
         images = sum(map(source.count, source.shards))
