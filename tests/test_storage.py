@@ -438,7 +438,7 @@ def test_scenes_in_a_bucket_are_those_on_the_disk(buckets, serve):
             assert there.read_metadata(shard, [0, 2]) == here.read_metadata(shard, [0, 2])
 
 
-@pytest.mark.parametrize("form", ["folder", "tar", "parquet"])
+@pytest.mark.parametrize("form", ["folder", "tar", "parquet", "embedding-atlas", "fiftyone"])
 def test_an_export_is_written_to_an_address_and_read_back(form, buckets, serve, tmp_path, command):
     folder, _ = buckets
     serve(every_third)
