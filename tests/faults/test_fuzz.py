@@ -16,7 +16,7 @@ from rsprune.io import read_record
 from rsprune.sources import open_source
 
 
-@pytest.mark.parametrize("executions", [20, pytest.param(3000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("executions", [20, pytest.param(3000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
 def test_mutations_of_files_are_read_or_refused(executions, tmp_path):
     """In a process of its own, as a crash would take this one with it."""
     driver = Path(__file__).parents[1] / "fuzzing.py"
