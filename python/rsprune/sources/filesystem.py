@@ -74,11 +74,15 @@ def open_regular(path: Path) -> Iterator[int]:
     NotRegularFileError
         It is a pipe, a device or a socket.
     OSError
-        It is a folder, or cannot be opened.
+        It is a folder, or cannot be opened; what is raised while it is open has its name, too.
     """
     fd = _open(path)
     try:
         yield fd
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # reading from a descriptor names none
+            error.filename = os.fspath(path)
+        raise
     finally:
         os.close(fd)
 
